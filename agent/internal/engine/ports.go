@@ -1,0 +1,81 @@
+package engine
+
+import (
+	"context"
+
+	"github.com/outfeed/outfeed/agent/internal/connector"
+)
+
+// Store keeps what a run must not lose. One run uses it from one goroutine.
+type Store interface {
+	// Load gives the state of the last commit; the zero State at the first start.
+	Load(ctx context.Context) (State, error)
+	// Commit makes a checkpoint durable as a whole, or returns an error and has made nothing of it count. It keeps no
+	// reference to the checkpoint after it returns.
+	Commit(ctx context.Context, c Checkpoint) error
+}
+
+// State is what a run resumes from.
+type State struct {
+	// Cursors are by the id of the read step.
+	Cursors map[string]connector.Cursor
+	// Operators are the entries of every operator's state, by step id and key.
+	Operators map[string]map[string][]byte
+}
+
+// Checkpoint is what changed since the one before.
+type Checkpoint struct {
+	// Cursors are those that moved.
+	Cursors map[string]connector.Cursor
+	// Changes are the operator entries that changed, in order.
+	Changes []StateChange
+	// Insights are those produced, in order.
+	Insights []Insight
+}
+
+// StateChange sets one entry of an operator's state, or removes it when Value is nil.
+type StateChange struct {
+	Step, Key string
+	Value     []byte
+}
+
+// Insight is one record that an insight step produced.
+type Insight struct {
+	Name string
+	// Time is UTC microseconds.
+	Time int64
+	// Key and Values are JSON objects, their members in the order of the definition.
+	Key, Values []byte
+}
+
+// Report is what a run did so far. Counters only rise.
+type Report struct {
+	Read, Bytes, Failed, Late, Insights int64
+	// Steps has rows in and out, in the plan's order.
+	Steps []StepCount
+	// Sample is the first failing records.
+	Sample []FailedRecord
+	// Sources is how each read step is doing.
+	Sources []SourceReport
+}
+
+// StepCount is how many rows went into a step and came out.
+type StepCount struct {
+	Step    string
+	In, Out int64
+}
+
+// FailedRecord is a record that failed in a step.
+type FailedRecord struct {
+	Step string
+	connector.FailedRecord
+}
+
+// SourceReport is the state of one read step.
+type SourceReport struct {
+	Step, Connection string
+	// State is connecting, reading, failing or ended; Error says why it is failing.
+	State, Error string
+	// LastRecord is when the last record came, UTC microseconds, 0 for never.
+	LastRecord int64
+}

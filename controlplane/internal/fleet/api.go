@@ -1,0 +1,122 @@
+package fleet
+
+import (
+	"context"
+	"time"
+
+	"github.com/outfeed/outfeed/internal/secret"
+	"github.com/outfeed/outfeed/protocol/flowdef"
+	"github.com/outfeed/outfeed/protocol/wire"
+)
+
+// API is what the HTTP API needs of the domain. *Service is one. Errors are *Error.
+type API interface {
+	// CreateTenant makes a tenant with a first workspace and an owner's API key, whose text is shown this once.
+	CreateTenant(ctx context.Context, name, ownerEmail string) (Tenant, secret.String, error)
+	// Authenticate finds who an API key belongs to.
+	Authenticate(ctx context.Context, key secret.String) (Actor, error)
+	APIKeys(ctx context.Context, a Actor) ([]APIKey, error)
+	CreateAPIKey(ctx context.Context, a Actor, name string, role Role) (APIKey, secret.String, error)
+	RevokeAPIKey(ctx context.Context, a Actor, id ID) error
+
+	// CreateToken makes an enrolment token; ttl is at most an hour, which 0 means. The text carries the control
+	// plane's fingerprint.
+	CreateToken(ctx context.Context, a Actor, labels map[string]string, ttl time.Duration) (EnrollToken, secret.String, error)
+	Tokens(ctx context.Context, a Actor) ([]EnrollToken, error)
+	Agents(ctx context.Context, a Actor) ([]Agent, error)
+	// Agent finds one by id or by name.
+	Agent(ctx context.Context, a Actor, ref string) (Agent, error)
+	RevokeAgent(ctx context.Context, a Actor, ref string) error
+
+	Connections(ctx context.Context, a Actor) ([]Connection, error)
+	Connection(ctx context.Context, a Actor, ref string) (Connection, error)
+	// ApplyConnection makes or changes the connection of that name. Secrets that are left out stay as they are.
+	ApplyConnection(ctx context.Context, a Actor, c Connection) (Connection, error)
+	DeleteConnection(ctx context.Context, a Actor, ref string) error
+	// Connectors are the kinds that the workspace's agents offer.
+	Connectors(ctx context.Context, a Actor) ([]flowdef.ConnectorSpec, error)
+
+	// CheckFlow checks a definition against the workspace's connections. What is wrong with the text is in the
+	// problems, not in the error.
+	CheckFlow(ctx context.Context, a Actor, definition string) (FlowCheck, error)
+	// ApplyFlow saves a definition as a new draft version of the flow it names; the same text again changes nothing.
+	// A definition with problems is refused with an *Error around flowdef.Problems.
+	ApplyFlow(ctx context.Context, a Actor, definition string) (Flow, FlowVersion, error)
+	// Publish makes a version ready to deploy; 0 means the latest.
+	Publish(ctx context.Context, a Actor, flow string, version int) (FlowVersion, error)
+	Flows(ctx context.Context, a Actor) ([]Flow, error)
+	Flow(ctx context.Context, a Actor, ref string) (Flow, error)
+	FlowVersions(ctx context.Context, a Actor, ref string) ([]FlowVersion, error)
+	// Deploy runs a published version (0: the latest published) on agents, named by id, name or label ("site=berlin").
+	Deploy(ctx context.Context, a Actor, flow string, version int, agents []string) ([]Deployment, error)
+	// Undeploy stops a flow on those agents; no agents means on all.
+	Undeploy(ctx context.Context, a Actor, flow string, agents []string) error
+
+	Runs(ctx context.Context, a Actor, f RunFilter) ([]Run, error)
+	Run(ctx context.Context, a Actor, id ID) (Run, error)
+	Insights(ctx context.Context, a Actor, f InsightFilter) (InsightPage, error)
+	// InsightNames lists the insights that exist, for choosing one.
+	InsightNames(ctx context.Context, a Actor) ([]InsightName, error)
+	// InsightsBySeq reads the insights of an event.
+	InsightsBySeq(ctx context.Context, a Actor, agent ID, from, to int64) ([]Insight, error)
+	// Subscribe gives the tenant's events until ctx ends. A listener that is too slow gets its channel closed.
+	Subscribe(ctx context.Context, a Actor) (<-chan Event, error)
+	// Ready says why the control plane cannot serve, or nil.
+	Ready(ctx context.Context) error
+}
+
+// FlowCheck is what checking a definition found.
+type FlowCheck struct {
+	Name     string
+	Problems flowdef.Problems
+	Egress   flowdef.Manifest
+}
+
+// RunFilter selects runs; a zero field selects all. Newest first, at most Limit (0: 100, at most 1000).
+type RunFilter struct {
+	Flow, Agent ID
+	Status      string
+	Limit       int
+}
+
+// InsightPage is one page of a listing, newest first.
+type InsightPage struct {
+	Insights []Insight
+	// Next is the InsightFilter.After of the next page; empty when there is none.
+	Next string
+}
+
+// InsightName is an insight that some flow has produced.
+type InsightName struct {
+	Name string
+	Flow ID
+	Last time.Time
+}
+
+// Gateway is what the gateway needs of the domain. *Service is one. Errors are *Error.
+type Gateway interface {
+	// Enroll uses a token and makes an agent; of parallel uses of one token exactly one succeeds.
+	Enroll(ctx context.Context, e *wire.Enroll, ed25519PublicKey []byte) (*wire.Enrolled, error)
+	// AgentByKey finds the agent with that Ed25519 public key.
+	AgentByKey(ctx context.Context, ed25519PublicKey []byte) (AgentIdentity, error)
+	// Connect records a session. The counter must be greater than every one before; a counter that is not is CloneSeen.
+	// It gives the last stored insight sequence.
+	Connect(ctx context.Context, id AgentIdentity, h *wire.Hello) (storedSeq uint64, err error)
+	// Disconnect records the end of the session that Connect began with that counter.
+	Disconnect(ctx context.Context, id AgentIdentity, counter uint64) error
+	// Bundle gives the agent's signed desired state as a DSSE envelope, and its serial.
+	Bundle(ctx context.Context, id AgentIdentity) (envelope []byte, serial uint64, err error)
+	// StoreInsights inserts the insights after the last stored sequence and advances it, in one transaction. A gap is
+	// an error; what is stored already is dropped. It gives the last stored sequence.
+	StoreInsights(ctx context.Context, id AgentIdentity, up *wire.InsightsUp) (stored uint64, err error)
+	StoreStatus(ctx context.Context, id AgentIdentity, s *wire.Status) error
+	// StoreRun stores a run report; again with the same run id replaces it.
+	StoreRun(ctx context.Context, id AgentIdentity, r *wire.RunReport) error
+	// Changes tells whenever the desired state of an agent may have changed or the agent was revoked, until ctx ends.
+	Changes(ctx context.Context, id AgentIdentity) (<-chan struct{}, error)
+}
+
+// AgentIdentity is an authenticated agent.
+type AgentIdentity struct {
+	Tenant, Workspace, Agent ID
+}

@@ -1,0 +1,244 @@
+package fleet
+
+import (
+	"time"
+
+	"github.com/outfeed/outfeed/internal/secret"
+	"github.com/outfeed/outfeed/protocol/flowdef"
+)
+
+// ID is a UUID as text. Version 7, so that ids sort by their making.
+type ID string
+
+// Role is what a member of a workspace may do: each role may also do what those after it may.
+type Role string
+
+// The roles, from most to least.
+const (
+	Owner    Role = "owner"
+	Editor   Role = "editor"
+	Operator Role = "operator"
+	Viewer   Role = "viewer"
+)
+
+// Actor is who is asking, as authenticated.
+type Actor struct {
+	Tenant ID
+	// Workspace is the one that the actor works in.
+	Workspace ID
+	// Kind is "api_key", "agent" or "admin"; Ref and Name say which one, for the audit and for people.
+	Kind string
+	Ref  ID
+	Name string
+	Role Role
+}
+
+// Tenant is a customer organization.
+type Tenant struct {
+	ID      ID
+	Name    string
+	Created time.Time
+}
+
+// APIKey is a key of the HTTP API. Its text is shown once, when it is made, and stored as SHA-256.
+type APIKey struct {
+	ID       ID
+	Name     string
+	Role     Role
+	Created  time.Time
+	LastUsed time.Time
+}
+
+// EnrollToken lets one machine become an agent, once.
+type EnrollToken struct {
+	ID      ID
+	Labels  map[string]string
+	Created time.Time
+	Expires time.Time
+	// Used is when, and Agent by whom; both zero while it is unused.
+	Used  time.Time
+	Agent ID
+}
+
+// Agent is one installed outfeed-agent.
+type Agent struct {
+	ID        ID
+	Workspace ID
+	Name      string
+	Labels    map[string]string
+	Hostname  string
+	OS, Arch  string
+	// Version is the agent's build.
+	Version string
+	// Fingerprint is the SHA-256 of its Ed25519 public key, in hex.
+	Fingerprint string
+	Created     time.Time
+	Revoked     time.Time
+	Connected   bool
+	LastSeen    time.Time
+	// Desired is the serial of the desired state, Applied the one that the agent reported.
+	Desired, Applied int64
+	// Status is the agent's newest report; nil before the first.
+	Status *AgentStatus
+	// Connectors are the kinds that the agent offers.
+	Connectors []flowdef.ConnectorSpec
+}
+
+// AgentStatus is what an agent says of itself. It is stored and served as JSON.
+type AgentStatus struct {
+	Time        time.Time    `json:"time"`
+	BundleError string       `json:"bundle_error,omitempty"`
+	Flows       []FlowStatus `json:"flows"`
+	Outbox      OutboxStatus `json:"outbox"`
+}
+
+// FlowStatus is how one deployed flow is doing on one agent.
+type FlowStatus struct {
+	Deployment ID             `json:"deployment_id"`
+	Flow       ID             `json:"flow_id"`
+	Name       string         `json:"name"`
+	Version    int            `json:"version"`
+	State      string         `json:"state"`
+	Error      string         `json:"error,omitempty"`
+	Since      time.Time      `json:"since"`
+	Sources    []SourceStatus `json:"sources"`
+}
+
+// SourceStatus is how one read step is doing.
+type SourceStatus struct {
+	Step       string    `json:"step"`
+	Connection string    `json:"connection"`
+	State      string    `json:"state"`
+	Error      string    `json:"error,omitempty"`
+	LastRecord time.Time `json:"last_record,omitzero"`
+}
+
+// OutboxStatus is what waits on the agent.
+type OutboxStatus struct {
+	Produced       uint64 `json:"produced"`
+	Acknowledged   uint64 `json:"acknowledged"`
+	WaitingRecords uint64 `json:"waiting_records"`
+	WaitingBytes   uint64 `json:"waiting_bytes"`
+}
+
+// Connection is how to reach one plant system. Secrets are write-only: reading one gives their names in SecretNames.
+type Connection struct {
+	ID          ID
+	Name        string
+	Kind        string
+	Options     map[string]any
+	Secrets     map[string]secret.String
+	SecretNames []string
+	Created     time.Time
+	Updated     time.Time
+}
+
+// Flow is a named definition with its versions.
+type Flow struct {
+	ID          ID
+	Name        string
+	Description string
+	Created     time.Time
+	Updated     time.Time
+	// Latest is the highest version, Published the highest published one, 0 for none.
+	Latest, Published int
+	// Deployments are where it runs now.
+	Deployments []Deployment
+}
+
+// FlowVersion is one immutable text of a flow.
+type FlowVersion struct {
+	Flow       ID
+	Version    int
+	Definition string
+	SHA256     string
+	Created    time.Time
+	CreatedBy  string
+	// Published is zero for a draft.
+	Published time.Time
+	Egress    flowdef.Manifest
+}
+
+// Deployment says that a version of a flow runs on an agent. There is at most one for each flow and agent.
+type Deployment struct {
+	ID      ID
+	Flow    ID
+	Name    string
+	Version int
+	Agent   ID
+	Created time.Time
+}
+
+// Run is an execution insight.
+type Run struct {
+	ID          ID
+	Agent       ID
+	Flow        ID
+	FlowName    string
+	Version     int
+	Status      string
+	Started     time.Time
+	Ended       time.Time
+	RecordsRead int64
+	BytesRead   int64
+	Failed      int64
+	Late        int64
+	Insights    int64
+	Error       string
+	Steps       []StepCount
+	Sample      []FailedRecord
+}
+
+// StepCount is the rows in and out of a step during a run.
+type StepCount struct {
+	Step string `json:"step"`
+	In   int64  `json:"rows_in"`
+	Out  int64  `json:"rows_out"`
+}
+
+// FailedRecord is one record of the sample of failing records.
+type FailedRecord struct {
+	Step   string `json:"step"`
+	Where  string `json:"where"`
+	Reason string `json:"reason"`
+	Record string `json:"record"`
+}
+
+// Insight is one record that a flow produced. Agent and Seq name it.
+type Insight struct {
+	Agent    ID
+	Seq      int64
+	Flow     ID
+	FlowName string
+	Version  int
+	Name     string
+	Time     time.Time
+	Received time.Time
+	// Key and Values are JSON objects.
+	Key, Values []byte
+}
+
+// InsightFilter selects insights; a zero field selects all.
+type InsightFilter struct {
+	Name  string
+	Flow  ID
+	Agent ID
+	// Key selects insights whose key holds these members.
+	Key      map[string]string
+	From, To time.Time
+	// Limit is at most 10000; 0 means 500.
+	Limit int
+	// After continues a listing: the Cursor of the last one. Listings are newest first.
+	After string
+}
+
+// Event tells listeners that something of a tenant changed. It carries ids only; who may see it reads the thing itself.
+type Event struct {
+	Tenant ID
+	// Kind is "insights", "run", "agent", "flow" or "connection".
+	Kind string
+	// ID is the agent's for "insights" and "agent", the run's, the flow's or the connection's otherwise.
+	ID ID
+	// FromSeq and ToSeq are the new insights' sequences.
+	FromSeq, ToSeq int64
+}
