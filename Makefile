@@ -24,7 +24,7 @@ build: $(DIST) ## Build bin/outfeed-agent, bin/outfeed-controlplane and bin/outf
 demo: ## Run everything on this machine: PostgreSQL, control plane, a small plant, an agent, flows, insights
 	@$(SETUP) demo
 	@$(MAKE) --no-print-directory build
-	@go build -trimpath -o bin/outfeed-demo ./installer/demo
+	@go build -trimpath -o bin/outfeed-demo ./installer/demo && go build -trimpath -o bin/outfeed-demo-plant ./installer/demo/plant
 	@exec bin/outfeed-demo -bin bin
 
 .PHONY: test
@@ -36,7 +36,7 @@ test: $(DIST) ## Run the tests (under 10 minutes; starts what it needs)
 .PHONY: e2e
 e2e: build ## Run the end-to-end tests on the real binaries
 	@$(SETUP) e2e
-	@go build -trimpath -o bin/outfeed-demo ./installer/demo
+	@go build -trimpath -o bin/outfeed-demo ./installer/demo && go build -trimpath -o bin/outfeed-demo-plant ./installer/demo/plant
 	go test -tags e2e -count=1 -timeout 20m -v ./internal/e2e
 
 .PHONY: race
