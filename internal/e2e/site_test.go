@@ -106,7 +106,9 @@ func newControlPlane(t *testing.T) *site {
 	return s
 }
 
-func (s *site) path(parts ...string) string { return filepath.Join(append([]string{s.dir}, parts...)...) }
+func (s *site) path(parts ...string) string {
+	return filepath.Join(append([]string{s.dir}, parts...)...)
+}
 
 func (s *site) controlPlaneEnv() []string {
 	return []string{
@@ -361,7 +363,7 @@ func start(t *testing.T, logFile string, env []string, name string, args ...stri
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer log.Close() //nolint:errcheck // the child has its own handle
+	defer log.Close()                //nolint:errcheck // the child has its own handle
 	c := exec.Command(name, args...) //nolint:gosec,noctx // stop ends it, with the right signal
 	c.Env = append(cleanEnv(), env...)
 	c.Stdout, c.Stderr = log, log
