@@ -1,6 +1,7 @@
 package expr
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"regexp/syntax"
@@ -189,8 +190,8 @@ const maxPattern = 10_000
 
 func checkPattern(pattern string) error {
 	tree, err := syntax.Parse(pattern, syntax.Perl)
-	if err != nil {
-		return fmt.Errorf("is not RE2 syntax: %w", err)
+	if e, ok := errors.AsType[*syntax.Error](err); ok {
+		return fmt.Errorf("is not RE2 syntax: %s: %s", e.Code, e.Expr)
 	}
 	if patternSize(tree) > maxPattern {
 		return fmt.Errorf("is too large: its repetitions written out match more than %d characters", maxPattern)

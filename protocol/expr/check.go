@@ -2,7 +2,6 @@ package expr
 
 import (
 	"fmt"
-	"strings"
 	"time"
 )
 
@@ -229,24 +228,31 @@ func comparison(n *Node, args []*Node) (*Node, error) {
 }
 
 func arithmetic(n *Node, args []*Node) (*Node, error) {
-	name := operatorName(n.Op)
 	left, right := args[0], args[1]
 	t, ok := unify(args...)
 	switch {
-	case ok && t == Null:
+	case !ok:
+	case t == Null:
 		return null(n.Pos, Null), nil
-	case ok && (t == Float || t == Int && n.Op != OpDiv), ok && t == String && n.Op == OpAdd:
+	case t == Float, t == String && n.Op == OpAdd, t == Int && n.Op != OpDiv:
 		return typed(n, t, args...), nil
-	case ok && t == Int: // a quotient
+	case t == Int: // a quotient
 		args[0], _ = fit(args[0], Float)
 		args[1], _ = fit(args[1], Float)
 		return typed(n, Float, args...), nil
-	case n.Op == OpAdd && (left.Type == String || right.Type == String):
-		return nil, errorAt(n.Pos, "+ joins two strings; %s, %s: make a text of the other with string(…)", describe(left), describe(right))
-	case left.Type == Timestamp || right.Type == Timestamp:
-		return nil, errorAt(n.Pos, "%s does not take timestamps; compute with epoch_ms(…), in milliseconds", name)
 	}
-	return nil, errorAt(n.Pos, "%s needs two numbers; %s, %s", name, describe(left), describe(right))
+	return nil, arithmeticError(n, left, right)
+}
+
+func arithmeticError(n, left, right *Node) error {
+	name := operatorName(n.Op)
+	switch {
+	case n.Op == OpAdd && (left.Type == String || right.Type == String):
+		return errorAt(n.Pos, "+ joins two strings; %s, %s: make a text of the other with string(…)", describe(left), describe(right))
+	case left.Type == Timestamp || right.Type == Timestamp:
+		return errorAt(n.Pos, "%s does not take timestamps; compute with epoch_ms(…), in milliseconds", name)
+	}
+	return errorAt(n.Pos, "%s needs two numbers; %s, %s", name, describe(left), describe(right))
 }
 
 // choice checks ?: and ??.
@@ -307,7 +313,7 @@ func match(n *Node, args []*Node) (*Node, error) {
 		return nil, errorAt(pattern.Pos, "the pattern of matches must be a constant string")
 	}
 	if err := checkPattern(pattern.Value.Str); err != nil {
-		return nil, errorAt(pattern.Pos, "the pattern of matches %s", strings.TrimPrefix(err.Error(), "error parsing regexp: "))
+		return nil, errorAt(pattern.Pos, "the pattern of matches %s", err)
 	}
 	return typed(n, Bool, text, pattern), nil
 }

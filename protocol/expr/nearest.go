@@ -21,7 +21,7 @@ func Nearest(name string, valid []string) (nearest string, ok bool) {
 	if len(want) > maxNameCompared {
 		return "", false
 	}
-	best := max(1, (len(want)+2)/3) + 1
+	best := min((len(want)+1)/2, 4) + 1
 	for _, v := range valid {
 		if len(v) > utf8.UTFMax*maxNameCompared {
 			continue

@@ -202,7 +202,7 @@ func (p *parser) cond(condition *Node, pos int) (*Node, error) {
 	if !p.tok.is(":") {
 		return nil, p.unexpected("the : of condition ? a : b")
 	}
-	if err := p.advance(); err != nil {
+	if err = p.advance(); err != nil {
 		return nil, err
 	}
 	no, err := p.expression(bindNothing)
@@ -322,7 +322,8 @@ func (p *parser) negative() (*Node, error) {
 }
 
 func (p *parser) literal(v Value) (*Node, error) {
-	return &Node{Op: OpLiteral, Pos: p.tok.pos, Value: v}, p.advance()
+	n := &Node{Op: OpLiteral, Pos: p.tok.pos, Value: v}
+	return n, p.advance()
 }
 
 func (p *parser) number(sign string, pos int) (*Node, error) {

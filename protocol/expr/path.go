@@ -60,16 +60,7 @@ func nextPathStep(rest string, first bool) (step PathStep, after string, err err
 
 func bracketStep(rest string) (step PathStep, after string, err error) {
 	if strings.HasPrefix(rest, `"`) {
-		quoted, err := strconv.QuotedPrefix(rest)
-		if err != nil {
-			return PathStep{}, "", errors.New(`the name after [" has no closing quote`)
-		}
-		key, err := strconv.Unquote(quoted)
-		after, closed := strings.CutPrefix(rest[len(quoted):], "]")
-		if err != nil || !closed {
-			return PathStep{}, "", errors.New(`write ["name"]`)
-		}
-		return PathStep{Key: key, Index: -1}, after, nil
+		return quotedStep(rest)
 	}
 	number, after, closed := strings.Cut(rest, "]")
 	index, err := strconv.ParseUint(number, 10, 31)
@@ -77,4 +68,17 @@ func bracketStep(rest string) (step PathStep, after string, err error) {
 		return PathStep{}, "", errors.New("between [ and ] stands the number of an element, counted from 0")
 	}
 	return PathStep{Index: int(index)}, after, nil
+}
+
+func quotedStep(rest string) (step PathStep, after string, err error) {
+	quoted, err := strconv.QuotedPrefix(rest)
+	if err != nil {
+		return PathStep{}, "", errors.New(`the name after [" has no closing quote`)
+	}
+	key, err := strconv.Unquote(quoted)
+	after, closed := strings.CutPrefix(rest[len(quoted):], "]")
+	if err != nil || !closed {
+		return PathStep{}, "", errors.New(`write ["name"]`)
+	}
+	return PathStep{Key: key, Index: -1}, after, nil
 }
