@@ -184,16 +184,16 @@ func checkConstants(function string, args []*Node) error {
 	return nil
 }
 
-// maxPattern is the most characters that a pattern may match one by one, its counted repetitions written out; it keeps
-// the compiled pattern under a few megabytes.
+// maxPattern is the most characters that the patterns of an expression may match one by one, their counted repetitions
+// written out; it keeps the compiled patterns under a few megabytes.
 const maxPattern = 10_000
 
-func checkPattern(pattern string) error {
+func (c *checker) pattern(pattern string) error {
 	tree, err := syntax.Parse(pattern, syntax.Perl)
 	if e, ok := errors.AsType[*syntax.Error](err); ok {
 		return fmt.Errorf("is not RE2 syntax: %s: %s", e.Code, e.Expr)
 	}
-	if patternSize(tree) > maxPattern {
+	if c.patternSize += patternSize(tree); c.patternSize > maxPattern {
 		return fmt.Errorf("is too large: its repetitions written out match more than %d characters", maxPattern)
 	}
 	if _, err = regexp.Compile(pattern); err != nil {

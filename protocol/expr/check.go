@@ -17,7 +17,11 @@ func Check(n *Node, columns Schema) (*Node, error) {
 	return c.node(n)
 }
 
-type checker struct{ columns Schema }
+type checker struct {
+	columns Schema
+	// patternSize adds up the sizes of the patterns of matches.
+	patternSize int
+}
 
 func (c *checker) node(n *Node) (*Node, error) {
 	switch n.Op {
@@ -48,7 +52,7 @@ func (c *checker) node(n *Node) (*Node, error) {
 	case OpIn:
 		return membership(n, args)
 	case OpMatches:
-		return match(n, args)
+		return c.match(n, args)
 	case OpCast:
 		return args[0], nil
 	case OpLiteral, OpColumn, OpCall:
@@ -303,7 +307,7 @@ func membership(n *Node, args []*Node) (*Node, error) {
 	return typed(n, Bool, args...), nil
 }
 
-func match(n *Node, args []*Node) (*Node, error) {
+func (c *checker) match(n *Node, args []*Node) (*Node, error) {
 	text, ok := fit(args[0], String)
 	if !ok {
 		return nil, errorAt(args[0].Pos, "matches needs a string; %s", describe(args[0]))
@@ -312,7 +316,7 @@ func match(n *Node, args []*Node) (*Node, error) {
 	if pattern.Op != OpLiteral || pattern.Value.Type != String {
 		return nil, errorAt(pattern.Pos, "the pattern of matches must be a constant string")
 	}
-	if err := checkPattern(pattern.Value.Str); err != nil {
+	if err := c.pattern(pattern.Value.Str); err != nil {
 		return nil, errorAt(pattern.Pos, "the pattern of matches %s", err)
 	}
 	return typed(n, Bool, text, pattern), nil

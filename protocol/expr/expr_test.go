@@ -541,3 +541,31 @@ func mustBeTyped(t *testing.T, n *expr.Node) {
 		mustBeTyped(t, a)
 	}
 }
+
+// What takes more than linear time in one of these runs into the time limit of go test.
+func TestLongInputIsCheap(t *testing.T) {
+	t.Parallel()
+	for name, text := range map[string]string{
+		"negations":   strings.Repeat("-", 150) + "Mim()",
+		"nots":        strings.Repeat("not ", 150) + "ok",
+		"parentheses": strings.Repeat("(", 60000),
+		"conditions":  strings.Repeat("ok?", 20000),
+		"list":        "count in [" + strings.Repeat("1,", 32000) + "1]",
+		"strings":     "state in [" + strings.Repeat(`"",`, 21000) + "temp]",
+		"arguments":   "coalesce(" + strings.Repeat("1,", 32000) + "temp)",
+		"calls":       strings.Repeat("abs(", 150) + "count" + strings.Repeat(")", 150),
+		"backquotes":  strings.Repeat("`", 65000),
+		"patterns":    "coalesce(" + strings.Repeat(`state matches "(a{900}){1}",`, 2300) + "ok)",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n, err := expr.Parse(text)
+			if err == nil {
+				_, err = expr.Check(n, columns())
+			}
+			if err != nil && len(err.Error()) > 300 {
+				t.Errorf("the message has %d bytes", len(err.Error()))
+			}
+		})
+	}
+}
