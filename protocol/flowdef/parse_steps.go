@@ -170,7 +170,7 @@ func (p *parser) read(s *Step, n *yaml.Node, members map[string]entry) *ReadStep
 
 func (p *parser) schema(n *yaml.Node) []SchemaColumn {
 	var list []SchemaColumn
-	for _, e := range p.entries(n, "schema", "{column: type}") {
+	for _, e := range p.columnEntries(n, "schema", "{column: type}") {
 		p.column(e.key, e.pos)
 		name, _ := p.word(e.value, "the column's type")
 		t, ok := expr.ParseType(name)
@@ -187,7 +187,7 @@ func (p *parser) schema(n *yaml.Node) []SchemaColumn {
 
 func (p *parser) assignments(n *yaml.Node, what, shape string) []Assignment {
 	var list []Assignment
-	for _, e := range p.entries(n, what, shape) {
+	for _, e := range p.columnEntries(n, what, shape) {
 		p.column(e.key, e.pos)
 		list = append(list, Assignment{Name: e.key, Expr: p.expression(e.value, "column "+clip(e.key)), Pos: e.pos})
 	}
@@ -203,6 +203,9 @@ func (p *parser) selections(n *yaml.Node) []Selection {
 		return p.renames(n)
 	}
 	var list []Selection
+	if p.tooWide(n, len(n.Content), "select") {
+		return nil
+	}
 	for _, item := range p.items(n, "select", "[a, b] or {new: old}") {
 		if item.Kind == yaml.MappingNode {
 			list = append(list, p.renames(item)...)
@@ -220,7 +223,7 @@ func (p *parser) selections(n *yaml.Node) []Selection {
 
 func (p *parser) renames(n *yaml.Node) []Selection {
 	var list []Selection
-	for _, e := range p.entries(n, "select", "[a, b] or {new: old}") {
+	for _, e := range p.columnEntries(n, "select", "[a, b] or {new: old}") {
 		p.column(e.key, e.pos)
 		list = append(list, Selection{Name: e.key, From: p.ref(e.value, "the column to keep as "+clip(e.key))})
 	}
@@ -270,7 +273,7 @@ func (p *parser) join(s *Step, members map[string]entry) *JoinStep {
 	case !ok:
 		p.problem(s.Pos, "the join has no on; write on: [column] or on: {left_column: right_column}")
 	case e.value.Kind == yaml.MappingNode:
-		for _, pair := range p.entries(e.value, "on", "{left: right}") {
+		for _, pair := range p.columnEntries(e.value, "on", "{left: right}") {
 			right := p.ref(pair.value, "the right column of "+clip(pair.key))
 			j.On = append(j.On, JoinKey{Left: Ref{Name: pair.key, Pos: pair.pos}, Right: right})
 		}
