@@ -170,8 +170,7 @@ const maxCycleNames = 8
 func (c *checker) findUnused() {
 	used := make([]bool, len(c.flow.Steps))
 	insights := false
-	for k := len(c.order) - 1; k >= 0; k-- {
-		i := c.order[k]
+	for _, i := range slices.Backward(c.order) {
 		if c.flow.Steps[i].Verb == Insight {
 			used[i], insights = true, true
 		}

@@ -264,7 +264,7 @@ func (c *checker) checkInsight(k int) bool {
 	ps := &c.plan.Steps[k]
 	ps.Output, c.origins[k] = c.input(ps, 0)
 	schema := ps.Output
-	for _, ref := range ps.Step.Insight.Key {
+	for _, ref := range ps.Insight.Key {
 		i := c.column(ps.Step, ref, schema)
 		if i >= 0 && schema[i].Type == expr.JSON {
 			c.problem(ps.Step, ref.Pos, "json cannot be in an insight's key; take a value out of column %q with json_string or json_number in a map", ref.Name)
@@ -287,7 +287,7 @@ func (c *checker) checkInsight(k int) bool {
 func (c *checker) insightTime(k int) int {
 	ps := &c.plan.Steps[k]
 	schema := ps.Output
-	if ref := ps.Step.Insight.Time; ref.Name != "" {
+	if ref := ps.Insight.Time; ref.Name != "" {
 		i := c.column(ps.Step, ref, schema)
 		if i >= 0 && schema[i].Type != expr.Timestamp {
 			c.problem(ps.Step, ref.Pos, "the insight's time column %q is of type %s, not timestamp%s", ref.Name, schema[i].Type, listTimes(schema))

@@ -18,7 +18,7 @@ func (c *checker) checkTests() {
 		case Read:
 			reads[s.ID] = k
 		case Insight:
-			insights[s.Step.Insight.Name] = k
+			insights[s.Insight.Name] = k
 		}
 	}
 	for i := range c.flow.Tests {

@@ -85,7 +85,7 @@ func (c *checker) manifest() Manifest {
 		for _, i := range append(columns, ps.InsightValues...) {
 			from := c.origins[k][i]
 			e := EgressColumn{
-				Insight: ps.Step.Insight.Name, Column: ps.Output[i].Name, Type: ps.Output[i].Type.String(),
+				Insight: ps.Insight.Name, Column: ps.Output[i].Name, Type: ps.Output[i].Type.String(),
 				Sources: make([]string, 0, len(from.sources)), Aggregated: !from.raw,
 			}
 			for _, id := range from.sources {

@@ -1,6 +1,7 @@
 package flowdef
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -42,19 +43,20 @@ func (p *parser) oneStep(n *yaml.Node, i int, before string) Step {
 	if list == nil {
 		return s
 	}
-	verb, ok := p.verb(n, list)
-	if ok {
-		s.Verb, s.ID = Verb(verb.key), fmt.Sprintf("%s_%d", verb.key, i+1)
-	}
 	members := make(map[string]entry, len(list))
 	for _, e := range list {
 		members[e.key] = e
 	}
+	id := ""
 	if e, has := members["id"]; has {
-		if id := p.name(e.value, "the id"); id != "" {
-			s.ID = id
-		}
+		id = p.name(e.value, "the id")
+		p.step = cmp.Or(id, s.ID)
 	}
+	verb, ok := p.verb(n, list)
+	if ok {
+		s.Verb, s.ID = Verb(verb.key), fmt.Sprintf("%s_%d", verb.key, i+1)
+	}
+	s.ID = cmp.Or(id, s.ID)
 	if p.step = s.ID; !ok {
 		return s
 	}
