@@ -64,7 +64,7 @@ func textAt(start, length int) column.Str {
 // finishText ends a row whose text was appended to c.Data from start on; ok false makes it null.
 func finishText(c *column.Column, start int, ok bool) {
 	length := len(c.Data) - start
-	if !ok || length > expr.MaxText || len(c.Data) > column.MaxData {
+	if !ok || len(c.Data) > column.MaxData {
 		c.Data = c.Data[:start]
 		c.AppendNull()
 		return
@@ -116,7 +116,7 @@ func replaceRow(out *column.Column, start int, s []byte, pair [2][]byte) bool {
 		}
 	}
 	out.Data = append(out.Data, s...)
-	return true
+	return len(out.Data)-start <= expr.MaxText
 }
 
 // substringKernel counts in characters; a missing count means to the end.
@@ -181,6 +181,7 @@ func runeOffset(s []byte, n int64) int {
 // The functions below are the rows of the generic kernels in kernels_func.go.
 
 func lowerText(dst, s []byte) ([]byte, bool) {
+	start := len(dst)
 	for i := 0; i < len(s); {
 		if c := s[i]; c < utf8.RuneSelf {
 			if 'A' <= c && c <= 'Z' {
@@ -192,10 +193,11 @@ func lowerText(dst, s []byte) ([]byte, bool) {
 		r, size := utf8.DecodeRune(s[i:])
 		dst, i = utf8.AppendRune(dst, unicode.ToLower(r)), i+size
 	}
-	return dst, true
+	return dst, len(dst)-start <= expr.MaxText
 }
 
 func upperText(dst, s []byte) ([]byte, bool) {
+	start := len(dst)
 	for i := 0; i < len(s); {
 		if c := s[i]; c < utf8.RuneSelf {
 			if 'a' <= c && c <= 'z' {
@@ -207,7 +209,7 @@ func upperText(dst, s []byte) ([]byte, bool) {
 		r, size := utf8.DecodeRune(s[i:])
 		dst, i = utf8.AppendRune(dst, unicode.ToUpper(r)), i+size
 	}
-	return dst, true
+	return dst, len(dst)-start <= expr.MaxText
 }
 
 func trimText(dst, s []byte) ([]byte, bool) { return append(dst, bytes.TrimSpace(s)...), true }
