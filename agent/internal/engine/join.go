@@ -137,6 +137,8 @@ type join struct {
 	live   []int
 	left   int
 	table  *joinTable
+	// root is the read that feeds the left input.
+	root int
 
 	entries             []int32
 	leftRows, rightRows []int32
