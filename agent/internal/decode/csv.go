@@ -28,7 +28,6 @@ type CSV struct {
 	last   int
 	// quote is where the next quote is, from the start of the text.
 	quote int
-	utf8  bool
 	// parts are the fields of a record with quotes.
 	parts []part
 	// failedCol and failedFields describe the last problem.
@@ -108,7 +107,7 @@ func CheckHeader(schema expr.Schema, names []string) error {
 // Decode decodes records. Empty lines are passed over.
 func (d *CSV) Decode(b *column.Batch, in Input) Result {
 	d.open(b, in.MaxRows)
-	d.utf8, d.quote = utf8.Valid(in.Text), -1
+	d.quote = -1
 	r := Result{Next: in.Off, Line: in.Line}
 	for d.row < in.MaxRows && r.Next < len(in.Text) {
 		if d.quote < r.Next {
@@ -219,8 +218,13 @@ func (d *CSV) quotedRecord(r *Result, in *Input) bool {
 	}
 	if bad == openQuote || bad == tooLong {
 		// One stray quote must not swallow what follows: only its line is given up.
-		n := indexOrLen(in.Text[start:], '\n')
-		end, next = start+n, min(start+n+1, len(in.Text))
+		n := bytes.IndexByte(in.Text[start:], '\n')
+		if n < 0 && !in.Final {
+			return false
+		}
+		if end, next = start+n, start+n+1; n < 0 {
+			end, next = len(in.Text), len(in.Text)
+		}
 	}
 	r.Read++
 	if bad == ok {
@@ -392,7 +396,7 @@ func (d *CSV) value(s []byte, f part, col int) problem {
 
 func (d *CSV) text(s []byte, f part, col int) problem {
 	switch {
-	case !d.utf8 && !utf8.Valid(s[f.start:f.end]):
+	case !utf8.Valid(s[f.start:f.end]):
 		return badUTF8
 	case f.doubled:
 		d.setEscaped(col, f.start, f.end)
@@ -408,7 +412,7 @@ func (d *CSV) json(s []byte, f part, col int) problem {
 		text = bytes.ReplaceAll(text, []byte(`""`), []byte(`"`))
 	}
 	switch {
-	case !d.utf8 && !utf8.Valid(text):
+	case !utf8.Valid(text):
 		return badUTF8
 	case !json.Valid(text):
 		return badJSON

@@ -27,8 +27,7 @@ type JSON struct {
 	wanted  map[string]int
 	// order is the members of the record before: the next one likely has the same ones in the same order.
 	order []*member
-	// utf8 says that the whole text is valid UTF-8; escape is where the next backslash is, from the start of the text.
-	utf8    bool
+	// escape is where the next backslash is, from the start of the text.
 	escape  int
 	scratch []byte
 	// failedCol is the column of the last problem, or -1.
@@ -56,7 +55,7 @@ func NewJSON(schema expr.Schema, loc *time.Location) *JSON {
 
 // Decode decodes JSON lines. Empty lines are passed over.
 func (d *JSON) Decode(b *column.Batch, in Input) Result {
-	d.Begin(b, in.Text, in.MaxRows)
+	d.Begin(b, in.MaxRows)
 	r := Result{Next: in.Off, Line: in.Line}
 	for d.row < in.MaxRows && r.Next < len(in.Text) {
 		n := bytes.IndexByte(in.Text[r.Next:], '\n')
@@ -94,10 +93,10 @@ func (d *JSON) line(r *Result, in *Input, end int) {
 	r.fail(in, record, reason)
 }
 
-// Begin prepares an empty batch for up to n records in text, which Record then decodes one by one.
-func (d *JSON) Begin(b *column.Batch, text []byte, n int) {
+// Begin prepares an empty batch for up to n records, which Record then decodes one by one.
+func (d *JSON) Begin(b *column.Batch, n int) {
 	d.open(b, n)
-	d.utf8, d.escape = utf8.Valid(text), -1
+	d.escape = -1
 }
 
 // Record decodes the record text[start:end] into the next row. An error says what is wrong with it; it is no row then.
@@ -177,7 +176,7 @@ func (d *JSON) finishRecord(s []byte, p int) problem {
 		return afterEnd
 	}
 	for _, e := range d.pending {
-		n, _ := unescape(s[e.start:e.end]) // text has tried it on a copy
+		n, _ := unescape(s[e.start:e.end])                                                 // text has tried it on a copy
 		if d.seen[e.col] == d.serial && d.cols[e.col].Strs[d.row].Off == uint32(e.start) { //nolint:gosec // as in setStr
 			d.setStr(e.col, e.start, e.start+n)
 		}
@@ -364,7 +363,7 @@ func (d *JSON) text(s []byte, p, col int) (int, problem) {
 			return p, badValue
 		}
 	}
-	if !d.utf8 && !utf8.Valid(s[p:end]) {
+	if !utf8.Valid(s[p:end]) {
 		return p, badUTF8
 	}
 	if !hasEscape {
@@ -386,7 +385,7 @@ func (d *JSON) jsonValue(s []byte, p, col int) (int, problem) {
 		return p, badValue
 	}
 	switch {
-	case !d.utf8 && !utf8.Valid(s[p:end]):
+	case !utf8.Valid(s[p:end]):
 		return p, badUTF8
 	case !json.Valid(s[p:end]):
 		return p, badJSON
