@@ -30,6 +30,8 @@ type JSON struct {
 	// escape is where the next backslash is, from the start of the text.
 	escape  int
 	scratch []byte
+	// presetCol is the column that Preset gave the next record, or -1.
+	presetCol, presetStart, presetEnd int
 	// failedCol is the column of the last problem, or -1.
 	failedCol int
 }
@@ -46,6 +48,7 @@ func NewJSON(schema expr.Schema, loc *time.Location) *JSON {
 	d := &JSON{
 		rows: newRows(schema), clock: clock{loc: loc},
 		members: make(map[string]*member), wanted: make(map[string]int, len(schema)),
+		presetCol: -1,
 	}
 	for i, c := range schema {
 		d.wanted[c.Name] = i
@@ -93,6 +96,14 @@ func (d *JSON) line(r *Result, in *Input, end int) {
 	r.fail(in, record, reason)
 }
 
+// Ignore leaves the column to Preset: no member fills it.
+func (d *JSON) Ignore(name string) { delete(d.wanted, name) }
+
+// Preset gives the string column the text[start:end] in the record that is decoded next.
+func (d *JSON) Preset(col, start, end int) {
+	d.presetCol, d.presetStart, d.presetEnd = col, start, end
+}
+
 // Begin prepares an empty batch for up to n records, which Record then decodes one by one.
 func (d *JSON) Begin(b *column.Batch, n int) {
 	d.open(b, n)
@@ -119,6 +130,10 @@ func (e *RecordError) Error() string { return e.Reason }
 func (d *JSON) record(text []byte, start, end int) problem {
 	d.begin()
 	d.failedCol = -1
+	if d.presetCol >= 0 {
+		d.setStr(d.presetCol, d.presetStart, d.presetEnd)
+		d.presetCol = -1
+	}
 	s := text[:end]
 	if end-start > MaxRecord {
 		return tooLong

@@ -6,11 +6,12 @@ package all
 import (
 	"github.com/outfeed/outfeed/agent/internal/connector"
 	"github.com/outfeed/outfeed/agent/internal/connectors/file"
+	"github.com/outfeed/outfeed/agent/internal/connectors/mqtt"
 )
 
 // All lists the connectors, in the order of the documentation.
 func All() []connector.Connector {
-	return []connector.Connector{file.New()}
+	return []connector.Connector{file.New(), mqtt.New()}
 }
 
 // Find is the connector of that kind; ok is false when there is none.
