@@ -7,11 +7,16 @@ import (
 	"github.com/outfeed/outfeed/agent/internal/connector"
 	"github.com/outfeed/outfeed/agent/internal/connectors/file"
 	"github.com/outfeed/outfeed/agent/internal/connectors/mqtt"
+	"github.com/outfeed/outfeed/agent/internal/connectors/postgres"
 )
 
 // All lists the connectors, in the order of the documentation.
 func All() []connector.Connector {
-	return []connector.Connector{file.New(), mqtt.New()}
+	return []connector.Connector{
+		file.New(),
+		mqtt.New(),
+		postgres.New(),
+	}
 }
 
 // Find is the connector of that kind; ok is false when there is none.

@@ -2,6 +2,7 @@ package file
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -25,13 +26,10 @@ const (
 	pollEvery = time.Second
 )
 
-// errClosed ends the reader, and a Next that waits, after Close.
-var errClosed = errors.New("the file source is closed")
-
 // reader finds, reads and decodes files in its own goroutine.
 type reader struct {
 	settings
-	src *source
+	ahead *ahead
 	// known is how far every file was read, as of the last delivery that was made.
 	known entries
 	// encoded is the last cursor and appended how many entries it got since it was written as a whole.
@@ -49,8 +47,8 @@ type reader struct {
 
 type stamp struct{ size, modified int64 }
 
-func newReader(s settings, known entries, src *source) *reader {
-	r := &reader{settings: s, src: src, known: known, seen: make(map[uint64]stamp)}
+func newReader(s settings, known entries) *reader {
+	r := &reader{settings: s, known: known, seen: make(map[uint64]stamp)}
 	switch {
 	case s.format == formatJSONL:
 		r.headerless = decode.NewJSON(s.Schema, s.loc)
@@ -65,70 +63,23 @@ func newReader(s settings, known entries, src *source) *reader {
 }
 
 // run reads until everything is read, or for ever when it follows, or until Close.
-func (r *reader) run() {
+func (r *reader) run(_ context.Context, a *ahead) {
+	r.ahead = a
 	for {
 		err := r.pass()
-		if err == nil && !r.follow {
-			err = io.EOF
-		}
-		if err != nil && !r.report(err) {
+		switch {
+		case errors.Is(err, connector.ErrClosed):
+			return
+		case err != nil:
+			if !a.Fail(err) {
+				return
+			}
+		case !r.follow:
+			a.End()
+			return
+		case !a.Wait(pollEvery):
 			return
 		}
-		if err == nil && !r.wait() {
-			return
-		}
-	}
-}
-
-// report hands an error to the caller, and says whether to go on after its next call.
-func (r *reader) report(err error) bool {
-	if errors.Is(err, errClosed) {
-		return false
-	}
-	s, stopped := r.slot()
-	if stopped != nil {
-		return false
-	}
-	s.deliveries, s.err = s.deliveries[:0], err
-	if r.send(s) != nil || err == io.EOF { //nolint:errorlint // the reader's own mark, never wrapped
-		return false
-	}
-	select {
-	case <-r.src.retry:
-		return true
-	case <-r.src.stop:
-		return false
-	}
-}
-
-func (r *reader) wait() bool {
-	t := time.NewTimer(pollEvery)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-r.src.stop:
-		return false
-	}
-}
-
-// slot waits for a free slot.
-func (r *reader) slot() (*slot, error) {
-	select {
-	case s := <-r.src.free:
-		return s, nil
-	case <-r.src.stop:
-		return nil, errClosed
-	}
-}
-
-// send hands a slot over.
-func (r *reader) send(s *slot) error {
-	select {
-	case r.src.full <- s:
-		return nil
-	case <-r.src.stop:
-		return errClosed
 	}
 }
 
@@ -370,27 +321,24 @@ func (o *open) read(size int64) error {
 	}
 	o.carry = o.carry[:0]
 	for {
-		s, err := o.slot()
-		if err != nil {
-			return err
+		p, going := o.ahead.Take()
+		if !going {
+			return connector.ErrClosed
 		}
-		s.deliveries = s.deliveries[:0]
 		at := o.entry.offset + int64(len(o.carry))
 		want := min(max(size-at+1, 4<<10), chunkBytes)
-		buf := s.room(len(o.carry) + int(want))
-		n, err := o.f.ReadAt(buf[copy(buf, o.carry):], at)
-		if err != nil && !errors.Is(err, io.EOF) {
-			o.src.free <- s
-			return o.refused(o.path, err)
+		text := p.Buffer.room(len(o.carry) + int(want))
+		n, err := o.f.ReadAt(text[copy(text, o.carry):], at)
+		ended := errors.Is(err, io.EOF)
+		if err == nil || ended {
+			o.decode(p, text[:len(o.carry)+n], ended)
+			err = nil
 		}
-		ended := err != nil
-		o.piece(s, buf[:len(o.carry)+n], ended)
-		if len(s.deliveries) > 0 {
-			if err := o.send(s); err != nil {
-				return err
-			}
-		} else {
-			o.src.free <- s
+		if !o.ahead.Send(p) {
+			return connector.ErrClosed
+		}
+		if err != nil {
+			return o.refused(o.path, err)
 		}
 		if ended {
 			return nil
@@ -398,24 +346,24 @@ func (o *open) read(size int64) error {
 	}
 }
 
-// piece decodes the next piece of the file, which follows what was carried over.
-func (o *open) piece(s *slot, text []byte, ended bool) { //nolint:revive // what the read said, not a switch
+// decode decodes the next text of the file, which begins with what was carried over.
+func (o *open) decode(p *piece, text []byte, ended bool) { //nolint:revive // what the read said, not a switch
 	final := ended && !o.follow
 	off := 0
 	if o.long != nil {
-		if off = o.skipLong(s, text, final); off < 0 {
+		if off = o.skipLong(p, text, final); off < 0 {
 			return
 		}
 	}
 	base := o.entry.offset - int64(off)
 	for off < len(text) {
-		b := s.batch(len(s.deliveries))
+		b := p.Buffer.batch(len(p.Deliveries))
 		res := o.decoder.Decode(b, decode.Input{
 			Text: text, Off: off, Final: final, MaxRows: column.TargetRows, Name: o.path, Line: o.entry.line,
 		})
 		if res.Next > off {
 			o.entry.offset, o.entry.line = base+int64(res.Next), res.Line
-			o.deliver(s, connector.Delivery{Batch: b, Failed: res.Failed, Read: res.Read, Bytes: int64(res.Next - off)})
+			o.deliver(p, connector.Delivery{Batch: b, Failed: res.Failed, Read: res.Read, Bytes: int64(res.Next - off)})
 		}
 		off = res.Next
 		if res.Incomplete {
@@ -431,7 +379,7 @@ func (o *open) piece(s *slot, text []byte, ended bool) { //nolint:revive // what
 }
 
 // skipLong looks for the end of a record that is too long, and gives where the next one starts, or -1.
-func (o *open) skipLong(s *slot, text []byte, final bool) int { //nolint:revive // as decode.Input.Final
+func (o *open) skipLong(p *piece, text []byte, final bool) int { //nolint:revive // as decode.Input.Final
 	n := bytes.IndexByte(text, '\n') + 1
 	if n == 0 && final {
 		n = len(text)
@@ -447,16 +395,14 @@ func (o *open) skipLong(s *slot, text []byte, final bool) int { //nolint:revive 
 	o.entry.offset += int64(n)
 	o.entry.line++
 	o.long = nil
-	s.batch(0)
-	d.Batch = s.batches[0]
-	d.Batch.Schema, d.Batch.Len = o.Schema, 0
-	d.Batch.Cols = column.NewBatch(o.Schema).Cols
-	o.deliver(s, d)
+	d.Batch = p.Buffer.batch(0)
+	*d.Batch = *column.NewBatch(o.Schema)
+	o.deliver(p, d)
 	return n
 }
 
 // deliver adds a delivery with the cursor behind it.
-func (o *open) deliver(s *slot, d connector.Delivery) {
+func (o *open) deliver(p *piece, d connector.Delivery) {
 	if headLen := min(o.entry.offset, headBytes); headLen > o.entry.headLen {
 		if int64(len(o.head)) < headLen {
 			_ = o.readHead() //nolint:errcheck // a shorter head only tells less
@@ -467,5 +413,5 @@ func (o *open) deliver(s *slot, d connector.Delivery) {
 	o.entry.modified = 0
 	o.known[o.entry.id] = o.entry
 	d.Cursor = o.cursor(o.entry)
-	s.deliveries = append(s.deliveries, d)
+	p.Deliveries = append(p.Deliveries, d)
 }

@@ -32,7 +32,6 @@ const (
 var (
 	errTakenOver = errors.New("another client connected with the same client_id and took the session over")
 	errSilent    = errors.New("the broker does not answer any more")
-	errClosed    = errors.New("the MQTT source is closed")
 )
 
 // session is one connection to the broker.
@@ -429,7 +428,7 @@ func (c *session) close() {
 			_ = c.send(c.dialect.disconnect) //nolint:errcheck // the broker notices the end of the connection as well
 		}
 		close(c.stop)
-		c.fail(errClosed)
+		c.fail(connector.ErrClosed)
 	}
 	c.done.Wait()
 }

@@ -56,7 +56,7 @@ func (s *source) Next(ctx context.Context) (connector.Delivery, error) {
 			return connector.Delivery{}, context.Cause(ctx)
 		}
 		if s.closed {
-			return connector.Delivery{}, errClosed
+			return connector.Delivery{}, connector.ErrClosed
 		}
 		if s.session == nil {
 			session, err := dial(ctx, &s.settings, &s.known)
