@@ -60,7 +60,7 @@ func (c *chunk) seal() {
 }
 
 // bytes is what its records take.
-func (c *chunk) bytes() uint64 { return uint64(len(c.value) - chunkHeaderBytes) }
+func (c *chunk) bytes() uint64 { return uint64(len(c.value[chunkHeaderBytes:])) }
 
 func recordSum(seq uint64, payload []byte) uint32 {
 	var key [8]byte
@@ -108,7 +108,7 @@ func eachRecord(h chunkHeader, value []byte, fn func(seq uint64, payload []byte,
 		if len(rest) >= frameHeaderBytes {
 			size := binary.LittleEndian.Uint32(rest)
 			sum := binary.LittleEndian.Uint32(rest[4:])
-			if uint64(size) <= uint64(len(rest)-frameHeaderBytes) {
+			if uint64(size) <= uint64(len(rest[frameHeaderBytes:])) {
 				payload = rest[frameHeaderBytes : frameHeaderBytes+int(size)]
 				rest = rest[frameHeaderBytes+int(size):]
 				ok = recordSum(seq, payload) == sum

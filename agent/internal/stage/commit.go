@@ -368,7 +368,7 @@ func (s *Stage) Commit(ctx context.Context, c Checkpoint) (lastSeq uint64, err e
 		size += recordBytes(p)
 	}
 	m := mark{number: c.Number, sum: c.sum()}
-	r := &request{flow: c.Flow, payloads: c.Insights, bytes: int(size)} //nolint:gosec // the payloads are in memory
+	r := &request{flow: c.Flow, payloads: c.Insights, bytes: int(size)}
 	r.admit = func(f *files) error {
 		last := f.marks[c.Flow]
 		switch {
@@ -410,7 +410,7 @@ func (c *Checkpoint) put(tx *bolt.Tx, m mark) error {
 		return fmt.Errorf("store flow %s: %w", c.Flow, err)
 	}
 	for source, cursor := range c.Cursors {
-		if err := putSealed(cursors, []byte(source), cursor); err != nil {
+		if err = putSealed(cursors, []byte(source), cursor); err != nil {
 			return err
 		}
 	}

@@ -59,8 +59,8 @@ func desiredSerial(b *bolt.Bucket) (uint64, error) {
 }
 
 // Desired gives the stored desired state, or ErrNone.
-func (s *Stage) Desired(ctx context.Context) (envelope []byte, serial uint64, err error) {
-	err = s.view(ctx, func(tx *bolt.Tx) error {
+func (s *Stage) Desired(ctx context.Context) (envelope []byte, serial uint64, failure error) {
+	failure = s.view(ctx, func(tx *bolt.Tx) error {
 		b := tx.Bucket([]byte(metaBucket))
 		value, err := getSealed(b, []byte(desiredKey))
 		if errors.Is(err, errAbsent) {
@@ -73,7 +73,7 @@ func (s *Stage) Desired(ctx context.Context) (envelope []byte, serial uint64, er
 		serial, err = desiredSerial(b)
 		return err
 	})
-	return envelope, serial, err
+	return envelope, serial, failure
 }
 
 // PutRunReport stores a run report, in place of an earlier one of the same id, and drops the oldest above MaxRunReports.
@@ -89,7 +89,7 @@ func (s *Stage) PutRunReport(ctx context.Context, id string, payload []byte) err
 }
 
 func putReport(tx *bolt.Tx, id string, payload []byte) (dropped uint64, err error) {
-	if err := deleteReport(tx, id); err != nil {
+	if err = deleteReport(tx, id); err != nil {
 		return 0, err
 	}
 	reports, ids := tx.Bucket([]byte(reportsBucket)), tx.Bucket([]byte(reportIDsBucket))
@@ -118,7 +118,7 @@ func trimReports(reports, ids *bolt.Bucket) (dropped uint64, err error) {
 	}
 	for ; count > MaxRunReports; count-- {
 		key, sealed := reports.Cursor().First()
-		if r, err := parseReport(key, sealed); err == nil {
+		if r, damaged := parseReport(key, sealed); damaged == nil {
 			if err := ids.Delete([]byte(r.ID)); err != nil {
 				return dropped, fmt.Errorf("drop a run report: %w", err)
 			}
@@ -137,7 +137,7 @@ func parseReport(key, sealed []byte) (RunReport, error) {
 		return RunReport{}, err
 	}
 	size, n := binary.Uvarint(value)
-	if n <= 0 || size > uint64(len(value)-n) {
+	if n <= 0 || size > uint64(len(value[n:])) {
 		return RunReport{}, fmt.Errorf("%w: a run report has no id", ErrDamaged)
 	}
 	end := n + int(size) //nolint:gosec // bounded by len(value)

@@ -53,11 +53,12 @@ func commitFlow(ctx context.Context, st *stage.Stage, flow string) error {
 	if c := state.Cursors["source"]; c != nil {
 		produced = binary.BigEndian.Uint64(c)
 	}
+	random := newRandom()
 	for number := state.Number + 1; ; number++ {
 		var insights [][]byte
-		for range rand.IntN(20) {
+		for range random.IntN(20) {
 			produced++
-			insights = append(insights, fmt.Appendf(nil, "%s %d %s", flow, produced, strings.Repeat("x", rand.IntN(2000))))
+			insights = append(insights, fmt.Appendf(nil, "%s %d %s", flow, produced, strings.Repeat("x", random.IntN(2000))))
 		}
 		cursor := binary.BigEndian.AppendUint64(nil, produced)
 		_, err := st.Commit(ctx, stage.Checkpoint{
@@ -124,6 +125,11 @@ func TestNothingIsLostOrDoubledByKilling(t *testing.T) {
 	}
 }
 
+// newRandom has another seed each time, so that every run tries other moments.
+func newRandom() *rand.Rand {
+	return rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), uint64(os.Getpid()))) //nolint:gosec // it picks moments, not secrets
+}
+
 // killOnce starts the process, kills it at a random moment, and notes what it was told to be durable.
 func killOnce(t *testing.T, dir string, told map[string]uint64) {
 	t.Helper()
@@ -131,7 +137,7 @@ func killOnce(t *testing.T, dir string, told map[string]uint64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), exe, "-test.run=none")
+	cmd := exec.CommandContext(t.Context(), exe, "-test.run=none") //nolint:gosec // it is this test itself
 	cmd.Env = append(os.Environ(), crashDirEnv+"="+dir)
 	cmd.Stderr = t.Output()
 	out, err := cmd.StdoutPipe()
@@ -142,7 +148,8 @@ func killOnce(t *testing.T, dir string, told map[string]uint64) {
 		t.Fatal(err)
 	}
 	// The moment is a number of commits and a few microseconds more, so that a slow machine is tried as well as a fast one.
-	commits := rand.IntN(60)
+	random := newRandom()
+	commits, more := random.IntN(60), time.Duration(random.IntN(3000))*time.Microsecond
 	lines := bufio.NewScanner(out)
 	for i := 0; lines.Scan(); i++ {
 		var flow string
@@ -153,7 +160,7 @@ func killOnce(t *testing.T, dir string, told map[string]uint64) {
 		}
 		told[flow] = n
 		if i == commits {
-			timer := time.AfterFunc(time.Duration(rand.IntN(3000))*time.Microsecond, func() { _ = cmd.Process.Kill() })
+			timer := time.AfterFunc(more, func() { _ = cmd.Process.Kill() })
 			defer timer.Stop()
 		}
 	}

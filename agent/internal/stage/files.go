@@ -13,6 +13,7 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // The names in a staging directory.
@@ -61,7 +62,7 @@ func openReadOnly(path string) (*bolt.DB, error) {
 // classify adds ErrDamaged to an error of opening that says the file itself is wrong, and not the way to it.
 func classify(err error) error {
 	var path *fs.PathError
-	if errors.As(err, &path) || errors.Is(err, bolt.ErrTimeout) {
+	if errors.As(err, &path) || errors.Is(err, bolterrors.ErrTimeout) {
 		return err
 	}
 	return fmt.Errorf("%w: %w", ErrDamaged, err)

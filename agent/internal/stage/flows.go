@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // FlowState is what a flow resumes from.
@@ -102,7 +103,7 @@ func (s *Stage) DropFlow(ctx context.Context, flow string) error {
 		},
 		apply: func(tx *bolt.Tx, _ *meta) error {
 			err := tx.Bucket([]byte(flowsBucket)).DeleteBucket([]byte(flow))
-			if err != nil && !errors.Is(err, bolt.ErrBucketNotFound) {
+			if err != nil && !errors.Is(err, bolterrors.ErrBucketNotFound) {
 				return fmt.Errorf("drop the state of flow %s: %w", flow, err)
 			}
 			return nil

@@ -3,7 +3,6 @@ package stage_test
 import (
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"testing"
 
@@ -24,19 +23,11 @@ type model struct {
 func TestTheStageDoesWhatPlainMapsDo(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
-		dir, err := os.MkdirTemp(t.TempDir(), "")
-		if err != nil {
-			rt.Fatal(err)
-		}
+		dir := t.TempDir()
 		s := stage.Settings{Dir: dir, MinFreeBytes: 1}
-		st, err := stage.Open(t.Context(), s)
-		if err != nil {
-			rt.Fatal(err)
-		}
+		st := openModel(t, rt, s)
 		defer func() {
-			if err := st.Close(); err != nil {
-				rt.Error(err)
-			}
+			closeModel(rt, st)
 			checkFiles(t, dir)
 		}()
 		m := model{number: map[string]uint64{}, cursors: map[string]map[string]string{}, entries: map[string]map[string]string{}}
@@ -60,16 +51,27 @@ func TestTheStageDoesWhatPlainMapsDo(t *testing.T) {
 				m.acked = max(m.acked, upTo)
 			},
 			"restart": func(rt *rapid.T) {
-				if err := st.Close(); err != nil {
-					rt.Fatal(err)
-				}
-				if st, err = stage.Open(t.Context(), s); err != nil {
-					rt.Fatal(err)
-				}
+				closeModel(rt, st)
+				st = openModel(t, rt, s)
 			},
 			"": func(rt *rapid.T) { m.compare(t, rt, st) },
 		})
 	})
+}
+
+func openModel(t *testing.T, rt *rapid.T, s stage.Settings) *stage.Stage {
+	t.Helper()
+	st, err := stage.Open(t.Context(), s)
+	if err != nil {
+		rt.Fatal(err)
+	}
+	return st
+}
+
+func closeModel(rt *rapid.T, st *stage.Stage) {
+	if err := st.Close(); err != nil {
+		rt.Error(err)
+	}
 }
 
 func (m *model) commit(t *testing.T, rt *rapid.T, st *stage.Stage, flow string) {

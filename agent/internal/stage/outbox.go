@@ -301,7 +301,7 @@ func (s *Stage) Reconcile(ctx context.Context, stored uint64) (after uint64, err
 	s.mu.RUnlock()
 	switch {
 	case stored > now.produced:
-		s.settings.Logger.Error("the control plane has more insights of this agent than its staging directory; what waits gets new numbers",
+		s.settings.Logger.ErrorContext(ctx, "the control plane has more insights of this agent than its staging directory; what waits gets new numbers",
 			slog.Uint64("stored", stored), slog.Uint64("produced", now.produced))
 		r := &request{renumberFrom: stored}
 		r.admit = func(f *files) error {

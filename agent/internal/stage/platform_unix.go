@@ -15,7 +15,7 @@ const segmentMmapBytes = 64 << 20
 
 // lockFile takes the file for this process and says whether it was free.
 func lockFile(f *os.File) (free bool, err error) {
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) //nolint:gosec // a file descriptor fits an int
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) || errors.Is(err, unix.EINTR) {
 		return false, nil
 	}
@@ -47,5 +47,5 @@ func freeBytes(dir string) (uint64, error) {
 	if err := unix.Statfs(dir, &st); err != nil {
 		return 0, fmt.Errorf("ask how much space is free at %s: %w", dir, err)
 	}
-	return st.Bavail * uint64(st.Bsize), nil //nolint:gosec,unconvert // the block size is positive, and its type differs between systems
+	return st.Bavail * uint64(st.Bsize), nil //nolint:gosec // the block size is positive, and its type differs between systems
 }

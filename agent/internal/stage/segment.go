@@ -120,7 +120,7 @@ func (s *segment) locate(tx *bolt.Tx, produced uint64) error {
 	if h.first < s.first || h.last() > produced {
 		return fmt.Errorf("%w: the records %d to %d do not belong here", ErrDamaged, h.first, h.last())
 	}
-	s.last, s.bytes = h.last(), h.before+uint64(len(value)-chunkHeaderBytes)
+	s.last, s.bytes = h.last(), h.before+uint64(len(value[chunkHeaderBytes:]))
 	return nil
 }
 
@@ -171,7 +171,7 @@ func (s *segment) append(first, before uint64, payloads [][]byte, limit int) (ap
 			c.seal()
 			end.bytes += c.bytes()
 			end.last = c.first + uint64(c.count) - 1
-			return b.Put(number(c.first), c.value) //nolint:wrapcheck // wrapped below
+			return b.Put(number(c.first), c.value)
 		}
 		for i, p := range payloads {
 			if c != nil && c.full() {

@@ -175,7 +175,7 @@ func (s *Stage) start(ctx context.Context) error {
 		if setAside, err = s.verifyAll(ctx); err != nil {
 			return err
 		}
-	} else if err := createFile(running, "removed by a clean stop\n"); err != nil {
+	} else if err = createFile(running, "removed by a clean stop\n"); err != nil {
 		return err
 	}
 	f, err := s.openFiles(setAside)
@@ -278,7 +278,7 @@ func (f *files) openSegments(s *Stage, fresh bool) (setAside uint64, err error) 
 		if errors.Is(err, ErrDamaged) {
 			s.settings.Logger.Error("a part of the outbox is damaged and was set aside", slog.String("file", path), slog.Any("error", err))
 			setAside++
-			if err := quarantine(path); err != nil {
+			if err = quarantine(path); err != nil {
 				return setAside, err
 			}
 			continue

@@ -638,7 +638,7 @@ func TestADamagedRecordIsNotServed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(path, bytes.ReplaceAll(b, []byte("needle-1"), []byte("needle-7")), 0o600); err != nil {
+	if err := os.WriteFile(path, bytes.ReplaceAll(b, []byte("needle-1"), []byte("needle-7")), 0o600); err != nil { //nolint:gosec // a file of the test
 		t.Fatal(err)
 	}
 	if err := stage.Verify(path); err != nil {

@@ -165,7 +165,7 @@ func operatorKey(step, key string) []byte {
 
 func parseOperatorKey(b []byte) (step, key string, err error) {
 	size, n := binary.Uvarint(b)
-	if n <= 0 || size > uint64(len(b)-n) {
+	if n <= 0 || size > uint64(len(b[n:])) {
 		return "", "", fmt.Errorf("%w: an operator entry has the key %q", ErrDamaged, b)
 	}
 	return string(b[n : n+int(size)]), string(b[n+int(size):]), nil //nolint:gosec // bounded by len(b)

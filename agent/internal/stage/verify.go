@@ -23,7 +23,7 @@ func (s *Stage) verifyAll(ctx context.Context) (setAside uint64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	s.settings.Logger.Info("the last stop was not clean, so the staged files are verified", slog.Int("files", len(paths)))
+	s.settings.Logger.InfoContext(ctx, "the last stop was not clean, so the staged files are verified", slog.Int("files", len(paths)))
 	for _, path := range paths {
 		err := s.verifyOne(ctx, path)
 		if err == nil {
@@ -32,7 +32,7 @@ func (s *Stage) verifyAll(ctx context.Context) (setAside uint64, err error) {
 		if !errors.Is(err, ErrDamaged) {
 			return setAside, fmt.Errorf("verify %s after an unclean stop: %w", path, err)
 		}
-		s.settings.Logger.Error("a staged file is damaged and was set aside", slog.String("file", path), slog.Any("error", err))
+		s.settings.Logger.ErrorContext(ctx, "a staged file is damaged and was set aside", slog.String("file", path), slog.Any("error", err))
 		if err := quarantine(path); err != nil {
 			return setAside, err
 		}
@@ -94,8 +94,8 @@ func Verify(path string) (err error) {
 		return err
 	}
 	err = db.View(func(tx *bolt.Tx) error {
-		if err := checkPages(tx); err != nil {
-			return err
+		if damage := checkPages(tx); damage != nil {
+			return damage
 		}
 		if strings.HasPrefix(filepath.Base(path), segmentPrefix) {
 			return verifySegment(tx)
