@@ -41,6 +41,9 @@ type SourceSettings struct {
 	With map[string]any
 	// Schema is the columns to deliver. Columns that nothing downstream reads are already left out of it.
 	Schema expr.Schema
+	// Declared is the whole schema as it was written, in its order, for records whose columns are known by position
+	// alone. Nil means that it is the same as Schema.
+	Declared expr.Schema
 	// Instance is a stable name of agent, flow and step, for what a system keeps per consumer (an MQTT client id).
 	Instance string
 	// Resume is the last committed cursor, nil at the first start.
