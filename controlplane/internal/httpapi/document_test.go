@@ -23,7 +23,7 @@ func TestDocumentIsUpToDate(t *testing.T) {
 	t.Parallel()
 	handler := httpapi.New(httpapi.Settings{Registry: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler)})
 	recorder := httptest.NewRecorder()
-	handler.ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/api/v1/openapi.json", nil))
+	handler.ServeHTTP(recorder, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/api/v1/openapi.json", nil))
 	if recorder.Code != http.StatusOK {
 		t.Fatalf("status is %d", recorder.Code)
 	}
