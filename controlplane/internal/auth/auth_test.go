@@ -141,8 +141,8 @@ func TestSessionLivesFromSignInToSignOut(t *testing.T) {
 				t.Errorf("cookie is %s, ttl %s", cookie, d.ttl)
 			}
 			signedIn := request(t, "192.0.2.1:1", "Cookie", cookie.Name+"="+cookie.Value)
-			if again, err := a.Authenticate(signedIn); err != nil || again != owner() {
-				t.Errorf("with the cookie: %+v, %v", again, err)
+			if again, wrong := a.Authenticate(signedIn); wrong != nil || again != owner() {
+				t.Errorf("with the cookie: %+v, %v", again, wrong)
 			}
 			gone, err := a.SignOut(signedIn)
 			if err != nil || gone.MaxAge >= 0 || gone.Name != cookie.Name {

@@ -33,7 +33,7 @@ func TestDocumentIsUpToDate(t *testing.T) {
 	}
 	const golden = "openapi.json"
 	if *update {
-		if err := os.WriteFile(golden, served, 0o600); err != nil {
+		if err = os.WriteFile(golden, served, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -47,7 +47,7 @@ func TestDocumentIsUpToDate(t *testing.T) {
 	var document struct {
 		OpenAPI string `json:"openapi"`
 	}
-	if err := json.Unmarshal(served, &document); err != nil || document.OpenAPI != "3.1.0" {
+	if err = json.Unmarshal(served, &document); err != nil || document.OpenAPI != "3.1.0" {
 		t.Errorf("the document is of OpenAPI %q, %v", document.OpenAPI, err)
 	}
 }

@@ -215,7 +215,7 @@ func (e *eventStream) forwardInsights(ctx context.Context, event fleet.Event) er
 			continue // they have expired since
 		}
 		data := api.InsightsEvent{AgentID: string(event.ID), Items: list(insights, toInsight)}
-		if err := e.emit(ctx, event.Kind, data, err); err != nil {
+		if err = e.emit(ctx, event.Kind, data, err); err != nil {
 			return err
 		}
 	}

@@ -99,21 +99,13 @@ func (s *service) problem(ctx context.Context, operation string, err error) *pro
 		s.logger.WarnContext(ctx, "request could not be served", "operation", operation, "error", err)
 	}
 	p := newProblem(statusOf(known.Code), string(known.Code), known.Message)
-	p.Problems = flowProblems(problemsIn(err))
+	if problems, ok := errors.AsType[flowdef.Problems](err); ok {
+		p.Problems = flowProblems(problems)
+	}
 	if p.Status == http.StatusUnauthorized {
 		p.headers.Set("WWW-Authenticate", `Bearer realm="outfeed"`)
 	}
 	return p
-}
-
-// problemsIn finds the problems of a flow definition in a chain of errors.
-func problemsIn(err error) flowdef.Problems {
-	for ; err != nil; err = errors.Unwrap(err) {
-		if found, ok := any(err).(flowdef.Problems); ok {
-			return found
-		}
-	}
-	return nil
 }
 
 // plainProblem turns huma's own errors into ours. It leaves out the offending values, which can be secrets.
