@@ -56,7 +56,7 @@ func TestOperatorEndpointsWantTheToken(t *testing.T) {
 		problemOf(none.as(key), 401, "POST", "/admin/tenants", body)
 	}
 	problemOf(none.as("").with("Authorization", "Bearer "), 401, "POST", "/admin/tenants", body)
-	if response, _ := c.as("").do("GET", "/healthz", ""); response.StatusCode != 200 {
+	if response, _ := c.as("").do("GET", "/healthz", ""); response.StatusCode != http.StatusOK {
 		t.Errorf("healthz: status %d", response.StatusCode)
 	}
 }
