@@ -50,6 +50,7 @@ type Fleet struct {
 	flows       map[string]fleet.Flow
 	versions    map[string][]fleet.FlowVersion
 	listeners   []chan fleet.Event
+	changed     chan struct{}
 	lastRuns    fleet.RunFilter
 	lastQuery   fleet.InsightFilter
 }
@@ -74,6 +75,7 @@ func New() *Fleet {
 		secrets:     map[string]map[string]secret.String{},
 		flows:       map[string]fleet.Flow{},
 		versions:    map[string][]fleet.FlowVersion{},
+		changed:     make(chan struct{}),
 	}
 }
 
@@ -105,6 +107,30 @@ func (f *Fleet) Listeners() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return len(f.listeners)
+}
+
+// Changed closes when somebody next begins or ends to follow.
+func (f *Fleet) Changed() <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.changed
+}
+
+// listenersChanged is called with the lock held.
+func (f *Fleet) listenersChanged() {
+	close(f.changed)
+	f.changed = make(chan struct{})
+}
+
+// Cut ends every listener, as for being too slow.
+func (f *Fleet) Cut() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, l := range f.listeners {
+		close(l)
+	}
+	f.listeners = nil
+	f.listenersChanged()
 }
 
 // AddInsight stores an insight and tells listeners.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/outfeed/outfeed/controlplane/internal/fleet"
@@ -263,14 +264,14 @@ func (f *Fleet) Insights(_ context.Context, _ fleet.Actor, filter fleet.InsightF
 		return (filter.Name != "" && i.Name != filter.Name) || !hasKey(i, filter.Key)
 	})
 	slices.Reverse(found)
-	start := len(filter.After)
-	if start > len(found) {
+	start, err := strconv.Atoi(cmp.Or(filter.After, "0"))
+	if err != nil || start < 0 || start > len(found) {
 		return fleet.InsightPage{}, problem(fleet.Invalid, "The cursor is not one of this listing.")
 	}
 	page := fleet.InsightPage{Insights: found[start:]}
 	if filter.Limit > 0 && len(page.Insights) > filter.Limit {
 		page.Insights = page.Insights[:filter.Limit]
-		page.Next = strings.Repeat("x", start+filter.Limit)
+		page.Next = strconv.Itoa(start + filter.Limit)
 	}
 	return page, nil
 }
@@ -322,10 +323,12 @@ func (f *Fleet) Subscribe(ctx context.Context, _ fleet.Actor) (<-chan fleet.Even
 	defer f.mu.Unlock()
 	events := make(chan fleet.Event, 16)
 	f.listeners = append(f.listeners, events)
+	f.listenersChanged()
 	context.AfterFunc(ctx, func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.listeners = slices.DeleteFunc(f.listeners, func(l chan fleet.Event) bool { return l == events })
+		f.listenersChanged()
 	})
 	return events, nil
 }
