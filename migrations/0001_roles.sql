@@ -1,0 +1,54 @@
+-- The roles. They belong to the whole server, so another database of it may have made them already, perhaps at this
+-- very moment.
+--
+-- outfeed_app     what the control plane is while it serves. It can log in, and has no password until an operator sets
+--                 one, so that it can do so only where the server knows its callers otherwise.
+-- outfeed_lookup  nobody. It owns the functions that answer before a tenant is known, and may read just what they need.
+
+-- +goose Up
+-- +goose StatementBegin
+DO $$
+DECLARE
+    missing record;
+BEGIN
+    FOR missing IN
+        SELECT name, attributes
+        FROM (VALUES ('outfeed_app', 'LOGIN'), ('outfeed_lookup', 'NOLOGIN')) AS wanted (name, attributes)
+        WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = wanted.name)
+    LOOP
+        BEGIN
+            EXECUTE format('CREATE ROLE %I %s NOSUPERUSER NOCREATEDB NOCREATEROLE', missing.name, missing.attributes);
+        EXCEPTION
+            WHEN duplicate_object OR unique_violation THEN
+                NULL;
+            WHEN insufficient_privilege THEN
+                RAISE EXCEPTION 'the role % is missing and % may not create roles', missing.name, current_user
+                    USING HINT = format('As a superuser: CREATE ROLE outfeed_app LOGIN; CREATE ROLE outfeed_lookup NOLOGIN; GRANT outfeed_lookup TO %I; then migrate again.', current_user);
+        END;
+    END LOOP;
+END
+$$;
+-- +goose StatementEnd
+
+-- Giving a function to a role needs membership in it. Where the server can tell the two apart (16 and newer) the
+-- membership lets the owner become the role, not read as it.
+-- +goose StatementBegin
+DO $$
+BEGIN
+    IF pg_has_role(current_user, 'outfeed_lookup', 'MEMBER') THEN
+        RETURN;
+    END IF;
+    IF current_setting('server_version_num')::int >= 160000 THEN
+        EXECUTE format('GRANT outfeed_lookup TO %I WITH INHERIT FALSE, SET TRUE', current_user);
+    ELSE
+        EXECUTE format('GRANT outfeed_lookup TO %I', current_user);
+    END IF;
+EXCEPTION
+    WHEN insufficient_privilege THEN
+        RAISE EXCEPTION '% may not act for the role outfeed_lookup', current_user
+            USING HINT = format('As a superuser: GRANT outfeed_lookup TO %I; then migrate again.', current_user);
+END
+$$;
+-- +goose StatementEnd
+
+GRANT USAGE ON SCHEMA public TO outfeed_app, outfeed_lookup;
