@@ -52,3 +52,14 @@ $$;
 -- +goose StatementEnd
 
 GRANT USAGE ON SCHEMA public TO outfeed_app, outfeed_lookup;
+
+-- What the control plane asks at its start. The versions themselves are the owner's.
+-- +goose StatementBegin
+CREATE FUNCTION outfeed_schema_version() RETURNS bigint
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
+AS $$
+    SELECT max(v.version_id) FROM public.goose_db_version v WHERE v.is_applied
+$$;
+-- +goose StatementEnd
+REVOKE ALL ON FUNCTION outfeed_schema_version() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION outfeed_schema_version() TO outfeed_app;

@@ -20,12 +20,11 @@ CREATE TABLE workspaces (
     id         uuid NOT NULL,
     name       text NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
-    -- Changed to take the row's lock, which puts the naming of new agents in an order.
-    agents_made bigint NOT NULL DEFAULT 0,
     PRIMARY KEY (tenant_id, id),
     UNIQUE (tenant_id, name)
 );
-GRANT SELECT, INSERT, UPDATE (agents_made) ON workspaces TO outfeed_app;
+-- UPDATE, because locking the row needs it: changes of a workspace's configuration take turns.
+GRANT SELECT, INSERT, UPDATE (name) ON workspaces TO outfeed_app;
 
 CREATE TABLE api_keys (
     tenant_id    uuid NOT NULL,
