@@ -230,6 +230,7 @@ type NewVersion struct {
 type AgentFlow struct {
 	Deployment  Deployment
 	Definition  string
+	SHA256      string
 	Connections []string
 }
 

@@ -138,7 +138,9 @@ func (t *tx) AgentByFingerprint(ctx context.Context, fingerprint string) (fleet.
 		SELECT id, workspace_id, name FROM agents
 		WHERE tenant_id = @tenant AND fingerprint = @fingerprint AND revoked_at IS NULL`,
 		args{"fingerprint": fingerprint},
-		func(row pgx.CollectableRow) (a fleet.NewAgent, err error) { return a, row.Scan(&a.ID, &a.Workspace, &a.Name) })
+		func(row pgx.CollectableRow) (a fleet.NewAgent, err error) {
+			return a, row.Scan(&a.ID, &a.Workspace, &a.Name)
+		})
 }
 
 func (t *tx) RevokeAgent(ctx context.Context, agent fleet.ID) error {

@@ -125,7 +125,7 @@ func (t *tx) DeleteDeployment(ctx context.Context, id fleet.ID) error {
 
 func (t *tx) AgentFlows(ctx context.Context, agent fleet.ID) ([]fleet.AgentFlow, error) {
 	return many(ctx, t, `
-		SELECT d.id, d.flow_id, f.name, d.version, d.agent_id, d.created_at, v.definition, v.connections
+		SELECT d.id, d.flow_id, f.name, d.version, d.agent_id, d.created_at, v.definition, v.sha256, v.connections
 		FROM deployments d
 		JOIN flows f ON f.tenant_id = d.tenant_id AND f.id = d.flow_id
 		JOIN flow_versions v ON v.tenant_id = d.tenant_id AND v.flow_id = d.flow_id AND v.version = d.version
@@ -134,6 +134,6 @@ func (t *tx) AgentFlows(ctx context.Context, agent fleet.ID) ([]fleet.AgentFlow,
 		args{"agent": agent},
 		func(row pgx.CollectableRow) (f fleet.AgentFlow, err error) {
 			d := &f.Deployment
-			return f, row.Scan(&d.ID, &d.Flow, &d.Name, &d.Version, &d.Agent, &d.Created, &f.Definition, &f.Connections)
+			return f, row.Scan(&d.ID, &d.Flow, &d.Name, &d.Version, &d.Agent, &d.Created, &f.Definition, &f.SHA256, &f.Connections)
 		})
 }
