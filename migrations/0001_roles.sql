@@ -30,27 +30,6 @@ END
 $$;
 -- +goose StatementEnd
 
--- Giving a function to a role needs membership in it. Where the server can tell the two apart (16 and newer) the
--- membership lets the owner become the role, not read as it.
--- +goose StatementBegin
-DO $$
-BEGIN
-    IF pg_has_role(current_user, 'outfeed_lookup', 'MEMBER') THEN
-        RETURN;
-    END IF;
-    IF current_setting('server_version_num')::int >= 160000 THEN
-        EXECUTE format('GRANT outfeed_lookup TO %I WITH INHERIT FALSE, SET TRUE', current_user);
-    ELSE
-        EXECUTE format('GRANT outfeed_lookup TO %I', current_user);
-    END IF;
-EXCEPTION
-    WHEN insufficient_privilege THEN
-        RAISE EXCEPTION '% may not act for the role outfeed_lookup', current_user
-            USING HINT = format('As a superuser: GRANT outfeed_lookup TO %I; then migrate again.', current_user);
-END
-$$;
--- +goose StatementEnd
-
 GRANT USAGE ON SCHEMA public TO outfeed_app, outfeed_lookup;
 
 -- What the control plane asks at its start. The versions themselves are the owner's.

@@ -69,10 +69,35 @@ GRANT EXECUTE ON FUNCTION outfeed_lookup_token(uuid) TO outfeed_app;
 REVOKE ALL ON FUNCTION outfeed_create_tenant(uuid, text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION outfeed_create_tenant(uuid, text, text) TO outfeed_app;
 
--- The new owner of a function must be able to create in its schema while it is handed over.
-GRANT CREATE ON SCHEMA public TO outfeed_lookup;
-ALTER FUNCTION outfeed_lookup_api_key(bytea) OWNER TO outfeed_lookup;
-ALTER FUNCTION outfeed_lookup_agent(text) OWNER TO outfeed_lookup;
-ALTER FUNCTION outfeed_lookup_token(uuid) OWNER TO outfeed_lookup;
-ALTER FUNCTION outfeed_create_tenant(uuid, text, text) OWNER TO outfeed_lookup;
-REVOKE CREATE ON SCHEMA public FROM outfeed_lookup;
+-- Giving a function to a role needs membership in it, and that the role may create in the schema; both for this moment
+-- only, because who is a member could read as the role does.
+-- +goose StatementBegin
+DO $$
+DECLARE
+    was_member boolean := pg_has_role(current_user, 'outfeed_lookup', 'MEMBER');
+    handed     text;
+BEGIN
+    IF current_setting('server_version_num')::int >= 160000 THEN
+        -- Since 16 who made the role administers it, and counts as a member without being able to become it.
+        was_member := pg_has_role(current_user, 'outfeed_lookup', 'SET');
+    END IF;
+    IF NOT was_member THEN
+        EXECUTE format('GRANT outfeed_lookup TO %I', current_user);
+    END IF;
+    GRANT CREATE ON SCHEMA public TO outfeed_lookup;
+    FOREACH handed IN ARRAY ARRAY['outfeed_lookup_api_key(bytea)', 'outfeed_lookup_agent(text)', 'outfeed_lookup_token(uuid)',
+        'outfeed_create_tenant(uuid, text, text)']
+    LOOP
+        EXECUTE format('ALTER FUNCTION %s OWNER TO outfeed_lookup', handed);
+    END LOOP;
+    REVOKE CREATE ON SCHEMA public FROM outfeed_lookup;
+    IF NOT was_member THEN
+        EXECUTE format('REVOKE outfeed_lookup FROM %I', current_user);
+    END IF;
+EXCEPTION
+    WHEN insufficient_privilege THEN
+        RAISE EXCEPTION '% may not hand functions to the role outfeed_lookup: %', current_user, SQLERRM
+            USING HINT = format('As a superuser: GRANT outfeed_lookup TO %I; then migrate again.', current_user);
+END
+$$;
+-- +goose StatementEnd
