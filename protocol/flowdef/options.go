@@ -19,7 +19,7 @@ type OptionProblem struct {
 }
 
 // OptionProblems is everything that is wrong with a set of options. It is an error.
-type OptionProblems []OptionProblem
+type OptionProblems []OptionProblem //nolint:errname // named like Problems
 
 // Error is one line per problem.
 func (p OptionProblems) Error() string {

@@ -23,6 +23,8 @@ const (
 	MaxBytes = 1 << 20
 	// MaxSteps is the most steps of a flow.
 	MaxSteps = 10_000
+	// maxColumns is the most columns of one step.
+	maxColumns = 2000
 	// maxName is the most bytes of a name.
 	maxName = 200
 	// maxNesting is how deep option and test values may be nested.
@@ -151,6 +153,21 @@ func (p *parser) entries(n *yaml.Node, what, shape string) []entry {
 	return list
 }
 
+// columnEntries is entries for a mapping by column, of which there may be maxColumns.
+func (p *parser) columnEntries(n *yaml.Node, what, shape string) []entry {
+	if p.tooWide(n, len(n.Content)/2, what) {
+		return nil
+	}
+	return p.entries(n, what, shape)
+}
+
+func (p *parser) tooWide(n *yaml.Node, columns int, what string) bool {
+	if columns > maxColumns {
+		p.problem(at(n), "%s has %d columns; the most is %d", what, columns, maxColumns)
+	}
+	return columns > maxColumns
+}
+
 // known is entries without those whose key is not among the valid ones, which are problems, by key.
 func (p *parser) known(n *yaml.Node, what, shape string, valid []string) map[string]entry {
 	byKey := map[string]entry{}
@@ -213,6 +230,9 @@ func (p *parser) ref(n *yaml.Node, what string) Ref {
 // refs reads a list of column names.
 func (p *parser) refs(n *yaml.Node, key string) []Ref {
 	var list []Ref
+	if p.tooWide(n, len(n.Content), key) {
+		return nil
+	}
 	for _, item := range p.items(n, key, "["+key+"_column, …]") {
 		if r := p.ref(item, "a column name of "+key); r.Name != "" {
 			if slices.ContainsFunc(list, func(o Ref) bool { return o.Name == r.Name }) {

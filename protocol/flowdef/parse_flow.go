@@ -151,7 +151,7 @@ func cronPart(part string, from, to int) bool {
 // number reads digits alone, without a sign.
 func number(text string) (n int, ok bool) {
 	u, err := strconv.ParseUint(text, 10, 16)
-	return int(u), err == nil //nolint:gosec // of 16 bits
+	return int(u), err == nil
 }
 
 func (p *parser) tests(n *yaml.Node) []Test {

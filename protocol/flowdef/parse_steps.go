@@ -1,6 +1,7 @@
 package flowdef
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -42,19 +43,20 @@ func (p *parser) oneStep(n *yaml.Node, i int, before string) Step {
 	if list == nil {
 		return s
 	}
-	verb, ok := p.verb(n, list)
-	if ok {
-		s.Verb, s.ID = Verb(verb.key), fmt.Sprintf("%s_%d", verb.key, i+1)
-	}
 	members := make(map[string]entry, len(list))
 	for _, e := range list {
 		members[e.key] = e
 	}
+	id := ""
 	if e, has := members["id"]; has {
-		if id := p.name(e.value, "the id"); id != "" {
-			s.ID = id
-		}
+		id = p.name(e.value, "the id")
+		p.step = cmp.Or(id, s.ID)
 	}
+	verb, ok := p.verb(n, list)
+	if ok {
+		s.Verb, s.ID = Verb(verb.key), fmt.Sprintf("%s_%d", verb.key, i+1)
+	}
+	s.ID = cmp.Or(id, s.ID)
 	if p.step = s.ID; !ok {
 		return s
 	}
@@ -170,7 +172,7 @@ func (p *parser) read(s *Step, n *yaml.Node, members map[string]entry) *ReadStep
 
 func (p *parser) schema(n *yaml.Node) []SchemaColumn {
 	var list []SchemaColumn
-	for _, e := range p.entries(n, "schema", "{column: type}") {
+	for _, e := range p.columnEntries(n, "schema", "{column: type}") {
 		p.column(e.key, e.pos)
 		name, _ := p.word(e.value, "the column's type")
 		t, ok := expr.ParseType(name)
@@ -187,7 +189,7 @@ func (p *parser) schema(n *yaml.Node) []SchemaColumn {
 
 func (p *parser) assignments(n *yaml.Node, what, shape string) []Assignment {
 	var list []Assignment
-	for _, e := range p.entries(n, what, shape) {
+	for _, e := range p.columnEntries(n, what, shape) {
 		p.column(e.key, e.pos)
 		list = append(list, Assignment{Name: e.key, Expr: p.expression(e.value, "column "+clip(e.key)), Pos: e.pos})
 	}
@@ -203,6 +205,9 @@ func (p *parser) selections(n *yaml.Node) []Selection {
 		return p.renames(n)
 	}
 	var list []Selection
+	if p.tooWide(n, len(n.Content), "select") {
+		return nil
+	}
 	for _, item := range p.items(n, "select", "[a, b] or {new: old}") {
 		if item.Kind == yaml.MappingNode {
 			list = append(list, p.renames(item)...)
@@ -220,7 +225,7 @@ func (p *parser) selections(n *yaml.Node) []Selection {
 
 func (p *parser) renames(n *yaml.Node) []Selection {
 	var list []Selection
-	for _, e := range p.entries(n, "select", "[a, b] or {new: old}") {
+	for _, e := range p.columnEntries(n, "select", "[a, b] or {new: old}") {
 		p.column(e.key, e.pos)
 		list = append(list, Selection{Name: e.key, From: p.ref(e.value, "the column to keep as "+clip(e.key))})
 	}
@@ -270,7 +275,7 @@ func (p *parser) join(s *Step, members map[string]entry) *JoinStep {
 	case !ok:
 		p.problem(s.Pos, "the join has no on; write on: [column] or on: {left_column: right_column}")
 	case e.value.Kind == yaml.MappingNode:
-		for _, pair := range p.entries(e.value, "on", "{left: right}") {
+		for _, pair := range p.columnEntries(e.value, "on", "{left: right}") {
 			right := p.ref(pair.value, "the right column of "+clip(pair.key))
 			j.On = append(j.On, JoinKey{Left: Ref{Name: pair.key, Pos: pair.pos}, Right: right})
 		}
