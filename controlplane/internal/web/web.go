@@ -88,7 +88,7 @@ func (h *handler) serveIndex(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Cache-Control", "no-cache")
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	h.send(w, r, indexFile, page)
+	send(w, r, page)
 }
 
 // serveFile serves one file of the build, the gzipped one beside it where there is one and the browser takes it.
@@ -116,11 +116,11 @@ func (h *handler) serveFile(w http.ResponseWriter, r *http.Request, name string)
 			content = packed
 		}
 	}
-	h.send(w, r, name, content)
+	send(w, r, content)
 }
 
 // send writes the content, or 304 where the browser has it.
-func (h *handler) send(w http.ResponseWriter, r *http.Request, name string, content []byte) {
+func send(w http.ResponseWriter, r *http.Request, content []byte) {
 	sum := sha256.Sum256(content)
 	tag := `"` + hex.EncodeToString(sum[:12]) + `"`
 	w.Header().Set("Etag", tag)
