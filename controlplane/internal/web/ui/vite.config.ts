@@ -12,30 +12,28 @@ function compressed(entryLimit: number): Plugin {
     apply: "build",
     enforce: "post",
     generateBundle(_options, bundle) {
-      const sizes: [string, number][] = [];
-      let entry = 0;
+      const sizes = new Map<string, number>();
+      const firstLoad = new Set<string>();
       for (const output of Object.values(bundle)) {
         if (!/\.(js|css)$/.test(output.fileName)) continue;
-        const source = output.type === "chunk" ? output.code : output.source;
-        const packed = gzipSync(source, { level: 9 });
+        const packed = gzipSync(output.type === "chunk" ? output.code : output.source, { level: 9 });
         this.emitFile({ type: "asset", fileName: `${output.fileName}.gz`, source: packed });
-        sizes.push([output.fileName, packed.byteLength]);
-        if (output.type === "chunk" && output.isEntry) {
-          const firstLoad = [output.fileName, ...output.imports];
-          entry = firstLoad.reduce((sum, name) => {
-            const chunk = bundle[name];
-            return chunk?.type === "chunk" ? sum + gzipSync(chunk.code, { level: 9 }).byteLength : sum;
-          }, 0);
-        }
+        sizes.set(output.fileName, packed.byteLength);
+        if (output.type !== "chunk" || !output.isEntry) continue;
+        for (const name of [output.fileName, ...output.imports]) firstLoad.add(name);
       }
+      const entry = [...firstLoad].reduce((sum, name) => sum + (sizes.get(name) ?? 0), 0);
       if (entry > entryLimit) {
         this.error(`The first load is ${entry} bytes compressed, more than ${entryLimit}: load something lazily.`);
       }
-      sizes.sort((a, b) => b[1] - a[1]);
-      for (const [name, bytes] of sizes) this.info(`${(bytes / 1000).toFixed(1).padStart(7)} kB gz  ${name}`);
-      this.info(`${(entry / 1000).toFixed(1).padStart(7)} kB gz  scripts of the first load`);
+      for (const [name, size] of [...sizes].sort((a, b) => b[1] - a[1])) this.info(`${kilobytes(size)}  ${name}`);
+      this.info(`${kilobytes(entry)}  scripts of the first load`);
     },
   };
+}
+
+function kilobytes(size: number): string {
+  return `${(size / 1000).toFixed(1).padStart(7)} kB gz`;
 }
 
 export default defineConfig({

@@ -21,23 +21,23 @@ const failingStates = new Set(["failed", "refused", "backing_off"]);
 
 /** Whether a flow on one agent is failing: it says so, or one of its sources does. */
 export function isFailing(status: FlowStatus): boolean {
-  return failingStates.has(status.state) || (status.sources ?? []).some((s) => s.state === "failing");
+  return failingStates.has(status.state) || status.sources.some((s) => s.state === "failing");
 }
 
 /** The first reason that a flow on one agent gives, in its own words. */
 export function failureReason(status: FlowStatus): string {
   if (status.error) return status.error;
-  const source = (status.sources ?? []).find((s) => s.error);
+  const source = status.sources.find((s) => s.error);
   return source ? `${source.connection}: ${source.error}` : "";
 }
 
 /** One word for a flow on all the agents it is deployed to; the worst wins. */
 export function flowHealth(flow: Flow, agents: readonly Agent[]): FlowHealth {
-  const deployments = flow.deployments ?? [];
+  const deployments = flow.deployments;
   if (deployments.length === 0) return "idle";
   const found = deployments.map((deployment): FlowHealth => {
     const agent = agents.find((a) => a.id === deployment.agent_id);
-    const status = agent?.status?.flows?.find((f) => f.flow_id === flow.id);
+    const status = agent?.status?.flows.find((f) => f.flow_id === flow.id);
     if (!agent?.connected || !status) return "unknown";
     if (isFailing(status)) return "failing";
     return status.state === "running" || status.state === "completed" ? "running" : "waiting";
@@ -57,36 +57,35 @@ export function findings(agents: readonly Agent[], runs: readonly Run[], now: Da
 
 function ofAgent(agent: Agent, now: Date): Finding[] {
   const target = { kind: "agent", id: agent.id } as const;
-  const found: Finding[] = [];
-  const add = (severity: Severity, message: string, since: Date | undefined) =>
-    found.push({ severity, subject: agent.name, target, message, since });
-  const seen = parseTime(agent.last_seen_at);
-  if (!agent.connected) {
-    const ago = seen ? ` for ${duration(now.getTime() - seen.getTime())}` : "";
-    add(
-      "bad",
-      seen ? `Not connected${ago}. Its flows go on; insights wait on the machine.` : "Has never connected.",
-      seen,
-    );
-  }
+  const about = (severity: Severity, message: string, since: Date | undefined): Finding[] => [
+    { severity, subject: agent.name, target, message, since },
+  ];
   const status = agent.status;
-  if (!status) return found;
-  const at = parseTime(status.time);
-  if (status.bundle_error) add("bad", `Refused its newest configuration: ${status.bundle_error}`, at);
-  for (const flow of status.flows ?? []) {
-    if (!isFailing(flow)) continue;
-    found.push({
-      severity: flow.state === "failed" || flow.state === "refused" ? "bad" : "warn",
-      subject: flow.name,
-      target: { kind: "flow", id: flow.flow_id },
-      message: `${stateText(flow.state)} on ${agent.name}${reasonSuffix(flow)}`,
-      since: parseTime(flow.since),
-    });
-  }
-  if (agent.connected && status.outbox.waiting_records > 10_000) {
-    add("warn", `${plural(status.outbox.waiting_records, "insight")} wait to be sent.`, at);
-  }
-  return found;
+  const at = parseTime(status?.time);
+  const waiting = status?.outbox.waiting_records ?? 0;
+  return [
+    ...(agent.connected ? [] : about("bad", absence(agent, now), parseTime(agent.last_seen_at))),
+    ...(status?.bundle_error ? about("bad", `Refused its newest configuration: ${status.bundle_error}`, at) : []),
+    ...(status?.flows ?? []).filter(isFailing).map((flow) => ofFlow(flow, agent)),
+    ...(agent.connected && waiting > 10_000 ? about("warn", `${plural(waiting, "insight")} wait to be sent.`, at) : []),
+  ];
+}
+
+function absence(agent: Agent, now: Date): string {
+  const seen = parseTime(agent.last_seen_at);
+  if (!seen) return "Has never connected.";
+  const away = duration(now.getTime() - seen.getTime());
+  return `Not connected for ${away}. Its flows go on; insights wait on the machine.`;
+}
+
+function ofFlow(flow: FlowStatus, agent: Agent): Finding {
+  return {
+    severity: flow.state === "failed" || flow.state === "refused" ? "bad" : "warn",
+    subject: flow.name,
+    target: { kind: "flow", id: flow.flow_id },
+    message: `${stateText(flow.state)} on ${agent.name}${reasonSuffix(flow)}`,
+    since: parseTime(flow.since),
+  };
 }
 
 function reasonSuffix(flow: FlowStatus): string {
