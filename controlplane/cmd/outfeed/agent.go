@@ -100,10 +100,16 @@ func (a *app) agentShow() *cobra.Command {
 
 func (a *app) describeAgent(g api.Agent) error {
 	facts := [][]string{
-		{"State", agentState(g)}, {"Id", g.ID}, {"Labels", pairs(g.Labels)},
-		{"Machine", fmt.Sprintf("%s (%s/%s)", g.Hostname, g.OS, g.Arch)}, {"Version", g.Version},
-		{"Fingerprint", g.Fingerprint}, {"Connectors", strings.Join(g.ConnectorKinds, " ")},
-		{"Enrolled", stamp(g.CreatedAt)}, {"Last seen", stamp(g.LastSeenAt)}, {"Up to date", upToDate(g)},
+		{"State", agentState(g)},
+		{"Id", g.ID},
+		{"Labels", pairs(g.Labels)},
+		{"Machine", fmt.Sprintf("%s (%s/%s)", g.Hostname, g.OS, g.Arch)},
+		{"Version", g.Version},
+		{"Fingerprint", g.Fingerprint},
+		{"Connectors", strings.Join(g.ConnectorKinds, " ")},
+		{"Enrolled", stamp(g.CreatedAt)},
+		{"Last seen", stamp(g.LastSeenAt)},
+		{"Up to date", upToDate(g)},
 	}
 	if g.Status != nil {
 		facts = append(facts, []string{"Waiting", fmt.Sprintf("%d insights, %d bytes",

@@ -39,7 +39,7 @@ var errReported = errors.New("the reasons are above")
 
 // run runs the command and gives its exit code.
 func run(ctx context.Context, args []string, a *app) int {
-	root := a.root()
+	root := a.root() //nolint:contextcheck // cobra hands the context to the commands
 	root.SetArgs(args)
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)

@@ -382,7 +382,13 @@ func TestUsage(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	for _, args := range [][]string{
-		{"fly"}, {"agent", "fly"}, {"agent", "list", "x"}, {"agent", "show"}, {"--fly"}, {"flow", "check"}, {"flow", "deploy", "x"},
+		{"fly"},
+		{"agent", "fly"},
+		{"agent", "list", "x"},
+		{"agent", "show"},
+		{"--fly"},
+		{"flow", "check"},
+		{"flow", "deploy", "x"},
 		{"login", "--insecure", "x"},
 	} {
 		_, stderr := b.run(2, args...)

@@ -76,7 +76,7 @@ func (a *app) saveConfig(c config) (path string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("encode the login: %w", err)
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	if err = os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return "", fmt.Errorf("keep the login: %w", err)
 	}
 	// CreateTemp makes the file readable by its owner only.
@@ -89,7 +89,7 @@ func (a *app) saveConfig(c config) (path string, err error) {
 	if err = errors.Join(err, file.Close()); err != nil {
 		return "", fmt.Errorf("keep the login: %w", err)
 	}
-	if err := os.Rename(file.Name(), path); err != nil {
+	if err = os.Rename(file.Name(), path); err != nil {
 		return "", fmt.Errorf("keep the login: %w", err)
 	}
 	return path, nil

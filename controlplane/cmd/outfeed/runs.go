@@ -82,10 +82,17 @@ func (a *app) runShow() *cobra.Command {
 
 func (a *app) describeRun(r api.Run) error {
 	facts := [][]string{
-		{"Flow", r.FlowName + " version " + strconv.Itoa(r.Version)}, {"Status", r.Status}, {"Agent", r.AgentID},
-		{"Started", stamp(r.StartedAt)}, {"Took", took(r)}, {"Records read", count(r.RecordsRead)},
-		{"Bytes read", count(r.BytesRead)}, {"Failed", count(r.Failed)}, {"Late", count(r.Late)},
-		{"Insights", count(r.Insights)}, {"Error", r.Error},
+		{"Flow", r.FlowName + " version " + strconv.Itoa(r.Version)},
+		{"Status", r.Status},
+		{"Agent", r.AgentID},
+		{"Started", stamp(r.StartedAt)},
+		{"Took", took(r)},
+		{"Records read", count(r.RecordsRead)},
+		{"Bytes read", count(r.BytesRead)},
+		{"Failed", count(r.Failed)},
+		{"Late", count(r.Late)},
+		{"Insights", count(r.Insights)},
+		{"Error", r.Error},
 	}
 	if err := a.table([]string{"Run", r.ID}, facts); err != nil {
 		return err

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -96,7 +98,7 @@ func (t *tail) run(ctx context.Context) error {
 	for {
 		err := t.follow(ctx, wait.Reset)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // Ctrl-C is how it ends, and the error only says so
 		}
 		if _, output := errors.AsType[*outputError](err); output || isFinal(err) {
 			return err
@@ -106,7 +108,7 @@ func (t *tail) run(ctx context.Context) error {
 		}
 		t.say("The stream was cut (%s); connecting again.", printable(err.Error()))
 		if wait.Wait(ctx) != nil {
-			return nil // Ctrl-C while waiting
+			return nil //nolint:nilerr // Ctrl-C while waiting
 		}
 	}
 }
@@ -163,9 +165,7 @@ func (t *tail) follow(ctx context.Context, connected func()) error {
 // catchUp reads the newest insights until it meets a page with nothing new.
 func (t *tail) catchUp(ctx context.Context) error {
 	q := url.Values{"limit": {"1000"}}
-	for name, values := range t.query {
-		q[name] = values
-	}
+	maps.Copy(q, t.query)
 	var missed []api.Insight
 	for range missedPages {
 		page, err := client.Get[api.InsightPage](ctx, t.remote, "/insights", q)
@@ -216,8 +216,10 @@ func (t *tail) wants(i api.Insight) bool {
 	if len(t.keys) == 0 {
 		return true
 	}
+	decoder := json.NewDecoder(bytes.NewReader(i.Key))
+	decoder.UseNumber() // 1000000 is not 1e+06
 	var key map[string]any
-	if err := json.Unmarshal(i.Key, &key); err != nil {
+	if err := decoder.Decode(&key); err != nil {
 		return false
 	}
 	for member, value := range t.keys {

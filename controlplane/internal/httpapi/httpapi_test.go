@@ -2,9 +2,11 @@ package httpapi_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
+	"log/slog"
 	"maps"
 	"net/http"
 	"net/http/cookiejar"
@@ -15,8 +17,11 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/outfeed/outfeed/controlplane/internal/auth"
 	"github.com/outfeed/outfeed/controlplane/internal/fleet"
+	"github.com/outfeed/outfeed/controlplane/internal/httpapi"
 	"github.com/outfeed/outfeed/controlplane/internal/httpapi/api"
 	"github.com/outfeed/outfeed/controlplane/internal/httpapi/apitest"
 	"github.com/outfeed/outfeed/protocol/flowdef"
@@ -457,6 +462,39 @@ func TestSignInIsRateLimited(t *testing.T) {
 	response, _ := c.do("POST", "/api/v1/session", `{"api_key":"`+apitest.OwnerKey+`"}`)
 	if p.Code != "rate_limited" || response.Header.Get("Retry-After") == "" {
 		t.Errorf("%+v, Retry-After %q", p, response.Header.Get("Retry-After"))
+	}
+}
+
+// broken panics where the domain never should.
+type broken struct{ *apitest.Fleet }
+
+func (broken) Agents(context.Context, fleet.Actor) ([]fleet.Agent, error) { panic("agents are broken") }
+
+func (broken) Flows(context.Context, fleet.Actor) ([]fleet.Flow, error) {
+	return nil, &fleet.Error{Code: fleet.Internal, Message: "Flows cannot be read.", Err: errors.New("dial 10.1.2.3")}
+}
+
+// What goes wrong inside is logged and not shown.
+func TestInternalErrorsAreHidden(t *testing.T) {
+	t.Parallel()
+	f := broken{apitest.New()}
+	var log bytes.Buffer
+	server := apitest.ServeHandler(t, httpapi.New(httpapi.Settings{
+		Fleet: f, Auth: auth.New(auth.Settings{Keys: f, Sessions: f}), Registry: prometheus.NewRegistry(),
+		Logger: slog.New(slog.NewTextHandler(&log, nil)),
+	}))
+	c := &caller{t: t, url: server.URL, key: apitest.OwnerKey, client: &http.Client{}}
+	for _, path := range []string{"/api/v1/agents", "/api/v1/flows"} {
+		p := problemOf(c, 500, "GET", path, "")
+		if p.Code != "internal" || strings.Contains(p.Detail, "10.1.2.3") || strings.Contains(p.Detail, "broken") {
+			t.Errorf("%s: %+v", path, p)
+		}
+	}
+	server.Stop()
+	for _, want := range []string{"agents are broken", "dial 10.1.2.3"} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("the log does not say %q:\n%s", want, &log)
+		}
 	}
 }
 

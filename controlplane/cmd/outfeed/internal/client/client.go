@@ -52,14 +52,17 @@ type Client struct {
 type ProblemError struct{ api.Problem }
 
 func (e *ProblemError) Error() string {
-	text := e.Detail
-	if text == "" {
-		text = fmt.Sprintf("The control plane answered with status %d and no reason.", e.Status)
+	lines := []string{e.Detail}
+	if e.Detail == "" {
+		lines[0] = fmt.Sprintf("The control plane answered with status %d and no reason.", e.Status)
 	}
 	for _, field := range e.Errors {
-		text += "\n  " + field.Location + ": " + field.Message
+		lines = append(lines, "  "+field.Location+": "+field.Message)
 	}
-	return text
+	for _, p := range e.Problems {
+		lines = append(lines, fmt.Sprintf("  line %d, column %d: %s", p.Line, p.Column, p.Message))
+	}
+	return strings.Join(lines, "\n")
 }
 
 // New makes a client. It sends nothing yet.

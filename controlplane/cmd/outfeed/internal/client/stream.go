@@ -39,7 +39,7 @@ type Stream struct {
 func (c *Client) Follow(ctx context.Context) (*Stream, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	timer := time.AfterFunc(silence, func() { cancel(errSilent) })
-	response, err := c.open(ctx, http.MethodGet, "/events", nil)
+	response, err := c.open(ctx, http.MethodGet, "/events", nil) //nolint:bodyclose // Stream.Close closes it
 	if err != nil {
 		timer.Stop()
 		cancel(err)
@@ -53,7 +53,7 @@ func (c *Client) Follow(ctx context.Context) (*Stream, error) {
 		if cause := context.Cause(ctx); err != nil && cause != nil {
 			err = cause
 		}
-		return n, err //nolint:wrapcheck // io.EOF must stay io.EOF
+		return n, err
 	})
 	return &Stream{body: response.Body, events: newDecoder(alive), cancel: cancel, timer: timer}, nil
 }
