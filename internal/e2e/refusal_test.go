@@ -37,7 +37,7 @@ func TestATokenWorksOnceAndOnlyThere(t *testing.T) {
 	if err == nil || !strings.Contains(said, "used") {
 		t.Errorf("the second use of a token gave %v: %s", err, said)
 	}
-	if _, err := os.Stat(s.path("second", "identity.json")); err == nil {
+	if _, err := os.Stat(s.path("second", "identity")); err == nil {
 		t.Error("the refused enrolment left an identity behind")
 	}
 
