@@ -254,6 +254,8 @@ func TestProblems(t *testing.T) {
 		"quoted expression":       {head + "  - filter: \"machine == \\\"M1\\\" and tmep > 1\"" + insight, `line 6, column 36, step "filter_2": unknown column "tmep"`},
 		"single quotes":           {head + "  - filter: 'machine == ''M1'' and tmep > 1'" + insight, `line 6, column 36, step "filter_2": unknown column "tmep"`},
 		"characters not bytes":    {head + "  - filter: machine == \"Öl\" and tmep > 1" + insight, `line 6, column 33, step "filter_2": unknown column "tmep"`},
+		"characters before":       {head + "  - map: {Öl: 1, b: tmep}" + insight, `line 6, column 21, step "map_2": unknown column "tmep"`},
+		"carriage returns":        {strings.ReplaceAll(head+"  - filter: >\n      temp > 1\n      and tmep > 1"+insight, "\n", "\r\n"), `line 8, column 11, step "filter_2": unknown column "tmep"`},
 		"block":                   {head + "  - filter: |\n      temp > 1\n        and tmep > 1" + insight, `line 8, column 13, step "filter_2": unknown column "tmep"`},
 		"folded block":            {head + "  - filter: >-\n      temp > 1\n      and tmep > 1" + insight, `line 8, column 11, step "filter_2": unknown column "tmep"`},
 		"folded plain":            {head + "  - filter: temp > 1\n      and tmep > 1" + insight, `line 7, column 11, step "filter_2": unknown column "tmep"`},

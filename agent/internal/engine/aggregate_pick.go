@@ -307,5 +307,5 @@ func (a *distinctAcc) compact(keep []int32) {
 }
 
 // The group's own entry says nothing; the values' entries do.
-func (a *distinctAcc) encode(dst []byte, _ int32) []byte              { return dst }
+func (a *distinctAcc) encode(dst []byte, _ int32) []byte          { return dst }
 func (a *distinctAcc) decode(src []byte, _ int32) ([]byte, error) { return src, nil }

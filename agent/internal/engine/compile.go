@@ -424,4 +424,3 @@ func (p *pipeline) operator(i int, spans func(read int) span, root int, started 
 	}
 	return nil, nil, fmt.Errorf("the agent does not know the verb %s; a newer agent may", step.Verb)
 }
-

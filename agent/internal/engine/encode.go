@@ -104,12 +104,6 @@ func appendInline(dst, s []byte) []byte {
 	return dst
 }
 
-// jsonPath is a constant path into a JSON value: names and, where name is empty and index is not negative, places.
-type jsonStep struct {
-	name  string
-	index int
-}
-
 // scanner walks JSON text. It never panics on text that is not JSON: ok turns false.
 type scanner struct {
 	s  []byte
@@ -215,18 +209,18 @@ func (p *scanner) members(depth int, visit func(name []byte, index int)) {
 	}
 }
 
-// find gives the value at the path; of members with the same name the last one counts, as in PostgreSQL's jsonb.
-func findJSON(s []byte, path []jsonStep) ([]byte, bool) {
+// findJSON gives the value at the path; of members with the same name the last one counts, as in PostgreSQL's jsonb.
+func findJSON(s []byte, path []expr.PathStep) ([]byte, bool) {
 	for _, step := range path {
 		p := scanner{s: s, ok: true}
 		open := p.peek()
-		if (step.index < 0 && open != '{') || (step.index >= 0 && open != '[') {
+		if (step.Index < 0 && open != '{') || (step.Index >= 0 && open != '[') {
 			return nil, false
 		}
 		var found []byte
 		p.members(0, func(name []byte, index int) {
 			value := p.skip(1)
-			if (step.index < 0 && sameName(name, step.name)) || (step.index >= 0 && index == step.index) {
+			if (step.Index < 0 && sameName(name, step.Key)) || (step.Index >= 0 && index == step.Index) {
 				found = value
 			}
 		})

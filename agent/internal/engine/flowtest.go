@@ -322,4 +322,3 @@ func givenTime(v any) (int64, bool) {
 	}
 	return 0, false
 }
-

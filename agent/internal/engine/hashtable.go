@@ -155,8 +155,11 @@ func canonical(v float64) float64 {
 
 // assign gives the entry of every row, adding those that are new.
 func (t *keyTable) assign(k keyRows, out []int32) ([]int32, error) {
+	return t.assignHashed(k, t.hash(k), out)
+}
+
+func (t *keyTable) assignHashed(k keyRows, h []uint64, out []int32) ([]int32, error) {
 	out = resize(out, len(k.rows))
-	h := t.hash(k)
 	t.reserve(len(k.rows))
 	slots, mask := t.slots, uint64(len(t.slots)-1)
 	for i, hv := range h {
@@ -382,7 +385,7 @@ func compactOwned(c *column.Column, keep []int32) {
 	*c = b.Cols[0]
 }
 
-// sorted orders entries by prefix, then by key, nulls last.
+// sort orders entries by prefix, then by key, nulls last.
 func (t *keyTable) sort(entries []int32) {
 	slices.SortFunc(entries, func(a, b int32) int {
 		if pa, pb := t.prefix[a], t.prefix[b]; pa != pb {

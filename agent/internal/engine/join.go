@@ -20,32 +20,24 @@ type joinTable struct {
 	n    int
 }
 
-// keySide computes the key columns of one input. An int meets a float as a float.
+// keySide gathers the key columns of one input.
 type keySide struct {
-	kernels []kernel
-	cols    []*column.Column
-	rows    []int32
-	prefix  []int64
-	entries []int32
+	positions []int
+	cols      []*column.Column
+	rows      []int32
+	prefix    []int64
+	entries   []int32
 }
 
-func newKeySide(schema expr.Schema, positions []int, types []expr.Type) *keySide {
-	s := &keySide{cols: make([]*column.Column, len(positions))}
-	for i, pos := range positions {
-		var k kernel = &columnKernel{pos: pos}
-		if schema[pos].Type == expr.Int && types[i] == expr.Float {
-			k = widen(k)
-		}
-		s.kernels = append(s.kernels, k)
-	}
-	return s
+func newKeySide(positions []int) *keySide {
+	return &keySide{positions: positions, cols: make([]*column.Column, len(positions))}
 }
 
 // load lists the rows of the batch whose key has no null: a null matches nothing.
 func (s *keySide) load(b *column.Batch) keyRows {
 	nulls := false
-	for i, k := range s.kernels {
-		s.cols[i] = k.eval(b)
+	for i, pos := range s.positions {
+		s.cols[i] = &b.Cols[pos]
 		nulls = nulls || s.cols[i].HasNulls()
 	}
 	s.rows = s.rows[:0]
@@ -62,19 +54,15 @@ func (s *keySide) anyNull(row int) bool {
 	return slices.ContainsFunc(s.cols, func(c *column.Column) bool { return c.Null(row) })
 }
 
-// keyTypes are the types in which the two sides' keys meet.
+// keyTypes are the types of the keys, which are the same on both sides.
 func keyTypes(step *flowdef.PlanStep, left, right expr.Schema) ([]expr.Type, error) {
 	types := make([]expr.Type, len(step.JoinLeft))
 	for i := range types {
 		l, r := left[step.JoinLeft[i]], right[step.JoinRight[i]]
-		switch {
-		case l.Type == r.Type:
-			types[i] = l.Type
-		case (l.Type == expr.Int && r.Type == expr.Float) || (l.Type == expr.Float && r.Type == expr.Int):
-			types[i] = expr.Float
-		default:
-			return nil, fmt.Errorf("the join compares %s (%s) with %s (%s); cast one of them in a map before the join", l.Name, l.Type, r.Name, r.Type)
+		if l.Type != r.Type {
+			return nil, fmt.Errorf("the join compares %s (%s) with %s (%s); convert one of them in a map before the join", l.Name, l.Type, r.Name, r.Type)
 		}
+		types[i] = l.Type
 	}
 	return types, nil
 }
@@ -95,7 +83,7 @@ func newTableBuilder(step *flowdef.PlanStep, left, right expr.Schema) (*tableBui
 	for i, pos := range step.RightKeep {
 		t.rows[i].Type = right[pos].Type
 	}
-	return &tableBuilder{keys: newKeySide(right, step.JoinRight, types), keep: step.RightKeep, table: t}, nil
+	return &tableBuilder{keys: newKeySide(step.JoinRight), keep: step.RightKeep, table: t}, nil
 }
 
 func (b *tableBuilder) push(batch *column.Batch) error {
@@ -146,12 +134,11 @@ type join struct {
 }
 
 func newJoin(step *flowdef.PlanStep, left, right expr.Schema, live []int) (*join, error) {
-	types, err := keyTypes(step, left, right)
-	if err != nil {
+	if _, err := keyTypes(step, left, right); err != nil {
 		return nil, err
 	}
 	return &join{
-		outer: step.Join.Kind == "left", keys: newKeySide(left, step.JoinLeft, types),
+		outer: step.Join.Kind == "left", keys: newKeySide(step.JoinLeft),
 		live: live, left: len(left), out: column.NewBatch(step.Output),
 	}, nil
 }
