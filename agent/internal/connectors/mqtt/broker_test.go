@@ -122,7 +122,9 @@ type proxy struct {
 	address string
 	target  string
 	// deaf makes what the source sends vanish.
-	deaf  atomic.Bool
+	deaf atomic.Bool
+	// away makes it end every connection at once.
+	away  atomic.Bool
 	mu    sync.Mutex
 	conns []net.Conn
 }
@@ -140,6 +142,10 @@ func startProxy(t *testing.T, target string) *proxy {
 			in, err := l.Accept()
 			if err != nil {
 				return
+			}
+			if p.away.Load() {
+				in.Close()
+				continue
 			}
 			out, err := (&net.Dialer{}).DialContext(context.Background(), "tcp", p.target)
 			if err != nil {

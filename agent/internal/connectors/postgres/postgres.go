@@ -170,13 +170,13 @@ func (s *settings) relation(o connector.Options) error {
 		if !good {
 			return &connector.OptionError{Option: "table", Message: `is not a name like mes.work_orders; a part with other characters stands in quotes, as in mes."Work Orders"`}
 		}
-		s.what, s.from = "table "+table, quoteName(parts)
+		s.what, s.from = "table "+table, quoteName(parts)+" AS outfeed_rows"
 	case query != "":
 		word, _, _ := strings.Cut(strings.ToLower(strings.NewReplacer("\n", " ", "\t", " ", "(", " ").Replace(query)), " ")
 		if word != "select" && word != "with" && word != "" {
 			return &connector.OptionError{Option: "query", Message: "must be one SELECT"}
 		}
-		s.what, s.from = "the query", "(\n"+query+"\n) AS outfeed_query"
+		s.what, s.from = "the query", "(\n"+query+"\n) AS outfeed_rows"
 	default:
 		return &connector.OptionError{Option: "table", Message: "is missing: name a table, or write a query"}
 	}

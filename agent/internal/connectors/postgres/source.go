@@ -145,7 +145,7 @@ func (*reader) disconnect(ctx context.Context, conn *pgx.Conn) {
 func (r *reader) statement() (string, pgx.NamedArgs) {
 	names := make([]string, 0, len(r.Schema)+1)
 	for _, c := range r.Schema {
-		names = append(names, quoteName([]string{c.Name}))
+		names = append(names, "outfeed_rows."+quoteName([]string{c.Name}))
 	}
 	if r.cursor == "" {
 		if len(names) == 0 {
@@ -153,8 +153,8 @@ func (r *reader) statement() (string, pgx.NamedArgs) {
 		}
 		return "SELECT " + strings.Join(names, ", ") + " FROM " + r.from, nil
 	}
-	by := quoteName([]string{r.cursor})
-	sql := "SELECT " + strings.Join(append(names, by+"::text"), ", ") + " FROM " + r.from
+	by := "outfeed_rows." + quoteName([]string{r.cursor})
+	sql := "SELECT " + strings.Join(append(names, by+"::text AS outfeed_cursor"), ", ") + " FROM " + r.from
 	args := pgx.NamedArgs{"limit": r.pageSize}
 	if r.at.Value != nil {
 		sql += " WHERE " + by + " > @after"
