@@ -3,6 +3,7 @@ package fleet_test
 import (
 	"context"
 	"crypto/ed25519"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/outfeed/outfeed/controlplane/internal/fleet"
@@ -36,19 +36,19 @@ func open(t *testing.T, envelope []byte, key ed25519.PublicKey) *wire.Bundle {
 }
 
 // super runs SQL past every protection, to make times pass.
-func super(t *testing.T, db *pgtest.DB, sql string, args ...any) {
+func super(t *testing.T, db *pgtest.DB, statement string, args ...any) {
 	t.Helper()
-	c, err := pgx.Connect(t.Context(), db.SuperURL())
+	c, err := sql.Open("pgx", db.SuperURL())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close(t.Context()) //nolint:errcheck // the statement is done
-	tag, err := c.Exec(t.Context(), sql, args...)
+	defer c.Close() //nolint:errcheck // the statement is done
+	done, err := c.ExecContext(t.Context(), statement, args...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if tag.RowsAffected() == 0 {
-		t.Fatalf("%s touched nothing", sql)
+	if n, err := done.RowsAffected(); err != nil || n == 0 {
+		t.Fatalf("%s touched %d rows, %v", statement, n, err)
 	}
 }
 
@@ -754,9 +754,9 @@ func TestEventsReachEveryReplica(t *testing.T) {
 		t.Error("the channel of changes ended")
 	}
 	cancel()
-	for range events { //nolint:revive // it drains: the test is that it ends
+	for range events { // it drains: the test is that it ends
 	}
-	for range changes { //nolint:revive // it drains: the test is that it ends
+	for range changes { // it drains: the test is that it ends
 	}
 }
 

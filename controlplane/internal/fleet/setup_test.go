@@ -160,7 +160,8 @@ func hello(t *testing.T, counter uint64) *wire.Hello {
 	spec, err := json.Marshal(flowdef.ConnectorSpec{
 		Kind: "mqtt", Title: "MQTT",
 		Options: []flowdef.Option{
-			{Name: "host", Type: flowdef.OptionString, Required: true}, {Name: "port", Type: flowdef.OptionInt, Min: 1, Max: 65535},
+			{Name: "host", Type: flowdef.OptionString, Required: true},
+			{Name: "port", Type: flowdef.OptionInt, Min: 1, Max: 65535},
 			{Name: "password", Type: flowdef.OptionSecret},
 		},
 		ReadOptions: []flowdef.Option{{Name: "topic", Type: flowdef.OptionString, Required: true}},
@@ -235,7 +236,7 @@ func (w *world) plant(t *testing.T, name string) *plant {
 func insights(flow fleet.ID, first uint64, n int) *wire.InsightsUp {
 	up := &wire.InsightsUp{FirstSeq: first}
 	for i := range n {
-		seq := int64(first) + int64(i)
+		seq := int64(first) + int64(i) //nolint:gosec // small
 		up.Insights = append(up.Insights, &wire.InsightRecord{
 			FlowId: string(flow), FlowVersion: 1, Name: "hot", Time: 1_700_000_000_000_000 + seq*1_000_000,
 			KeyJson: []byte(`{"machine":"M1"}`), ValuesJson: []byte(`{"temp": 71.50}`),
