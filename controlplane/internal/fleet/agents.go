@@ -52,7 +52,7 @@ func (s *Service) CreateToken(ctx context.Context, a Actor, labels map[string]st
 		if t, err = tx.CreateToken(ctx, a.Workspace, EnrollToken{ID: id, Labels: labels}, hashOf(tok.SecretText()), ttl); err != nil {
 			return err
 		}
-		return audit(ctx, tx, a, "create", object{kind: "token", id: id}, map[string]any{"labels": labels, "expires": t.Expires})
+		return audit(ctx, tx, a, object{kind: "token", id: id}, what{"create", map[string]any{"labels": labels, "expires": t.Expires}})
 	})
 	if err != nil {
 		return EnrollToken{}, secret.String{}, err
@@ -118,7 +118,7 @@ func (s *Service) RevokeAgent(ctx context.Context, a Actor, ref string) error {
 		if err := notifyAgents(ctx, tx, a.Workspace, []ID{g.ID}); err != nil {
 			return err
 		}
-		return audit(ctx, tx, a, "revoke", object{"agent", g.ID, g.Name}, nil)
+		return audit(ctx, tx, a, object{"agent", g.ID, g.Name}, what{"revoke", nil})
 	})
 }
 
@@ -202,10 +202,8 @@ func (s *Service) Enroll(ctx context.Context, e *wire.Enroll, ed25519PublicKey [
 			return err
 		}
 		// What the owner wrote into the token counts for more than what the machine says.
-		n.Labels = maps.Clone(e.GetLabels())
-		if n.Labels == nil {
-			n.Labels = map[string]string{}
-		}
+		n.Labels = map[string]string{}
+		maps.Copy(n.Labels, e.GetLabels())
 		maps.Copy(n.Labels, labels)
 		return enroll(ctx, tx, id, &n)
 	})
@@ -250,8 +248,7 @@ func enroll(ctx context.Context, tx Tx, token ID, n *NewAgent) error {
 	if err := notifyAgents(ctx, tx, n.Workspace, []ID{n.ID}); err != nil {
 		return err
 	}
-	return audit(ctx, tx, Actor{Kind: "agent", Ref: n.ID, Name: n.Name}, "enroll", object{"agent", n.ID, n.Name},
-		map[string]any{"token": token, "fingerprint": n.Fingerprint, "labels": n.Labels})
+	return audit(ctx, tx, Actor{Kind: "agent", Ref: n.ID, Name: n.Name}, object{"agent", n.ID, n.Name}, what{"enroll", map[string]any{"token": token, "fingerprint": n.Fingerprint, "labels": n.Labels}})
 }
 
 // freeName is the host's name, with a number where that is taken.
@@ -388,8 +385,7 @@ func noteClone(ctx context.Context, tx Tx, id AgentIdentity, st AgentState, n Ne
 	if err := tx.Notify(ctx, Notice{Event: Event{Kind: "agent", ID: id.Agent}, Workspace: id.Workspace}); err != nil {
 		return err
 	}
-	return audit(ctx, tx, Actor{Kind: "agent", Ref: id.Agent, Name: n.Host.Hostname}, "clone_suspected", object{"agent", id.Agent, n.Host.Hostname},
-		map[string]any{"counter": n.Counter, "seen": st.Counter, "hostname": n.Host.Hostname})
+	return audit(ctx, tx, Actor{Kind: "agent", Ref: id.Agent, Name: n.Host.Hostname}, object{"agent", id.Agent, n.Host.Hostname}, what{"clone_suspected", map[string]any{"counter": n.Counter, "seen": st.Counter, "hostname": n.Host.Hostname}})
 }
 
 // connectorSpecs reads what kinds an agent offers and writes them as one JSON array.

@@ -138,17 +138,23 @@ type object struct {
 	name string
 }
 
+// what is what was done to it: a verb, and what people should know about it, without secrets.
+type what struct {
+	verb   string
+	detail map[string]any
+}
+
 // audit writes an entry for what an actor did. The action is the object's kind and the verb.
-func audit(ctx context.Context, tx Tx, a Actor, verb string, o object, detail map[string]any) error {
-	if detail == nil {
-		detail = map[string]any{}
+func audit(ctx context.Context, tx Tx, a Actor, o object, w what) error {
+	if w.detail == nil {
+		w.detail = map[string]any{}
 	}
-	text, err := json.Marshal(detail)
+	text, err := json.Marshal(w.detail)
 	if err != nil {
 		return fmt.Errorf("write the detail of an audit entry: %w", err)
 	}
 	return tx.Audit(ctx, AuditEntry{
-		ActorKind: a.Kind, ActorRef: a.Ref, ActorName: a.Name, Action: o.kind + "." + verb,
+		ActorKind: a.Kind, ActorRef: a.Ref, ActorName: a.Name, Action: o.kind + "." + w.verb,
 		ObjectKind: o.kind, ObjectID: o.id, ObjectName: o.name, Detail: string(text),
 	})
 }

@@ -82,7 +82,7 @@ func bundleFlow(f AgentFlow) (*wire.BundleFlow, error) {
 	}
 	return &wire.BundleFlow{
 		DeploymentId: string(f.Deployment.ID), FlowId: string(f.Deployment.Flow), Name: f.Deployment.Name,
-		Version: uint32(min(max(f.Deployment.Version, 0), math.MaxInt32)), Definition: []byte(f.Definition), Sha256: sum, //nolint:gosec // bounded here
+		Version: uint32(min(max(f.Deployment.Version, 0), math.MaxInt32)), Definition: []byte(f.Definition), Sha256: sum,
 	}, nil
 }
 

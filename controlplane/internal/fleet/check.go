@@ -34,7 +34,7 @@ func compile(ctx context.Context, tx Tx, workspace ID, definition string) (*comp
 	if err != nil {
 		return nil, err
 	}
-	plan, err := check(flow, env)
+	plan, err := flowdef.Check(flow, env)
 	if err != nil {
 		return &compiled{flow: flow}, err
 	}

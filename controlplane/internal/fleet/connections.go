@@ -325,8 +325,7 @@ func changedConnection(ctx context.Context, tx Tx, a Actor, verb string, c Conne
 	if err := tx.Notify(ctx, Notice{Event: Event{Kind: "connection", ID: c.ID}, Workspace: a.Workspace}); err != nil {
 		return err
 	}
-	return audit(ctx, tx, a, verb, object{"connection", c.ID, c.Name},
-		map[string]any{"kind": c.Kind, "secrets_set": slices.Sorted(maps.Keys(c.Secrets))})
+	return audit(ctx, tx, a, object{"connection", c.ID, c.Name}, what{verb, map[string]any{"kind": c.Kind, "secrets_set": slices.Sorted(maps.Keys(c.Secrets))}})
 }
 
 // DeleteConnection removes a connection that no deployed flow uses.

@@ -159,7 +159,7 @@ func (s *Service) StoreStatus(ctx context.Context, id AgentIdentity, w *wire.Sta
 		return fail(Invalid, "the agent reports on %d flows; at most %d are read", len(w.GetFlows()), mostFlows)
 	}
 	st := statusOf(w)
-	applied := int64(min(w.GetDesiredSerial(), math.MaxInt64)) //nolint:gosec // bounded here
+	applied := int64(min(w.GetDesiredSerial(), math.MaxInt64))
 	return s.write(ctx, id.Tenant, func(ctx context.Context, tx Tx) error {
 		if err := tx.SaveStatus(ctx, id.Agent, applied, st); errors.Is(err, ErrNoRow) {
 			return agentRevoked()
@@ -213,7 +213,7 @@ func (s *Service) StoreRun(ctx context.Context, id AgentIdentity, w *wire.RunRep
 }
 
 func runOf(agent ID, w *wire.RunReport) (Run, error) {
-	number := func(n uint64) int64 { return int64(min(n, math.MaxInt64)) } //nolint:gosec // bounded here
+	number := func(n uint64) int64 { return int64(min(n, math.MaxInt64)) }
 	r := Run{
 		ID: ID(w.GetRunId()), Agent: agent, Flow: ID(w.GetFlowId()), Version: int(min(w.GetVersion(), math.MaxInt32)), Status: w.GetStatus(),
 		Started: timeOf(w.GetStarted()), Ended: maybeTime(w.GetEnded()), RecordsRead: number(w.GetRecordsRead()), BytesRead: number(w.GetBytesRead()),

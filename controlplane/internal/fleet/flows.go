@@ -62,7 +62,7 @@ func (s *Service) ApplyFlow(ctx context.Context, a Actor, definition string) (Fl
 		if err := tx.AddVersion(ctx, n); err != nil {
 			return err
 		}
-		if err := changedFlow(ctx, tx, a, "apply", f, map[string]any{"version": n.Version, "sha256": n.SHA256}); err != nil {
+		if err := changedFlow(ctx, tx, a, f, what{"apply", map[string]any{"version": n.Version, "sha256": n.SHA256}}); err != nil {
 			return err
 		}
 		f, v, err = flowAndVersion(ctx, tx, a.Workspace, string(f.ID), n.Version)
@@ -91,11 +91,11 @@ func flowNamed(ctx context.Context, tx Tx, a Actor, name string) (Flow, error) {
 }
 
 // changedFlow tells replicas and the audit log.
-func changedFlow(ctx context.Context, tx Tx, a Actor, verb string, f Flow, detail map[string]any) error {
+func changedFlow(ctx context.Context, tx Tx, a Actor, f Flow, w what) error {
 	if err := tx.Notify(ctx, Notice{Event: Event{Kind: "flow", ID: f.ID}, Workspace: a.Workspace}); err != nil {
 		return err
 	}
-	return audit(ctx, tx, a, verb, object{"flow", f.ID, f.Name}, detail)
+	return audit(ctx, tx, a, object{"flow", f.ID, f.Name}, w)
 }
 
 // flowAndVersion reads a flow with its deployments, and one of its versions; version 0 is the latest.
@@ -111,10 +111,10 @@ func flowAndVersion(ctx context.Context, tx Tx, workspace ID, ref string, versio
 	if errors.Is(err, ErrNoRow) {
 		return f, v, fail(NotFound, "the flow %q has no version %d; its latest is %d", f.Name, version, f.Latest)
 	}
-	if err != nil {
-		return f, v, err
+	if err == nil {
+		err = withDeployments(ctx, tx, workspace, &f)
 	}
-	return f, v, withDeployments(ctx, tx, workspace, &f)
+	return f, v, err
 }
 
 // withDeployments fills in where flows run.
@@ -156,7 +156,7 @@ func (s *Service) Publish(ctx context.Context, a Actor, flow string, version int
 		if err := tx.PublishVersion(ctx, v); err != nil {
 			return err
 		}
-		if err := changedFlow(ctx, tx, a, "publish", f, map[string]any{"version": v.Version, "sha256": v.SHA256}); err != nil {
+		if err := changedFlow(ctx, tx, a, f, what{"publish", map[string]any{"version": v.Version, "sha256": v.SHA256}}); err != nil {
 			return err
 		}
 		v, err = tx.FlowVersion(ctx, f.ID, v.Version)
@@ -236,27 +236,15 @@ func (s *Service) Deploy(ctx context.Context, a Actor, flow string, version int,
 		if err != nil {
 			return err
 		}
-		var touched []ID
-		for _, agent := range chosen {
-			d := Deployment{Flow: f.ID, Version: v.Version, Agent: agent}
-			if i := slices.IndexFunc(f.Deployments, func(x Deployment) bool { return x.Agent == agent }); i >= 0 {
-				if f.Deployments[i].Version == v.Version {
-					continue
-				}
-				d.ID = f.Deployments[i].ID
-			} else if d.ID, err = newID(); err != nil {
-				return err
-			}
-			if err := tx.PutDeployment(ctx, d); err != nil {
-				return err
-			}
-			touched = append(touched, agent)
+		touched, err := putDeployments(ctx, tx, f, v.Version, chosen)
+		if err != nil {
+			return err
 		}
 		if err := touchAgents(ctx, tx, a.Workspace, touched); err != nil {
 			return err
 		}
 		if len(touched) > 0 {
-			if err := changedFlow(ctx, tx, a, "deploy", f, map[string]any{"version": v.Version, "agents": touched}); err != nil {
+			if err := changedFlow(ctx, tx, a, f, what{"deploy", map[string]any{"version": v.Version, "agents": touched}}); err != nil {
 				return err
 			}
 		}
@@ -270,6 +258,30 @@ func (s *Service) Deploy(ctx context.Context, a Actor, flow string, version int,
 		return nil, err
 	}
 	return out, nil
+}
+
+// putDeployments gives agents that version of the flow, and says which of them did not have it.
+func putDeployments(ctx context.Context, tx Tx, f Flow, version int, agents []ID) ([]ID, error) {
+	var touched []ID
+	for _, agent := range agents {
+		d := Deployment{Flow: f.ID, Version: version, Agent: agent}
+		if i := slices.IndexFunc(f.Deployments, func(x Deployment) bool { return x.Agent == agent }); i >= 0 {
+			if f.Deployments[i].Version == version {
+				continue
+			}
+			d.ID = f.Deployments[i].ID
+		} else {
+			var err error
+			if d.ID, err = newID(); err != nil {
+				return nil, err
+			}
+		}
+		if err := tx.PutDeployment(ctx, d); err != nil {
+			return nil, err
+		}
+		touched = append(touched, agent)
+	}
+	return touched, nil
 }
 
 // deployable finds a published version; 0 is the latest published.
@@ -384,6 +396,6 @@ func (s *Service) Undeploy(ctx context.Context, a Actor, flow string, agents []s
 		if err := touchAgents(ctx, tx, a.Workspace, touched); err != nil {
 			return err
 		}
-		return changedFlow(ctx, tx, a, "undeploy", f, map[string]any{"agents": touched})
+		return changedFlow(ctx, tx, a, f, what{"undeploy", map[string]any{"agents": touched}})
 	})
 }

@@ -21,7 +21,7 @@ const touchEvery = time.Minute
 // newSecret makes 32 random bytes as text after a prefix, and the hash under which it is found.
 func newSecret(prefix string) (secret.String, []byte) {
 	b := make([]byte, 32)
-	_, _ = rand.Read(b) //nolint:errcheck // it never fails: the program ends instead
+	_, _ = rand.Read(b) // it never fails: the program ends instead
 	text := prefix + base64.RawURLEncoding.EncodeToString(b)
 	return secret.New(text), hashOf(text)
 }
@@ -59,8 +59,7 @@ func (s *Service) CreateTenant(ctx context.Context, name, ownerEmail string) (Te
 		if _, err := tx.CreateAPIKey(ctx, workspace, APIKey{ID: key, Name: ownerEmail, Role: Owner}, hash); err != nil {
 			return err
 		}
-		return audit(ctx, tx, Actor{Kind: "admin", Name: "admin"}, "create", object{"tenant", tenant, name},
-			map[string]any{"owner_email": ownerEmail, "workspace": workspace, "api_key": key})
+		return audit(ctx, tx, Actor{Kind: "admin", Name: "admin"}, object{"tenant", tenant, name}, what{"create", map[string]any{"owner_email": ownerEmail, "workspace": workspace, "api_key": key}})
 	})
 	if err != nil {
 		return Tenant{}, secret.String{}, err
@@ -132,7 +131,7 @@ func (s *Service) CreateAPIKey(ctx context.Context, a Actor, name string, role R
 		if k, err = tx.CreateAPIKey(ctx, a.Workspace, APIKey{ID: id, Name: name, Role: role}, hash); err != nil {
 			return err
 		}
-		return audit(ctx, tx, a, "create", object{"api_key", id, name}, map[string]any{"role": role})
+		return audit(ctx, tx, a, object{"api_key", id, name}, what{"create", map[string]any{"role": role}})
 	})
 	if err != nil {
 		return APIKey{}, secret.String{}, err
@@ -171,7 +170,7 @@ func (s *Service) RevokeAPIKey(ctx context.Context, a Actor, id ID) error {
 		if err := tx.RevokeAPIKey(ctx, a.Workspace, id); err != nil {
 			return err
 		}
-		return audit(ctx, tx, a, "revoke", object{"api_key", id, key.Name}, nil)
+		return audit(ctx, tx, a, object{"api_key", id, key.Name}, what{"revoke", nil})
 	})
 }
 

@@ -15,7 +15,7 @@ import (
 const keptSessions = 100
 
 func scanToken(row pgx.CollectableRow) (t fleet.EnrollToken, err error) {
-	return t, row.Scan(&t.ID, &t.Labels, &t.Created, &t.Expires, maybe(&t.Used), maybeID(&t.Agent))
+	return scanned(row, &t, &t.ID, &t.Labels, &t.Created, &t.Expires, maybe(&t.Used), maybeID(&t.Agent))
 }
 
 func (t *tx) CreateToken(ctx context.Context, workspace fleet.ID, n fleet.EnrollToken, hash []byte, ttl time.Duration) (fleet.EnrollToken, error) {
@@ -39,7 +39,7 @@ func (t *tx) UseToken(ctx context.Context, id fleet.ID, hash []byte) (workspace 
 		WHERE tenant_id = @tenant AND id = @id AND secret_hash = @hash AND used_at IS NULL AND expires_at > now()
 		RETURNING workspace_id, labels`,
 		args{"id": id, "hash": hash},
-		func(row pgx.CollectableRow) (struct{}, error) { return struct{}{}, row.Scan(&workspace, &l) })
+		func(row pgx.CollectableRow) (struct{}, error) { return scanned(row, &struct{}{}, &workspace, &l) })
 	return workspace, l, err
 }
 
@@ -139,7 +139,7 @@ func (t *tx) AgentByFingerprint(ctx context.Context, fingerprint string) (fleet.
 		WHERE tenant_id = @tenant AND fingerprint = @fingerprint AND revoked_at IS NULL`,
 		args{"fingerprint": fingerprint},
 		func(row pgx.CollectableRow) (a fleet.NewAgent, err error) {
-			return a, row.Scan(&a.ID, &a.Workspace, &a.Name)
+			return scanned(row, &a, &a.ID, &a.Workspace, &a.Name)
 		})
 }
 
@@ -172,7 +172,7 @@ func texts(ids []fleet.ID) []string {
 }
 
 func scanAgentState(row pgx.CollectableRow) (a fleet.AgentState, err error) {
-	return a, row.Scan(&a.Workspace, &a.Revoked, &a.Counter, maybe(&a.CloneSeen), &a.StoredSeq, &a.Desired, &a.SealingKey)
+	return scanned(row, &a, &a.Workspace, &a.Revoked, &a.Counter, maybe(&a.CloneSeen), &a.StoredSeq, &a.Desired, &a.SealingKey)
 }
 
 func (t *tx) LockAgent(ctx context.Context, agent fleet.ID) (fleet.AgentState, error) {

@@ -79,7 +79,7 @@ func (t *tx) Secrets(ctx context.Context, connection fleet.ID) ([]fleet.StoredSe
 		WHERE tenant_id = @tenant AND connection_id = @connection ORDER BY field`,
 		args{"connection": connection},
 		func(row pgx.CollectableRow) (s fleet.StoredSecret, err error) {
-			return s, row.Scan(&s.Field, &s.Version, &s.WrappedKey, &s.Ciphertext)
+			return scanned(row, &s, &s.Field, &s.Version, &s.WrappedKey, &s.Ciphertext)
 		})
 }
 
@@ -107,6 +107,6 @@ func (t *tx) ConnectionUses(ctx context.Context, workspace fleet.ID, name string
 		ORDER BY f.name, d.agent_id`,
 		args{"workspace": workspace, "name": name},
 		func(row pgx.CollectableRow) (u fleet.ConnectionUse, err error) {
-			return u, row.Scan(&u.FlowName, &u.Agent)
+			return scanned(row, &u, &u.FlowName, &u.Agent)
 		})
 }

@@ -45,7 +45,7 @@ func (t *tx) StoreInsights(ctx context.Context, agent, workspace fleet.ID, first
 }
 
 func scanInsight(row pgx.CollectableRow) (i fleet.Insight, err error) {
-	return i, row.Scan(&i.Agent, &i.Seq, &i.Flow, &i.FlowName, &i.Version, &i.Name, &i.Time, &i.Received, &i.Key, &i.Values)
+	return scanned(row, &i, &i.Agent, &i.Seq, &i.Flow, &i.FlowName, &i.Version, &i.Name, &i.Time, &i.Received, &i.Key, &i.Values)
 }
 
 func (t *tx) Insights(ctx context.Context, workspace fleet.ID, f fleet.InsightFilter, after *fleet.InsightCursor) ([]fleet.Insight, error) {
@@ -101,7 +101,7 @@ func (t *tx) InsightNames(ctx context.Context, workspace fleet.ID) ([]fleet.Insi
 		ORDER BY n.name, n.flow_id`,
 		args{"workspace": workspace},
 		func(row pgx.CollectableRow) (n fleet.InsightName, err error) {
-			return n, row.Scan(&n.Name, &n.Flow, &n.Last)
+			return scanned(row, &n, &n.Name, &n.Flow, &n.Last)
 		})
 }
 

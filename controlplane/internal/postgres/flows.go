@@ -16,7 +16,7 @@ const selectFlows = `
 	ORDER BY name`
 
 func scanFlow(row pgx.CollectableRow) (f fleet.Flow, err error) {
-	return f, row.Scan(&f.ID, &f.Name, &f.Description, &f.Created, &f.Updated, &f.Latest, &f.Published)
+	return scanned(row, &f, &f.ID, &f.Name, &f.Description, &f.Created, &f.Updated, &f.Latest, &f.Published)
 }
 
 func (t *tx) Flows(ctx context.Context, workspace fleet.ID) ([]fleet.Flow, error) {
@@ -108,7 +108,7 @@ func (t *tx) Deployments(ctx context.Context, workspace fleet.ID) ([]fleet.Deplo
 }
 
 func scanDeployment(row pgx.CollectableRow) (d fleet.Deployment, err error) {
-	return d, row.Scan(&d.ID, &d.Flow, &d.Name, &d.Version, &d.Agent, &d.Created)
+	return scanned(row, &d, &d.ID, &d.Flow, &d.Name, &d.Version, &d.Agent, &d.Created)
 }
 
 func (t *tx) PutDeployment(ctx context.Context, d fleet.Deployment) error {
@@ -134,6 +134,6 @@ func (t *tx) AgentFlows(ctx context.Context, agent fleet.ID) ([]fleet.AgentFlow,
 		args{"agent": agent},
 		func(row pgx.CollectableRow) (f fleet.AgentFlow, err error) {
 			d := &f.Deployment
-			return f, row.Scan(&d.ID, &d.Flow, &d.Name, &d.Version, &d.Agent, &d.Created, &f.Definition, &f.SHA256, &f.Connections)
+			return scanned(row, &f, &d.ID, &d.Flow, &d.Name, &d.Version, &d.Agent, &d.Created, &f.Definition, &f.SHA256, &f.Connections)
 		})
 }

@@ -37,7 +37,7 @@ func (s *Store) Run(ctx context.Context) error {
 		s.hub.interrupt()
 		if ctx.Err() == nil {
 			s.log.WarnContext(ctx, "listening to the database was interrupted", "error", err)
-			_ = wait.Wait(ctx) //nolint:errcheck // the loop looks at ctx itself
+			_ = wait.Wait(ctx) // the loop looks at ctx itself
 		}
 	}
 	wg.Wait()
@@ -53,7 +53,7 @@ func (s *Store) listenOnce(ctx context.Context, connected func()) error {
 	defer func() {
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
-		_ = c.Close(closing) //nolint:errcheck // the connection is given up in any case
+		_ = c.Close(closing) // the connection is given up in any case
 	}()
 	if _, err := c.Exec(ctx, "LISTEN "+channel); err != nil {
 		return fmt.Errorf("listen: %w", err)

@@ -273,6 +273,14 @@ func one[T any](ctx context.Context, t *tx, sql string, a args, scan pgx.RowToFu
 	return out, noRow(err)
 }
 
+// scanned reads a row into the fields of v and gives v, in that order.
+func scanned[T any](row pgx.CollectableRow, v *T, fields ...any) (T, error) {
+	if err := row.Scan(fields...); err != nil {
+		return *v, fmt.Errorf("read a row: %w", err)
+	}
+	return *v, nil
+}
+
 func noRow(err error) error {
 	switch {
 	case err == nil:

@@ -41,7 +41,7 @@ func (t *tx) CreateTenant(ctx context.Context, n fleet.Tenant, ownerEmail string
 	}
 	return one(ctx, t, "SELECT tenant_id, name, created_at FROM tenants WHERE tenant_id = @tenant", nil,
 		func(row pgx.CollectableRow) (n fleet.Tenant, err error) {
-			return n, row.Scan(&n.ID, &n.Name, &n.Created)
+			return scanned(row, &n, &n.ID, &n.Name, &n.Created)
 		})
 }
 
@@ -54,7 +54,7 @@ func (t *tx) LockWorkspace(ctx context.Context, workspace fleet.ID) error {
 }
 
 func scanAPIKey(row pgx.CollectableRow) (k fleet.APIKey, err error) {
-	return k, row.Scan(&k.ID, &k.Name, &k.Role, &k.Created, maybe(&k.LastUsed))
+	return scanned(row, &k, &k.ID, &k.Name, &k.Role, &k.Created, maybe(&k.LastUsed))
 }
 
 func (t *tx) APIKeys(ctx context.Context, workspace fleet.ID) ([]fleet.APIKey, error) {
@@ -89,7 +89,7 @@ func (t *tx) AuditHead(ctx context.Context) (seq int64, hash []byte, err error) 
 		return 0, nil, fmt.Errorf("read the head of the audit log: %w", err)
 	}
 	_, err = pgx.CollectOneRow(rows, func(row pgx.CollectableRow) (struct{}, error) {
-		return struct{}{}, row.Scan(&seq, &hash)
+		return scanned(row, &struct{}{}, &seq, &hash)
 	})
 	return seq, hash, noRow(err)
 }
@@ -101,7 +101,7 @@ func (t *tx) Audit(ctx context.Context, e fleet.AuditEntry) error {
 		UPDATE tenants SET audit_seq = audit_seq + 1 WHERE tenant_id = @tenant
 		RETURNING audit_seq, audit_hash, clock_timestamp()`, nil,
 		func(row pgx.CollectableRow) (fleet.AuditEntry, error) {
-			return e, row.Scan(&e.Seq, &e.Previous, &e.At)
+			return scanned(row, &e, &e.Seq, &e.Previous, &e.At)
 		})
 	if err != nil {
 		return err
@@ -128,7 +128,7 @@ func (t *tx) AuditEntries(ctx context.Context, after int64, limit int) ([]fleet.
 		FROM audit_log WHERE tenant_id = @tenant AND seq > @after ORDER BY seq LIMIT @limit`,
 		args{"after": after, "limit": limit},
 		func(row pgx.CollectableRow) (e fleet.AuditEntry, err error) {
-			return e, row.Scan(&e.Seq, &e.At, &e.ActorKind, &e.ActorRef, &e.ActorName, &e.Action, &e.ObjectKind, &e.ObjectID,
+			return scanned(row, &e, &e.Seq, &e.At, &e.ActorKind, &e.ActorRef, &e.ActorName, &e.Action, &e.ObjectKind, &e.ObjectID,
 				&e.ObjectName, &e.Detail, &e.Previous, &e.Hash)
 		})
 }

@@ -75,7 +75,7 @@ func masterKey(dir, file string) ([]byte, error) {
 			return nil, fmt.Errorf("%s is missing, and without it the keys in %s cannot be read: restore it from a backup, or set OUTFEED_MASTER_KEY_FILE", path, dir)
 		}
 		key := make([]byte, KeySize)
-		_, _ = rand.Read(key) //nolint:errcheck // it never fails: the program ends instead
+		_, _ = rand.Read(key) // it never fails: the program ends instead
 		text, err = create(path, []byte(base64.StdEncoding.EncodeToString(key)+"\n"))
 	}
 	if err != nil {
@@ -104,7 +104,7 @@ func (v *Vault) signingKey(path, name string) (ed25519.PrivateKey, error) {
 	text, err := os.ReadFile(path) //nolint:gosec // a fixed name in the data directory
 	if errors.Is(err, fs.ErrNotExist) {
 		seed := make([]byte, ed25519.SeedSize)
-		_, _ = rand.Read(seed) //nolint:errcheck // it never fails: the program ends instead
+		_, _ = rand.Read(seed) // it never fails: the program ends instead
 		var s fleet.SealedSecret
 		if s, err = v.Seal(ref, seed); err != nil {
 			return nil, err
