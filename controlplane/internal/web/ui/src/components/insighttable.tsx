@@ -1,6 +1,6 @@
 import { Link } from "@tanstack/react-router";
 import type { Insight } from "../api/types";
-import { jsonValue, members } from "../lib/format";
+import { isTime, jsonValue, members } from "../lib/format";
 import { Table, Time } from "./ui";
 
 /** Insights as rows. With one name, each value has its column; with several, the values stand together. */
@@ -38,7 +38,7 @@ export function InsightTable({ insights, withName = false }: { insights: Insight
           <td className="whitespace-nowrap">{members(insight.key) || <span className="text-muted">–</span>}</td>
           {columns.map((name) => (
             <td key={name} className="number">
-              {jsonValue(insight.values[name])}
+              <Value value={insight.values[name]} />
             </td>
           ))}
           {withName && <td className="min-w-64 text-muted">{valuesText(insight.values)}</td>}
@@ -48,8 +48,16 @@ export function InsightTable({ insights, withName = false }: { insights: Insight
   );
 }
 
+/** A value; a time in the viewer's zone, as everywhere. */
+function Value({ value }: { value: unknown }) {
+  return typeof value === "string" && isTime(value) ? <Time time={value} /> : jsonValue(value);
+}
+
+/** The value names: what was measured first, the window's bounds last. */
 function columnNames(insights: Insight[]): string[] {
-  return [...new Set(insights.flatMap((insight) => Object.keys(insight.values)))].sort();
+  const names = new Set(insights.flatMap((insight) => Object.keys(insight.values)));
+  const bounds = ["window_start", "window_end"].filter((name) => names.delete(name));
+  return [...[...names].sort(), ...bounds];
 }
 
 function valuesText(values: Record<string, unknown>): string {

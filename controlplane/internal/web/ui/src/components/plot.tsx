@@ -80,7 +80,9 @@ export default function Plot({ series, value, from, to }: Props) {
                   {line.label}
                 </span>
               </span>
-              <span className="font-medium">{shown(at === undefined ? lastValue(line) : line.values[hover ?? 0])}</span>
+              <span className="tabular font-medium">
+                {shown(at === undefined ? lastValue(line) : line.values[hover ?? 0])}
+              </span>
             </li>
           ))}
         </ul>

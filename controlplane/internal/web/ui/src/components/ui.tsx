@@ -58,13 +58,10 @@ export function PageHead({ title, children, note }: { title: ReactNode; children
 
 /** A titled part of a page. */
 export function Panel({ title, aside, children }: { title: string; aside?: ReactNode; children: ReactNode }) {
-  const id = useId();
   return (
-    <section aria-labelledby={id} className="card mb-4 overflow-hidden">
+    <section className="card mb-4 overflow-hidden">
       <header className="flex flex-wrap items-center justify-between gap-x-4 gap-y-1 border-b border-line px-3 py-2">
-        <h2 id={id} className="font-semibold">
-          {title}
-        </h2>
+        <h2 className="font-semibold">{title}</h2>
         {aside && <div className="text-sm text-muted">{aside}</div>}
       </header>
       {children}

@@ -13,7 +13,7 @@ const Plot = lazy(() => import("../components/plot"));
 
 const minutesOf: Record<Range, number> = { "15m": 15, "1h": 60, "6h": 360, "24h": 1440 };
 const ranges = Object.keys(minutesOf) as Range[];
-const rowsShown = 100;
+const rowsShown = 50;
 
 export function Insights() {
   const search = useSearch({ from: "/insights" });

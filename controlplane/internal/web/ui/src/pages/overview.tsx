@@ -134,7 +134,12 @@ function RateTile({ insights, now }: { insights: Insight[] | undefined; now: num
 function Bars({ counts, label }: { counts: number[]; label: string }) {
   const most = Math.max(1, ...counts);
   return (
-    <svg role="img" aria-label={`${label}: ${counts.join(", ")}`} viewBox="0 0 150 24" className="h-6 w-full max-w-60">
+    <svg
+      role="img"
+      aria-label={`${label}: ${counts.join(", ")}`}
+      viewBox="0 0 150 24"
+      className="h-6 w-37.5 max-w-full"
+    >
       {counts.map((n, i) => {
         const height = n === 0 ? 1 : Math.max(2, (n / most) * 24);
         return (
