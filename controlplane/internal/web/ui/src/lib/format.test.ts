@@ -3,6 +3,7 @@ import {
   bytes,
   count,
   duration,
+  isTime,
   jsonValue,
   localDateTime,
   localTime,
@@ -23,6 +24,13 @@ describe("times", () => {
     for (const never of ["", undefined, null, "0001-01-01T00:00:00Z", "yesterday"]) {
       expect(parseTime(never)).toBeUndefined();
     }
+  });
+
+  it("knows a time when it sees one", () => {
+    for (const yes of ["2026-03-01T12:00:00Z", "2026-03-01T12:00:00.123456Z", "2026-03-01T12:00:00+01:00"]) {
+      expect(isTime(yes)).toBe(true);
+    }
+    for (const no of ["2026-03-01", "WO-1012", "2026-03-01T12:00:00", ""]) expect(isTime(no)).toBe(false);
   });
 
   it.each([

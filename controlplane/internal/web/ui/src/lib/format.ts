@@ -9,6 +9,11 @@ export function parseTime(text: string | null | undefined): Date | undefined {
   return Number.isNaN(ms) || ms <= zero ? undefined : new Date(ms);
 }
 
+/** Whether a text is an RFC 3339 time, as insights carry their window's bounds. */
+export function isTime(text: string): boolean {
+  return /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)$/.test(text);
+}
+
 const dateTime = new Intl.DateTimeFormat("en-GB", {
   year: "numeric",
   month: "2-digit",
