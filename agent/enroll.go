@@ -70,9 +70,5 @@ func link(c Config, url string) tunnel.Link {
 
 // host is what the agent says of its machine.
 func host() *wire.Host {
-	name, err := os.Hostname()
-	if err != nil {
-		name = "unknown"
-	}
-	return &wire.Host{Hostname: name, Os: runtime.GOOS, Arch: runtime.GOARCH, AgentVersion: buildinfo.Version()}
+	return &wire.Host{Hostname: hostname(), Os: runtime.GOOS, Arch: runtime.GOARCH, AgentVersion: buildinfo.Version()}
 }

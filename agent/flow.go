@@ -5,14 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/outfeed/outfeed/agent/internal/connector"
 	"github.com/outfeed/outfeed/agent/internal/connectors/all"
 	"github.com/outfeed/outfeed/agent/internal/engine"
+	"github.com/outfeed/outfeed/agent/internal/supervisor"
 	"github.com/outfeed/outfeed/protocol/flowdef"
 )
 
@@ -161,7 +165,7 @@ type RunSummary struct {
 }
 
 // RunFlow runs a flow until its sources end or ctx does.
-func RunFlow(ctx context.Context, r FlowRun) (RunSummary, error) {
+func RunFlow(ctx context.Context, r FlowRun) (summary RunSummary, err error) {
 	connections, err := r.connections()
 	if err != nil {
 		return RunSummary{}, err
@@ -170,24 +174,24 @@ func RunFlow(ctx context.Context, r FlowRun) (RunSummary, error) {
 	if err != nil {
 		return RunSummary{}, err
 	}
-	program, err := engine.Compile(plan)
-	if err != nil {
-		return RunSummary{}, fmt.Errorf("compile %s: %w", r.File, err)
-	}
-	store, err := r.openStore(ctx, plan.Flow.Name)
+	log := slog.New(slog.NewTextHandler(r.Log, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	staging, err := r.openStaging(ctx, log)
 	if err != nil {
 		return RunSummary{}, err
 	}
+	defer func() { err = errors.Join(err, staging.Close()) }()
 	started := time.Now()
-	cfg := Default()
-	runner := engine.NewRunner(engine.RunSettings{
-		Program: program, Store: store, Started: started.UTC().Truncate(time.Second), Logger: cfg.Logger(r.Log),
-		Open: opener("local-"+plan.Flow.Name, connections, cfg.Logger(r.Log)),
-	})
-	err = runner.Run(ctx)
+	report, err := supervisor.RunOnce(ctx,
+		supervisor.Settings{Staging: staging, Connector: all.Find, AgentID: "local", Logger: log, Clock: time.Now},
+		supervisor.Deployment{
+			ID: plan.Flow.Name, Name: plan.Flow.Name, Definition: r.Flow, Connections: slices.Collect(maps.Values(connections)),
+		}, encodeLine)
 	if ctx.Err() != nil {
 		// The person ended it, which is how a flow without an end ends.
 		err = nil
 	}
-	return RunSummary{Report: runner.Report(), Started: true, Took: time.Since(started)}, errors.Join(err, store.Close())
+	if err != nil {
+		err = fmt.Errorf("run %s: %w", r.File, err)
+	}
+	return RunSummary{Report: report, Started: len(report.Sources) > 0, Took: time.Since(started)}, err
 }

@@ -21,9 +21,10 @@ const maxReports = 1000
 // reports gives the run reports of the stage the numbers that the tunnel sends them under. A report that changes gets a
 // new number, so that an acknowledgement of the old text does not remove the new one.
 type reports struct {
-	stage   *stage.Stage
-	log     *slog.Logger
-	changed chan struct{}
+	stage *stage.Stage
+	log   *slog.Logger
+	// changed receives after a report was put.
+	changed <-chan struct{}
 
 	mu      sync.Mutex
 	last    uint64
@@ -32,7 +33,7 @@ type reports struct {
 
 // newReports numbers what an earlier run has left, the newest first.
 func newReports(ctx context.Context, st *stage.Stage, log *slog.Logger) (*reports, error) {
-	r := &reports{stage: st, log: log, changed: make(chan struct{}, 1), numbers: map[string]uint64{}}
+	r := &reports{stage: st, log: log, numbers: map[string]uint64{}}
 	left, err := st.RunReports(ctx, maxReports)
 	if err != nil {
 		return nil, fmt.Errorf("read the run reports: %w", err)
@@ -53,10 +54,6 @@ func (r *reports) PutRunReport(ctx context.Context, id string, payload []byte) e
 	}
 	r.last++
 	r.numbers[id] = r.last
-	select {
-	case r.changed <- struct{}{}:
-	default:
-	}
 	return nil
 }
 

@@ -17,6 +17,8 @@ import (
 type store struct {
 	staging Staging
 	dep     *Deployment
+	// encode makes the outbox record of an insight.
+	encode Encoder
 	// abort ends the run when it can never commit again.
 	abort context.CancelCauseFunc
 	// number is that of the last commit known to have landed.
@@ -71,15 +73,17 @@ func (s *store) Commit(ctx context.Context, c engine.Checkpoint) error {
 	return err //nolint:wrapcheck // the staging says what and where
 }
 
-// encode makes the outbox record of an insight. It is deterministic, so that a repeated checkpoint is the same.
-func (s *store) encode(i *engine.Insight) ([]byte, error) {
-	payload, err := proto.MarshalOptions{Deterministic: true}.Marshal(&wire.InsightRecord{
-		FlowId: s.dep.FlowID, FlowVersion: s.dep.Version, Name: i.Name, Time: i.Time, KeyJson: i.Key, ValuesJson: i.Values,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("the insight %s cannot be encoded: %w", i.Name, err)
+// recordEncoder makes outbox records as the control plane stores them.
+func recordEncoder(d *Deployment) Encoder {
+	return func(i *engine.Insight) ([]byte, error) {
+		payload, err := proto.MarshalOptions{Deterministic: true}.Marshal(&wire.InsightRecord{
+			FlowId: d.FlowID, FlowVersion: d.Version, Name: i.Name, Time: i.Time, KeyJson: i.Key, ValuesJson: i.Values,
+		})
+		if err != nil {
+			return nil, fmt.Errorf("the insight %s cannot be encoded: %w", i.Name, err)
+		}
+		return payload, nil
 	}
-	return payload, nil
 }
 
 func (s *store) setProblem(text string) {

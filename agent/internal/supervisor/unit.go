@@ -167,7 +167,7 @@ func (u *unit) runOnce(ctx context.Context, p *prepared) error {
 	u.set(stateStarting, nil)
 	inner, abort := context.WithCancelCause(ctx)
 	defer abort(nil)
-	st := &store{staging: u.s.settings.Staging, dep: &u.dep, abort: abort}
+	st := &store{staging: u.s.settings.Staging, dep: &u.dep, abort: abort, encode: recordEncoder(&u.dep)}
 	started := u.now()
 	runner := engine.NewRunner(engine.RunSettings{
 		Program: p.program,
