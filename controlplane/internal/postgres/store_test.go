@@ -151,6 +151,40 @@ func TestARoleOfTheOperatorsChoice(t *testing.T) {
 	}
 }
 
+func TestPrepareMakesWhatIsMissing(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	const name = `prepared "one"`
+	t.Cleanup(func() {
+		c, err := pgx.Connect(context.Background(), db.SuperURL())
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close(context.Background()) //nolint:errcheck // the statement is done
+		if _, err := c.Exec(context.Background(), "DROP DATABASE "+pgx.Identifier{name}.Sanitize()); err != nil {
+			t.Error(err)
+		}
+	})
+	for range 2 {
+		if err := postgres.Prepare(t.Context(), secret.New(db.SuperURL()), "outfeed_mes_owner", name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, err := pgx.Connect(t.Context(), db.SuperURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close(t.Context()) //nolint:errcheck // the test is over
+	var right bool
+	err = c.QueryRow(t.Context(), `
+		SELECT r.rolcanlogin AND r.rolcreaterole AND NOT r.rolsuper AND NOT r.rolbypassrls
+		FROM pg_database d JOIN pg_roles r ON r.oid = d.datdba WHERE d.datname = $1`, name).Scan(&right)
+	if err != nil || !right {
+		t.Errorf("the owner is not as it should be: %v", err)
+	}
+}
+
 func TestOpenRefusesWhatWouldOpenTheTenants(t *testing.T) {
 	t.Parallel()
 	db := migrated(t)
