@@ -23,7 +23,7 @@ func TestDocumentIsUpToDate(t *testing.T) {
 	t.Parallel()
 	handler := httpapi.New(httpapi.Settings{Registry: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler)})
 	recorder := httptest.NewRecorder()
-	handler.ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/api/v1/openapi.json", nil))
+	handler.ServeHTTP(recorder, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/api/v1/openapi.json", nil))
 	if recorder.Code != http.StatusOK {
 		t.Fatalf("status is %d", recorder.Code)
 	}
@@ -33,7 +33,7 @@ func TestDocumentIsUpToDate(t *testing.T) {
 	}
 	const golden = "openapi.json"
 	if *update {
-		if err := os.WriteFile(golden, served, 0o600); err != nil {
+		if err = os.WriteFile(golden, served, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -47,7 +47,7 @@ func TestDocumentIsUpToDate(t *testing.T) {
 	var document struct {
 		OpenAPI string `json:"openapi"`
 	}
-	if err := json.Unmarshal(served, &document); err != nil || document.OpenAPI != "3.1.0" {
+	if err = json.Unmarshal(served, &document); err != nil || document.OpenAPI != "3.1.0" {
 		t.Errorf("the document is of OpenAPI %q, %v", document.OpenAPI, err)
 	}
 }

@@ -175,92 +175,65 @@ func (e *eventStream) forward(ctx context.Context, events []fleet.Event) error {
 }
 
 func (e *eventStream) forwardOne(ctx context.Context, event fleet.Event) error {
+	ctx, cancel := context.WithTimeout(ctx, e.timeout)
+	defer cancel()
+	id := string(event.ID)
 	switch event.Kind {
 	case api.EventInsights:
 		return e.forwardInsights(ctx, event)
 	case api.EventRun:
-		run, err := load(ctx, e, event, func(ctx context.Context) (fleet.Run, error) {
-			return e.fleet.Run(ctx, e.actor, event.ID)
-		}, toRun)
-		return e.emit(event.Kind, api.RunEvent{ID: string(event.ID), Run: run}, err)
+		run, err := e.fleet.Run(ctx, e.actor, event.ID)
+		return e.emit(ctx, event.Kind, api.RunEvent{ID: id, Run: shown(run, err, toRun)}, err)
 	case api.EventAgent:
-		agent, err := load(ctx, e, event, func(ctx context.Context) (fleet.Agent, error) {
-			return e.fleet.Agent(ctx, e.actor, string(event.ID))
-		}, toAgent)
-		return e.emit(event.Kind, api.AgentEvent{ID: string(event.ID), Agent: agent}, err)
+		agent, err := e.fleet.Agent(ctx, e.actor, id)
+		return e.emit(ctx, event.Kind, api.AgentEvent{ID: id, Agent: shown(agent, err, toAgent)}, err)
 	case api.EventFlow:
-		flow, err := load(ctx, e, event, func(ctx context.Context) (fleet.Flow, error) {
-			return e.fleet.Flow(ctx, e.actor, string(event.ID))
-		}, toFlow)
-		return e.emit(event.Kind, api.FlowEvent{ID: string(event.ID), Flow: flow}, err)
+		flow, err := e.fleet.Flow(ctx, e.actor, id)
+		return e.emit(ctx, event.Kind, api.FlowEvent{ID: id, Flow: shown(flow, err, toFlow)}, err)
 	case api.EventConnection:
-		connection, err := load(ctx, e, event, func(ctx context.Context) (fleet.Connection, error) {
-			return e.fleet.Connection(ctx, e.actor, string(event.ID))
-		}, toConnection)
-		return e.emit(event.Kind, api.ConnectionEvent{ID: string(event.ID), Connection: connection}, err)
+		connection, err := e.fleet.Connection(ctx, e.actor, id)
+		data := api.ConnectionEvent{ID: id, Connection: shown(connection, err, toConnection)}
+		return e.emit(ctx, event.Kind, data, err)
 	}
 	return nil // an event of a newer replica, which this one cannot show
 }
 
-// errHidden says that the listener may not see a thing, so that its event is left out.
-var errHidden = &fleet.Error{Code: fleet.Forbidden, Message: "The event is about something that this listener may not see."}
-
-// load reads the thing that an event is about. A thing that is gone is a nil pointer, which the event shows by leaving
-// it out.
-func load[F, T any](
-	ctx context.Context, e *eventStream, _ fleet.Event, read func(context.Context) (F, error), convert func(F) T,
-) (*T, error) {
-	ctx, cancel := context.WithTimeout(ctx, e.timeout)
-	defer cancel()
-	found, err := read(ctx)
-	switch {
-	case err == nil:
-		out := convert(found)
-		return &out, nil
-	case fleet.CodeOf(err) == fleet.NotFound:
-		return nil, nil //nolint:nilnil // gone is an answer, and the event's way to say it is a missing member
-	case fleet.CodeOf(err) == fleet.Forbidden:
-		return nil, errHidden
+// shown is the thing that an event is about, or nil when it could not be read.
+func shown[F, T any](found F, err error, convert func(F) T) *T {
+	if err != nil {
+		return nil
 	}
-	return nil, err
+	out := convert(found)
+	return &out
 }
 
 func (e *eventStream) forwardInsights(ctx context.Context, event fleet.Event) error {
 	for from := event.FromSeq; from <= event.ToSeq; from += insightsPerEvent {
 		to := min(from+insightsPerEvent-1, event.ToSeq)
-		insights, err := e.readInsights(ctx, event.ID, from, to)
-		if err != nil {
-			return e.emit(event.Kind, nil, err)
-		}
-		if len(insights) == 0 {
-			continue
+		insights, err := e.fleet.InsightsBySeq(ctx, e.actor, event.ID, from, to)
+		if fleet.CodeOf(err) == fleet.NotFound || (err == nil && len(insights) == 0) {
+			continue // they have expired since
 		}
 		data := api.InsightsEvent{AgentID: string(event.ID), Items: list(insights, toInsight)}
-		if err := e.emit(event.Kind, data, nil); err != nil {
+		if err = e.emit(ctx, event.Kind, data, err); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (e *eventStream) readInsights(ctx context.Context, agent fleet.ID, from, to int64) ([]fleet.Insight, error) {
-	ctx, cancel := context.WithTimeout(ctx, e.timeout)
-	defer cancel()
-	insights, err := e.fleet.InsightsBySeq(ctx, e.actor, agent, from, to)
-	if code := fleet.CodeOf(err); err != nil && (code == fleet.NotFound || code == fleet.Forbidden) {
-		return nil, errHidden
-	}
-	return insights, err
-}
-
-// emit sends one event, unless reading it failed. A failure ends the stream: the client connects again and loads anew.
-func (e *eventStream) emit(name string, data any, err error) error {
-	if err == error(errHidden) { //nolint:errorlint // it is this very value, never wrapped
-		return nil
-	}
-	if err != nil {
-		e.logger.WarnContext(e.request.Context(), "event could not be read", "event", name, "error", err)
-		return err
+// emit sends one event. What is gone is shown as gone, what the listener may not see is left out, and any other error
+// of reading it ends the stream: the client connects again and loads anew.
+func (e *eventStream) emit(ctx context.Context, name string, data any, readError error) error {
+	if readError != nil {
+		switch fleet.CodeOf(readError) { //nolint:exhaustive // the other codes are failures alike
+		case fleet.NotFound:
+		case fleet.Forbidden:
+			return nil
+		default:
+			e.logger.WarnContext(ctx, "event could not be read", "event", name, "error", readError)
+			return readError
+		}
 	}
 	e.buffer.Reset()
 	fmt.Fprintf(&e.buffer, "event: %s\ndata: ", name)

@@ -64,6 +64,7 @@ func crossOrigin(public *url.URL, next http.Handler) http.Handler {
 // recovered answers a request whose handler panicked, and logs why.
 func (s *service) recovered(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx := r.Context()
 		defer func() {
 			cause := recover()
 			if cause == nil {
@@ -72,7 +73,7 @@ func (s *service) recovered(next http.Handler) http.Handler {
 			if err, ok := cause.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 				panic(http.ErrAbortHandler)
 			}
-			s.logger.ErrorContext(r.Context(), "request panicked",
+			s.logger.ErrorContext(ctx, "request panicked",
 				"method", r.Method, "path", r.URL.Path, "panic", cause, "stack", string(debug.Stack()))
 			sendProblem(w, newProblem(http.StatusInternalServerError, string(fleet.Internal),
 				"Something went wrong in the control plane. Its log has the reason."))

@@ -78,17 +78,17 @@ type flowPath struct {
 }
 
 type flowPublish struct {
-	flowPath
+	Flow string `path:"flow" maxLength:"200" doc:"The flow's name or id."`
 	Body api.FlowPublish
 }
 
 type flowDeploy struct {
-	flowPath
+	Flow string `path:"flow" maxLength:"200" doc:"The flow's name or id."`
 	Body api.FlowDeploy
 }
 
 type flowUndeploy struct {
-	flowPath
+	Flow string `path:"flow" maxLength:"200" doc:"The flow's name or id."`
 	Body api.FlowUndeploy
 }
 

@@ -45,17 +45,25 @@ func statusOf(c fleet.Code) int {
 	return http.StatusInternalServerError
 }
 
-// httpProblem is a problem with the headers that belong to it. It is the one error that operations give to huma.
-type httpProblem struct {
+// problemError is a problem with the headers that belong to it. It is the one error that operations give to huma.
+type problemError struct {
 	api.Problem
 	headers http.Header
 }
 
-// GetHeaders gives huma the headers of the answer.
-func (p *httpProblem) GetHeaders() http.Header { return p.headers }
+func (p *problemError) Error() string { return p.Detail }
 
-func newProblem(status int, code, detail string) *httpProblem {
-	return &httpProblem{
+// GetStatus gives huma the HTTP status.
+func (p *problemError) GetStatus() int { return p.Status }
+
+// ContentType gives huma the media type of problems, whatever the client would rather have.
+func (p *problemError) ContentType(string) string { return api.ProblemType }
+
+// GetHeaders gives huma the headers of the answer.
+func (p *problemError) GetHeaders() http.Header { return p.headers }
+
+func newProblem(status int, code, detail string) *problemError {
+	return &problemError{
 		Problem: api.Problem{
 			Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: detail, Code: code,
 		},
@@ -64,8 +72,8 @@ func newProblem(status int, code, detail string) *httpProblem {
 }
 
 // problem turns an error into what the caller may see of it. What the caller may not see is logged.
-func (s *service) problem(ctx context.Context, operation string, err error) *httpProblem {
-	if p, ok := errors.AsType[*httpProblem](err); ok {
+func (s *service) problem(ctx context.Context, operation string, err error) *problemError {
+	if p, ok := errors.AsType[*problemError](err); ok {
 		return p
 	}
 	if limited, ok := errors.AsType[interface {
@@ -91,21 +99,13 @@ func (s *service) problem(ctx context.Context, operation string, err error) *htt
 		s.logger.WarnContext(ctx, "request could not be served", "operation", operation, "error", err)
 	}
 	p := newProblem(statusOf(known.Code), string(known.Code), known.Message)
-	p.Problems = flowProblems(problemsIn(err))
+	if problems, ok := errors.AsType[flowdef.Problems](err); ok {
+		p.Problems = flowProblems(problems)
+	}
 	if p.Status == http.StatusUnauthorized {
 		p.headers.Set("WWW-Authenticate", `Bearer realm="outfeed"`)
 	}
 	return p
-}
-
-// problemsIn finds the problems of a flow definition in a chain of errors.
-func problemsIn(err error) flowdef.Problems {
-	for ; err != nil; err = errors.Unwrap(err) {
-		if found, ok := any(err).(flowdef.Problems); ok {
-			return found
-		}
-	}
-	return nil
 }
 
 // plainProblem turns huma's own errors into ours. It leaves out the offending values, which can be secrets.
@@ -125,11 +125,11 @@ func plainProblem(_ huma.Context, _ string, v any) (any, error) {
 	for _, e := range model.Errors {
 		p.Errors = append(p.Errors, api.FieldError{Location: e.Location, Message: e.Message})
 	}
-	return &p.Problem, nil
+	return &p.Problem, nil // huma has set status and media type already
 }
 
 // writeProblem answers from a middleware.
-func writeProblem(ctx huma.Context, p *httpProblem) {
+func writeProblem(ctx huma.Context, p *problemError) {
 	for name := range p.headers {
 		ctx.SetHeader(name, p.headers.Get(name))
 	}
@@ -139,7 +139,7 @@ func writeProblem(ctx huma.Context, p *httpProblem) {
 }
 
 // sendProblem answers outside of huma.
-func sendProblem(w http.ResponseWriter, p *httpProblem) {
+func sendProblem(w http.ResponseWriter, p *problemError) {
 	for name := range p.headers {
 		w.Header().Set(name, p.headers.Get(name))
 	}

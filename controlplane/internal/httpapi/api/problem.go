@@ -1,7 +1,5 @@
 package api
 
-import "net/http"
-
 // ProblemType is the media type of every error answer (RFC 9457).
 const ProblemType = "application/problem+json"
 
@@ -30,17 +28,3 @@ type FieldError struct {
 	Location string `json:"location" doc:"Where it stands." example:"body.name"`
 	Message  string `json:"message"`
 }
-
-// Error is the detail, so that a client can use a Problem as its error.
-func (p *Problem) Error() string {
-	if p.Detail != "" {
-		return p.Detail
-	}
-	return http.StatusText(p.Status)
-}
-
-// GetStatus is the HTTP status.
-func (p *Problem) GetStatus() int { return p.Status }
-
-// ContentType is ProblemType, whatever would have been sent.
-func (p *Problem) ContentType(string) string { return ProblemType }

@@ -32,7 +32,7 @@ type Me struct {
 }
 
 // APIKey is a key of this API, without its text.
-type APIKey struct {
+type APIKey struct { //nolint:revive // an API key is what everybody calls it
 	ID         string    `json:"id"`
 	Name       string    `json:"name"`
 	Role       string    `json:"role" enum:"owner,editor,operator,viewer"`
@@ -41,13 +41,13 @@ type APIKey struct {
 }
 
 // APIKeyCreate asks for an API key.
-type APIKeyCreate struct {
+type APIKeyCreate struct { //nolint:revive // an API key is what everybody calls it
 	Name string `json:"name" minLength:"1" maxLength:"100" example:"nightly report"`
 	Role string `json:"role" enum:"owner,editor,operator,viewer"`
 }
 
 // APIKeyCreated is a new key with its text, which is shown this once.
-type APIKeyCreated struct {
+type APIKeyCreated struct { //nolint:revive // an API key is what everybody calls it
 	APIKey APIKey `json:"api_key"`
 	Key    string `json:"key" doc:"The text of the key. It is shown this once."`
 }
