@@ -77,7 +77,7 @@ function Navigation() {
           key={to}
           to={to}
           activeOptions={{ exact: to === "/", includeSearch: false }}
-          className="flex flex-col items-center gap-0.5 py-1.5 text-[0.625rem] font-medium text-muted hover:text-text md:flex-row md:gap-2.5 md:rounded-md md:px-2 md:py-1.5 md:text-base data-[status=active]:text-accent md:data-[status=active]:bg-accent-soft"
+          className="flex flex-col items-center gap-0.5 py-1.5 text-[0.625rem] font-medium tracking-tight text-muted hover:text-text md:flex-row md:gap-2.5 md:rounded-md md:px-2 md:py-1.5 md:text-base md:tracking-normal data-[status=active]:text-accent md:data-[status=active]:bg-accent-soft"
         >
           <svg aria-hidden="true" viewBox="0 0 16 16" className="size-5 md:size-4" fill="none" stroke="currentColor">
             <path d={icon} strokeWidth="1.4" strokeLinecap="round" strokeLinejoin="round" />

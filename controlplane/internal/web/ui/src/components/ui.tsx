@@ -143,7 +143,15 @@ export function Empty({ title, children, command }: { title: string; children?: 
 export function Command({ text }: { text: string }) {
   return (
     <div className="flex items-start gap-2 rounded-md border border-line bg-sunken p-2">
-      <pre className="min-w-0 flex-1 font-mono text-sm break-all whitespace-pre-wrap">{text}</pre>
+      <pre className="min-w-0 flex-1 self-center font-mono text-sm whitespace-pre-wrap">
+        {text.split(/( |\n)/).map((word, i) => (
+          // A flag breaks as a whole: a browser would break --owner behind its first hyphen.
+          // biome-ignore lint/suspicious/noArrayIndexKey: a word is its place in the line
+          <span key={i} className={word.trim() === "" ? "" : "inline-block max-w-full break-all"}>
+            {word}
+          </span>
+        ))}
+      </pre>
       <CopyButton text={text} />
     </div>
   );
@@ -182,6 +190,12 @@ async function copyText(text: string): Promise<void> {
   if (!copied) throw new Error("the browser refused to copy");
 }
 
+// What just happened is a little ahead of a clock that ticks every five seconds.
+function agoNow(at: Date, now: number): Date {
+  const ahead = at.getTime() - now;
+  return new Date(ahead > 0 && ahead < 10_000 ? at.getTime() : now);
+}
+
 /** How long ago, with the viewer's own time and UTC in the tooltip. */
 export function Ago({ time }: { time: string | Date | undefined }) {
   const now = useNow();
@@ -189,7 +203,7 @@ export function Ago({ time }: { time: string | Date | undefined }) {
   if (!at) return <span className="text-muted">never</span>;
   return (
     <time dateTime={at.toISOString()} title={`${localDateTime(at)} here · ${utcDateTime(at)}`}>
-      {relativeTime(at, new Date(Math.max(now, at.getTime())))}
+      {relativeTime(at, agoNow(at, now))}
     </time>
   );
 }

@@ -10,8 +10,9 @@ steps:
   - id: orders
     read: mes
   - id: both
-    join: {kind: inner, on: {machine: machine}}
-    from: [filter_2, orders]
+    join: orders
+    from: filter_2
+    on: {machine: press}
   - insight: scrap_per_order
     key: [order]
 `;
@@ -22,7 +23,7 @@ describe("flowGraph", () => {
       { id: "counts", verb: "read", detail: "press-plc", from: [], column: 0, row: 0 },
       { id: "filter_2", verb: "filter", detail: 'state == "RUN"', from: ["counts"], column: 1, row: 0 },
       { id: "orders", verb: "read", detail: "mes", from: [], column: 0, row: 1 },
-      { id: "both", verb: "join", detail: "kind, on", from: ["filter_2", "orders"], column: 2, row: 0 },
+      { id: "both", verb: "join", detail: "inner, on machine", from: ["filter_2", "orders"], column: 2, row: 0 },
       { id: "insight_5", verb: "insight", detail: "scrap_per_order", from: ["both"], column: 3, row: 0 },
     ]);
   });

@@ -57,17 +57,20 @@ function isObject(value: unknown): value is Record<string, unknown> {
 
 function inputs(step: Record<string, unknown>, verb: string, before: string | undefined): string[] {
   if (verb === "read") return [];
-  if (typeof step.from === "string") return [step.from];
-  if (Array.isArray(step.from)) return step.from.filter((name) => typeof name === "string");
-  return before === undefined ? [] : [before];
+  const named = typeof step.from === "string" ? step.from : before;
+  const joined = verb === "join" && typeof step.join === "string" ? [step.join] : [];
+  return named === undefined ? joined : [named, ...joined];
 }
 
 function detail(step: Record<string, unknown>, verb: string): string {
-  const value = step[verb];
+  if (verb === "join") return `${step.type ?? "inner"}, on ${names(step.on)}`;
+  return names(step[verb]);
+}
+
+function names(value: unknown): string {
   if (typeof value === "string") return value;
   if (Array.isArray(value)) return value.map(String).join(", ");
-  if (isObject(value)) return Object.keys(value).join(", ");
-  return "";
+  return isObject(value) ? Object.keys(value).join(", ") : "";
 }
 
 function place(steps: GraphStep[]): void {

@@ -56,6 +56,19 @@ describe("buildSeries", () => {
     expect(series.lines[0]?.values).toEqual([0, 1, 2, 3, null, 10, null]);
   });
 
+  it("keeps a line broken over all of a gap in which others go on", () => {
+    const series = buildSeries(
+      [
+        ...[0, 1, 2, 3, 8, 9].map((m) => point(m * minute, "M1", { n: m })),
+        ...[0, 1, 2, 3, 4, 5, 6, 7, 8, 9].map((m) => point(m * minute, "M2", { n: m })),
+      ],
+      "n",
+      0,
+      20 * minute,
+    );
+    expect(series.lines[0]?.values).toEqual([0, 1, 2, 3, null, null, null, null, 8, 9]);
+  });
+
   it("takes the newer of two insights of the same key and time, and nothing from nothing", () => {
     expect(buildSeries([point(1, "M1", { n: 1 }), point(1, "M1", { n: 2 })], "n", 0, 9).lines[0]?.values).toEqual([2]);
     expect(buildSeries([], "n", 0, 9)).toEqual({ times: [], lines: [] });
@@ -86,6 +99,7 @@ describe("axis", () => {
   it("labels ticks in the viewer's zone and marks a new day", () => {
     const at = (h: number, m: number, s = 0, day = 1) => new Date(2026, 2, day, h, m, s).getTime() / 1000;
     expect(timeLabels([at(9, 0), at(9, 5)], 300)).toEqual(["09:00", "09:05"]);
+    expect(timeLabels([at(0, 0), at(3, 0)], 10800)).toEqual(["00:00\n2026-03-01", "03:00"]);
     expect(timeLabels([at(9, 0, 15)], 15)).toEqual(["09:00:15"]);
     expect(timeLabels([at(18, 0), at(0, 0, 0, 2), at(6, 0, 0, 2)], 21600)).toEqual([
       "18:00",

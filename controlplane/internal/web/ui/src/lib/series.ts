@@ -60,23 +60,36 @@ export function buildSeries(points: readonly Point[], value: string, from: numbe
     line.set(point.time, raw);
     byKey.set(label, line);
   }
-  for (const line of byKey.values()) breakAtGaps(line);
+  const gaps = new Map([...byKey].map(([label, line]) => [label, breakAtGaps(line)]));
   const times = [...new Set([...byKey.values()].flatMap((line) => [...line.keys()]))].sort((a, b) => a - b);
   const lines = [...byKey.entries()]
     .sort(([a], [b]) => natural.compare(a, b))
-    .map(([label, line]) => ({ label, values: times.map((time) => line.get(time)) }));
+    .map(([label, line]) => ({ label, values: lineValues(times, line, gaps.get(label) ?? []) }));
   return { times: times.map((ms) => ms / 1000), lines };
 }
 
-function breakAtGaps(line: Map<number, number | null>): void {
+interface Gap {
+  after: number;
+  before: number;
+}
+
+function lineValues(times: number[], line: Map<number, number | null>, gaps: Gap[]): Line["values"] {
+  const silent = (time: number) => gaps.some(({ after, before }) => time > after && time < before);
+  return times.map((time) => line.get(time) ?? (line.has(time) || silent(time) ? null : undefined));
+}
+
+/** Finds the gaps of a line and puts a null into each, so that there is one even where no other line has a time. */
+function breakAtGaps(line: Map<number, number | null>): Gap[] {
   const times = [...line.keys()].sort((a, b) => a - b);
   const steps = times.slice(1).map((time, i) => time - (times[i] ?? time));
   const usual = [...steps].sort((a, b) => a - b)[Math.floor(steps.length / 2)];
-  if (usual === undefined || steps.length < 3) return;
-  steps.forEach((step, i) => {
-    const before = times[i];
-    if (step > 3 * usual && before !== undefined) line.set(before + usual, null);
+  if (usual === undefined || steps.length < 3) return [];
+  const gaps = steps.flatMap((step, i) => {
+    const after = times[i];
+    return step > 3 * usual && after !== undefined ? [{ after, before: after + step }] : [];
   });
+  for (const gap of gaps) line.set(gap.after + usual, null);
+  return gaps;
 }
 
 /** The newest value of a line, or undefined. */
@@ -96,7 +109,7 @@ export function timeLabels(seconds: readonly number[], incrementSeconds: number)
     const at = new Date(s * 1000);
     const time = `${two(at.getHours())}:${two(at.getMinutes())}${incrementSeconds < 60 ? `:${two(at.getSeconds())}` : ""}`;
     const date = `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())}`;
-    const turned = i > 0 && date !== day;
+    const turned = i > 0 ? date !== day : time.startsWith("00:00");
     day = date;
     return turned ? `${time}\n${date}` : time;
   });

@@ -4,7 +4,7 @@ import { agentsQuery, connectionsQuery, connectorsQuery } from "../api/queries";
 import type { Agent, Connection } from "../api/types";
 import { SourceState } from "../components/state";
 import { Ago, Empty, Loaded, PageHead, Panel, Table } from "../components/ui";
-import { jsonValue, plural } from "../lib/format";
+import { plural } from "../lib/format";
 import { usesOf } from "../lib/uses";
 
 export function Connections() {
@@ -73,7 +73,7 @@ function Options({ connection }: { connection: Connection }) {
       {options.map(([name, value]) => (
         <div key={name}>
           <dt className="inline text-muted">{name} </dt>
-          <dd className="inline break-all">{jsonValue(value)}</dd>
+          <dd className="inline break-all">{typeof value === "string" ? value : JSON.stringify(value)}</dd>
         </div>
       ))}
       {connection.secret_names.map((name) => (

@@ -86,7 +86,13 @@ function AgentsTile({ agents }: { agents: Agent[] | undefined }) {
     <Tile
       title="Agents connected"
       to="/agents"
-      note={away > 0 ? <Badge tone="bad">{count(away)} not connected</Badge> : <Quiet>all connected</Quiet>}
+      note={
+        away > 0 ? (
+          <Badge tone="bad">{count(away)} not connected</Badge>
+        ) : (
+          <Quiet>{active?.length ? "all connected" : "none added yet"}</Quiet>
+        )
+      }
     >
       {count(connected)}
       <span className="text-base font-normal text-muted"> of {count(active?.length)}</span>
@@ -107,7 +113,11 @@ function FlowsTile({ flows, agents }: { flows: Flow[] | undefined; agents: Agent
       title="Flows running"
       to="/flows"
       note={
-        troubles.length > 0 ? <span className="flex flex-wrap gap-1">{troubles}</span> : <Quiet>none failing</Quiet>
+        troubles.length > 0 ? (
+          <span className="flex flex-wrap gap-1">{troubles}</span>
+        ) : (
+          <Quiet>{health?.length ? "none failing" : "none deployed yet"}</Quiet>
+        )
       }
     >
       {health ? count(number("running")) : "–"}
