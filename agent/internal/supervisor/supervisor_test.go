@@ -12,7 +12,6 @@ import (
 	"github.com/outfeed/outfeed/agent/internal/connector"
 	"github.com/outfeed/outfeed/agent/internal/supervisor"
 	"github.com/outfeed/outfeed/protocol/flowdef"
-	"github.com/outfeed/outfeed/protocol/wire"
 )
 
 const (
@@ -295,7 +294,7 @@ func TestStatusOfManyFlowsIsInTheirOrder(t *testing.T) {
 	}
 	p.sup.Apply(desired)
 	p.await("all wait", func() bool {
-		var all []*wire.FlowStatus = p.sup.Status()
+		all := p.sup.Status()
 		for _, s := range all {
 			if s.GetState() != "waiting" {
 				return false
