@@ -9,7 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
-	"os/exec" //nolint:depguard // the test starts itself as the process to be killed
+	"os/exec"
 	"strings"
 	"sync"
 	"testing"

@@ -48,15 +48,15 @@ func (g *guarded) Next(ctx context.Context) (d connector.Delivery, err error) {
 		}
 	}()
 	defer catch(&caught)
-	return g.source.Next(ctx) //nolint:wrapcheck // the engine names the step and the connection
+	return g.source.Next(ctx)
 }
 
 func (g *guarded) Committed(ctx context.Context, upTo connector.Cursor) (err error) {
 	defer catch(&err)
-	return g.source.Committed(ctx, upTo) //nolint:wrapcheck // the engine names the step and the connection
+	return g.source.Committed(ctx, upTo)
 }
 
 func (g *guarded) Close() (err error) {
 	defer catch(&err)
-	return g.source.Close() //nolint:wrapcheck // the engine names the step and the connection
+	return g.source.Close()
 }

@@ -39,7 +39,7 @@ type run struct {
 	seen []engine.SourceReport
 }
 
-func newRun(u *unit, runner *engine.Runner, st *store, continuous bool) *run { //nolint:revive // flag-parameter: it is kept, not branched on
+func newRun(u *unit, runner *engine.Runner, st *store, continuous bool) *run {
 	return &run{u: u, runner: runner, store: st, continuous: continuous, id: uuid.NewString(), started: u.now()}
 }
 
@@ -106,7 +106,7 @@ func (r *run) interval(ctx context.Context) {
 }
 
 // finish reports the end of the run.
-func (r *run) finish(ctx context.Context, stopped bool, err error) { //nolint:revive // flag-parameter: it is a fact about the run
+func (r *run) finish(ctx context.Context, stopped bool, err error) {
 	status, problem := runOK, ""
 	switch {
 	case stopped:
@@ -149,7 +149,7 @@ func (r *run) report(status string, now engine.Report, problem string) *wire.Run
 }
 
 // since is how far a counter has risen.
-func since(now, before int64) uint64 { return uint64(max(0, now-before)) } //nolint:gosec // not negative
+func since(now, before int64) uint64 { return uint64(max(0, now-before)) }
 
 // put stores a report. A report that cannot be stored is lost, and the flow goes on.
 func (r *run) put(ctx context.Context, m *wire.RunReport) {

@@ -32,7 +32,7 @@ type store struct {
 func (s *store) Load(ctx context.Context) (engine.State, error) {
 	stored, err := s.staging.LoadFlow(ctx, s.dep.ID)
 	if err != nil {
-		return engine.State{}, err //nolint:wrapcheck // the staging says what and where
+		return engine.State{}, err
 	}
 	s.number = stored.Number
 	state := engine.State{Cursors: map[string]connector.Cursor{}, Operators: stored.Operators}
@@ -70,7 +70,7 @@ func (s *store) Commit(ctx context.Context, c engine.Checkpoint) error {
 		s.abort(err)
 	}
 	s.setProblem(err.Error())
-	return err //nolint:wrapcheck // the staging says what and where
+	return err
 }
 
 // recordEncoder makes outbox records as the control plane stores them.

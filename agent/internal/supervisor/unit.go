@@ -22,6 +22,7 @@ const (
 	stateWaiting    = "waiting"
 	stateBackingOff = "backing_off"
 	stateCompleted  = "completed"
+	stateFailed     = "failed"
 	stateRefused    = "refused"
 )
 
@@ -84,6 +85,11 @@ func (u *unit) keepRunning(ctx context.Context, p *prepared) {
 		}
 		if err == nil {
 			u.set(stateCompleted, nil)
+			return
+		}
+		if _, ok := errors.AsType[*engine.StoppedError](err); ok {
+			// The same record would stop it again, so it waits for another version.
+			u.set(stateFailed, err)
 			return
 		}
 		if u.now().Sub(started) >= steadyRun {
@@ -157,7 +163,7 @@ func (u *unit) sleepUntil(ctx context.Context, at time.Time) error {
 			return nil
 		}
 		if err := backoff.Sleep(ctx, min(left, sleepStep)); err != nil {
-			return err //nolint:wrapcheck // the cause of the stop
+			return err
 		}
 	}
 }
@@ -189,8 +195,7 @@ func (u *unit) runOnce(ctx context.Context, p *prepared) error {
 	// The last report is stored even though ctx may have ended.
 	r.finish(context.WithoutCancel(ctx), ctx.Err() != nil, err)
 	if err != nil && ctx.Err() == nil {
-		var caught *panicError
-		if errors.As(err, &caught) {
+		if caught, ok := errors.AsType[*panicError](err); ok {
 			u.s.settings.Logger.ErrorContext(ctx, "a flow failed with an internal error", slog.String("flow", u.dep.Name), slog.String("stack", string(caught.stack)))
 		}
 		u.s.settings.Logger.WarnContext(ctx, "a flow failed", slog.String("flow", u.dep.Name), slog.Any("error", err))
