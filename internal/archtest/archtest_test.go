@@ -39,7 +39,7 @@ func with(folders ...string) []string { return append(slices.Clone(leaves), fold
 func rules() []rule {
 	return []rule{
 		{folder: "protocol/expr"},
-		{folder: "protocol/flowdef", may: []string{"protocol/expr"}},
+		{folder: "protocol/flowdef", may: []string{"protocol/expr", "internal/secret"}},
 		{folder: "protocol/wire"},
 		{folder: "protocol/seal"},
 		{folder: "migrations"},

@@ -23,7 +23,8 @@ const (
 	OpGt
 	OpGe
 	// OpAdd also joins strings. OpDiv always gives a float; OpDiv and OpMod by zero give null;
-	// int overflow in OpAdd, OpSub, OpMul and OpNeg gives null.
+	// int overflow in OpAdd, OpSub, OpMul and OpNeg gives null, as does a float result that is not finite and a joined
+	// string of more than MaxText bytes.
 	OpAdd
 	OpSub
 	OpMul
@@ -54,6 +55,7 @@ type Value struct {
 }
 
 // Node is a node of an expression's tree. Parse gives it without Type, Column and Func; Check fills those in a copy.
+// A literal null has the Type that its place asks for in a checked tree, while its Value.Type stays Null.
 type Node struct {
 	Op   Op
 	Args []*Node

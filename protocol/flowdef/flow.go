@@ -6,8 +6,11 @@ import (
 	"github.com/outfeed/outfeed/protocol/expr"
 )
 
-// Pos is a place in a definition's text, counted from one. The zero Pos is nowhere.
-type Pos struct{ Line, Column int }
+// Pos is a place in a definition's text, counted from one, in lines and characters. The zero Pos is nowhere.
+type Pos struct {
+	Line   int `json:"line"`
+	Column int `json:"column"`
+}
 
 // Verb is what a step does.
 type Verb string
@@ -94,6 +97,8 @@ type Expression struct {
 	Pos  Pos
 	// Node is the parsed tree; a checked plan holds its own typed copy.
 	Node *expr.Node
+	// source is the place in the definition's text that Text comes from; nil when the flow was not parsed.
+	source *scalar
 }
 
 // Assignment gives a name to an expression: a map's new column, an aggregate's result.
@@ -175,4 +180,6 @@ type Test struct {
 	Given  map[string][]map[string]any
 	Expect map[string][]map[string]any
 	Pos    Pos
+	// places is where the names and rows stand, by a path like "given/readings/0/temp".
+	places map[string]Pos
 }

@@ -88,4 +88,4 @@ type Problem struct {
 }
 
 // Problems is everything found wrong with a definition, in the order of the text. It is an error.
-type Problems []Problem
+type Problems []Problem //nolint:errname // the word that people read, in the API too

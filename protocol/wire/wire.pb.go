@@ -729,7 +729,8 @@ func (x *Desired) GetEnvelope() []byte {
 // Refusal ends the session, or tells why one thing was not accepted.
 type Refusal struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// A fixed word: token_used, token_expired, token_unknown, agent_unknown, agent_revoked, clone_suspected, too_many, protocol, internal.
+	// A fixed word: token_used, token_expired, token_unknown, agent_unknown, agent_revoked, clone_suspected, too_many,
+	// unavailable, protocol, internal.
 	Code    string `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
 	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
 	// How long to wait before the next try; 0 leaves it to the backoff.

@@ -59,10 +59,12 @@ type Report struct {
 	Sources []SourceReport
 }
 
-// StepCount is how many rows went into a step and came out.
+// StepCount is how many rows went into a step and came out, came late, and failed. For a read step, In counts records.
 type StepCount struct {
-	Step    string
-	In, Out int64
+	Step                  string
+	In, Out, Late, Failed int64
+	// LateTotal is Late since the step's state began, over restarts.
+	LateTotal int64
 }
 
 // FailedRecord is a record that failed in a step.

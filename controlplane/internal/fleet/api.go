@@ -65,6 +65,17 @@ type API interface {
 	Ready(ctx context.Context) error
 }
 
+// Sessions is what sign-in to the dashboard needs of the domain. *Service is one. Errors are *Error. Session secrets
+// are stored as SHA-256, so that every replica can check them and none can leak them.
+type Sessions interface {
+	// CreateSession begins a session of an actor who was authenticated by an API key. It ends after ttl, or with the key.
+	CreateSession(ctx context.Context, a Actor, ttl time.Duration) (secret.String, error)
+	// AuthenticateSession finds whose a session is. One that ended, expired or never was is Unauthorized.
+	AuthenticateSession(ctx context.Context, session secret.String) (Actor, error)
+	// EndSession ends a session; one that is not there is no error.
+	EndSession(ctx context.Context, session secret.String) error
+}
+
 // FlowCheck is what checking a definition found.
 type FlowCheck struct {
 	Name     string

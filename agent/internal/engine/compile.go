@@ -1,0 +1,426 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/outfeed/outfeed/protocol/expr"
+	"github.com/outfeed/outfeed/protocol/flowdef"
+)
+
+// DefaultRefresh is how often a continuous flow reads the right side of a join again when its read step does not say.
+const DefaultRefresh = time.Minute
+
+// Program is a compiled flow. It is immutable.
+type Program struct {
+	plan *flowdef.Plan
+	main *graph
+}
+
+// ReadRole says what a read is for.
+type ReadRole uint8
+
+const (
+	// RoleStream is read from the last committed cursor on, once.
+	RoleStream ReadRole = iota + 1
+	// RoleTable is the right side of a join: it is read from the beginning to the end, at the start of the run and, in a
+	// continuous flow, again every Refresh. Its cursor is never kept.
+	RoleTable
+)
+
+// ReadNeed is what a program reads. A read step that feeds both sides of a join is in the list once for each role.
+type ReadNeed struct {
+	// Step is the read step's id, Connection the connection's name, With the step's read options.
+	Step, Connection string
+	With             map[string]any
+	// Schema is the columns that the source must deliver: those that something downstream reads, in the declared
+	// order, and at least one.
+	Schema expr.Schema
+	Role   ReadRole
+	// Refresh is how often a table is read again; 0 for a stream.
+	Refresh time.Duration
+}
+
+// Reads lists what the program reads: the streams in the plan's order, then the tables.
+func (p *Program) Reads() []ReadNeed { return p.main.needs() }
+
+// graph is a part of a flow that runs together: the flow without the right sides of its joins, or one right side. The
+// right side of each of its joins is a graph of its own, so that a table is always complete before a row asks for it.
+type graph struct {
+	plan *flowdef.Plan
+	// sink is the step whose rows are the table, -1 in the main graph; table is the join it is for.
+	sink, table int
+	include     []bool
+	// live has, for every included step, the output columns that something downstream reads.
+	live  [][]bool
+	reads []graphRead
+	joins []graphJoin
+}
+
+type graphRead struct {
+	step int
+	// cols are the positions of the need's columns in the step's output.
+	cols []int
+	need ReadNeed
+}
+
+type graphJoin struct {
+	step  int
+	right *graph
+}
+
+// Compile makes a program of a checked plan. It fails when the plan needs what this agent does not have, such as a
+// function of a newer version; whether a join's right side ends is known only from its source, so Run checks that.
+func Compile(plan *flowdef.Plan) (*Program, error) {
+	main := &graph{plan: plan, sink: -1, table: -1, include: make([]bool, len(plan.Steps))}
+	for i := range plan.Steps {
+		if plan.Steps[i].Verb == flowdef.Insight {
+			main.reach(i)
+		}
+	}
+	if !slices.Contains(main.include, true) {
+		return nil, errors.New("the flow has no insight step, so nothing would come out of it; add one")
+	}
+	if err := main.build(nil); err != nil {
+		return nil, err
+	}
+	p := &Program{plan: plan, main: main}
+	// Kernels have scratch memory and are made anew for every run; making them once here finds what they refuse.
+	if _, err := main.instantiate(func(int) span { return bounded }, 0); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// inputs are the steps that feed a step within its graph.
+func (g *graph) inputs(step int) []int {
+	s := &g.plan.Steps[step]
+	if s.Verb == flowdef.Join {
+		return s.Inputs[:1]
+	}
+	return s.Inputs
+}
+
+func (g *graph) reach(step int) {
+	if g.include[step] {
+		return
+	}
+	g.include[step] = true
+	for _, in := range g.inputs(step) {
+		g.reach(in)
+	}
+}
+
+// build finds the columns that are read, backwards from the ends, and makes the graphs of the joins' right sides.
+func (g *graph) build(sinkLive []bool) error {
+	g.live = make([][]bool, len(g.plan.Steps))
+	for i := range g.plan.Steps {
+		g.live[i] = make([]bool, len(g.plan.Steps[i].Output))
+	}
+	if g.sink >= 0 {
+		copy(g.live[g.sink], sinkLive)
+	}
+	for i := len(g.plan.Steps) - 1; i >= 0; i-- {
+		if !g.include[i] {
+			continue
+		}
+		if err := g.require(i); err != nil {
+			return fmt.Errorf("step %s: %w", g.plan.Steps[i].ID, err)
+		}
+	}
+	slices.Reverse(g.reads)
+	slices.Reverse(g.joins)
+	return nil
+}
+
+// require marks what a step reads of its inputs, given what is read of its output.
+func (g *graph) require(i int) error {
+	step := &g.plan.Steps[i]
+	if err := checkInputs(g.plan, i); err != nil {
+		return err
+	}
+	live := g.live[i]
+	var from []bool
+	if len(step.Inputs) > 0 {
+		from = g.live[step.Inputs[0]]
+	}
+	switch step.Verb {
+	case flowdef.Read:
+		g.addRead(i)
+	case flowdef.Filter:
+		mark(from, live)
+		markColumns(from, step.Filter)
+	case flowdef.Map:
+		need, _ := liveAssigns(step, live)
+		mark(from, need[:len(from)])
+	case flowdef.Select:
+		for out, pos := range step.Keep {
+			from[pos] = from[pos] || live[out]
+		}
+	case flowdef.Aggregate:
+		markAggregate(step, from)
+	case flowdef.Join:
+		return g.requireJoin(i)
+	case flowdef.Insight:
+		markAll(from, step.InsightKey)
+		markAll(from, step.InsightValues)
+		if step.InsightTime >= 0 {
+			from[step.InsightTime] = true
+		}
+	default:
+		return fmt.Errorf("the agent does not know the verb %s; a newer agent may", step.Verb)
+	}
+	return nil
+}
+
+func checkInputs(plan *flowdef.Plan, i int) error {
+	want := 1
+	switch plan.Steps[i].Verb { //nolint:exhaustive // the others take one
+	case flowdef.Read:
+		want = 0
+	case flowdef.Join:
+		want = 2
+	}
+	inputs := plan.Steps[i].Inputs
+	if len(inputs) != want {
+		return fmt.Errorf("a %s step takes %d inputs, not %d", plan.Steps[i].Verb, want, len(inputs))
+	}
+	for _, in := range inputs {
+		if in < 0 || in >= i {
+			return fmt.Errorf("its input is not a step before it")
+		}
+	}
+	return nil
+}
+
+func mark(dst, src []bool) {
+	for i, v := range src {
+		dst[i] = dst[i] || v
+	}
+}
+
+func markAll(dst []bool, positions []int) {
+	for _, pos := range positions {
+		dst[pos] = true
+	}
+}
+
+func markColumns(dst []bool, n *expr.Node) {
+	if n == nil {
+		return
+	}
+	if n.Op == expr.OpColumn {
+		dst[n.Column] = true
+	}
+	for _, a := range n.Args {
+		markColumns(dst, a)
+	}
+}
+
+// liveAssigns walks a map's assignments backwards: need is the columns that they read or leave as they are, and assigns
+// says which of them something reads.
+func liveAssigns(step *flowdef.PlanStep, live []bool) (need, assigns []bool) {
+	need, assigns = slices.Clone(live), make([]bool, len(step.Assign))
+	for i, to := range slices.Backward(step.AssignTo) {
+		assigns[i] = need[to]
+		if assigns[i] {
+			need[to] = false
+			markColumns(need, step.Assign[i])
+		}
+	}
+	return need, assigns
+}
+
+func markAggregate(step *flowdef.PlanStep, from []bool) {
+	markAll(from, step.By)
+	for i := range step.Aggregates {
+		markColumns(from, step.Aggregates[i].Arg)
+	}
+	if step.Aggregate.Window != nil {
+		from[step.WindowTime] = true
+	}
+}
+
+func (g *graph) requireJoin(i int) error {
+	step := &g.plan.Steps[i]
+	live, left := g.live[i], len(g.plan.Steps[step.Inputs[0]].Output)
+	mark(g.live[step.Inputs[0]], live[:left])
+	markAll(g.live[step.Inputs[0]], step.JoinLeft)
+
+	right := &graph{plan: g.plan, sink: step.Inputs[1], table: i, include: make([]bool, len(g.plan.Steps))}
+	right.reach(right.sink)
+	need := make([]bool, len(g.plan.Steps[right.sink].Output))
+	for k, pos := range step.RightKeep {
+		need[pos] = live[left+k]
+	}
+	markAll(need, step.JoinRight)
+	g.joins = append(g.joins, graphJoin{step: i, right: right})
+	return right.build(need)
+}
+
+func (g *graph) addRead(i int) {
+	step := &g.plan.Steps[i]
+	// Counting rows needs no column, but every source can deliver one.
+	if len(step.Output) > 0 && !slices.Contains(g.live[i], true) {
+		g.live[i][0] = true
+	}
+	r := graphRead{step: i, need: ReadNeed{Step: step.ID, Role: RoleStream}}
+	if step.Read != nil {
+		r.need.Connection, r.need.With = step.Read.Connection.Name, step.Read.With
+	}
+	if g.sink >= 0 {
+		r.need.Role, r.need.Refresh = RoleTable, DefaultRefresh
+		if step.Read != nil && step.Read.Refresh > 0 {
+			r.need.Refresh = step.Read.Refresh
+		}
+	}
+	r.cols = positions(g.live[i])
+	for _, pos := range r.cols {
+		r.need.Schema = append(r.need.Schema, step.Output[pos])
+	}
+	g.reads = append(g.reads, r)
+}
+
+func positions(live []bool) []int {
+	var list []int
+	for i, v := range live {
+		if v {
+			list = append(list, i)
+		}
+	}
+	return list
+}
+
+// needs lists the graph's own reads, then those of its tables.
+func (g *graph) needs() []ReadNeed {
+	var list []ReadNeed
+	for i := range g.reads {
+		list = append(list, g.reads[i].need)
+	}
+	for _, j := range g.joins {
+		list = append(list, j.right.needs()...)
+	}
+	return list
+}
+
+// pipeline is a graph's operators, made for one run.
+type pipeline struct {
+	graph *graph
+	// sources are where the batches of graph.reads enter, in that order.
+	sources []*readStep
+	// joins are in the order of graph.joins; their tables are set before the first row.
+	joins []*join
+	// aggregates are in the order of the plan, with the place of the read that feeds each.
+	aggregates []rooted
+	table      *tableBuilder
+	box        outbox
+	// counts and sample belong to the goroutine that runs the pipeline.
+	counts []*stepCounts
+	sample []FailedRecord
+}
+
+type rooted struct {
+	*aggregate
+	read int
+}
+
+// instantiate makes the operators. spans says for each of the graph's reads whether it ends.
+func (g *graph) instantiate(spans func(read int) span, started int64) (*pipeline, error) {
+	p := &pipeline{graph: g, counts: make([]*stepCounts, len(g.plan.Steps))}
+	outs := make([]*outputs, len(g.plan.Steps))
+	roots := make([]int, len(g.plan.Steps))
+	for i := range g.plan.Steps {
+		step := &g.plan.Steps[i]
+		p.counts[i] = &stepCounts{step: step.ID, sample: &p.sample, stop: g.plan.Flow != nil && g.plan.Flow.OnError == flowdef.OnErrorStop}
+		if !g.include[i] {
+			continue
+		}
+		if step.Verb == flowdef.Read {
+			roots[i] = len(p.sources)
+			read := newReadStep(step.Output, g.reads[len(p.sources)].cols)
+			read.counts = p.counts[i]
+			p.sources, outs[i] = append(p.sources, read), &read.outputs
+			continue
+		}
+		in := step.Inputs[0]
+		roots[i] = roots[in]
+		op, out, err := p.operator(i, spans, roots[i], started)
+		if err != nil {
+			return nil, fmt.Errorf("step %s: %w", step.ID, err)
+		}
+		outs[in].next, outs[i] = append(outs[in].next, op), out
+	}
+	if g.sink >= 0 {
+		join := &g.plan.Steps[g.table]
+		var err error
+		p.table, err = newTableBuilder(join, g.plan.Steps[join.Inputs[0]].Output, g.plan.Steps[g.sink].Output)
+		if err != nil {
+			return nil, fmt.Errorf("step %s: %w", join.ID, err)
+		}
+		outs[g.sink].next = append(outs[g.sink].next, p.table)
+	}
+	return p, p.tryJoins()
+}
+
+// tryJoins makes the pipelines of the joins' right sides once, to find what they refuse.
+func (p *pipeline) tryJoins() error {
+	for _, j := range p.graph.joins {
+		if _, err := j.right.instantiate(func(int) span { return bounded }, 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// operator makes the operator of a step that is no read, and gives where the operators behind it go.
+func (p *pipeline) operator(i int, spans func(read int) span, root int, started int64) (operator, *outputs, error) {
+	step := &p.graph.plan.Steps[i]
+	input, counts := p.graph.plan.Steps[step.Inputs[0]].Output, p.counts[i]
+	live := p.graph.live[i]
+	switch step.Verb {
+	case flowdef.Filter:
+		f, err := newFilter(step, positions(live))
+		if err != nil {
+			return nil, nil, err
+		}
+		f.counts = counts
+		return f, &f.outputs, nil
+	case flowdef.Map:
+		_, assigns := liveAssigns(step, live)
+		m, err := newMapper(step, len(input), assigns)
+		if err != nil {
+			return nil, nil, err
+		}
+		m.counts = counts
+		return m, &m.outputs, nil
+	case flowdef.Select:
+		s := newSelecter(step)
+		s.counts = counts
+		return s, &s.outputs, nil
+	case flowdef.Aggregate:
+		a, err := newAggregate(step, input, spans(root))
+		if err != nil {
+			return nil, nil, err
+		}
+		a.counts = counts
+		p.aggregates = append(p.aggregates, rooted{aggregate: a, read: root})
+		return a, &a.outputs, nil
+	case flowdef.Join:
+		j, err := newJoin(step, input, p.graph.plan.Steps[step.Inputs[1]].Output, positions(live))
+		if err != nil {
+			return nil, nil, err
+		}
+		j.counts, j.root = counts, root
+		j.table = &joinTable{keys: newKeyTable(nil)}
+		p.joins = append(p.joins, j)
+		return j, &j.outputs, nil
+	case flowdef.Insight:
+		s := newInsightStep(step, input, started)
+		s.counts, s.box = counts, &p.box
+		return s, &outputs{}, nil
+	case flowdef.Read:
+	}
+	return nil, nil, fmt.Errorf("the agent does not know the verb %s; a newer agent may", step.Verb)
+}

@@ -1,0 +1,324 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/outfeed/outfeed/agent/internal/column"
+	"github.com/outfeed/outfeed/agent/internal/connector"
+	"github.com/outfeed/outfeed/protocol/expr"
+	"github.com/outfeed/outfeed/protocol/flowdef"
+)
+
+// TestResult is the outcome of one test of a definition.
+type TestResult struct {
+	Name   string
+	Passed bool
+	// Difference says what was expected and what came, for people; it is empty when the test passed.
+	Difference string
+}
+
+// TestFlow runs the tests that a definition brings along: the given rows through the flow as a bounded run, then each
+// expected insight name compared with what came out. An expectation names the members to compare, of key and values
+// together (and `time`, where no member has that name); the order of the insights does not matter, their number does.
+// Read steps without given rows are empty.
+func TestFlow(ctx context.Context, plan *flowdef.Plan) ([]TestResult, error) {
+	program, err := Compile(plan)
+	if err != nil {
+		return nil, err
+	}
+	results := make([]TestResult, 0, len(plan.Flow.Tests))
+	for i := range plan.Flow.Tests {
+		test := &plan.Flow.Tests[i]
+		result := TestResult{Name: test.Name}
+		result.Difference, err = runTest(ctx, program, test)
+		if err != nil {
+			if ctx.Err() != nil {
+				return results, context.Cause(ctx)
+			}
+			result.Difference = err.Error()
+		}
+		result.Passed = result.Difference == ""
+		results = append(results, result)
+	}
+	return results, nil
+}
+
+func runTest(ctx context.Context, program *Program, test *flowdef.Test) (difference string, err error) {
+	store := &collector{insights: map[string][]map[string]any{}}
+	_, err = Run(ctx, RunSettings{
+		Program: program, Store: store, Started: time.Unix(0, 0).UTC(),
+		Open: func(need ReadNeed, _ connector.Cursor) (connector.Source, error) {
+			return newGivenSource(need, test.Given[need.Step])
+		},
+	})
+	if err != nil {
+		return "", err
+	}
+	var lines []string
+	for _, name := range sortedKeys(test.Expect) {
+		if d := compareInsights(name, test.Expect[name], store.insights[name]); d != "" {
+			lines = append(lines, d)
+		}
+	}
+	return strings.Join(lines, "\n"), nil
+}
+
+// collector is a store that keeps the insights as values.
+type collector struct {
+	insights map[string][]map[string]any
+}
+
+// Load gives the empty state.
+func (c *collector) Load(context.Context) (State, error) { return State{}, nil }
+
+// Commit keeps the insights.
+func (c *collector) Commit(_ context.Context, cp Checkpoint) error {
+	for i := range cp.Insights {
+		in := &cp.Insights[i]
+		members := map[string]any{"time": string(appendTime(nil, in.Time))}
+		for _, part := range [][]byte{in.Key, in.Values} {
+			decoder := json.NewDecoder(strings.NewReader(string(part)))
+			decoder.UseNumber()
+			if err := decoder.Decode(&members); err != nil {
+				return fmt.Errorf("the insight %s is not JSON: %w", in.Name, err)
+			}
+		}
+		c.insights[in.Name] = append(c.insights[in.Name], members)
+	}
+	return nil
+}
+
+// compareInsights matches every expected insight with a different one that came; "" means that all fit and none is left.
+func compareInsights(name string, want, got []map[string]any) string {
+	// Kuhn's augmenting paths: an expectation may leave members out and so fit several insights.
+	owner := make([]int, len(got))
+	for i := range owner {
+		owner[i] = -1
+	}
+	var place func(w int, tried []bool) bool
+	place = func(w int, tried []bool) bool {
+		for g := range got {
+			if tried[g] || !fits(want[w], got[g]) {
+				continue
+			}
+			tried[g] = true
+			if owner[g] < 0 || place(owner[g], tried) {
+				owner[g] = w
+				return true
+			}
+		}
+		return false
+	}
+	var lines []string
+	for w := range want {
+		if !place(w, make([]bool, len(got))) {
+			lines = append(lines, "  missing: "+show(want[w]))
+		}
+	}
+	for g, w := range owner {
+		if w < 0 {
+			lines = append(lines, "  came instead or too much: "+show(got[g]))
+		}
+	}
+	if len(lines) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("insight %s: expected %d, came %d\n%s", name, len(want), len(got), strings.Join(lines, "\n"))
+}
+
+func show(members map[string]any) string {
+	parts := make([]string, 0, len(members))
+	for _, k := range sortedKeys(members) {
+		text, err := json.Marshal(members[k])
+		if err != nil {
+			text = fmt.Append(nil, members[k])
+		}
+		parts = append(parts, k+": "+string(text))
+	}
+	return "{" + strings.Join(parts, ", ") + "}"
+}
+
+func fits(want, got map[string]any) bool {
+	for name, w := range want {
+		g, ok := got[name]
+		if !ok || !sameValue(w, g) {
+			return false
+		}
+	}
+	return true
+}
+
+// sameValue compares a value of a definition with a decoded one: numbers by value, times by instant, whatever their
+// spelling.
+func sameValue(want, got any) bool {
+	switch w := want.(type) {
+	case nil:
+		return got == nil
+	case int64, float64, int:
+		return sameNumber(w, got)
+	case string:
+		g, ok := got.(string)
+		if !ok {
+			return false
+		}
+		wt, wok := parseTime([]byte(w))
+		gt, gok := parseTime([]byte(g))
+		return w == g || (wok && gok && wt == gt)
+	case time.Time:
+		g, ok := got.(string)
+		gt, gok := parseTime([]byte(g))
+		return ok && gok && gt == w.UnixMicro()
+	case []any:
+		g, ok := got.([]any)
+		return ok && slices.EqualFunc(w, g, sameValue)
+	case map[string]any:
+		g, ok := got.(map[string]any)
+		return ok && len(w) == len(g) && fits(w, g)
+	}
+	return want == got
+}
+
+func sameNumber(want, got any) bool {
+	text, ok := got.(json.Number)
+	if !ok {
+		return false
+	}
+	switch w := want.(type) {
+	case int:
+		return sameNumber(int64(w), got)
+	case int64:
+		if g, err := text.Int64(); err == nil {
+			return g == w
+		}
+		g, err := text.Float64()
+		return err == nil && g == float64(w)
+	case float64:
+		g, err := text.Float64()
+		return err == nil && equalFloat(g, w)
+	}
+	return false
+}
+
+// givenSource is a bounded source over the rows of a test.
+type givenSource struct {
+	batch *column.Batch
+	done  bool
+}
+
+func newGivenSource(need ReadNeed, rows []map[string]any) (*givenSource, error) {
+	b := column.NewBatch(need.Schema)
+	for i, row := range rows {
+		for c := range need.Schema {
+			if err := appendGiven(&b.Cols[c], row[need.Schema[c].Name]); err != nil {
+				return nil, fmt.Errorf("row %d, column %s: %w", i+1, need.Schema[c].Name, err)
+			}
+		}
+		b.Len++
+	}
+	return &givenSource{batch: b}, nil
+}
+
+// Traits says that the rows end.
+func (s *givenSource) Traits() connector.Traits {
+	return connector.Traits{Bounded: true, Replayable: true}
+}
+
+// Next gives all rows, then io.EOF.
+func (s *givenSource) Next(context.Context) (connector.Delivery, error) {
+	if s.done {
+		return connector.Delivery{}, io.EOF
+	}
+	s.done = true
+	return connector.Delivery{Batch: s.batch, Cursor: connector.Cursor("end"), Read: int64(s.batch.Len)}, nil
+}
+
+// Committed has nothing to do.
+func (s *givenSource) Committed(context.Context, connector.Cursor) error { return nil }
+
+// Close has nothing to do.
+func (s *givenSource) Close() error { return nil }
+
+// appendGiven converts a value of a definition to the column's type.
+func appendGiven(c *column.Column, v any) error {
+	if v == nil {
+		c.AppendNull()
+		return nil
+	}
+	if n, ok := v.(int); ok {
+		v = int64(n)
+	}
+	switch c.Type {
+	case expr.Bool:
+		if b, ok := v.(bool); ok {
+			c.AppendBool(b)
+			return nil
+		}
+	case expr.Int:
+		if n, ok := v.(int64); ok {
+			c.AppendInt(n)
+			return nil
+		}
+	case expr.Float:
+		if f, ok := givenFloat(v); ok {
+			c.AppendFloat(f)
+			return nil
+		}
+	case expr.String:
+		if s, ok := v.(string); ok {
+			c.AppendStr([]byte(s))
+			return nil
+		}
+	case expr.Timestamp:
+		if t, ok := givenTime(v); ok {
+			c.AppendInt(t)
+			return nil
+		}
+	case expr.JSON:
+		text, err := json.Marshal(v)
+		if err != nil {
+			return fmt.Errorf("the value is no JSON: %w", err)
+		}
+		c.AppendStr(text)
+		return nil
+	case expr.Invalid, expr.Null:
+	}
+	return fmt.Errorf("%s is no %s", show(map[string]any{"value": v}), c.Type)
+}
+
+func givenFloat(v any) (float64, bool) {
+	switch n := v.(type) {
+	case int64:
+		return float64(n), true
+	case float64:
+		return n, true
+	case string:
+		switch n {
+		case "NaN":
+			return math.NaN(), true
+		case "Infinity":
+			return math.Inf(1), true
+		case "-Infinity":
+			return math.Inf(-1), true
+		}
+	}
+	return 0, false
+}
+
+func givenTime(v any) (int64, bool) {
+	switch t := v.(type) {
+	case int64:
+		return timeOfMillis(t)
+	case string:
+		return parseTime([]byte(t))
+	case time.Time:
+		return t.UnixMicro(), true
+	}
+	return 0, false
+}

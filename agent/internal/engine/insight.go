@@ -1,0 +1,113 @@
+package engine
+
+import (
+	"fmt"
+
+	"github.com/outfeed/outfeed/agent/internal/column"
+	"github.com/outfeed/outfeed/agent/internal/connector"
+	"github.com/outfeed/outfeed/protocol/expr"
+	"github.com/outfeed/outfeed/protocol/flowdef"
+)
+
+// outbox collects the insights since the last checkpoint. Their JSON lies in one buffer.
+type outbox struct {
+	data  []byte
+	items []pending
+	list  []Insight
+}
+
+// pending is an insight whose key and values are data[key:values] and data[values:end].
+type pending struct {
+	name             string
+	time             int64
+	key, values, end int
+}
+
+// take gives the insights collected; they are valid until the next reset.
+func (o *outbox) take() []Insight {
+	o.list = o.list[:0]
+	for i := range o.items {
+		p := &o.items[i]
+		o.list = append(o.list, Insight{
+			Name: p.name, Time: p.time,
+			Key: o.data[p.key:p.values:p.values], Values: o.data[p.values:p.end:p.end],
+		})
+	}
+	return o.list
+}
+
+func (o *outbox) reset() { o.data, o.items = o.data[:0], o.items[:0] }
+
+// insightStep turns rows into insights.
+type insightStep struct {
+	counts      *stepCounts
+	name        string
+	box         *outbox
+	started     int64
+	timeCol     int
+	key, values []member
+}
+
+// member is a member of an insight's JSON: its name with quotes and colon, and its column.
+type member struct {
+	label []byte
+	col   int
+}
+
+func newInsightStep(step *flowdef.PlanStep, input expr.Schema, started int64) *insightStep {
+	s := &insightStep{name: step.Insight.Name, started: started, timeCol: step.InsightTime}
+	s.key, s.values = members(input, step.InsightKey), members(input, step.InsightValues)
+	return s
+}
+
+func members(schema expr.Schema, cols []int) []member {
+	list := make([]member, len(cols))
+	for i, pos := range cols {
+		label := append(appendString(nil, []byte(schema[pos].Name)), ':')
+		if i > 0 {
+			label = append([]byte{','}, label...)
+		}
+		list[i] = member{label: label, col: pos}
+	}
+	return list
+}
+
+func (s *insightStep) push(b *column.Batch) error {
+	s.counts.in += int64(b.Len)
+	for row := range b.Len {
+		p := pending{name: s.name, time: s.started, key: len(s.box.data)}
+		if s.timeCol >= 0 {
+			if b.Cols[s.timeCol].Null(row) {
+				if err := s.fail(b, row); err != nil {
+					return err
+				}
+				continue
+			}
+			p.time = b.Cols[s.timeCol].Ints[row]
+		}
+		s.box.data = appendObject(s.box.data, s.key, b, row)
+		p.values = len(s.box.data)
+		s.box.data = appendObject(s.box.data, s.values, b, row)
+		p.end = len(s.box.data)
+		s.box.items = append(s.box.items, p)
+		s.counts.out++
+	}
+	return nil
+}
+
+func (s *insightStep) fail(b *column.Batch, row int) error {
+	return s.counts.fail(connector.FailedRecord{
+		Where:  "step " + s.counts.step,
+		Reason: fmt.Sprintf("the time column %s is null", b.Schema[s.timeCol].Name),
+		Record: describeRow(b, row),
+	})
+}
+
+func appendObject(dst []byte, list []member, b *column.Batch, row int) []byte {
+	dst = append(dst, '{')
+	for i := range list {
+		dst = append(dst, list[i].label...)
+		dst = appendValue(dst, &b.Cols[list[i].col], row)
+	}
+	return append(dst, '}')
+}

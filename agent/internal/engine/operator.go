@@ -1,0 +1,115 @@
+package engine
+
+import (
+	"fmt"
+
+	"github.com/outfeed/outfeed/agent/internal/column"
+	"github.com/outfeed/outfeed/agent/internal/connector"
+	"github.com/outfeed/outfeed/protocol/expr"
+)
+
+// operator is a step that takes batches. It must not change the batch or keep it: several operators may get the same
+// one, and its memory is used again after push returns. Batches have all columns of the plan's schema, but only those
+// that something downstream reads have values.
+type operator interface {
+	push(b *column.Batch) error
+}
+
+// outputs are the operators behind a step.
+type outputs struct{ next []operator }
+
+func (o *outputs) emit(b *column.Batch) error {
+	if b.Len == 0 {
+		return nil
+	}
+	for _, n := range o.next {
+		if err := n.push(b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// maxSamples is how many failing records a report keeps.
+const maxSamples = 20
+
+// stepCounts is what a step counts. It belongs to the goroutine that runs the operators.
+type stepCounts struct {
+	step                  string
+	in, out, late, failed int64
+	sample                *[]FailedRecord
+	stop                  bool
+}
+
+// fail counts a failing record. It gives an error when the flow says on_error: stop.
+func (c *stepCounts) fail(r connector.FailedRecord) error {
+	return c.failAll(connector.Failures{Count: 1, Sample: []connector.FailedRecord{r}})
+}
+
+func (c *stepCounts) failAll(f connector.Failures) error {
+	c.failed += f.Count
+	for _, r := range f.Sample {
+		if len(*c.sample) < maxSamples {
+			r.Record = r.Record[:min(len(r.Record), 256)]
+			*c.sample = append(*c.sample, FailedRecord{Step: c.step, FailedRecord: r})
+		}
+	}
+	if !c.stop || f.Count == 0 {
+		return nil
+	}
+	reason := "a record failed"
+	if len(f.Sample) > 0 {
+		reason = fmt.Sprintf("a record failed (%s: %s)", f.Sample[0].Where, f.Sample[0].Reason)
+	}
+	return &StoppedError{Step: c.step, Reason: reason}
+}
+
+// StoppedError ends the run of a flow with `on_error: stop` at its first failing record. Nothing of the batch that holds
+// the record was committed.
+type StoppedError struct {
+	// Step is where the record failed, Reason what is wrong with it.
+	Step, Reason string
+}
+
+func (e *StoppedError) Error() string {
+	return fmt.Sprintf("step %s: %s, and the flow says on_error: stop; correct the record, or say on_error: skip", e.Step, e.Reason)
+}
+
+// describeRow is the row as JSON, as far as its columns are read.
+func describeRow(b *column.Batch, row int) string {
+	text := []byte{'{'}
+	for i := range b.Cols {
+		c := &b.Cols[i]
+		if c.Rows() <= row {
+			continue
+		}
+		if len(text) > 1 {
+			text = append(text, ',')
+		}
+		text = append(appendString(text, []byte(b.Schema[i].Name)), ':')
+		text = appendValue(text, c, row)
+	}
+	return string(append(text, '}'))
+}
+
+// readStep is where the batches of a source enter: it spreads the columns that the source delivers over those of the
+// plan.
+type readStep struct {
+	outputs
+	counts *stepCounts
+	cols   []int
+	out    column.Batch
+}
+
+func newReadStep(schema expr.Schema, cols []int) *readStep {
+	return &readStep{cols: cols, out: *column.NewBatch(schema)}
+}
+
+func (r *readStep) push(b *column.Batch) error {
+	r.out.Len = b.Len
+	for i, pos := range r.cols {
+		r.out.Cols[pos] = b.Cols[i]
+	}
+	r.counts.out += int64(b.Len)
+	return r.emit(&r.out)
+}

@@ -1,0 +1,182 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/outfeed/outfeed/agent/internal/connector"
+	"github.com/outfeed/outfeed/internal/backoff"
+)
+
+// closeTimeout bounds what a source may take to forget what was committed when a run ends.
+const closeTimeout = 5 * time.Second
+
+// sourceBackoff is how long a source that fails is left alone.
+func sourceBackoff() backoff.Backoff { return backoff.Backoff{Min: time.Second, Max: time.Minute} }
+
+// event is what a pump hands to the goroutine that runs the operators: a delivery, or the error that ended the source
+// (io.EOF for its end).
+type event struct {
+	pump     *pump
+	delivery connector.Delivery
+	err      error
+}
+
+// pump owns a source: all calls of it come from its goroutine. After a delivery it waits for its turn, which says that
+// the batch is no longer in use.
+type pump struct {
+	read   int
+	source connector.Source
+	traits connector.Traits
+	events chan<- event
+	turn   chan struct{}
+	report func(state, problem string)
+
+	mu sync.Mutex
+	// ack is the newest committed cursor that the source was not told yet.
+	ack connector.Cursor
+	// interrupt ends the call of Next that is under way, so that an ack-gated source hears of a commit at once.
+	interrupt context.CancelFunc
+
+	// started and ended belong to the goroutine that runs the operators.
+	started, ended bool
+}
+
+func newPump(read int, source connector.Source, events chan<- event, report func(state, problem string)) *pump {
+	return &pump{
+		read: read, source: source, traits: source.Traits(), events: events,
+		turn: make(chan struct{}, 1), report: report,
+	}
+}
+
+// run delivers until the source ends or ctx does, then waits for stop, tells the source what was committed and closes
+// it. stop is always closed at last.
+func (p *pump) run(ctx context.Context, stop <-chan struct{}) {
+	p.deliver(ctx)
+	for {
+		select {
+		case <-stop:
+			ackCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+			p.acknowledge(ackCtx)
+			cancel()
+			return
+		case <-p.turn:
+			// The source has ended; what is committed later is told at stop.
+		}
+	}
+}
+
+func (p *pump) deliver(ctx context.Context) {
+	wait := sourceBackoff()
+	for ctx.Err() == nil {
+		d, err := p.next(ctx)
+		var permanent *connector.PermanentError
+		switch {
+		case err == nil:
+			wait.Reset()
+			p.report(sourceReading, "")
+			if !p.hand(ctx, event{pump: p, delivery: d}) {
+				return
+			}
+		case ctx.Err() != nil:
+			return
+		case errors.Is(err, io.EOF):
+			p.report(sourceEnded, "")
+			p.hand(ctx, event{pump: p, err: io.EOF})
+			return
+		case errors.As(err, &permanent):
+			p.report(sourceFailing, err.Error())
+			p.hand(ctx, event{pump: p, err: err})
+			return
+		default:
+			p.report(sourceFailing, err.Error())
+			if wait.Wait(ctx) != nil {
+				return
+			}
+		}
+	}
+}
+
+// hand gives an event away and waits until its batch is no longer in use; false says that ctx ended.
+func (p *pump) hand(ctx context.Context, e event) bool {
+	select {
+	case p.events <- e:
+	case <-ctx.Done():
+		return false
+	}
+	if e.err != nil {
+		return true
+	}
+	select {
+	case <-p.turn:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// next calls Next, and between two calls tells the source what was committed.
+func (p *pump) next(ctx context.Context) (connector.Delivery, error) {
+	for {
+		p.acknowledge(ctx)
+		call, cancel := context.WithCancel(ctx)
+		if !p.arm(cancel) {
+			cancel()
+			continue
+		}
+		d, err := p.source.Next(call)
+		interrupted := call.Err() != nil && ctx.Err() == nil
+		p.disarm()
+		cancel()
+		if err != nil && interrupted && errors.Is(err, context.Canceled) {
+			continue
+		}
+		return d, err //nolint:wrapcheck // Run names the step and the connection
+	}
+}
+
+// arm notes how to interrupt the coming call; false says that there is something to acknowledge first.
+func (p *pump) arm(cancel context.CancelFunc) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ack != nil {
+		return false
+	}
+	p.interrupt = cancel
+	return true
+}
+
+func (p *pump) disarm() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.interrupt = nil
+}
+
+// committed notes that everything up to the cursor is durable. The source hears of it before its next call of Next, an
+// ack-gated one at once.
+func (p *pump) committed(upTo connector.Cursor) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ack = upTo
+	if p.traits.AckGated && p.interrupt != nil {
+		p.interrupt()
+	}
+}
+
+// acknowledge tells the source what was committed. An acknowledgement that fails is not repeated: the source delivers
+// those records again after it has connected anew, and the next one covers them.
+func (p *pump) acknowledge(ctx context.Context) {
+	p.mu.Lock()
+	upTo := p.ack
+	p.ack = nil
+	p.mu.Unlock()
+	if upTo == nil {
+		return
+	}
+	if err := p.source.Committed(ctx, upTo); err != nil && ctx.Err() == nil {
+		p.report(sourceFailing, err.Error())
+	}
+}

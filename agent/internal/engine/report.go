@@ -1,0 +1,82 @@
+package engine
+
+import (
+	"slices"
+
+	"github.com/outfeed/outfeed/agent/internal/connector"
+)
+
+// The states of a source in a report.
+const (
+	sourceConnecting = "connecting"
+	sourceReading    = "reading"
+	sourceFailing    = "failing"
+	sourceEnded      = "ended"
+)
+
+// Report says what the run did so far. The result is the caller's.
+func (r *Runner) Report() Report {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	report := r.report
+	report.Steps = slices.Clone(report.Steps)
+	report.Sample = slices.Clone(report.Sample)
+	report.Sources = slices.Clone(report.Sources)
+	return report
+}
+
+// publish brings the report up to what the operators have counted. The goroutine that runs them calls it.
+func (r *Runner) publish() {
+	if r.pipe == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	rep := &r.report
+	rep.Failed, rep.Late, rep.Insights = 0, 0, 0
+	for i, c := range r.pipe.counts {
+		s := r.base[i]
+		s.In, s.Out, s.Late, s.Failed = s.In+c.in, s.Out+c.out, s.Late+c.late, s.Failed+c.failed
+		rep.Steps[i] = s
+		rep.Failed, rep.Late = rep.Failed+s.Failed, rep.Late+s.Late
+		if r.set.Program.plan.Steps[i].Insight != nil {
+			rep.Insights += s.Out
+		}
+	}
+	for _, a := range r.pipe.aggregates {
+		i := slices.Index(r.pipe.counts, a.counts)
+		rep.Steps[i].LateTotal = a.state.late
+	}
+	rep.Sample = append(rep.Sample[:0], r.pipe.sample...)
+}
+
+// received counts a delivery of the read at that place of the report.
+func (r *Runner) received(read int, d *connector.Delivery) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.report.Read += d.Read
+	r.report.Bytes += d.Bytes
+	if d.Read > 0 {
+		r.report.Sources[read].LastRecord = r.set.Clock().UnixMicro()
+	}
+}
+
+// reporter sets the state of the source at that place of the report.
+func (r *Runner) reporter(read int) func(state, problem string) {
+	return func(state, problem string) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.report.Sources[read].State, r.report.Sources[read].Error = state, problem
+	}
+}
+
+// addTable adds what a load of a table has counted.
+func (r *Runner) addTable(counts []stepTotals, sample []FailedRecord) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i, c := range counts {
+		b := &r.base[i]
+		b.In, b.Out, b.Late, b.Failed = b.In+c.in, b.Out+c.out, b.Late+c.late, b.Failed+c.failed
+	}
+	r.pipe.sample = append(r.pipe.sample, sample[:min(len(sample), maxSamples-len(r.pipe.sample))]...)
+}

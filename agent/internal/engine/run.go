@@ -1,0 +1,420 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/outfeed/outfeed/agent/internal/connector"
+	"github.com/outfeed/outfeed/internal/backoff"
+)
+
+// RunSettings is everything a run needs.
+type RunSettings struct {
+	Program *Program
+	// Open makes the source of a need, resuming from a cursor (nil for the beginning). It is called again for every
+	// refresh of a table, from another goroutine than Run's.
+	Open  func(ReadNeed, connector.Cursor) (connector.Source, error)
+	Store Store
+	// Started is the time of insights that have no time of their own.
+	Started time.Time
+	// CommitEvery is the longest time between a record and its commit while the store works; 0 means a second.
+	CommitEvery time.Duration
+	// CommitRows is how many rows are processed at most without a commit; 0 means about a million.
+	CommitRows int64
+	Logger     *slog.Logger
+	// Clock is for reports only; nil means time.Now.
+	Clock connector.Clock
+}
+
+const (
+	defaultCommitEvery = time.Second
+	defaultCommitRows  = 1 << 20
+	// maxPendingBytes is how much of insights waits for a commit.
+	maxPendingBytes = 4 << 20
+	// ackIdle is how long an ack-gated source may have nothing ready before what it delivered is committed.
+	ackIdle = 2 * time.Millisecond
+	// finalTimeout bounds the last commit of a run that was told to stop.
+	finalTimeout = 5 * time.Second
+)
+
+// Runner is one run of a program. Run is called once; Report at any time from any goroutine.
+type Runner struct {
+	set   RunSettings
+	spans []span
+	pipe  *pipeline
+	pumps []*pump
+
+	events  chan event
+	refresh chan refreshed
+
+	// dirty says that something was processed since the last commit.
+	dirty bool
+	// cursors are the positions behind the last processed batches, by read; moved says which are not committed.
+	cursors []connector.Cursor
+	moved   []bool
+	// discarded are state entries of steps that no longer exist.
+	discarded []StateChange
+	// uncommitted is a checkpoint of unknown outcome; nothing is processed before it landed.
+	uncommitted *Checkpoint
+	rows        int64
+	commitTimer *time.Timer
+	idleTimer   *time.Timer
+
+	mu     sync.Mutex
+	report Report
+	// totals are what the report says of each step; base is what the loads of tables have added to it.
+	base []StepCount
+}
+
+// NewRunner prepares a run. It starts nothing.
+func NewRunner(set RunSettings) *Runner {
+	if set.CommitEvery <= 0 {
+		set.CommitEvery = defaultCommitEvery
+	}
+	if set.CommitRows <= 0 {
+		set.CommitRows = defaultCommitRows
+	}
+	if set.Clock == nil {
+		set.Clock = time.Now
+	}
+	if set.Logger == nil {
+		set.Logger = slog.New(slog.DiscardHandler)
+	}
+	r := &Runner{set: set, events: make(chan event), refresh: make(chan refreshed)}
+	for _, need := range set.Program.Reads() {
+		r.report.Sources = append(r.report.Sources, SourceReport{Step: need.Step, Connection: need.Connection, State: sourceConnecting})
+	}
+	for i := range set.Program.plan.Steps {
+		count := StepCount{Step: set.Program.plan.Steps[i].ID}
+		r.report.Steps, r.base = append(r.report.Steps, count), append(r.base, count)
+	}
+	return r
+}
+
+// Run runs a program to its end. See Runner.Run.
+func Run(ctx context.Context, set RunSettings) (Report, error) {
+	r := NewRunner(set)
+	err := r.Run(ctx)
+	return r.Report(), err
+}
+
+// Run reads until every source has ended or ctx ends, whose cause it then gives. Before it returns it commits what was
+// processed, and closes the sources. Other errors are final: a source that cannot work (naming step and connection), a
+// definition that the sources do not fit, damaged state, or a *StoppedError.
+func (r *Runner) Run(ctx context.Context) error {
+	state, err := r.set.Store.Load(ctx)
+	if err != nil {
+		return fmt.Errorf("load the flow's state: %w", err)
+	}
+	if err = r.open(state); err != nil {
+		return errors.Join(err, r.closeSources())
+	}
+	if err = r.restore(state); err != nil {
+		return errors.Join(err, r.closeSources())
+	}
+	inner, cancel := context.WithCancel(ctx)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	err = r.loadTables(inner)
+	if err == nil {
+		r.startRefreshes(inner, &wg)
+		err = r.loop(inner, func(p *pump) { wg.Go(func() { p.run(inner, stop) }) })
+	}
+	if commits(err) {
+		err = errors.Join(err, r.finalCommit(ctx))
+	}
+	cancel()
+	close(stop)
+	wg.Wait()
+	r.publish()
+	return errors.Join(err, r.closeSources())
+}
+
+// commits says whether what was processed may be committed after the error: not when the error came from the middle of
+// a batch.
+func commits(err error) bool {
+	var partial *partialError
+	return !errors.As(err, &partial)
+}
+
+// partialError wraps an error that left a batch half processed.
+type partialError struct{ err error }
+
+func (e *partialError) Error() string { return e.err.Error() }
+func (e *partialError) Unwrap() error { return e.err }
+
+// open makes the sources of the streams and the operators behind them.
+func (r *Runner) open(state State) error {
+	main := r.set.Program.main
+	for i := range main.reads {
+		need := main.reads[i].need
+		source, err := r.set.Open(need, state.Cursors[need.Step])
+		if err != nil {
+			return sourceError(need, err)
+		}
+		r.cursors = append(r.cursors, state.Cursors[need.Step])
+		r.pumps = append(r.pumps, newPump(i, source, r.events, r.reporter(i)))
+		s := endless
+		if source.Traits().Bounded {
+			s = bounded
+		}
+		r.spans = append(r.spans, s)
+	}
+	r.moved = make([]bool, len(main.reads))
+	var err error
+	r.pipe, err = main.instantiate(func(read int) span { return r.spans[read] }, r.set.Started.UnixMicro())
+	return err
+}
+
+func sourceError(need ReadNeed, err error) error {
+	return fmt.Errorf("step %s: connection %s: %w", need.Step, need.Connection, err)
+}
+
+func (r *Runner) closeSources() error {
+	var errs []error
+	for _, p := range r.pumps {
+		if err := p.source.Close(); err != nil {
+			errs = append(errs, sourceError(r.set.Program.main.reads[p.read].need, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// restore gives the operators their state of the last commit. A step whose definition has changed starts empty.
+func (r *Runner) restore(state State) error {
+	known := map[string]bool{}
+	for _, a := range r.pipe.aggregates {
+		step := a.plan.ID
+		known[step] = true
+		err := a.state.restore(state.Operators[step])
+		switch {
+		case errors.Is(err, errOtherDefinition):
+			r.set.Logger.Warn("the step's definition has changed, so its saved state is dropped", "step", step, "entries", len(state.Operators[step]))
+			a.state.discard(state.Operators[step])
+		case err != nil:
+			return fmt.Errorf("step %s: %w; reset the flow's state to start it anew", step, err)
+		}
+	}
+	for _, step := range sortedKeys(state.Operators) {
+		if known[step] || len(state.Operators[step]) == 0 {
+			continue
+		}
+		r.set.Logger.Warn("the step no longer keeps state, so its saved state is dropped", "step", step, "entries", len(state.Operators[step]))
+		for _, key := range sortedKeys(state.Operators[step]) {
+			r.discarded = append(r.discarded, StateChange{Step: step, Key: key})
+		}
+	}
+	return nil
+}
+
+// loop processes what the pumps deliver until all have ended. start runs a pump.
+func (r *Runner) loop(ctx context.Context, start func(*pump)) error {
+	r.commitTimer, r.idleTimer = stoppedTimer(), stoppedTimer()
+	defer r.commitTimer.Stop()
+	defer r.idleTimer.Stop()
+	for r.startPumps(start) {
+		var err error
+		select {
+		case e := <-r.events:
+			err = r.handle(ctx, e)
+		case t := <-r.refresh:
+			r.swap(t)
+		case <-r.commitTimer.C:
+			err = r.commit(ctx)
+		case <-r.idleTimer.C:
+			err = r.commit(ctx)
+		case <-ctx.Done():
+			err = context.Cause(ctx)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func stoppedTimer() *time.Timer {
+	t := time.NewTimer(time.Hour)
+	t.Stop()
+	return t
+}
+
+// startPumps starts the streams that never end, and of those that end one after the other, so that a bounded run is
+// always the same. It says whether any is left.
+func (r *Runner) startPumps(start func(*pump)) bool {
+	left, busy := false, false
+	for _, p := range r.pumps {
+		if p.ended {
+			continue
+		}
+		left = true
+		if !p.started && (!p.traits.Bounded || !busy) {
+			p.started = true
+			start(p)
+		}
+		busy = busy || p.traits.Bounded
+	}
+	return left
+}
+
+// handle processes one event.
+func (r *Runner) handle(ctx context.Context, e event) error {
+	p := e.pump
+	if e.err == nil {
+		if err := r.process(e); err != nil {
+			return &partialError{err: err}
+		}
+		p.turn <- struct{}{}
+		if p.traits.AckGated && r.dirty {
+			r.idleTimer.Reset(ackIdle)
+		}
+		return r.commitWhenFull(ctx)
+	}
+	if !errors.Is(e.err, io.EOF) {
+		return sourceError(r.set.Program.main.reads[p.read].need, e.err)
+	}
+	if r.spans[p.read] == bounded {
+		if err := r.finish(ctx, p.read); err != nil {
+			return err
+		}
+	}
+	p.ended = true
+	r.publish()
+	return nil
+}
+
+// process runs a delivery through the operators.
+func (r *Runner) process(e event) error {
+	read := e.pump.read
+	d := &e.delivery
+	source := r.pipe.sources[read]
+	source.counts.in += d.Read
+	if err := source.counts.failAll(d.Failed); err != nil {
+		return err
+	}
+	if !r.dirty && (d.Read > 0 || d.Batch != nil || !bytes.Equal(d.Cursor, r.cursors[read])) {
+		r.dirty = true
+		r.commitTimer.Reset(r.set.CommitEvery)
+	}
+	if d.Batch != nil && d.Batch.Len > 0 {
+		r.rows += int64(d.Batch.Len)
+		if err := source.push(d.Batch); err != nil {
+			return err
+		}
+	}
+	if !bytes.Equal(d.Cursor, r.cursors[read]) {
+		r.cursors[read], r.moved[read] = slices.Clone(d.Cursor), true
+	}
+	r.received(read, d)
+	r.publish()
+	return nil
+}
+
+// finish lets the aggregates behind a bounded source emit what they hold, committing on the way where there is much.
+func (r *Runner) finish(ctx context.Context, read int) error {
+	for _, a := range r.pipe.aggregates {
+		if a.read != read {
+			continue
+		}
+		for more := true; more; {
+			var err error
+			if more, err = a.finish(); err != nil {
+				return &partialError{err: err}
+			}
+			r.publish()
+			if err = r.commitWhenFull(ctx); err != nil {
+				return err
+			}
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+		}
+	}
+	return nil
+}
+
+func (r *Runner) commitWhenFull(ctx context.Context) error {
+	if r.rows < r.set.CommitRows && len(r.pipe.box.data) < maxPendingBytes {
+		return nil
+	}
+	return r.commit(ctx)
+}
+
+// checkpoint collects what changed since the last one.
+func (r *Runner) checkpoint() *Checkpoint {
+	c := &Checkpoint{Cursors: map[string]connector.Cursor{}}
+	for read, moved := range r.moved {
+		if moved {
+			c.Cursors[r.set.Program.main.reads[read].need.Step] = r.cursors[read]
+		}
+	}
+	c.Changes, r.discarded = append(c.Changes, r.discarded...), nil
+	for _, a := range r.pipe.aggregates {
+		c.Changes = a.state.changes(c.Changes)
+	}
+	c.Insights = r.pipe.box.take()
+	return c
+}
+
+// commit makes everything processed so far durable. A commit that fails is of unknown outcome and is tried again, the
+// same checkpoint, until ctx ends.
+func (r *Runner) commit(ctx context.Context) error {
+	if r.uncommitted == nil {
+		c := r.checkpoint()
+		r.dirty = false
+		r.commitTimer.Stop()
+		r.idleTimer.Stop()
+		if len(c.Cursors) == 0 && len(c.Changes) == 0 && len(c.Insights) == 0 {
+			return nil
+		}
+		r.uncommitted = c
+	}
+	var wait backoff.Backoff
+	for {
+		err := r.set.Store.Commit(ctx, *r.uncommitted)
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		r.set.Logger.Warn("the commit failed and will be tried again", "error", err)
+		if err = wait.Wait(ctx); err != nil {
+			return err
+		}
+	}
+	r.uncommitted, r.rows = nil, 0
+	r.pipe.box.reset()
+	for read, moved := range r.moved {
+		if moved {
+			r.moved[read] = false
+			r.pumps[read].committed(r.cursors[read])
+		}
+	}
+	return nil
+}
+
+// finalCommit is the last commit of a run. It has a time of its own, because ctx may have ended.
+func (r *Runner) finalCommit(ctx context.Context) error {
+	if r.commitTimer == nil {
+		return nil // the loop never began
+	}
+	if ctx.Err() == nil {
+		if err := r.commit(ctx); err == nil {
+			return nil
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finalTimeout)
+	defer cancel()
+	if err := r.commit(ctx); err != nil {
+		return fmt.Errorf("the last commit did not succeed, so the next run repeats what it held: %w", err)
+	}
+	return nil
+}

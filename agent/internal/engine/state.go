@@ -1,0 +1,357 @@
+package engine
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sort"
+	"strings"
+
+	"github.com/outfeed/outfeed/agent/internal/column"
+	"github.com/outfeed/outfeed/protocol/expr"
+)
+
+// The keys of an aggregate's entries begin with what they are. A group's key is its window's start and its grouping
+// values, a value's is the aggregate's place, the group's key and the value.
+const (
+	metaKey       = "m"
+	groupPrefix   = 'g'
+	valuePrefix   = 'v'
+	fingerprintSz = 16
+)
+
+// errOtherDefinition says that saved state belongs to another definition of the step.
+var errOtherDefinition = errors.New("the step's definition has changed")
+
+// aggregateState is what an aggregate has to tell the store: which groups changed since the last checkpoint and which
+// entries are to be removed.
+type aggregateState struct {
+	agg         *aggregate
+	types       []expr.Type
+	fingerprint [fingerprintSz]byte
+
+	changed   []bool
+	committed []bool
+	removed   []StateChange
+	// late counts the late records since the step first ran; metaSaved is the meta entry of the last checkpoint.
+	late      int64
+	metaSaved string
+	ended     bool
+	key, buf  []byte
+}
+
+func (s *aggregateState) init(a *aggregate, types []expr.Type) {
+	s.agg, s.types = a, types
+	sum := sha256.Sum256([]byte(describeAggregate(a)))
+	copy(s.fingerprint[:], sum[:])
+}
+
+// describeAggregate is the definition as far as the meaning of its state goes.
+func describeAggregate(a *aggregate) string {
+	var b strings.Builder
+	out := a.plan.Output
+	for i, pos := range a.by {
+		fmt.Fprintf(&b, "by %d %s %q;", pos, out[i].Type, out[i].Name)
+	}
+	if a.win != nil {
+		fmt.Fprintf(&b, "window %d %d;", a.win.size, a.timeCol)
+	}
+	for i := range a.plan.Aggregates {
+		call := &a.plan.Aggregates[i]
+		fmt.Fprintf(&b, "%q=%s(", call.Name, call.Func)
+		if call.Arg != nil {
+			describeNode(&b, call.Arg)
+		}
+		fmt.Fprintf(&b, ")%s;", call.Result)
+	}
+	return b.String()
+}
+
+func describeNode(b *strings.Builder, n *expr.Node) {
+	fmt.Fprintf(b, "(%d %s %q", n.Op, n.Type, n.Name)
+	if n.Op == expr.OpLiteral {
+		fmt.Fprintf(b, " %s %t %d %v %q", n.Value.Type, n.Value.Bool, n.Value.Int, n.Value.Float, n.Value.Str)
+	}
+	for _, a := range n.Args {
+		describeNode(b, a)
+	}
+	b.WriteByte(')')
+}
+
+func (s *aggregateState) grow(n int) {
+	s.changed, s.committed = growTo(s.changed, n), growTo(s.committed, n)
+}
+
+func (s *aggregateState) compact(keep []int32) {
+	s.changed, s.committed = compactSlice(s.changed, keep), compactSlice(s.committed, keep)
+}
+
+// groupKey appends the key of a group.
+func (s *aggregateState) groupKey(dst []byte, g int32) []byte {
+	t := s.agg.table
+	dst = putInt(append(dst, groupPrefix), t.prefix[g])
+	for i := range t.cols {
+		dst = putCell(dst, &t.cols[i], int(g))
+	}
+	return dst
+}
+
+// valueKey appends the key of one value of count_distinct.
+func (s *aggregateState) valueKey(dst []byte, place int, entry int32) []byte {
+	d, _ := s.agg.accs[place].(*distinctAcc) //nolint:errcheck // the callers found it with the same assertion
+	dst = binary.AppendUvarint(append(dst, valuePrefix), uint64(place))
+	s.buf = s.groupKey(s.buf[:0], i32(int(d.table.prefix[entry])))
+	return putCell(putText(dst, s.buf), &d.table.cols[0], int(entry))
+}
+
+// forget notes that the groups are gone: what the store has of them is to be removed.
+func (s *aggregateState) forget(groups []int32) {
+	for _, g := range groups {
+		s.changed[g] = false
+		if !s.committed[g] {
+			continue
+		}
+		s.key = s.groupKey(s.key[:0], g)
+		s.removed = append(s.removed, StateChange{Step: s.agg.plan.ID, Key: string(s.key)})
+		for place, acc := range s.agg.accs {
+			if d, ok := acc.(*distinctAcc); ok {
+				s.forgetValues(place, d, g)
+			}
+		}
+	}
+}
+
+func (s *aggregateState) forgetValues(place int, d *distinctAcc, g int32) {
+	for e := d.head[g] - 1; e >= 0; e = d.next[e] - 1 {
+		if int(e) < d.committed {
+			s.key = s.valueKey(s.key[:0], place, e)
+			s.removed = append(s.removed, StateChange{Step: s.agg.plan.ID, Key: string(s.key)})
+		}
+	}
+}
+
+// end removes the meta entry: a bounded input leaves nothing behind.
+func (s *aggregateState) end() { s.ended = true }
+
+// changes appends what changed since the last call.
+func (s *aggregateState) changes(dst []StateChange) []StateChange {
+	step := s.agg.plan.ID
+	dst = append(dst, s.removed...)
+	s.removed = s.removed[:0]
+	for g, changed := range s.changed {
+		if !changed {
+			continue
+		}
+		s.changed[g], s.committed[g] = false, true
+		key := s.groupKey(nil, i32(g))
+		value := []byte{stateVersion}
+		for _, acc := range s.agg.accs {
+			value = acc.encode(value, i32(g))
+		}
+		dst = append(dst, StateChange{Step: step, Key: string(key), Value: seal(value, key)})
+	}
+	for place, acc := range s.agg.accs {
+		d, ok := acc.(*distinctAcc)
+		if !ok {
+			continue
+		}
+		for e := d.committed; e < d.table.len(); e++ {
+			if s.agg.dead[d.table.prefix[e]] {
+				continue
+			}
+			key := s.valueKey(nil, place, i32(e))
+			dst = append(dst, StateChange{Step: step, Key: string(key), Value: seal([]byte{stateVersion}, key)})
+		}
+		d.committed = d.table.len()
+	}
+	return s.metaChange(dst)
+}
+
+func (s *aggregateState) metaChange(dst []StateChange) []StateChange {
+	if s.ended {
+		if s.metaSaved != "" {
+			s.metaSaved = ""
+			dst = append(dst, StateChange{Step: s.agg.plan.ID, Key: metaKey})
+		}
+		return dst
+	}
+	value := append([]byte{stateVersion}, s.fingerprint[:]...)
+	value = putInt(value, s.late)
+	if w := s.agg.win; w != nil {
+		value = putInt(putBool(value, w.seen), w.newest)
+	}
+	value = seal(value, []byte(metaKey))
+	if string(value) == s.metaSaved {
+		return dst
+	}
+	s.metaSaved = string(value)
+	return append(dst, StateChange{Step: s.agg.plan.ID, Key: metaKey, Value: value})
+}
+
+// discard notes that all entries are to be removed.
+func (s *aggregateState) discard(entries map[string][]byte) {
+	for _, key := range sortedKeys(entries) {
+		s.removed = append(s.removed, StateChange{Step: s.agg.plan.ID, Key: key})
+	}
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	sort.Strings(keys)
+	return keys
+}
+
+// restore reads the entries of the last checkpoint into an aggregate that has seen nothing. errOtherDefinition means
+// that they are of another definition, and then nothing was read.
+func (s *aggregateState) restore(entries map[string][]byte) error {
+	if len(entries) == 0 {
+		return nil
+	}
+	if err := s.restoreMeta(entries[metaKey]); err != nil {
+		return err
+	}
+	keys := sortedKeys(entries) // the groups before their values
+	for _, key := range keys {
+		if key == metaKey {
+			continue
+		}
+		payload, err := unseal(key, entries[key])
+		if err != nil {
+			return err
+		}
+		switch {
+		case key != "" && key[0] == groupPrefix:
+			err = s.restoreGroup(key, payload)
+		case key != "" && key[0] == valuePrefix:
+			err = s.restoreValue(key, payload)
+		default:
+			err = errCorruptState
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *aggregateState) restoreMeta(value []byte) error {
+	payload, err := unseal(metaKey, value)
+	if err != nil {
+		return err
+	}
+	r := reader{s: payload}
+	if string(r.take(fingerprintSz)) != string(s.fingerprint[:]) {
+		return errOtherDefinition
+	}
+	late := r.int()
+	if w := s.agg.win; w != nil {
+		w.seen, w.newest = r.bool(), r.int()
+	}
+	if r.err != nil || len(r.s) > 0 {
+		return errCorruptState
+	}
+	s.late, s.metaSaved = late, string(value)
+	return nil
+}
+
+// oneKey looks up or adds the single key that was read into cols.
+func oneKey(t *keyTable, prefix int64, cols []column.Column) (entry int32, err error) {
+	pointers := make([]*column.Column, len(cols))
+	for i := range cols {
+		pointers[i] = &cols[i]
+	}
+	entries, err := t.assign(keyRows{cols: pointers, rows: []int32{0}, prefix: []int64{prefix}}, nil)
+	if err != nil {
+		return 0, err
+	}
+	return entries[0], nil
+}
+
+// readGroupKey gives the window's start and the grouping values of a key.
+func (s *aggregateState) readGroupKey(key []byte) (start int64, cols []column.Column, err error) {
+	r := reader{s: key}
+	if tag := r.take(1); len(tag) == 0 || tag[0] != groupPrefix {
+		return 0, nil, errCorruptState
+	}
+	start = r.int()
+	cols = make([]column.Column, len(s.types))
+	for i := range cols {
+		cols[i].Type = s.types[i]
+		r.cell(&cols[i])
+	}
+	if r.err != nil || len(r.s) > 0 {
+		return 0, nil, errCorruptState
+	}
+	return start, cols, nil
+}
+
+func (s *aggregateState) restoreGroup(key string, payload []byte) error {
+	start, cols, err := s.readGroupKey([]byte(key))
+	if err != nil {
+		return err
+	}
+	a := s.agg
+	if w := a.win; w != nil {
+		aligned, end, ok := w.bounds(start)
+		if !ok || aligned != start {
+			return errCorruptState
+		}
+		w.minEnd = min(w.minEnd, end)
+	}
+	known := a.table.len()
+	g, err := oneKey(a.table, start, cols)
+	if err != nil || a.table.len() != known+1 {
+		return errCorruptState
+	}
+	n := a.table.len()
+	a.dead = growTo(a.dead, n)
+	s.grow(n)
+	s.committed[g] = true
+	for _, acc := range a.accs {
+		acc.grow(n)
+		if payload, err = acc.decode(payload, g); err != nil {
+			return err
+		}
+	}
+	if len(payload) > 0 {
+		return errCorruptState
+	}
+	return nil
+}
+
+func (s *aggregateState) restoreValue(key string, payload []byte) error {
+	rest := []byte(key)[1:]
+	place, size := binary.Uvarint(rest)
+	if size <= 0 || place >= uint64(len(s.agg.accs)) || len(payload) > 0 {
+		return errCorruptState
+	}
+	d, ok := s.agg.accs[place].(*distinctAcc)
+	if !ok {
+		return errCorruptState
+	}
+	r := reader{s: rest[size:]}
+	start, cols, err := s.readGroupKey(r.text())
+	if err != nil {
+		return err
+	}
+	value := []column.Column{{Type: d.table.cols[0].Type}}
+	r.cell(&value[0])
+	if r.err != nil || len(r.s) > 0 || value[0].Null(0) {
+		return errCorruptState
+	}
+	known := s.agg.table.len()
+	g, err := oneKey(s.agg.table, start, cols)
+	if err != nil || s.agg.table.len() != known {
+		return errCorruptState
+	}
+	if _, err = oneKey(d.table, int64(g), value); err != nil || d.table.len() != d.committed+1 {
+		return errCorruptState
+	}
+	d.link(d.committed)
+	d.committed++
+	return nil
+}

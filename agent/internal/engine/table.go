@@ -1,0 +1,197 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/outfeed/outfeed/agent/internal/connector"
+	"github.com/outfeed/outfeed/internal/backoff"
+)
+
+// refreshed is a newly read right side of a join, to be swapped in between two batches.
+type refreshed struct {
+	join  *join
+	table *joinTable
+	loadedCounts
+}
+
+// loadedCounts is what loading a table counted.
+type loadedCounts struct {
+	counts []stepTotals
+	sample []FailedRecord
+}
+
+// stepTotals is a stepCounts at rest.
+type stepTotals struct{ in, out, late, failed int64 }
+
+func (l *loadedCounts) add(p *pipeline) {
+	if l.counts == nil {
+		l.counts = make([]stepTotals, len(p.counts))
+	}
+	for i, c := range p.counts {
+		t := &l.counts[i]
+		t.in, t.out, t.late, t.failed = t.in+c.in, t.out+c.out, t.late+c.late, t.failed+c.failed
+	}
+	l.sample = append(l.sample, p.sample...)
+}
+
+// loadTables reads the right sides of all joins, before the first row of a stream.
+func (r *Runner) loadTables(ctx context.Context) error {
+	at := len(r.set.Program.main.reads)
+	for i, j := range r.set.Program.main.joins {
+		var counts loadedCounts
+		table, err := r.loadTable(ctx, j.right, at, &counts)
+		if err != nil {
+			return err
+		}
+		r.pipe.joins[i].table = table
+		r.addTable(counts.counts, counts.sample)
+		at += len(j.right.needs())
+	}
+	r.publish()
+	return nil
+}
+
+// loadTable runs the right side of a join to its end. at is the place of its first read in the report.
+func (r *Runner) loadTable(ctx context.Context, g *graph, at int, counts *loadedCounts) (*joinTable, error) {
+	p, err := g.instantiate(func(int) span { return bounded }, r.set.Started.UnixMicro())
+	if err != nil {
+		return nil, err
+	}
+	next := at + len(g.reads)
+	for i, j := range g.joins {
+		if p.joins[i].table, err = r.loadTable(ctx, j.right, next, counts); err != nil {
+			return nil, err
+		}
+		next += len(j.right.needs())
+	}
+	for i := range g.reads {
+		if err = r.readAll(ctx, p, i, at+i); err != nil {
+			return nil, err
+		}
+		for _, a := range p.aggregates {
+			for more := a.read == i; more; {
+				if more, err = a.finish(); err != nil {
+					return nil, err
+				}
+			}
+		}
+	}
+	counts.add(p)
+	return p.table.table, nil
+}
+
+// readAll reads one source of a table from its beginning to its end.
+func (r *Runner) readAll(ctx context.Context, p *pipeline, read, at int) (err error) {
+	need := p.graph.reads[read].need
+	report := r.reporter(at)
+	source, err := r.set.Open(need, nil)
+	if err != nil {
+		report(sourceFailing, err.Error())
+		return sourceError(need, err)
+	}
+	defer func() {
+		if closeErr := source.Close(); closeErr != nil {
+			err = errors.Join(err, sourceError(need, closeErr))
+		}
+	}()
+	if !source.Traits().Bounded {
+		return sourceError(need, fmt.Errorf("the right side of join %s must be a source that ends, such as a table or files, and this one goes on for ever; joins of two streams are not supported yet", p.graph.plan.Steps[p.graph.table].ID))
+	}
+	wait := sourceBackoff()
+	for {
+		d, nextErr := source.Next(ctx)
+		var permanent *connector.PermanentError
+		switch {
+		case nextErr == nil:
+			wait.Reset()
+			report(sourceReading, "")
+			if err = r.feed(p, read, at, &d); err != nil {
+				return err
+			}
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case errors.Is(nextErr, io.EOF):
+			report(sourceEnded, "")
+			return nil
+		case errors.As(nextErr, &permanent):
+			report(sourceFailing, nextErr.Error())
+			return sourceError(need, nextErr)
+		default:
+			report(sourceFailing, nextErr.Error())
+			if err = wait.Wait(ctx); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (r *Runner) feed(p *pipeline, read, at int, d *connector.Delivery) error {
+	source := p.sources[read]
+	source.counts.in += d.Read
+	r.received(at, d)
+	if err := source.counts.failAll(d.Failed); err != nil {
+		return err
+	}
+	if d.Batch == nil || d.Batch.Len == 0 {
+		return nil
+	}
+	return source.push(d.Batch)
+}
+
+// startRefreshes keeps the tables of joins in endless streams fresh.
+func (r *Runner) startRefreshes(ctx context.Context, wg *sync.WaitGroup) {
+	main := r.set.Program.main
+	at := len(main.reads)
+	for i, j := range main.joins {
+		if r.spans[r.pipe.joins[i].root] == endless {
+			place := at
+			wg.Go(func() { r.keepFresh(ctx, r.pipe.joins[i], j.right, place) })
+		}
+		at += len(j.right.needs())
+	}
+}
+
+// keepFresh reads a table again and again. When that fails, the old table stays and the source's report says why.
+func (r *Runner) keepFresh(ctx context.Context, j *join, g *graph, at int) {
+	every := DefaultRefresh
+	for i, need := range g.needs() {
+		if i == 0 || need.Refresh < every {
+			every = need.Refresh
+		}
+	}
+	r.tableReady(g, at)
+	for backoff.Sleep(ctx, every) == nil {
+		t := refreshed{join: j}
+		table, err := r.loadTable(ctx, g, at, &t.loadedCounts)
+		if err != nil {
+			if ctx.Err() == nil {
+				r.set.Logger.Warn("the right side of the join could not be read again; the old one stays", "step", j.counts.step, "error", err)
+			}
+			continue
+		}
+		t.table = table
+		r.tableReady(g, at)
+		select {
+		case r.refresh <- t:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// tableReady says of the sources of a table that they will be read again, which "ended" would hide.
+func (r *Runner) tableReady(g *graph, at int) {
+	for i := range g.needs() {
+		r.reporter(at+i)(sourceReading, "")
+	}
+}
+
+// swap puts a refreshed table in the place of the old one.
+func (r *Runner) swap(t refreshed) {
+	t.join.table = t.table
+	r.addTable(t.counts, t.sample)
+	r.publish()
+}

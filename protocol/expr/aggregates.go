@@ -1,0 +1,73 @@
+package expr
+
+import "sync"
+
+// Aggregates lists the aggregate functions in the order of the documentation. The slice is the caller's.
+//
+// Every aggregate skips the rows whose argument is null. Where nothing is left, count and count_distinct give 0 and the
+// others null.
+func Aggregates() []Function {
+	orderable := func() []Signature {
+		list := sameType(Int, Float, String, Timestamp)
+		for i := range list {
+			list[i].Variadic = false
+		}
+		return list
+	}
+	return []Function{
+		{
+			Name:       "count",
+			Signatures: append([]Signature{sig(Int)}, fromEach(Int, Bool, Int, Float, String, Timestamp, JSON)...),
+			Help:       "The number of rows or, with an argument, of rows in which it is not null.",
+			Example:    `count()`,
+		},
+		{
+			Name: "sum", Signatures: []Signature{sig(Int, Int), sig(Float, Float)},
+			Help:    "The sum; an int sum that does not fit in 64 bits is null.",
+			Example: `sum(scrap)`,
+		},
+		{
+			Name: "avg", Signatures: []Signature{sig(Float, Float)},
+			Help:    "The arithmetic mean.",
+			Example: `avg(temp)`,
+		},
+		{
+			Name: "min", Signatures: orderable(),
+			Help:    "The smallest value.",
+			Example: `min(temp)`,
+		},
+		{
+			Name: "max", Signatures: orderable(),
+			Help:    "The greatest value.",
+			Example: `max(vibration)`,
+		},
+		{
+			Name: "first", Signatures: orderable(),
+			Help:    "The earliest value by the window's time column, or by arrival where there is no window; of equal times the one that came first.",
+			Example: `first(state)`,
+		},
+		{
+			Name: "last", Signatures: orderable(),
+			Help:    "The latest value by the window's time column, or by arrival where there is no window; of equal times the one that came last.",
+			Example: `last(state)`,
+		},
+		{
+			Name: "stddev", Signatures: []Signature{sig(Float, Float)},
+			Help:    "The sample standard deviation (n - 1); null for fewer than two values.",
+			Example: `stddev(temp)`,
+		},
+		{
+			Name: "count_distinct", Signatures: fromEach(Int, Bool, Int, Float, String, Timestamp),
+			Help:    "The exact number of different values.",
+			Example: `count_distinct(state)`,
+		},
+	}
+}
+
+// FindAggregate gives the aggregate of that name; ok is false when there is none. What it points to must not be changed.
+func FindAggregate(name string) (f *Function, ok bool) {
+	f, ok = aggregateIndex()[name]
+	return f, ok
+}
+
+var aggregateIndex = sync.OnceValue(func() map[string]*Function { return indexByName(Aggregates()) })

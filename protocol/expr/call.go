@@ -1,0 +1,227 @@
+package expr
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"regexp/syntax"
+	"strings"
+	"time"
+)
+
+// AggregateCall is a checked call of an aggregate.
+type AggregateCall struct {
+	// Func is the aggregate.
+	Func *Function
+	// Arg is its typed argument; nil for count().
+	Arg *Node
+	// Result is the type of what it gives.
+	Result Type
+}
+
+// CheckAggregate checks the tree of an aggregate step's result: one call of an aggregate, whose argument may be any
+// expression over the columns of the input. Its error is an *Error.
+func CheckAggregate(n *Node, columns Schema) (AggregateCall, error) {
+	if n.Op != OpCall {
+		return AggregateCall{}, errorAt(n.Pos, "a result of an aggregate step is one call such as avg(x); compute with it in a map step after this one")
+	}
+	f, ok := FindAggregate(n.Name)
+	if !ok {
+		return AggregateCall{}, errorAt(n.Pos, "%s", unknownAggregate(n.Name))
+	}
+	c := checker{columns: columns}
+	args, err := c.all(n.Args)
+	if err != nil {
+		return AggregateCall{}, err
+	}
+	if len(args) > 1 && (n.Name == "min" || n.Name == "max") {
+		return AggregateCall{}, errorAt(n.Pos, "%s takes one value of every row; for several values of one row use least or greatest", n.Name)
+	}
+	s, args, err := resolve(f, n, args)
+	if err != nil {
+		return AggregateCall{}, err
+	}
+	call := AggregateCall{Func: f, Result: s.Result}
+	if len(args) == 1 {
+		call.Arg = args[0]
+	}
+	return call, nil
+}
+
+func unknownAggregate(name string) string {
+	if _, ok := FindFunction(name); ok {
+		return fmt.Sprintf("%s is not an aggregate; a result of an aggregate step is a call such as max(%s(x))", name, name)
+	}
+	return Unknown("aggregate", name, names(Aggregates()))
+}
+
+func unknownFunction(name string) string {
+	if _, ok := FindAggregate(name); !ok {
+		return Unknown("function", name, names(Functions()))
+	}
+	message := name + " is an aggregate; use it as a result of an aggregate step"
+	switch name {
+	case "min":
+		return message + ", or least for the smallest of several values"
+	case "max":
+		return message + ", or greatest for the greatest of several values"
+	}
+	return message
+}
+
+func names(list []Function) []string {
+	all := make([]string, len(list))
+	for i := range list {
+		all[i] = list[i].Name
+	}
+	return all
+}
+
+func (c *checker) call(n *Node) (*Node, error) {
+	f, ok := FindFunction(n.Name)
+	if !ok {
+		return nil, errorAt(n.Pos, "%s", unknownFunction(n.Name))
+	}
+	args, err := c.all(n.Args)
+	if err != nil {
+		return nil, err
+	}
+	s, args, err := resolve(f, n, args)
+	if err != nil {
+		return nil, err
+	}
+	if f.Name == "timestamp" && args[0].Op == OpLiteral && args[0].Value.Type == String {
+		return timestampLiteral(args[0])
+	}
+	if err := checkConstants(f.Name, args); err != nil {
+		return nil, err
+	}
+	call := typed(n, s.Result, args...)
+	call.Func = f
+	return call, nil
+}
+
+// resolve picks the first signature that the arguments fit, and gives the arguments fitted to it.
+func resolve(f *Function, n *Node, args []*Node) (*Signature, []*Node, error) {
+	for i := range f.Signatures {
+		s := &f.Signatures[i]
+		if fitted, ok := s.fit(args); ok {
+			return s, fitted, nil
+		}
+	}
+	for i := range f.Signatures {
+		for j, must := range f.Signatures[i].Literal {
+			if must && j < len(args) && (args[j].Op != OpLiteral || isNull(args[j])) {
+				return nil, nil, errorAt(args[j].Pos, "argument %d of %s must be a constant", j+1, f.Name)
+			}
+		}
+	}
+	given := make([]string, len(args))
+	for i, a := range args {
+		given[i] = a.Type.String()
+	}
+	return nil, nil, errorAt(n.Pos, "%s takes %s, not (%s)", f.Name, signatures(f), strings.Join(given, ", "))
+}
+
+func (s *Signature) fit(args []*Node) (fitted []*Node, ok bool) {
+	if len(args) != len(s.Args) && (!s.Variadic || len(args) < len(s.Args)) {
+		return nil, false
+	}
+	fitted = make([]*Node, len(args))
+	for i, a := range args {
+		if i < len(s.Literal) && s.Literal[i] && (a.Op != OpLiteral || isNull(a)) {
+			return nil, false
+		}
+		if fitted[i], ok = fit(a, s.Args[min(i, len(s.Args)-1)]); !ok {
+			return nil, false
+		}
+	}
+	return fitted, true
+}
+
+// signatures lists what the function takes: "(int) or (float, constant int)".
+func signatures(f *Function) string {
+	list := make([]string, len(f.Signatures))
+	for i := range f.Signatures {
+		list[i] = f.Signatures[i].String()
+	}
+	return strings.Join(list, " or ")
+}
+
+// String writes the arguments' types: "(float, constant int)", "(string, …)".
+func (s *Signature) String() string {
+	args := make([]string, 0, len(s.Args)+1)
+	for i, t := range s.Args {
+		if i < len(s.Literal) && s.Literal[i] {
+			args = append(args, "constant "+t.String())
+			continue
+		}
+		args = append(args, t.String())
+	}
+	if s.Variadic {
+		args = append(args, "…")
+	}
+	return "(" + strings.Join(args, ", ") + ")"
+}
+
+// checkConstants checks the arguments that must be constants of a form that their type does not say.
+func checkConstants(function string, args []*Node) error {
+	switch {
+	case function == "round" && len(args) == 2:
+		if digits := args[1].Value.Int; digits < 0 || digits > 15 {
+			return errorAt(args[1].Pos, "round keeps 0 to 15 decimals, not %d", digits)
+		}
+	case function == "truncate":
+		unit := args[1].Value.Str
+		if _, ok := TruncateUnit(unit); !ok {
+			return errorAt(args[1].Pos, "truncate takes \"1m\", \"1h\" or \"1d\", not %s", quote(shorten(unit)))
+		}
+	case function == "json_get":
+		if _, err := ParsePath(args[1].Value.Str); err != nil {
+			return errorAt(args[1].Pos, "%s", err)
+		}
+	}
+	return nil
+}
+
+// maxPattern is the most characters that the patterns of an expression may match one by one, their counted repetitions
+// written out; it keeps the compiled patterns under a few megabytes.
+const maxPattern = 10_000
+
+func (c *checker) pattern(pattern string) error {
+	tree, err := syntax.Parse(pattern, syntax.Perl)
+	if e, ok := errors.AsType[*syntax.Error](err); ok {
+		return fmt.Errorf("is not RE2 syntax: %s: %s", e.Code, e.Expr)
+	}
+	if c.patternSize += patternSize(tree); c.patternSize > maxPattern {
+		return fmt.Errorf("is too large: its repetitions written out match more than %d characters", maxPattern)
+	}
+	if _, err = regexp.Compile(pattern); err != nil {
+		return fmt.Errorf("is not RE2 syntax: %w", err)
+	}
+	return nil
+}
+
+func patternSize(tree *syntax.Regexp) int {
+	size := max(1, len(tree.Rune))
+	for _, sub := range tree.Sub {
+		size = min(size+patternSize(sub), maxPattern+1)
+	}
+	if tree.Op == syntax.OpRepeat {
+		size = min(size*max(1, tree.Min, tree.Max), maxPattern+1)
+	}
+	return size
+}
+
+// TruncateUnit is the length that the constant second argument of truncate stands for; ok is false for any other text.
+func TruncateUnit(text string) (d time.Duration, ok bool) {
+	switch text {
+	case "1m":
+		return time.Minute, true
+	case "1h":
+		return time.Hour, true
+	case "1d":
+		return 24 * time.Hour, true
+	}
+	return 0, false
+}

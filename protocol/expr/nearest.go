@@ -1,0 +1,90 @@
+package expr
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// maxNameCompared is how many characters a name may have to be compared with others; a longer one has no neighbour.
+const maxNameCompared = 64
+
+// maxNamesListed is how many valid names a message lists where none is near.
+const maxNamesListed = 12
+
+// Nearest is the valid name that name was probably meant to be: the one with the fewest inserted, left-out, changed or
+// swapped characters, letter case aside, as long as those are few for its length, or the first that begins with name or
+// that name begins with. ok is false when there is none. Of equally near names the first wins.
+func Nearest(name string, valid []string) (nearest string, ok bool) {
+	want := []rune(strings.ToLower(name))
+	if len(want) > maxNameCompared {
+		return "", false
+	}
+	best := min((len(want)+1)/2, 4) + 1
+	for _, v := range valid {
+		if len(v) > utf8.UTFMax*maxNameCompared {
+			continue
+		}
+		have := []rune(strings.ToLower(v))
+		if d := distance(want, have, best); d < best {
+			best, nearest, ok = d, v, true
+		}
+	}
+	if ok {
+		return nearest, true
+	}
+	for _, v := range valid {
+		if len(name) >= 2 && len(v) >= 2 && (hasPrefixFold(v, name) || hasPrefixFold(name, v)) {
+			return v, true
+		}
+	}
+	return "", false
+}
+
+func hasPrefixFold(s, prefix string) bool {
+	return len(s) >= len(prefix) && strings.EqualFold(s[:len(prefix)], prefix)
+}
+
+// distance is the optimal string alignment distance of a and b, or limit when it is at least that.
+func distance(a, b []rune, limit int) int {
+	if len(a)-len(b) >= limit || len(b)-len(a) >= limit {
+		return limit
+	}
+	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range last {
+		last[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		row[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := 1
+			if a[i-1] == b[j-1] {
+				cost = 0
+			}
+			row[j] = min(last[j]+1, row[j-1]+1, last[j-1]+cost)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				row[j] = min(row[j], before[j-2]+1)
+			}
+		}
+		before, last, row = last, row, before
+	}
+	return min(last[len(b)], limit)
+}
+
+// Unknown is the message for a name that is not among the valid ones: it says what kind of name it is ("column"), and
+// the nearest valid one or, where none is near, which there are.
+func Unknown(kind, name string, valid []string) string {
+	message := fmt.Sprintf("unknown %s %q", kind, shorten(name))
+	if nearest, ok := Nearest(name, valid); ok {
+		return fmt.Sprintf("%s; did you mean %q?", message, nearest)
+	}
+	if len(valid) == 0 {
+		return message + "; there is none"
+	}
+	listed := slices.Clone(valid[:min(len(valid), maxNamesListed)])
+	if len(valid) > len(listed) {
+		listed = append(listed, "…")
+	}
+	return message + "; there is " + strings.Join(listed, ", ")
+}

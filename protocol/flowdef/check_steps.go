@@ -1,0 +1,315 @@
+package flowdef
+
+import (
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/outfeed/outfeed/protocol/expr"
+)
+
+func (c *checker) checkRead(k int) bool {
+	ps := &c.plan.Steps[k]
+	r := ps.Read
+	c.checkConnection(ps.Step)
+	sound := len(r.Schema) > 0
+	for i := range r.Schema {
+		column := r.Schema[i].Column
+		if column.Type == expr.Invalid || ps.Output.Index(column.Name) >= 0 {
+			c.problem(ps.Step, r.Schema[i].Pos, "column %q has no type or is there twice", clip(column.Name))
+			sound = false
+		}
+		ps.Output = append(ps.Output, column)
+		c.origins[k] = append(c.origins[k], origin{sources: c.sources.of(r.Connection.Name + "." + column.Name), raw: true})
+	}
+	return sound
+}
+
+func (c *checker) checkConnection(s *Step) {
+	if c.env.Connections == nil {
+		return
+	}
+	kind, ok := c.env.Connections[s.Read.Connection.Name]
+	if !ok {
+		if !c.full() {
+			names := slices.Sorted(maps.Keys(c.env.Connections))
+			c.problem(s, s.Read.Connection.Pos, "%s", expr.Unknown("connection", s.Read.Connection.Name, names))
+		}
+		return
+	}
+	spec, ok := c.env.Connectors[kind]
+	if !ok {
+		return
+	}
+	problems, _ := errors.AsType[OptionProblems](ValidateOptions(spec.ReadOptions, s.Read.With))
+	for _, p := range problems {
+		pos, written := s.Read.WithPos[p.Option]
+		if !written {
+			pos = s.Pos
+		}
+		c.problem(s, pos, "%s", p.Message)
+	}
+}
+
+func (c *checker) checkFilter(k int) bool {
+	ps := &c.plan.Steps[k]
+	ps.Output, c.origins[k] = c.input(ps, 0)
+	n := c.node(ps.Step, ps.Step.Filter, ps.Output)
+	switch {
+	case n == nil:
+	case n.Type == expr.Bool:
+		ps.Filter = n
+	default:
+		c.problem(ps.Step, ps.Step.Filter.Pos, "a filter must be a bool such as temp > 60, and this is of type %s", n.Type)
+	}
+	return true
+}
+
+func (c *checker) checkMap(k int) bool {
+	ps := &c.plan.Steps[k]
+	schema, origins := c.input(ps, 0)
+	ps.Output, c.origins[k] = slices.Clone(schema), slices.Clone(origins)
+	for i := range ps.Map {
+		a := &ps.Map[i]
+		to := ps.Output.Index(a.Name)
+		n := c.node(ps.Step, &a.Expr, ps.Output)
+		if n != nil && n.Type == expr.Null {
+			c.problem(ps.Step, a.Expr.Pos, "column %q would be null in every row and has no type; give it one, as in float(null)", clip(a.Name))
+			n = nil
+		}
+		if n == nil {
+			// Later expressions that name the column would only report its absence again.
+			return false
+		}
+		from := c.originOf(n, c.origins[k])
+		column := expr.Column{Name: a.Name, Type: n.Type}
+		if to < 0 {
+			to = len(ps.Output)
+			ps.Output, c.origins[k] = append(ps.Output, column), append(c.origins[k], from)
+		} else {
+			ps.Output[to], c.origins[k][to] = column, from
+		}
+		ps.Assign, ps.AssignTo = append(ps.Assign, n), append(ps.AssignTo, to)
+	}
+	return true
+}
+
+func (c *checker) checkSelect(k int) bool {
+	ps := &c.plan.Steps[k]
+	schema, origins := c.input(ps, 0)
+	sound := true
+	names := make(map[string]bool, len(ps.Select))
+	for _, selected := range ps.Select {
+		i := c.column(ps.Step, selected.From, schema)
+		if names[selected.Name] {
+			c.problem(ps.Step, selected.From.Pos, "column %q is there twice in the output; give one of them another name with {new: old}", clip(selected.Name))
+			i = -1
+		}
+		if names[selected.Name] = true; i < 0 {
+			sound = false
+			continue
+		}
+		ps.Keep = append(ps.Keep, i)
+		ps.Output = append(ps.Output, expr.Column{Name: selected.Name, Type: schema[i].Type})
+		c.origins[k] = append(c.origins[k], origins[i])
+	}
+	return sound
+}
+
+// WindowStart and WindowEnd are the columns that a window adds: the start and the end of the window, timestamps.
+const (
+	WindowStart = "window_start"
+	WindowEnd   = "window_end"
+)
+
+func (c *checker) checkAggregate(k int) bool {
+	ps := &c.plan.Steps[k]
+	schema, origins := c.input(ps, 0)
+	sound := true
+	for _, ref := range ps.Aggregate.By {
+		i := c.column(ps.Step, ref, schema)
+		if i >= 0 && schema[i].Type == expr.JSON {
+			c.problem(ps.Step, ref.Pos, "rows are not grouped by json; take a value out of column %q with json_string or json_number in a map", ref.Name)
+			i = -1
+		}
+		if i < 0 {
+			sound = false
+			continue
+		}
+		ps.By = append(ps.By, i)
+		ps.Output, c.origins[k] = append(ps.Output, schema[i]), append(c.origins[k], origins[i])
+	}
+	sound = c.checkWindow(k, schema, origins) && sound
+	for i := range ps.Aggregate.Results {
+		sound = c.checkResult(k, &ps.Aggregate.Results[i], schema, origins) && sound
+	}
+	return sound
+}
+
+func (c *checker) checkWindow(k int, schema expr.Schema, origins []origin) bool {
+	ps := &c.plan.Steps[k]
+	w := ps.Aggregate.Window
+	if w == nil {
+		if c.flow.Trigger.Kind == Continuous {
+			c.problem(ps.Step, Pos{}, "an aggregate without a window never ends in a continuous flow; add window: {tumbling: 1m, time: COLUMN}")
+		}
+		return true
+	}
+	i := c.column(ps.Step, w.Time, schema)
+	if i < 0 {
+		return false
+	}
+	if schema[i].Type != expr.Timestamp {
+		c.problem(ps.Step, w.Time.Pos, "the window's time column %q is of type %s, not timestamp%s", w.Time.Name, schema[i].Type, listTimes(schema))
+		return false
+	}
+	ps.WindowTime = i
+	for _, name := range [...]string{WindowStart, WindowEnd} {
+		if ps.Output.Index(name) >= 0 {
+			c.problem(ps.Step, w.Pos, "the window adds the column %q, which is also in by; give that one another name with select", name)
+			return false
+		}
+		ps.Output = append(ps.Output, expr.Column{Name: name, Type: expr.Timestamp})
+		// The bounds of a window say nothing of one record.
+		c.origins[k] = append(c.origins[k], origin{sources: origins[i].sources, windowStart: name == WindowStart})
+	}
+	return true
+}
+
+// listTimes names the schema's timestamp columns, for the end of a message.
+func listTimes(schema expr.Schema) string {
+	var times []string
+	for i := range schema {
+		if schema[i].Type == expr.Timestamp {
+			times = append(times, schema[i].Name)
+		}
+	}
+	if len(times) == 0 {
+		return "; there is no timestamp column, declare one in the read's schema or make one with timestamp(…) in a map"
+	}
+	return "; there is " + strings.Join(times, ", ")
+}
+
+func (c *checker) checkResult(k int, a *Assignment, schema expr.Schema, origins []origin) bool {
+	ps := &c.plan.Steps[k]
+	if a.Expr.Node == nil || c.full() {
+		return false
+	}
+	call, err := expr.CheckAggregate(a.Expr.Node, schema)
+	if err != nil {
+		c.problem(ps.Step, a.Expr.place(err), "%s", err)
+		return false
+	}
+	if ps.Output.Index(a.Name) >= 0 {
+		c.problem(ps.Step, a.Pos, "column %q is there twice in the output: it also comes from by or from the window; choose another name", clip(a.Name))
+		return false
+	}
+	var from origin
+	if call.Arg != nil {
+		from = c.originOf(call.Arg, origins)
+	}
+	ps.Aggregates = append(ps.Aggregates, AggregateCall{Name: a.Name, Func: call.Func.Name, Arg: call.Arg, Result: call.Result})
+	ps.Output = append(ps.Output, expr.Column{Name: a.Name, Type: call.Result})
+	c.origins[k] = append(c.origins[k], origin{sources: from.sources})
+	return true
+}
+
+func (c *checker) checkJoin(k int) bool {
+	ps := &c.plan.Steps[k]
+	if len(ps.Inputs) != 2 {
+		return false
+	}
+	left, leftOrigins := c.input(ps, 0)
+	right, rightOrigins := c.input(ps, 1)
+	if ps.Inputs[0] == ps.Inputs[1] {
+		c.problem(ps.Step, ps.From[1].Pos, "the step %q is joined with itself; name another one", ps.From[1].Name)
+		return false
+	}
+	sound := true
+	for _, on := range ps.Join.On {
+		l, r := c.column(ps.Step, on.Left, left), c.column(ps.Step, on.Right, right)
+		if l < 0 || r < 0 {
+			sound = false
+			continue
+		}
+		if left[l].Type != right[r].Type || left[l].Type == expr.JSON {
+			c.problem(ps.Step, on.Left.Pos, "the join compares %q of type %s with %q of type %s; they must be of one type other than json: convert one in a map before the join",
+				on.Left.Name, left[l].Type, on.Right.Name, right[r].Type)
+			sound = false
+			continue
+		}
+		ps.JoinLeft, ps.JoinRight = append(ps.JoinLeft, l), append(ps.JoinRight, r)
+	}
+	if !sound {
+		return false
+	}
+	ps.Output, c.origins[k] = slices.Clone(left), slices.Clone(leftOrigins)
+	for r := range right {
+		if slices.Contains(ps.JoinRight, r) {
+			continue
+		}
+		if ps.Output.Index(right[r].Name) >= 0 {
+			c.problem(ps.Step, ps.From[1].Pos, "column %q is on both sides of the join; give one of them another name with select before the join", right[r].Name)
+			sound = false
+			continue
+		}
+		ps.RightKeep = append(ps.RightKeep, r)
+		ps.Output, c.origins[k] = append(ps.Output, right[r]), append(c.origins[k], rightOrigins[r])
+	}
+	return sound
+}
+
+func (c *checker) checkInsight(k int) bool {
+	ps := &c.plan.Steps[k]
+	ps.Output, c.origins[k] = c.input(ps, 0)
+	schema := ps.Output
+	for _, ref := range ps.Insight.Key {
+		i := c.column(ps.Step, ref, schema)
+		if i >= 0 && schema[i].Type == expr.JSON {
+			c.problem(ps.Step, ref.Pos, "json cannot be in an insight's key; take a value out of column %q with json_string or json_number in a map", ref.Name)
+		}
+		if i >= 0 {
+			ps.InsightKey = append(ps.InsightKey, i)
+		}
+	}
+	ps.InsightTime = c.insightTime(k)
+	for i := range schema {
+		bound := schema[i].Name == WindowStart || schema[i].Name == WindowEnd
+		if !slices.Contains(ps.InsightKey, i) && (i != ps.InsightTime || bound) {
+			ps.InsightValues = append(ps.InsightValues, i)
+		}
+	}
+	return true
+}
+
+// insightTime is the column that gives the insight's time, or -1.
+func (c *checker) insightTime(k int) int {
+	ps := &c.plan.Steps[k]
+	schema := ps.Output
+	if ref := ps.Insight.Time; ref.Name != "" {
+		i := c.column(ps.Step, ref, schema)
+		if i >= 0 && schema[i].Type != expr.Timestamp {
+			c.problem(ps.Step, ref.Pos, "the insight's time column %q is of type %s, not timestamp%s", ref.Name, schema[i].Type, listTimes(schema))
+		}
+		return i
+	}
+	only, starts, times := -1, -1, 0
+	for i := range schema {
+		if c.origins[k][i].windowStart && (starts < 0 || schema[i].Name == WindowStart) {
+			starts = i
+		}
+		if schema[i].Type == expr.Timestamp {
+			only = i
+			times++
+		}
+	}
+	if starts >= 0 {
+		return starts
+	}
+	if times > 1 {
+		c.problem(ps.Step, Pos{}, "the insight's time is not clear: write time: and one of the timestamp columns%s", listTimes(schema))
+		return -1
+	}
+	return only
+}

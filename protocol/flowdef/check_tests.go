@@ -1,0 +1,111 @@
+package flowdef
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/outfeed/outfeed/protocol/expr"
+)
+
+// checkTests checks the names, the columns and the values of the flow's tests.
+func (c *checker) checkTests() {
+	reads, insights := map[string]int{}, map[string]int{}
+	for k := range c.plan.Steps {
+		switch s := &c.plan.Steps[k]; s.Verb { //nolint:exhaustive // only these two have rows in a test
+		case Read:
+			reads[s.ID] = k
+		case Insight:
+			insights[s.Insight.Name] = k
+		}
+	}
+	for i := range c.flow.Tests {
+		t := &c.flow.Tests[i]
+		c.checkRows(t, rowsOf{"given", "read step", t.Given, reads})
+		c.checkRows(t, rowsOf{"expect", "insight", t.Expect, insights})
+	}
+}
+
+// rowsOf is one half of a test.
+type rowsOf struct {
+	key, kind string
+	rows      map[string][]map[string]any
+	// steps is the place in the plan by the name that the rows are under.
+	steps map[string]int
+}
+
+func (c *checker) checkRows(t *Test, of rowsOf) {
+	for _, name := range slices.Sorted(maps.Keys(of.rows)) {
+		path := of.key + "/" + name
+		k, ok := of.steps[name]
+		switch {
+		case c.full():
+			return
+		case !ok:
+			c.testProblem(t, path, "%s", expr.Unknown(of.kind, name, slices.Sorted(maps.Keys(of.steps))))
+			continue
+		case !c.sound[k]:
+			continue
+		}
+		schema := c.plan.Steps[k].Output
+		for i, row := range of.rows[name] {
+			for _, column := range slices.Sorted(maps.Keys(row)) {
+				at := path + "/" + strconv.Itoa(i) + "/" + column
+				j := schema.Index(column)
+				if j < 0 && !c.full() {
+					c.testProblem(t, at, "%s", expr.Unknown("column", column, schema.Names()))
+				} else if j >= 0 && !fitsColumn(row[column], schema[j].Type) {
+					c.testProblem(t, at, "the value of column %q is not %s", clip(column), wanted(schema[j].Type))
+				}
+			}
+		}
+	}
+}
+
+func (c *checker) testProblem(t *Test, path, format string, args ...any) {
+	pos, ok := t.places[path]
+	if !ok {
+		pos = t.Pos
+	}
+	c.add(pos, "", "test %q: %s", clip(t.Name), fmt.Sprintf(format, args...))
+}
+
+// fitsColumn says whether a test's value can stand in a column of the type.
+func fitsColumn(value any, t expr.Type) bool {
+	switch v := value.(type) {
+	case nil:
+		return true
+	case bool:
+		return t == expr.Bool || t == expr.JSON
+	case int64:
+		return t == expr.Int || t == expr.Float || t == expr.Timestamp || t == expr.JSON
+	case float64:
+		return t == expr.Float || t == expr.JSON
+	case string:
+		if t == expr.Timestamp {
+			_, ok := expr.ParseTimestamp(v, time.UTC)
+			return ok
+		}
+		return t == expr.String || t == expr.JSON
+	}
+	return t == expr.JSON
+}
+
+func wanted(t expr.Type) string {
+	switch t {
+	case expr.String:
+		return "a string; put it in quotes"
+	case expr.Timestamp:
+		return "a timestamp such as \"2026-01-31T06:00:00Z\", or milliseconds since 1970"
+	case expr.Int:
+		return "a whole number"
+	case expr.Float:
+		return "a number"
+	case expr.Bool:
+		return "true or false"
+	case expr.JSON, expr.Invalid, expr.Null:
+	}
+	return "of type " + t.String()
+}

@@ -1,0 +1,198 @@
+package flowdef
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/outfeed/outfeed/protocol/expr"
+)
+
+func page(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile("../../docs/flows.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// blocks gives the fenced blocks of a language.
+func blocks(page, language string) []string {
+	var list []string
+	for _, part := range strings.Split(page, "\n```"+language+"\n")[1:] {
+		block, _, _ := strings.Cut(part, "\n```")
+		list = append(list, block)
+	}
+	return list
+}
+
+func TestEveryExampleOfThePageChecks(t *testing.T) {
+	t.Parallel()
+	examples := blocks(page(t), "yaml")
+	if len(examples) < 3 {
+		t.Fatalf("found %d examples in docs/flows.md", len(examples))
+	}
+	for _, text := range examples {
+		if _, err := CheckText([]byte(text), Environment{}); err != nil {
+			t.Errorf("%s\n%v", text, err)
+		}
+	}
+}
+
+func TestEveryExpressionOfThePageChecks(t *testing.T) {
+	t.Parallel()
+	plan, err := CheckText([]byte(blocks(page(t), "yaml")[0]), Environment{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	columns := append(slices.Clone(plan.Steps[0].Output), expr.Column{Name: "Werkzeug Nr.", Type: expr.Int})
+	count := 0
+	for _, block := range blocks(page(t), "expr") {
+		for line := range strings.Lines(block) {
+			n, err := expr.Parse(strings.TrimSpace(line))
+			if err == nil {
+				_, err = expr.Check(n, columns)
+			}
+			if err != nil {
+				t.Errorf("%s: %v", line, err)
+			}
+			count++
+		}
+	}
+	if count < 5 {
+		t.Errorf("found %d expressions in docs/flows.md", count)
+	}
+}
+
+func TestThePageNamesEverythingOfTheLanguage(t *testing.T) {
+	t.Parallel()
+	text := page(t)
+	for _, v := range Verbs() {
+		if !strings.Contains(text, "| `"+string(v)+"` |") {
+			t.Errorf("docs/flows.md has no row for the verb %s", v)
+		}
+		for _, key := range verbKeys(v) {
+			if !strings.Contains(text, "`"+key+"`") && !strings.Contains(text, "`"+key+":") {
+				t.Errorf("docs/flows.md does not name the key %s of %s", key, v)
+			}
+		}
+	}
+	for _, f := range append(expr.Functions(), expr.Aggregates()...) {
+		if row := tableRow(f); !strings.Contains(text, row) {
+			t.Errorf("docs/flows.md lacks the row\n%s", row)
+		}
+	}
+}
+
+func tableRow(f expr.Function) string {
+	var calls []string
+	for i := range f.Signatures {
+		s := &f.Signatures[i]
+		calls = append(calls, "`"+f.Name+s.String()+"` "+s.Result.String())
+	}
+	row := "| " + strings.Join(calls, "<br>") + " | " + f.Help + " | `" + f.Example + "`"
+	if f.Result != "" {
+		row += " is `" + f.Result + "`"
+	}
+	return row + " |"
+}
+
+// TestTheSchemaHasTheParsersKeys holds the JSON Schema and the parser together.
+func TestTheSchemaHasTheParsersKeys(t *testing.T) {
+	t.Parallel()
+	type schema struct {
+		Schema     string `json:"$schema"`
+		Properties map[string]struct {
+			Items *struct {
+				OneOf      []json.RawMessage
+				Properties map[string]any
+			}
+			OneOf []json.RawMessage
+		}
+	}
+	var root schema
+	if err := json.Unmarshal(JSONSchema(), &root); err != nil {
+		t.Fatal(err)
+	}
+	same := func(what string, got, want []string) {
+		t.Helper()
+		slices.Sort(got)
+		slices.Sort(want)
+		if diff := cmp.Diff(want, slices.Compact(got)); diff != "" {
+			t.Errorf("the keys of %s: %s", what, diff)
+		}
+	}
+	type object struct {
+		Properties           map[string]struct{ Properties map[string]any }
+		Required             []string
+		AdditionalProperties *bool
+	}
+	keysOf := func(raw json.RawMessage) (object, []string) {
+		var o object
+		if err := json.Unmarshal(raw, &o); err != nil {
+			t.Fatal(err)
+		}
+		if o.Properties != nil && (o.AdditionalProperties == nil || *o.AdditionalProperties) {
+			t.Errorf("%s allows other keys", raw)
+		}
+		return o, slices.Collect(maps.Keys(o.Properties))
+	}
+	if !strings.Contains(root.Schema, "2020-12") {
+		t.Errorf("the schema is of %s", root.Schema)
+	}
+	same("a flow", slices.Collect(maps.Keys(root.Properties)), flowKeys())
+	same("a test", slices.Collect(maps.Keys(root.Properties["tests"].Items.Properties)), testKeys())
+	var trigger []string
+	for _, shape := range root.Properties["trigger"].OneOf {
+		_, keys := keysOf(shape)
+		trigger = append(trigger, keys...)
+	}
+	same("a trigger", trigger, triggerKeys())
+	for i, v := range Verbs() {
+		o, keys := keysOf(root.Properties["steps"].Items.OneOf[i])
+		same(string(v), keys, stepKeys(v))
+		if !slices.Contains(o.Required, string(v)) {
+			t.Errorf("the schema of %s does not require it", v)
+		}
+		if v == Aggregate {
+			same("a window", slices.Collect(maps.Keys(o.Properties["window"].Properties)), windowKeys())
+		}
+	}
+}
+
+// TestLargeDefinitions holds that the largest definitions end in a bounded number of problems.
+func TestLargeDefinitions(t *testing.T) {
+	t.Parallel()
+	var wide strings.Builder
+	for i := range 1500 {
+		fmt.Fprintf(&wide, "c%d: int, ", i)
+	}
+	read := "flow: f\nsteps:\n  - id: r\n    read: c\n    schema: {" + wide.String() + "t: timestamp}\n"
+	for name, text := range map[string]string{
+		"nested":         "flow: " + strings.Repeat("[", 9000) + strings.Repeat("]", 9000),
+		"unknown names":  read + strings.Repeat("  - filter: nothing_of_the_kind > 1\n", 9000),
+		"wide maps":      read + strings.Repeat("  - map: {a: t}\n", 9000) + "  - insight: i\n",
+		"unknown steps":  read + strings.Repeat("  - {filter: true, from: nowhere}\n", 9000),
+		"too many steps": read + strings.Repeat("  - filter: true\n", 10_001),
+		"a long chain":   read + strings.Repeat("  - filter: true\n", 9000) + "  - insight: i\n",
+		"a long cycle":   read + "  - {id: a, filter: true, from: z}\n" + strings.Repeat("  - filter: true\n", 9000) + "  - {id: z, filter: true}\n  - insight: i\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, err := CheckText([]byte(text), Environment{})
+			if wantProblem := name != "a long chain"; wantProblem != (err != nil) {
+				t.Fatalf("got %v", err)
+			}
+			if err != nil && len(err.Error()) > 100_000 {
+				t.Errorf("the problems have %d bytes", len(err.Error()))
+			}
+		})
+	}
+}

@@ -1,0 +1,326 @@
+package flowdef
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/outfeed/outfeed/protocol/expr"
+)
+
+// The bounds of a definition's text.
+const (
+	// MaxBytes is the most bytes of its text.
+	MaxBytes = 1 << 20
+	// MaxSteps is the most steps of a flow.
+	MaxSteps = 10_000
+	// maxColumns is the most columns of one step.
+	maxColumns = 2000
+	// maxName is the most bytes of a name.
+	maxName = 200
+	// maxNesting is how deep option and test values may be nested.
+	maxNesting = 32
+)
+
+// Parse reads a definition in YAML or JSON. Its error is Problems: everything that is wrong with the form of the text
+// and of its expressions. What needs the types of columns, or the names of connections, is up to Check.
+func Parse(text []byte) (*Flow, error) {
+	p := parser{text: bytes.TrimPrefix(text, []byte("\ufeff"))}
+	root := p.document()
+	if root == nil {
+		return nil, p.err()
+	}
+	flow := p.flow(root)
+	if err := p.err(); err != nil {
+		return nil, err
+	}
+	return flow, nil
+}
+
+type parser struct {
+	collector
+	text  []byte
+	lines []int
+	// step is the id of the step being read.
+	step string
+	// places is the Test.places of the test being read.
+	places map[string]Pos
+}
+
+func (p *parser) problem(pos Pos, format string, args ...any) { p.add(pos, p.step, format, args...) }
+
+// document reads the text as YAML, of which JSON is a part; nil when that failed.
+func (p *parser) document() *yaml.Node {
+	switch {
+	case len(p.text) > MaxBytes:
+		p.problem(Pos{}, "the definition has %d bytes; the most is %d", len(p.text), MaxBytes)
+		return nil
+	case !utf8.Valid(p.text):
+		p.problem(Pos{}, "the definition is not UTF-8 text")
+		return nil
+	}
+	if json.Valid(p.text) && bytes.IndexByte(p.text, '\t') >= 0 {
+		// YAML forbids some of the tabs that JSON allows, and in JSON they are white space only.
+		p.text = bytes.ReplaceAll(p.text, []byte("\t"), []byte(" "))
+	}
+	p.lines = lineStarts(p.text)
+	decoder := yaml.NewDecoder(bytes.NewReader(p.text))
+	var doc, second yaml.Node
+	if err := decoder.Decode(&doc); err != nil {
+		if errors.Is(err, io.EOF) {
+			p.problem(Pos{1, 1}, "the definition is empty; begin with flow: and a name")
+		} else {
+			p.syntax(err)
+		}
+		return nil
+	}
+	if err := decoder.Decode(&second); err == nil {
+		p.problem(at(&second), "the definition has a second document; write one flow per text")
+		return nil
+	} else if !errors.Is(err, io.EOF) {
+		p.syntax(err)
+		return nil
+	}
+	if p.refuseAnchors(&doc); len(p.found) > 0 || len(doc.Content) != 1 {
+		return nil
+	}
+	return doc.Content[0]
+}
+
+// syntax reports an error of the YAML library, whose text is `yaml: line 3: …`.
+func (p *parser) syntax(err error) {
+	message := strings.TrimPrefix(err.Error(), "yaml: ")
+	pos := Pos{}
+	if rest, ok := strings.CutPrefix(message, "line "); ok {
+		if number, after, found := strings.Cut(rest, ": "); found {
+			if line, err := strconv.Atoi(number); err == nil {
+				pos, message = Pos{line, 1}, after
+			}
+		}
+	}
+	p.problem(pos, "the text is neither YAML nor JSON: %s", clip(message))
+}
+
+func (p *parser) refuseAnchors(n *yaml.Node) {
+	if n.Kind == yaml.AliasNode || n.Anchor != "" {
+		p.problem(at(n), "anchors and aliases (& and *) are not allowed; write the value out, or quote it")
+		return
+	}
+	for _, child := range n.Content {
+		p.refuseAnchors(child)
+	}
+}
+
+func at(n *yaml.Node) Pos { return Pos{n.Line, n.Column} }
+
+// entry is one member of a mapping.
+type entry struct {
+	key   string
+	pos   Pos
+	value *yaml.Node
+}
+
+// entries gives the members of a mapping in their order, without those whose key was there before.
+func (p *parser) entries(n *yaml.Node, what, shape string) []entry {
+	if n.Kind != yaml.MappingNode {
+		p.problem(at(n), "%s must be written %s", what, shape)
+		return nil
+	}
+	seen := make(map[string]Pos, len(n.Content)/2)
+	list := make([]entry, 0, len(n.Content)/2)
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key := n.Content[i]
+		if key.Kind != yaml.ScalarNode || key.ShortTag() == "!!merge" {
+			p.problem(at(key), "a key of %s must be a name", what)
+			continue
+		}
+		if first, twice := seen[key.Value]; twice {
+			p.problem(at(key), "%q is there twice in %s; the first is in line %d", clip(key.Value), what, first.Line)
+			continue
+		}
+		seen[key.Value] = at(key)
+		list = append(list, entry{key: key.Value, pos: at(key), value: n.Content[i+1]})
+	}
+	return list
+}
+
+// columnEntries is entries for a mapping by column, of which there may be maxColumns.
+func (p *parser) columnEntries(n *yaml.Node, what, shape string) []entry {
+	if p.tooWide(n, len(n.Content)/2, what) {
+		return nil
+	}
+	return p.entries(n, what, shape)
+}
+
+func (p *parser) tooWide(n *yaml.Node, columns int, what string) bool {
+	if columns > maxColumns {
+		p.problem(at(n), "%s has %d columns; the most is %d", what, columns, maxColumns)
+	}
+	return columns > maxColumns
+}
+
+// known is entries without those whose key is not among the valid ones, which are problems, by key.
+func (p *parser) known(n *yaml.Node, what, shape string, valid []string) map[string]entry {
+	byKey := map[string]entry{}
+	for _, e := range p.entries(n, what, shape) {
+		if slices.Contains(valid, e.key) {
+			byKey[e.key] = e
+		} else if !p.full() {
+			p.problem(e.pos, "%s", expr.Unknown("key", e.key, valid))
+		}
+	}
+	return byKey
+}
+
+// items gives the elements of a sequence.
+func (p *parser) items(n *yaml.Node, what, shape string) []*yaml.Node {
+	if n.Kind != yaml.SequenceNode {
+		p.problem(at(n), "%s must be a list, written %s", what, shape)
+		return nil
+	}
+	return n.Content
+}
+
+// word reads a scalar as text; ok is false, and a problem reported, when it is none or is empty.
+func (p *parser) word(n *yaml.Node, what string) (text string, ok bool) {
+	if n.Kind != yaml.ScalarNode || n.Value == "" {
+		p.problem(at(n), "%s is missing", what)
+		return "", false
+	}
+	return n.Value, true
+}
+
+// name reads a name that people and programs use: of a flow, a step, an insight.
+func (p *parser) name(n *yaml.Node, what string) string {
+	text, ok := p.word(n, what)
+	if !ok {
+		return ""
+	}
+	for i, r := range text {
+		letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '_'
+		if len(text) > maxName || !letter && (i == 0 || r != '-' && r != '.') {
+			p.problem(at(n), "%s %q must be of the letters a to z, digits, _, - and ., begin with a letter, a digit or _, and have at most %d characters", what, clip(text), maxName)
+			return ""
+		}
+	}
+	return text
+}
+
+// column checks a column's name.
+func (p *parser) column(name string, pos Pos) {
+	if name == "" || len(name) > maxName || strings.ContainsFunc(name, unicode.IsControl) {
+		p.problem(pos, "the column name %q is empty, longer than %d bytes or has control characters", clip(name), maxName)
+	}
+}
+
+func (p *parser) ref(n *yaml.Node, what string) Ref {
+	text, _ := p.word(n, what)
+	return Ref{Name: text, Pos: at(n)}
+}
+
+// refs reads a list of column names.
+func (p *parser) refs(n *yaml.Node, key string) []Ref {
+	var list []Ref
+	if p.tooWide(n, len(n.Content), key) {
+		return nil
+	}
+	for _, item := range p.items(n, key, "["+key+"_column, …]") {
+		if r := p.ref(item, "a column name of "+key); r.Name != "" {
+			if slices.ContainsFunc(list, func(o Ref) bool { return o.Name == r.Name }) {
+				p.problem(r.Pos, "column %q is there twice in %s", clip(r.Name), key)
+			}
+			list = append(list, r)
+		}
+	}
+	return list
+}
+
+func (p *parser) expression(n *yaml.Node, what string) Expression {
+	e := Expression{Pos: at(n)}
+	if n.Kind != yaml.ScalarNode {
+		p.problem(at(n), "%s must be the text of an expression; put it in quotes when it holds , : # { } [ or ]", what)
+		return e
+	}
+	e.Text, e.source = n.Value, p.scalar(n)
+	var err error
+	if e.Node, err = expr.Parse(e.Text); err != nil {
+		p.add(e.place(err), p.step, "%s", err)
+	}
+	return e
+}
+
+// place is where an error of the expression stands in the definition.
+func (e *Expression) place(err error) Pos {
+	if at, ok := errors.AsType[*expr.Error](err); ok {
+		return e.at(at.Pos)
+	}
+	return e.Pos
+}
+
+// value reads an option's or a test's value: string, int64, float64, bool, nil, []any or map[string]any.
+func (p *parser) value(n *yaml.Node, depth int) any {
+	if depth > maxNesting {
+		p.problem(at(n), "the value is nested more than %d levels deep", maxNesting)
+		return nil
+	}
+	switch n.Kind {
+	case yaml.SequenceNode:
+		list := make([]any, 0, len(n.Content))
+		for _, item := range n.Content {
+			list = append(list, p.value(item, depth+1))
+		}
+		return list
+	case yaml.MappingNode:
+		members := map[string]any{}
+		for _, e := range p.entries(n, "the value", "{name: value}") {
+			members[e.key] = p.value(e.value, depth+1)
+		}
+		return members
+	case yaml.ScalarNode:
+		return p.scalarValue(n)
+	case yaml.DocumentNode, yaml.AliasNode:
+	}
+	p.problem(at(n), "the value cannot be read")
+	return nil
+}
+
+func (p *parser) scalarValue(n *yaml.Node) any {
+	var err error
+	switch tag := n.ShortTag(); tag {
+	case "!!str", "!!timestamp":
+		return n.Value
+	case "!!null":
+		return nil
+	case "!!bool":
+		var b bool
+		if err = n.Decode(&b); err == nil {
+			return b
+		}
+	case "!!int":
+		var i int64
+		if err = n.Decode(&i); err == nil {
+			return i
+		}
+	case "!!float":
+		var f float64
+		if err = n.Decode(&f); err == nil && f-f == 0 {
+			return f
+		}
+	default:
+		err = fmt.Errorf("the tag %s is not allowed", tag)
+	}
+	if err == nil {
+		err = errors.New("it is not a finite number")
+	}
+	p.problem(at(n), "the value %q cannot be used: %s", clip(n.Value), clip(strings.TrimPrefix(err.Error(), "yaml: ")))
+	return nil
+}
