@@ -271,3 +271,37 @@ func sameLines(t testing.TB, what string, got, want []string) {
 		}
 	}
 }
+
+// recorder is a store that shows its checkpoints.
+type recorder struct {
+	*memStore
+	see func(Checkpoint)
+}
+
+func (r recorder) Commit(ctx context.Context, c Checkpoint) error {
+	r.see(c)
+	return r.memStore.Commit(ctx, c)
+}
+
+// runUntilRead runs an endless stream until its source was asked for more than there is.
+func runUntilRead(t testing.TB, set RunSettings, data *table) {
+	t.Helper()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
+	done := errors.New("all read")
+	open := set.Open
+	set.Open = func(need ReadNeed, from connector.Cursor) (connector.Source, error) {
+		source, err := open(need, from)
+		if m, ok := source.(*memory); ok && need.Role == RoleStream {
+			m.onNext = func(at int) {
+				if at >= len(data.rows) {
+					cancel(done)
+				}
+			}
+		}
+		return source, err
+	}
+	if _, err := Run(ctx, set); !errors.Is(err, done) {
+		t.Fatalf("Run: %v", err)
+	}
+}

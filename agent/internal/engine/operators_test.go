@@ -188,7 +188,7 @@ steps:
     schema: {at: timestamp, ord: int, part: string, n: int}
   - id: orders
     read: mes
-    schema: {number: int, part: string, customer: string, due: timestamp, unused: int}
+    schema: {number: int, part: string, customer: string, due: timestamp}
   - id: joined
     join: orders
     from: counts
