@@ -11,18 +11,18 @@ import (
 )
 
 // stateSamples is the state that a run of pressFlow leaves behind.
-func stateSamples(t testing.TB) map[string][]byte {
-	t.Helper()
+func stateSamples(tb testing.TB) map[string][]byte {
+	tb.Helper()
 	store := newStore()
-	endlessRun(t, pressFlow, pressRows(150, 3), 50, store)
+	endlessRun(tb, pressFlow, pressRows(150, 3), 50, store)
 	return store.state.Operators["per_minute"]
 }
 
-func freshAggregate(t testing.TB, p *flowdef.Plan) *aggregate {
-	t.Helper()
+func freshAggregate(tb testing.TB, p *flowdef.Plan) *aggregate {
+	tb.Helper()
 	a, err := newAggregate(&p.Steps[3], p.Steps[2].Output, endless)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	a.counts = &stepCounts{sample: new([]FailedRecord)}
 	return a

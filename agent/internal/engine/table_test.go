@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -74,7 +75,7 @@ func TestATableIsReadAgainAndAFailureKeepsTheOldOne(t *testing.T) {
 				mu.Lock()
 				defer mu.Unlock()
 				loads++ // at 0, 10, 20, 30, …
-				m := newMemory(need, from, &table{rows: []map[string]any{{"ord": int64(1), "customer": "C" + string(rune('0'+loads))}}}, 1)
+				m := newMemory(need, from, &table{rows: []map[string]any{{"ord": int64(1), "customer": "C" + strconv.Itoa(loads)}}}, 1)
 				if loads == 3 {
 					m.faults = map[int]error{0: &connector.PermanentError{Err: errors.New("the MES refused the password")}}
 				}
