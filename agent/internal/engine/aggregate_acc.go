@@ -39,11 +39,20 @@ func newAccumulator(call *flowdef.AggregateCall) (accumulator, error) {
 		arg = call.Arg.Type
 	}
 	store := storageOf(arg)
-	switch {
-	case call.Func == "count":
-		return &countAcc{}, nil
-	case call.Arg == nil || store == storeNone:
+	if call.Func != "count" && store == storeNone {
 		return nil, fmt.Errorf("%s needs an argument with a type", call.Func)
+	}
+	switch call.Func {
+	case "count":
+		return &countAcc{}, nil
+	case "count_distinct":
+		return newDistinctAcc(arg), nil
+	case "min", "max":
+		return newExtreme(call.Func, store)
+	case "first", "last":
+		return newPick(call.Func, store)
+	}
+	switch {
 	case call.Func == "sum" && arg == expr.Int:
 		return &intSumAcc{}, nil
 	case call.Func == "sum" && arg == expr.Float:
@@ -52,16 +61,6 @@ func newAccumulator(call *flowdef.AggregateCall) (accumulator, error) {
 		return &meanAcc{}, nil
 	case call.Func == "stddev" && arg == expr.Float:
 		return &stddevAcc{}, nil
-	case call.Func == "count_distinct":
-		return newDistinctAcc(arg), nil
-	case call.Func == "min" && store == storeText:
-		return &textExtremeAcc{sign: -1}, nil
-	case call.Func == "max" && store == storeText:
-		return &textExtremeAcc{sign: 1}, nil
-	case call.Func == "min" || call.Func == "max":
-		return newExtreme(call.Func, store)
-	case call.Func == "first" || call.Func == "last":
-		return newPick(call.Func, store)
 	}
 	return nil, fmt.Errorf("the agent does not know the aggregate %s of %s; a newer agent may", call.Func, arg)
 }

@@ -48,7 +48,9 @@ func newExtreme(name string, store storage) (accumulator, error) {
 		return &extremeAcc[int64]{cells: intCells(), sign: sign}, nil
 	case storeFloat:
 		return &extremeAcc[float64]{cells: floatCells(), sign: sign}, nil
-	case storeBool, storeText, storeNone:
+	case storeText:
+		return &textExtremeAcc{sign: sign}, nil
+	case storeBool, storeNone:
 	}
 	return nil, fmt.Errorf("the agent does not know %s of that type; a newer agent may", name)
 }
@@ -71,7 +73,7 @@ func (a *extremeAcc[T]) update(arg *column.Column, u updates) error {
 
 // lessNumber is lessFloat for both types; for ints the test for NaN is always false.
 func lessNumber[T number](a, b T) bool {
-	return a < b || (b != b && a == a) //nolint:gocritic,staticcheck // the test for NaN, without a call
+	return a < b || (b != b && a == a)
 }
 
 func (a *extremeAcc[T]) result(dst *column.Column, groups []int32) {

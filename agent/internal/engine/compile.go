@@ -122,7 +122,7 @@ func (g *graph) build(sinkLive []bool) error {
 	if g.sink >= 0 {
 		copy(g.live[g.sink], sinkLive)
 	}
-	for i := len(g.plan.Steps) - 1; i >= 0; i-- {
+	for i := range slices.Backward(g.plan.Steps) {
 		if !g.include[i] {
 			continue
 		}
@@ -189,7 +189,7 @@ func checkInputs(plan *flowdef.Plan, i int) error {
 	}
 	for _, in := range inputs {
 		if in < 0 || in >= i {
-			return fmt.Errorf("its input is not a step before it")
+			return errors.New("its input is not a step before it")
 		}
 	}
 	return nil

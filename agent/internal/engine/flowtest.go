@@ -164,17 +164,9 @@ func sameValue(want, got any) bool {
 	case int64, float64, int:
 		return sameNumber(w, got)
 	case string:
-		g, ok := got.(string)
-		if !ok {
-			return false
-		}
-		wt, wok := parseTime([]byte(w))
-		gt, gok := parseTime([]byte(g))
-		return w == g || (wok && gok && wt == gt)
+		return sameText(w, got)
 	case time.Time:
-		g, ok := got.(string)
-		gt, gok := parseTime([]byte(g))
-		return ok && gok && gt == w.UnixMicro()
+		return sameText(string(appendTime(nil, w.UnixMicro())), got)
 	case []any:
 		g, ok := got.([]any)
 		return ok && slices.EqualFunc(w, g, sameValue)
@@ -183,6 +175,16 @@ func sameValue(want, got any) bool {
 		return ok && len(w) == len(g) && fits(w, g)
 	}
 	return want == got
+}
+
+func sameText(want string, got any) bool {
+	g, ok := got.(string)
+	if !ok {
+		return false
+	}
+	wanted, isTime := parseTime([]byte(want))
+	came, isTimeToo := parseTime([]byte(g))
+	return want == g || (isTime && isTimeToo && wanted == came)
 }
 
 func sameNumber(want, got any) bool {
@@ -254,42 +256,38 @@ func appendGiven(c *column.Column, v any) error {
 	if n, ok := v.(int); ok {
 		v = int64(n)
 	}
+	ok := false
 	switch c.Type {
 	case expr.Bool:
-		if b, ok := v.(bool); ok {
-			c.AppendBool(b)
-			return nil
-		}
+		var value bool
+		value, ok = v.(bool)
+		c.AppendBool(value)
 	case expr.Int:
-		if n, ok := v.(int64); ok {
-			c.AppendInt(n)
-			return nil
-		}
+		var value int64
+		value, ok = v.(int64)
+		c.AppendInt(value)
 	case expr.Float:
-		if f, ok := givenFloat(v); ok {
-			c.AppendFloat(f)
-			return nil
-		}
+		var value float64
+		value, ok = givenFloat(v)
+		c.AppendFloat(value)
 	case expr.String:
-		if s, ok := v.(string); ok {
-			c.AppendStr([]byte(s))
-			return nil
-		}
+		var value string
+		value, ok = v.(string)
+		c.AppendStr([]byte(value))
 	case expr.Timestamp:
-		if t, ok := givenTime(v); ok {
-			c.AppendInt(t)
-			return nil
-		}
+		var value int64
+		value, ok = givenTime(v)
+		c.AppendInt(value)
 	case expr.JSON:
 		text, err := json.Marshal(v)
-		if err != nil {
-			return fmt.Errorf("the value is no JSON: %w", err)
-		}
+		ok = err == nil
 		c.AppendStr(text)
-		return nil
 	case expr.Invalid, expr.Null:
 	}
-	return fmt.Errorf("%s is no %s", show(map[string]any{"value": v}), c.Type)
+	if !ok {
+		return fmt.Errorf("%s is no %s", show(map[string]any{"value": v}), c.Type)
+	}
+	return nil
 }
 
 func givenFloat(v any) (float64, bool) {

@@ -55,6 +55,11 @@ func newKeyTable(types []expr.Type) *keyTable {
 
 func (t *keyTable) len() int { return len(t.prefix) }
 
+// mask cuts a hash to a place in slots, whose number is a power of two.
+func (t *keyTable) mask() uint64 {
+	return uint64(len(t.slots) - 1) //nolint:gosec // there are slots when a mask is needed
+}
+
 const (
 	mixA = 0x9e3779b97f4a7c15 // 2^64 divided by the golden ratio
 	mixB = 0xd6e8feb86659fd93
@@ -161,7 +166,7 @@ func (t *keyTable) assign(k keyRows, out []int32) ([]int32, error) {
 func (t *keyTable) assignHashed(k keyRows, h []uint64, out []int32) ([]int32, error) {
 	out = resize(out, len(k.rows))
 	t.reserve(len(k.rows))
-	slots, mask := t.slots, uint64(len(t.slots)-1)
+	slots, mask := t.slots, t.mask()
 	for i, hv := range h {
 		for p := hv & mask; ; p = (p + 1) & mask {
 			s := &slots[p]
@@ -199,7 +204,7 @@ func (t *keyTable) lookup(k keyRows, out []int32) []int32 {
 		return out
 	}
 	h := t.hash(k)
-	mask := uint64(len(t.slots) - 1)
+	mask := t.mask()
 	for i, hv := range h {
 		out[i] = noEntry
 		for p := hv & mask; t.slots[p].entry != 0; p = (p + 1) & mask {
@@ -214,7 +219,7 @@ func (t *keyTable) lookup(k keyRows, out []int32) []int32 {
 
 // findOrAdd looks for row i comparing whole keys, as assign does not.
 func (t *keyTable) findOrAdd(k keyRows, i int, hash uint64) int32 {
-	mask := uint64(len(t.slots) - 1)
+	mask := t.mask()
 	p := hash & mask
 	for ; t.slots[p].entry != 0; p = (p + 1) & mask {
 		if s := &t.slots[p]; s.hash == hash && t.equal(k, i, s.entry-1) {
@@ -251,7 +256,7 @@ func (t *keyTable) reserve(n int) {
 	}
 	old := t.slots
 	t.slots = make([]keySlot, size)
-	mask := uint64(size - 1)
+	mask := t.mask()
 	for _, s := range old {
 		if s.entry == 0 {
 			continue
@@ -290,17 +295,9 @@ func verifyColumn(stored, c *column.Column, rows, entries []int32) bool {
 	}
 	switch storageOf(c.Type) {
 	case storeBool:
-		for i, row := range rows {
-			if stored.Bools[entries[i]] != c.Bools[row] {
-				return false
-			}
-		}
+		return verifyValues(stored.Bools, c.Bools, rows, entries)
 	case storeInt:
-		for i, row := range rows {
-			if stored.Ints[entries[i]] != c.Ints[row] {
-				return false
-			}
-		}
+		return verifyValues(stored.Ints, c.Ints, rows, entries)
 	case storeFloat:
 		for i, row := range rows {
 			if !equalFloat(stored.Floats[entries[i]], c.Floats[row]) {
@@ -314,6 +311,15 @@ func verifyColumn(stored, c *column.Column, rows, entries []int32) bool {
 			}
 		}
 	case storeNone:
+	}
+	return true
+}
+
+func verifyValues[T bool | int64](stored, values []T, rows, entries []int32) bool {
+	for i, row := range rows {
+		if stored[entries[i]] != values[row] {
+			return false
+		}
 	}
 	return true
 }
@@ -351,7 +357,7 @@ func (t *keyTable) compact(keep []int32, prefix []int64) {
 		rows[i] = i32(i)
 	}
 	clear(t.slots)
-	mask := uint64(len(t.slots) - 1)
+	mask := t.mask()
 	for i, hv := range t.hash(keyRows{cols: cols, rows: rows, prefix: t.prefix}) {
 		p := hv & mask
 		for t.slots[p].entry != 0 {

@@ -18,20 +18,20 @@ import (
 )
 
 // plan checks the text of a flow.
-func plan(t testing.TB, text string) *flowdef.Plan {
-	t.Helper()
+func plan(tb testing.TB, text string) *flowdef.Plan {
+	tb.Helper()
 	p, err := flowdef.CheckText([]byte(text), flowdef.Environment{})
 	if err != nil {
-		t.Fatalf("the flow does not check: %v\n%s", err, text)
+		tb.Fatalf("the flow does not check: %v\n%s", err, text)
 	}
 	return p
 }
 
-func program(t testing.TB, text string) *Program {
-	t.Helper()
-	p, err := Compile(plan(t, text))
+func program(tb testing.TB, text string) *Program {
+	tb.Helper()
+	p, err := Compile(plan(tb, text))
 	if err != nil {
-		t.Fatalf("Compile: %v", err)
+		tb.Fatalf("Compile: %v", err)
 	}
 	return p
 }
@@ -64,13 +64,13 @@ type memory struct {
 func newMemory(need ReadNeed, from connector.Cursor, data *table, size int) *memory {
 	m := &memory{data: data, need: need, size: size, traits: connector.Traits{Bounded: true, Replayable: true}}
 	if from != nil {
-		m.at = int(binary.BigEndian.Uint64(from))
+		m.at = int(binary.BigEndian.Uint64(from)) //nolint:gosec // a row of a test
 	}
 	return m
 }
 
 func cursorAt(row int) connector.Cursor {
-	return binary.BigEndian.AppendUint64(nil, uint64(row))
+	return binary.BigEndian.AppendUint64(nil, uint64(row)) //nolint:gosec // a row of a test
 }
 
 func (m *memory) Traits() connector.Traits { return m.traits }
@@ -141,10 +141,9 @@ type memStore struct {
 	insights []Insight
 	commits  int
 	// fail gives the error of a commit; applied says that it took effect all the same.
-	fail func(commit int) (err error, applied bool) //nolint:staticcheck // the error comes first because it decides
+	fail func(commit int) (err error, applied bool)
 	// onCommit sees every commit that took effect.
 	onCommit func(s *memStore)
-	last     *Checkpoint
 }
 
 func newStore() *memStore {
@@ -236,25 +235,25 @@ func opener(tables map[string]*table, size int) func(ReadNeed, connector.Cursor)
 }
 
 // runBounded runs a flow over tables to its end.
-func runBounded(t testing.TB, text string, tables map[string]*table, size int) ([]string, Report) {
-	t.Helper()
+func runBounded(tb testing.TB, text string, tables map[string]*table, size int) ([]string, Report) {
+	tb.Helper()
 	store := newStore()
-	report, err := Run(t.Context(), RunSettings{
-		Program: program(t, text), Store: store, Open: opener(tables, size), Started: time.Unix(0, 0),
+	report, err := Run(tb.Context(), RunSettings{
+		Program: program(tb, text), Store: store, Open: opener(tables, size), Started: time.Unix(0, 0),
 	})
 	if err != nil {
-		t.Fatalf("Run: %v", err)
+		tb.Fatalf("Run: %v", err)
 	}
 	for step, entries := range store.state.Operators {
 		if len(entries) > 0 {
-			t.Errorf("step %s left %d entries of state behind a run that ended", step, len(entries))
+			tb.Errorf("step %s left %d entries of state behind a run that ended", step, len(entries))
 		}
 	}
 	return store.lines(), report
 }
 
-func sameLines(t testing.TB, what string, got, want []string) {
-	t.Helper()
+func sameLines(tb testing.TB, what string, got, want []string) {
+	tb.Helper()
 	if slices.Equal(got, want) {
 		return
 	}
@@ -267,7 +266,41 @@ func sameLines(t testing.TB, what string, got, want []string) {
 			w = want[i]
 		}
 		if g != w {
-			t.Fatalf("%s: line %d of %d is\n  %s\nwant (of %d)\n  %s", what, i+1, len(got), g, len(want), w)
+			tb.Fatalf("%s: line %d of %d is\n  %s\nwant (of %d)\n  %s", what, i+1, len(got), g, len(want), w)
 		}
+	}
+}
+
+// recorder is a store that shows its checkpoints.
+type recorder struct {
+	*memStore
+	see func(Checkpoint)
+}
+
+func (r recorder) Commit(ctx context.Context, c Checkpoint) error {
+	r.see(c)
+	return r.memStore.Commit(ctx, c)
+}
+
+// runUntilRead runs an endless stream until its source was asked for more than there is.
+func runUntilRead(tb testing.TB, set RunSettings, data *table) {
+	tb.Helper()
+	ctx, cancel := context.WithCancelCause(tb.Context())
+	defer cancel(nil)
+	done := errors.New("all read")
+	open := set.Open
+	set.Open = func(need ReadNeed, from connector.Cursor) (connector.Source, error) {
+		source, err := open(need, from)
+		if m, ok := source.(*memory); ok && need.Role == RoleStream {
+			m.onNext = func(at int) {
+				if at >= len(data.rows) {
+					cancel(done)
+				}
+			}
+		}
+		return source, err
+	}
+	if _, err := Run(ctx, set); !errors.Is(err, done) {
+		tb.Fatalf("Run: %v", err)
 	}
 }

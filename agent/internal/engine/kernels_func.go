@@ -96,12 +96,11 @@ func passThrough(n *expr.Node) (kernel, error) { return compileExpr(n.Args[0], n
 
 func buildWiden(n *expr.Node) (kernel, error) { return compileExpr(n.Args[0], expr.Float) }
 
-// argument compiles argument i in its own type.
-func argument(n *expr.Node, i int) (kernel, error) {
-	a := n.Args[i]
+// firstArgument compiles the first argument in its own type.
+func firstArgument(n *expr.Node) (kernel, error) {
+	a := n.Args[0]
 	if a.Type == expr.Null && n.Func != nil && len(n.Func.Signatures) > 0 {
-		types := n.Func.Signatures[0].Args
-		return compileExpr(a, types[min(i, len(types)-1)])
+		return compileExpr(a, n.Func.Signatures[0].Args[0])
 	}
 	return compileExpr(a, a.Type)
 }
@@ -125,7 +124,7 @@ func convert[A, R any](t expr.Type, from func(*column.Column) []A, to func(*colu
 		if a := n.Args[0].Type; t == expr.Float && a == expr.Int {
 			arg, err = compileExpr(n.Args[0], expr.Float)
 		} else {
-			arg, err = argument(n, 0)
+			arg, err = firstArgument(n)
 		}
 		if err != nil {
 			return nil, err
@@ -159,7 +158,7 @@ type fromTextKernel[R any] struct {
 
 func fromText[R any](t expr.Type, to func(*column.Column) []R, row func([]byte) (R, bool)) builder {
 	return func(n *expr.Node) (kernel, error) {
-		arg, err := argument(n, 0)
+		arg, err := firstArgument(n)
 		if err != nil {
 			return nil, err
 		}
@@ -195,7 +194,7 @@ type toTextKernel[A any] struct {
 
 func toText[A any](from func(*column.Column) []A, row func([]byte, A) ([]byte, bool)) builder {
 	return func(n *expr.Node) (kernel, error) {
-		arg, err := argument(n, 0)
+		arg, err := firstArgument(n)
 		if err != nil {
 			return nil, err
 		}
@@ -226,7 +225,7 @@ type textKernel struct {
 
 func textToText(row func(dst, s []byte) ([]byte, bool)) builder {
 	return func(n *expr.Node) (kernel, error) {
-		arg, err := argument(n, 0)
+		arg, err := firstArgument(n)
 		if err != nil {
 			return nil, err
 		}
@@ -283,7 +282,7 @@ type isNullKernel struct {
 }
 
 func buildIsNull(n *expr.Node) (kernel, error) {
-	arg, err := argument(n, 0)
+	arg, err := firstArgument(n)
 	if err != nil {
 		return nil, err
 	}

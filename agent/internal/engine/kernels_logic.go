@@ -60,14 +60,8 @@ func (k *logicKernel) eval(b *column.Batch) *column.Column {
 	begin(&k.out, b.Len)
 	out, xs, ys := k.out.Bools, x.Bools[:b.Len], y.Bools[:b.Len]
 	if len(x.Nulls) == 0 && len(y.Nulls) == 0 {
-		if k.dominant {
-			for i := range out {
-				out[i] = xs[i] || ys[i]
-			}
-		} else {
-			for i := range out {
-				out[i] = xs[i] && ys[i]
-			}
+		for i := range out {
+			out[i] = (xs[i] == k.dominant || ys[i] == k.dominant) == k.dominant
 		}
 		return &k.out
 	}
@@ -187,15 +181,14 @@ func (k *compareKernel) floats(out []bool, x, y []float64) {
 
 // equalFloat and lessFloat order floats as PostgreSQL does: NaN is equal to itself and greater than everything else.
 func equalFloat(a, b float64) bool {
-	return a == b || (a != a && b != b) //nolint:gocritic,staticcheck // the test for NaN, without a call
+	return a == b || (a != a && b != b)
 }
 
 func lessFloat(a, b float64) bool {
-	return a < b || (b != b && a == a) //nolint:gocritic,staticcheck // the test for NaN, without a call
+	return a < b || (b != b && a == a)
 }
 
 func compareFloat(a, b float64) int {
-	// cmp.Compare puts NaN below everything, so a and b trade places only there.
 	switch {
 	case lessFloat(a, b):
 		return -1
@@ -300,13 +293,17 @@ func (k *inKernel) eval(b *column.Batch) *column.Column {
 	case storeNone:
 	}
 	if k.hasNull {
-		for i, v := range out {
-			if !v {
-				k.out.SetNull(i)
-			}
-		}
+		nullWhereFalse(&k.out)
 	}
 	return &k.out
+}
+
+func nullWhereFalse(c *column.Column) {
+	for i, v := range c.Bools {
+		if !v {
+			c.SetNull(i)
+		}
+	}
 }
 
 func (k *inKernel) hasFloat(v float64) bool {

@@ -24,12 +24,21 @@ type instant int64
 
 type jsonText string
 
+// as is a type assertion for values whose type the checker has decided.
+func as[T any](v any) T {
+	x, ok := v.(T)
+	if !ok {
+		panic(fmt.Sprintf("%v is a %T", v, v))
+	}
+	return x
+}
+
 func interpret(n *expr.Node, row []any) any {
 	args := make([]any, len(n.Args))
 	for i, a := range n.Args {
 		args[i] = interpret(a, row)
 	}
-	switch n.Op {
+	switch n.Op { //nolint:exhaustive // the rest is handled around it
 	case expr.OpLiteral:
 		return boxLiteral(n)
 	case expr.OpColumn:
@@ -54,14 +63,14 @@ func interpret(n *expr.Node, row []any) any {
 			return nil
 		}
 	}
-	switch n.Op {
+	switch n.Op { //nolint:exhaustive // the rest is handled around it
 	case expr.OpNot:
-		return !args[0].(bool)
+		return !as[bool](args[0])
 	case expr.OpNeg:
 		if f, ok := args[0].(float64); ok {
 			return -f
 		}
-		return fromBig(new(big.Int).Neg(big.NewInt(args[0].(int64))))
+		return fromBig(new(big.Int).Neg(big.NewInt(as[int64](args[0]))))
 	case expr.OpEq:
 		return oracleCompare(args[0], args[1]) == 0
 	case expr.OpNe:
@@ -82,15 +91,15 @@ func interpret(n *expr.Node, row []any) any {
 		}
 		return false
 	case expr.OpMatches:
-		return regexp.MustCompile(args[1].(string)).MatchString(args[0].(string))
+		return regexp.MustCompile(as[string](args[1])).MatchString(as[string](args[0]))
 	case expr.OpCast:
-		return float64(args[0].(int64))
+		return float64(as[int64](args[0]))
 	}
 	return oracleArith(n.Op, args[0], args[1])
 }
 
 func boxLiteral(n *expr.Node) any {
-	switch n.Value.Type {
+	switch n.Value.Type { //nolint:exhaustive // the rest is handled around it
 	case expr.Bool:
 		return n.Value.Bool
 	case expr.Int:
@@ -119,15 +128,15 @@ func oracleLogic(op expr.Op, a, b any) any {
 func oracleCompare(a, b any) int {
 	switch x := a.(type) {
 	case bool:
-		return compareBool(x, b.(bool))
+		return compareBool(x, as[bool](b))
 	case int64:
-		return cmp.Compare(x, b.(int64))
+		return cmp.Compare(x, as[int64](b))
 	case instant:
-		return cmp.Compare(x, b.(instant))
+		return cmp.Compare(x, as[instant](b))
 	case string:
-		return strings.Compare(x, b.(string))
+		return strings.Compare(x, as[string](b))
 	case float64:
-		y := b.(float64)
+		y := as[float64](b)
 		if math.IsNaN(x) || math.IsNaN(y) {
 			return compareBool(math.IsNaN(x), math.IsNaN(y))
 		}
@@ -146,10 +155,10 @@ func fromBig(v *big.Int) any {
 func oracleArith(op expr.Op, a, b any) any {
 	switch x := a.(type) {
 	case string:
-		return x + b.(string)
+		return x + as[string](b)
 	case int64:
-		p, q := big.NewInt(x), big.NewInt(b.(int64))
-		switch op {
+		p, q := big.NewInt(x), big.NewInt(as[int64](b))
+		switch op { //nolint:exhaustive // the rest is handled around it
 		case expr.OpAdd:
 			return fromBig(p.Add(p, q))
 		case expr.OpSub:
@@ -163,8 +172,8 @@ func oracleArith(op expr.Op, a, b any) any {
 			return fromBig(p.Rem(p, q))
 		}
 	case float64:
-		y := b.(float64)
-		switch op {
+		y := as[float64](b)
+		switch op { //nolint:exhaustive // the rest is handled around it
 		case expr.OpAdd:
 			return x + y
 		case expr.OpSub:
@@ -217,17 +226,17 @@ func oracleCall(n *expr.Node, args []any) any {
 		if f, ok := args[0].(float64); ok {
 			return finiteOrNil(math.Abs(f))
 		}
-		return fromBig(new(big.Int).Abs(big.NewInt(args[0].(int64))))
+		return fromBig(new(big.Int).Abs(big.NewInt(as[int64](args[0]))))
 	case "contains":
-		return strings.Contains(args[0].(string), args[1].(string))
+		return strings.Contains(as[string](args[0]), as[string](args[1]))
 	case "upper":
-		return strings.ToUpper(args[0].(string))
+		return strings.ToUpper(as[string](args[0]))
 	case "length":
-		return int64(len([]rune(args[0].(string))))
+		return int64(len([]rune(as[string](args[0]))))
 	case "concat":
 		joined := ""
 		for _, a := range args {
-			joined += a.(string)
+			joined += as[string](a)
 		}
 		return joined
 	case "int":
@@ -244,7 +253,7 @@ func oracleCall(n *expr.Node, args []any) any {
 		}
 		return finiteOrNil(args[0])
 	case "epoch_ms":
-		q, m := new(big.Int).DivMod(big.NewInt(int64(args[0].(instant))), big.NewInt(1000), new(big.Int))
+		q, m := new(big.Int).DivMod(big.NewInt(int64(as[instant](args[0]))), big.NewInt(1000), new(big.Int))
 		_ = m
 		return q.Int64()
 	}
@@ -270,7 +279,7 @@ func drawValue(t *rapid.T, typ expr.Type) any {
 	if rapid.IntRange(0, 4).Draw(t, "null") == 0 {
 		return nil
 	}
-	switch typ {
+	switch typ { //nolint:exhaustive // the rest is handled around it
 	case expr.Bool:
 		return rapid.Bool().Draw(t, "bool")
 	case expr.Int:
@@ -308,7 +317,7 @@ func boxed(c *column.Column, i int) any {
 	if c.Null(i) {
 		return nil
 	}
-	switch c.Type {
+	switch c.Type { //nolint:exhaustive // the rest is handled around it
 	case expr.Bool:
 		return c.Bools[i]
 	case expr.Int:

@@ -134,7 +134,7 @@ func (p *pump) next(ctx context.Context) (connector.Delivery, error) {
 		if err != nil && interrupted && errors.Is(err, context.Canceled) {
 			continue
 		}
-		return d, err //nolint:wrapcheck // Run names the step and the connection
+		return d, err
 	}
 }
 

@@ -385,7 +385,7 @@ func (r *Runner) commit(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		r.set.Logger.Warn("the commit failed and will be tried again", "error", err)
+		r.set.Logger.WarnContext(ctx, "the commit failed and will be tried again", "error", err)
 		if err = wait.Wait(ctx); err != nil {
 			return err
 		}

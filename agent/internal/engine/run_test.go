@@ -35,7 +35,7 @@ steps:
 
 // pressRows are readings a few seconds apart, some out of order, some late, some without a time.
 func pressRows(n int, seed uint64) *table {
-	rng := rand.New(rand.NewPCG(seed, 1))
+	rng := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // test data
 	data := &table{}
 	base := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	for i := range n {
@@ -79,13 +79,13 @@ func TestUnreadColumnsArePruned(t *testing.T) {
 }
 
 // endlessRun runs an endless stream until everything was read and committed, and gives the insights.
-func endlessRun(t testing.TB, text string, data *table, size int, store *memStore) Report {
-	t.Helper()
-	ctx, cancel := context.WithCancelCause(t.Context())
+func endlessRun(tb testing.TB, text string, data *table, size int, store *memStore) Report {
+	tb.Helper()
+	ctx, cancel := context.WithCancelCause(tb.Context())
 	defer cancel(nil)
 	done := errors.New("all read")
 	report, err := Run(ctx, RunSettings{
-		Program: program(t, text), Store: store, CommitRows: 1,
+		Program: program(tb, text), Store: store, CommitRows: 1,
 		Open: func(need ReadNeed, from connector.Cursor) (connector.Source, error) {
 			m := newMemory(need, from, data, size)
 			m.traits.Bounded = false
@@ -98,7 +98,7 @@ func endlessRun(t testing.TB, text string, data *table, size int, store *memStor
 		},
 	})
 	if !errors.Is(err, done) {
-		t.Fatalf("Run: %v", err)
+		tb.Fatalf("Run: %v", err)
 	}
 	return report
 }
@@ -204,7 +204,7 @@ func TestAFailedCommitIsRetriedWithTheSameCheckpoint(t *testing.T) {
 	endlessRun(t, pressFlow, data, 50, want)
 	synctest.Test(t, func(t *testing.T) {
 		store := newStore()
-		store.fail = func(commit int) (error, bool) { //nolint:staticcheck // see memStore
+		store.fail = func(commit int) (error, bool) {
 			if commit%3 != 0 {
 				return errors.New("the disk is full"), false
 			}

@@ -98,9 +98,8 @@ func (s *aggregateState) groupKey(dst []byte, g int32) []byte {
 }
 
 // valueKey appends the key of one value of count_distinct.
-func (s *aggregateState) valueKey(dst []byte, place int, entry int32) []byte {
-	d, _ := s.agg.accs[place].(*distinctAcc) //nolint:errcheck // the callers found it with the same assertion
-	dst = binary.AppendUvarint(append(dst, valuePrefix), uint64(place))
+func (s *aggregateState) valueKey(dst []byte, place int, d *distinctAcc, entry int32) []byte {
+	dst = binary.AppendUvarint(append(dst, valuePrefix), uint64(place)) //nolint:gosec // a place in a list
 	s.buf = s.groupKey(s.buf[:0], i32(int(d.table.prefix[entry])))
 	return putCell(putText(dst, s.buf), &d.table.cols[0], int(entry))
 }
@@ -125,7 +124,7 @@ func (s *aggregateState) forget(groups []int32) {
 func (s *aggregateState) forgetValues(place int, d *distinctAcc, g int32) {
 	for e := d.head[g] - 1; e >= 0; e = d.next[e] - 1 {
 		if int(e) < d.committed {
-			s.key = s.valueKey(s.key[:0], place, e)
+			s.key = s.valueKey(s.key[:0], place, d, e)
 			s.removed = append(s.removed, StateChange{Step: s.agg.plan.ID, Key: string(s.key)})
 		}
 	}
@@ -160,7 +159,7 @@ func (s *aggregateState) changes(dst []StateChange) []StateChange {
 			if s.agg.dead[d.table.prefix[e]] {
 				continue
 			}
-			key := s.valueKey(nil, place, i32(e))
+			key := s.valueKey(nil, place, d, i32(e))
 			dst = append(dst, StateChange{Step: step, Key: string(key), Value: seal([]byte{stateVersion}, key)})
 		}
 		d.committed = d.table.len()

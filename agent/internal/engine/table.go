@@ -169,7 +169,7 @@ func (r *Runner) keepFresh(ctx context.Context, j *join, g *graph, at int) {
 		table, err := r.loadTable(ctx, g, at, &t.loadedCounts)
 		if err != nil {
 			if ctx.Err() == nil {
-				r.set.Logger.Warn("the right side of the join could not be read again; the old one stays", "step", j.counts.step, "error", err)
+				r.set.Logger.WarnContext(ctx, "the right side of the join could not be read again; the old one stays", "step", j.counts.step, "error", err)
 			}
 			continue
 		}
