@@ -32,7 +32,7 @@ type Config struct {
 	// AdminListen is the operators' address (OUTFEED_ADMIN_LISTEN), AdminTokenFile the file with their token
 	// (OUTFEED_ADMIN_TOKEN_FILE; made at the first start when it is not there).
 	AdminListen, AdminTokenFile string
-	// MasterKeyFile wraps every other key (OUTFEED_MASTER_KEY_FILE; made at the first start when it is not there).
+	// MasterKeyFile wraps every other key (OUTFEED_MASTER_KEY_FILE). Empty: one in DataDir, made at the first start.
 	MasterKeyFile string
 	// Mode is saas, single-tenant or on-prem (OUTFEED_MODE).
 	Mode string
@@ -53,7 +53,7 @@ func Variables() [][2]string {
 		{"OUTFEED_PUBLIC_URL", "how people and agents reach it (default from the addresses)"},
 		{"OUTFEED_ADMIN_LISTEN", "operators' address, with /metrics (default 127.0.0.1:8481)"},
 		{"OUTFEED_ADMIN_TOKEN_FILE", "file with the operators' token (default admin-token in the data directory)"},
-		{"OUTFEED_MASTER_KEY_FILE", "key that wraps every other (default master.key in the data directory)"},
+		{"OUTFEED_MASTER_KEY_FILE", "key that wraps every other; empty: one in the data directory, made at the first start"},
 		{"OUTFEED_MODE", "saas, single-tenant or on-prem (default single-tenant)"},
 		{"OUTFEED_LOG_LEVEL, OUTFEED_LOG_FORMAT", "debug|info|warn|error, text|json"},
 	}
@@ -77,7 +77,7 @@ func LoadConfig(lookup func(string) (string, bool)) (Config, error) {
 		PublicURL:      get("OUTFEED_PUBLIC_URL", ""),
 		AdminListen:    get("OUTFEED_ADMIN_LISTEN", "127.0.0.1:8481"),
 		AdminTokenFile: get("OUTFEED_ADMIN_TOKEN_FILE", filepath.Join(dir, "admin-token")),
-		MasterKeyFile:  get("OUTFEED_MASTER_KEY_FILE", filepath.Join(dir, "master.key")),
+		MasterKeyFile:  get("OUTFEED_MASTER_KEY_FILE", ""),
 		Mode:           get("OUTFEED_MODE", "single-tenant"),
 		LogFormat:      get("OUTFEED_LOG_FORMAT", "text"),
 	}

@@ -41,6 +41,9 @@ func run(ctx context.Context, args []string) int {
 		return exitFailed
 	}
 	fmt.Fprintln(root.ErrOrStderr(), "outfeed-agent:", err)
+	if errors.Is(err, agent.ErrCannotVerify) {
+		return agent.ExitCannotVerify
+	}
 	if errors.As(err, new(*usageError)) || errors.As(err, new(*agent.DefinitionError)) {
 		return exitUsage
 	}

@@ -122,7 +122,7 @@ func (c *Column) AppendRows(src *Column, sel []int32) error {
 				continue
 			}
 			text := src.Bytes(int(row))
-			if len(c.Data)+len(text) > MaxData {
+			if uint64(len(c.Data))+uint64(len(text)) > MaxData {
 				return fmt.Errorf("a column can hold 4 GiB of text and row %d does not fit", n+i)
 			}
 			c.AppendStr(text)
