@@ -80,7 +80,7 @@ func rules() []rule {
 }
 
 // testingOnly are the packages that only tests may import.
-var testingOnly = []string{"internal/pgtest", "internal/archtest", "internal/e2e", "agent/internal/connector/conformance"}
+var testingOnly = []string{"internal/pgtest", "internal/archtest", "internal/e2e", "agent/internal/connector/conformance", "controlplane/internal/httpapi/apitest"}
 
 // file is one parsed Go file.
 type file struct {
@@ -147,8 +147,8 @@ func TestImports(t *testing.T) {
 
 // refuse says why a file may not import a package of the project, or "".
 func refuse(table []rule, f file, imported string) string {
-	testHelper := under(f.folder(), "agent/internal/connector/conformance") || under(f.folder(), "internal/pgtest")
-	if slices.ContainsFunc(testingOnly, func(p string) bool { return under(imported, p) }) && !f.isTest() && !testHelper {
+	forTests := f.isTest() || slices.ContainsFunc(testingOnly, func(p string) bool { return under(f.folder(), p) })
+	if slices.ContainsFunc(testingOnly, func(p string) bool { return under(imported, p) }) && !forTests {
 		return "it is for tests only"
 	}
 	r, ok := ruleOf(table, f.folder())
@@ -158,7 +158,7 @@ func refuse(table []rule, f file, imported string) string {
 	if under(imported, r.folder) {
 		return ""
 	}
-	if f.isTest() && (under(imported, "internal/pgtest") || sameSide(f.folder(), imported)) {
+	if forTests && (under(imported, "internal/pgtest") || sameSide(f.folder(), imported)) {
 		return ""
 	}
 	in := func(p string) bool { return under(imported, p) }
