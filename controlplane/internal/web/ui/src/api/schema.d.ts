@@ -1440,7 +1440,10 @@ export interface operations {
         parameters: {
             query?: never;
             header?: never;
-            path?: never;
+            path: {
+                /** @description The flow's name or id. */
+                flow: string;
+            };
             cookie?: never;
         };
         requestBody: {
@@ -1473,7 +1476,10 @@ export interface operations {
         parameters: {
             query?: never;
             header?: never;
-            path?: never;
+            path: {
+                /** @description The flow's name or id. */
+                flow: string;
+            };
             cookie?: never;
         };
         requestBody: {
@@ -1506,7 +1512,10 @@ export interface operations {
         parameters: {
             query?: never;
             header?: never;
-            path?: never;
+            path: {
+                /** @description The flow's name or id. */
+                flow: string;
+            };
             cookie?: never;
         };
         requestBody: {
