@@ -20,6 +20,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -84,7 +85,7 @@ func (r *relay) track(conn net.Conn) bool {
 	return true
 }
 
-// join copies both ways until one side ends; inspect sees what the client sends.
+// join copies both ways until one side ends; inspect sees what passes, from two goroutines.
 func (r *relay) join(client, server net.Conn, inspect io.Writer) {
 	defer func() { _ = client.Close(); _ = server.Close() }()
 	if !r.track(server) {
@@ -92,7 +93,7 @@ func (r *relay) join(client, server net.Conn, inspect io.Writer) {
 	}
 	var back sync.WaitGroup
 	back.Go(func() {
-		_, _ = io.Copy(client, server)
+		_, _ = io.Copy(io.MultiWriter(client, inspect), server)
 		_ = client.Close()
 	})
 	_, _ = io.Copy(io.MultiWriter(server, inspect), client)
@@ -124,18 +125,20 @@ func newCutter(t *testing.T, target string, cuts int) *cutter {
 			_ = client.Close()
 			return
 		}
-		r.join(client, server, &fuse{cutter: c, left: c.budget(), client: client, server: server})
+		f := &fuse{cutter: c, client: client, server: server}
+		f.left.Store(c.budget())
+		r.join(client, server, f)
 	})
 	return c
 }
 
-func (c *cutter) budget() int {
+func (c *cutter) budget() int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.rand.IntN(4) == 0 {
-		return c.rand.IntN(4000) // within the handshakes
+		return c.rand.Int64N(6000) // within the handshakes
 	}
-	return 4000 + c.rand.IntN(20_000)
+	return 6000 + c.rand.Int64N(20_000)
 }
 
 func (c *cutter) done() bool {
@@ -144,16 +147,15 @@ func (c *cutter) done() bool {
 	return c.cuts == c.max
 }
 
-// fuse cuts when the client has sent its budget.
+// fuse cuts when the budget of bytes has passed.
 type fuse struct {
 	cutter         *cutter
-	left           int
+	left           atomic.Int64
 	client, server net.Conn
 }
 
 func (f *fuse) Write(p []byte) (int, error) {
-	f.left -= len(p)
-	if f.left > 0 {
+	if f.left.Add(-int64(len(p))) > 0 {
 		return len(p), nil
 	}
 	f.cutter.mu.Lock()
