@@ -115,6 +115,13 @@ func (g *Gateway) Run(ctx context.Context) error {
 	return nil
 }
 
+// Serving says whether connections are let in: while Run runs and its ctx has not ended.
+func (g *Gateway) Serving() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.open
+}
+
 // ServeHTTP takes one tunnel and returns at its end.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancelCause(r.Context())
