@@ -165,7 +165,7 @@ func (d *demo) startPlant(ctx context.Context) error {
 	if err := d.running.start(c, d.path("log", "plant.log")); err != nil {
 		return err
 	}
-	return waitFor(ctx, "the plant's broker", func(ctx context.Context) error {
+	return d.waitFor(ctx, "the plant's broker", func(ctx context.Context) error {
 		var dialer net.Dialer
 		conn, err := dialer.DialContext(ctx, "tcp", d.broker)
 		if err != nil {
@@ -176,16 +176,12 @@ func (d *demo) startPlant(ctx context.Context) error {
 }
 
 func (d *demo) startControlPlane(ctx context.Context) error {
-	token := d.path("admin-token")
-	if err := os.WriteFile(token, []byte(rand.Text()), 0o600); err != nil {
-		return fmt.Errorf("write the admin token: %w", err)
-	}
 	c := d.command(ctx, "outfeed-controlplane", "serve")
 	c.Env = append(c.Env, d.controlPlaneEnv()...)
 	if err := d.running.start(c, d.path("log", "controlplane.log")); err != nil {
 		return err
 	}
-	return waitFor(ctx, "the control plane", func(ctx context.Context) error {
+	return d.waitFor(ctx, "the control plane", func(ctx context.Context) error {
 		return getOK(ctx, "http://"+d.dashboard+"/readyz")
 	})
 }
@@ -193,8 +189,7 @@ func (d *demo) startControlPlane(ctx context.Context) error {
 func (d *demo) controlPlaneEnv() []string {
 	return []string{
 		"OUTFEED_DATA_DIR=" + d.path("controlplane"), "OUTFEED_LISTEN=" + d.dashboard, "OUTFEED_TLS_LISTEN=" + d.tunnel,
-		"OUTFEED_PUBLIC_URL=https://" + d.tunnel, "OUTFEED_ADMIN_LISTEN=" + d.admin,
-		"OUTFEED_ADMIN_TOKEN_FILE=" + d.path("admin-token"), "OUTFEED_MODE=single-tenant",
+		"OUTFEED_PUBLIC_URL=https://" + d.tunnel, "OUTFEED_ADMIN_LISTEN=" + d.admin, "OUTFEED_MODE=single-tenant",
 	}
 }
 
@@ -244,7 +239,7 @@ func (d *demo) deployFlows(ctx context.Context) error {
 	}); err != nil {
 		return fmt.Errorf("write the definitions: %w", err)
 	}
-	if err := waitFor(ctx, "the agent to connect", d.agentConnected); err != nil {
+	if err := d.waitFor(ctx, "the agent to connect", d.agentConnected); err != nil {
 		return err
 	}
 	apply := d.client(ctx, "connection", "apply", "-f", d.path("definitions", "connections.yaml"))
@@ -276,7 +271,7 @@ func (d *demo) agentConnected(ctx context.Context) error {
 }
 
 // waitFor asks until the answer is good, for a minute.
-func waitFor(ctx context.Context, what string, ask func(context.Context) error) error {
+func (d *demo) waitFor(ctx context.Context, what string, ask func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	tick := time.NewTicker(100 * time.Millisecond)
@@ -289,6 +284,8 @@ func waitFor(ctx context.Context, what string, ask func(context.Context) error) 
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("waited for %s: %w", what, err)
+		case ended := <-d.running.ended:
+			return ended
 		case <-tick.C:
 		}
 	}

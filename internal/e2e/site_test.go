@@ -98,9 +98,6 @@ func newControlPlane(t *testing.T) *site {
 	t.Helper()
 	s := &site{t: t, dir: enterable(t), api: freeAddress(t), admin: freeAddress(t), tls: freeAddress(t)}
 	s.link = newLink(t, s.tls)
-	if err := os.WriteFile(s.path("admin-token"), []byte(rand.Text()), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	s.startControlPlane()
 	s.createTenant()
 	return s
@@ -113,7 +110,7 @@ func (s *site) path(parts ...string) string {
 func (s *site) controlPlaneEnv() []string {
 	return []string{
 		"OUTFEED_DATA_DIR=" + s.path("cp"), "OUTFEED_LISTEN=" + s.api, "OUTFEED_TLS_LISTEN=" + s.tls, "OUTFEED_ADMIN_LISTEN=" + s.admin,
-		"OUTFEED_ADMIN_TOKEN_FILE=" + s.path("admin-token"), "OUTFEED_PUBLIC_URL=https://" + s.link.address,
+		"OUTFEED_PUBLIC_URL=https://" + s.link.address,
 	}
 }
 
@@ -127,6 +124,7 @@ func (s *site) startControlPlane() {
 func (s *site) waitReady() {
 	s.t.Helper()
 	s.eventually("the control plane serves", func() error {
+		s.controlPlane.mustLive()
 		resp, err := http.Get("http://" + s.api + "/readyz") //nolint:noctx // eventually bounds it
 		if err != nil {
 			return err
@@ -186,6 +184,7 @@ func (s *site) startAgent() {
 func (s *site) waitConnected() {
 	s.t.Helper()
 	s.eventually("the agent is connected", func() error {
+		s.agent.mustLive()
 		var list struct {
 			Items []struct {
 				Connected bool `json:"connected"`
@@ -383,6 +382,16 @@ func start(t *testing.T, logFile string, env []string, name string, args ...stri
 		}
 	})
 	return p
+}
+
+// mustLive ends the test when the process has ended by itself.
+func (p *process) mustLive() {
+	p.t.Helper()
+	select {
+	case <-p.gone:
+		p.t.Fatalf("%s ended by itself", filepath.Base(p.cmd.Path))
+	default:
+	}
 }
 
 // kill ends it at once, as a power cut would.
