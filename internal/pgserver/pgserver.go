@@ -20,6 +20,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/outfeed/outfeed/internal/backoff"
 )
 
 // Superuser is the name of the role that initdb makes. It is for setting up roles and databases only.
@@ -87,26 +89,36 @@ func (s *Server) URL(role, database string) string {
 	return "postgres:///" + url.PathEscape(database) + "?" + q.Encode()
 }
 
+// firstTries is how often a server that has never become ready is started before Run gives up.
+const firstTries = 5
+
 // Run makes the cluster if there is none, starts the server, calls ready once it accepts connections, and starts it
-// again when it ends unexpectedly. When ctx ends it stops the server and returns nil.
+// again whenever it ends unexpectedly. When ctx ends it stops the server and returns nil.
 func (s *Server) Run(ctx context.Context, ready func()) error {
 	if err := s.prepare(ctx); err != nil {
 		return err
 	}
-	for tries := 0; ; tries++ {
-		started := time.Now()
-		err := s.serve(ctx, ready)
+	// After a kill the new server must wait until the last process of the old one is gone.
+	wait := backoff.Backoff{Min: 200 * time.Millisecond, Max: 5 * time.Second}
+	wasReady := false
+	for tries := 1; ; tries++ {
+		err := s.serve(ctx, func() {
+			wait.Reset()
+			if !wasReady {
+				wasReady = true
+				ready()
+			}
+		})
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // it was asked to end; what it said while ending is in its log
 		}
-		if time.Since(started) > time.Minute {
-			tries = 0
-		}
-		if tries >= 5 {
-			return fmt.Errorf("the private PostgreSQL keeps ending (%w); its log is %s", err, s.logFile())
+		if !wasReady && tries >= firstTries {
+			return fmt.Errorf("the private PostgreSQL does not start (%w); its log is %s", err, s.logFile())
 		}
 		s.log.WarnContext(ctx, "private postgresql ended and is started again", "error", err)
-		ready = func() {}
+		if wait.Wait(ctx) != nil {
+			return nil
+		}
 	}
 }
 

@@ -122,14 +122,20 @@ func (p *process) stop(log *slog.Logger) {
 	<-p.ended
 }
 
-// isPostmaster says whether that process lives and is a postgres.
+// isPostmaster says whether that process lives and is a postgres. One that has ended and that nobody has waited for is
+// not: it has no program any more.
 func isPostmaster(pid int, postgres string) bool {
 	if err := syscall.Kill(pid, 0); err != nil && !errors.Is(err, syscall.EPERM) {
 		return false
 	}
 	exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
-	if err != nil {
+	switch {
+	case err == nil:
+		return filepath.Base(exe) == filepath.Base(postgres)
+	case errors.Is(err, os.ErrNotExist):
+		_, noProc := os.Stat("/proc/self")
+		return noProc != nil
+	default:
 		return true
 	}
-	return filepath.Base(exe) == filepath.Base(postgres)
 }
