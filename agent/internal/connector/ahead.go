@@ -158,7 +158,7 @@ func (a *Ahead[B]) Fail(err error) bool {
 	if !open {
 		return false
 	}
-	p.err = err
+	p.err = NotEnd(err)
 	if !a.Send(p) {
 		return false
 	}
@@ -168,6 +168,19 @@ func (a *Ahead[B]) Fail(err error) bool {
 	case <-a.stop:
 		return false
 	}
+}
+
+// NotEnd keeps an error that has io.EOF as its cause, as that of a connection that was cut does, from being taken for the
+// end of the source.
+func NotEnd(err error) error {
+	if !errors.Is(err, io.EOF) {
+		return err
+	}
+	plain := errors.New(err.Error())
+	if p := (*PermanentError)(nil); errors.As(err, &p) {
+		return &PermanentError{Err: plain}
+	}
+	return plain
 }
 
 // End says that there is no more.

@@ -12,8 +12,13 @@ import (
 )
 
 var pressSchema = expr.Schema{
-	{Name: "ts", Type: expr.Timestamp}, {Name: "machine", Type: expr.String}, {Name: "state", Type: expr.String},
-	{Name: "temp", Type: expr.Float}, {Name: "vibration", Type: expr.Float}, {Name: "count", Type: expr.Int}, {Name: "scrap", Type: expr.Int},
+	{Name: "ts", Type: expr.Timestamp},
+	{Name: "machine", Type: expr.String},
+	{Name: "state", Type: expr.String},
+	{Name: "temp", Type: expr.Float},
+	{Name: "vibration", Type: expr.Float},
+	{Name: "count", Type: expr.Int},
+	{Name: "scrap", Type: expr.Int},
 }
 
 func pressText(format string) []byte {

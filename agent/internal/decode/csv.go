@@ -56,7 +56,7 @@ func NewCSV(schema expr.Schema, names []string, delim byte, loc *time.Location) 
 
 // Header reads the header at text[off:] and gives its names and where the first record starts; that is -1 when the
 // header is not complete and more may follow.
-func Header(text []byte, off int, delim byte, final bool) (names []string, next int, err error) { //nolint:revive // as Input.Final
+func Header(text []byte, off int, delim byte, final bool) (names []string, next int, err error) {
 	d := &CSV{delim: delim, quote: -1}
 	in := Input{Text: text, Final: final}
 	end, next, bad := d.split(&in, off)
@@ -165,7 +165,7 @@ func (d *CSV) plain(s []byte, p int) problem {
 			end = len(s)
 		}
 		if col := d.fields[f]; col >= 0 {
-			if bad := d.value(s, part{start: p, end: end}, col); bad != ok {
+			if bad := d.cell(s, part{start: p, end: end}, col); bad != ok {
 				d.failedCol = col
 				return d.countFirst(s[start:], bad)
 			}
@@ -253,7 +253,7 @@ func (d *CSV) quotedFields(text []byte) problem {
 		if col < 0 {
 			continue
 		}
-		if bad := d.value(text, p, col); bad != ok {
+		if bad := d.cell(text, p, col); bad != ok {
 			d.failedCol = col
 			return bad
 		}
@@ -271,62 +271,58 @@ func (d *CSV) split(in *Input, off int) (end, next int, bad problem) {
 	s, p := in.Text, off
 	d.parts = d.parts[:0]
 	for {
-		var f part
-		if p < len(s) && s[p] == '"' {
-			var closed bool
-			f, p, closed = quotedPart(s, p+1)
-			if !closed {
-				if !in.Final {
-					return 0, -1, ok
-				}
-				return 0, 0, openQuote
-			}
-			if p == len(s) && !in.Final {
-				return 0, -1, ok // another quote may follow
-			}
-		} else {
-			f.start = p
-			for p < len(s) && s[p] != d.delim && s[p] != '\n' {
-				p++
-			}
-			f.end = p
-			if p == len(s) && !in.Final {
-				return 0, -1, ok
-			}
-			if (p == len(s) || s[p] == '\n') && p > f.start && s[p-1] == '\r' {
-				f.end--
-			}
+		f, stop, wrong := d.field(s, p)
+		switch {
+		case stop == len(s) && !in.Final:
+			return 0, -1, ok
+		case wrong == openQuote:
+			return 0, 0, wrong
+		case wrong != ok:
+			bad = wrong
 		}
 		d.parts = append(d.parts, f)
-		if p < len(s) && s[p] == '\r' && (p+1 == len(s) || s[p+1] == '\n') {
-			p++
-		}
 		switch {
-		case p-off > MaxRecord:
-			return p, p, tooLong
-		case p == len(s):
-			return p, p, bad
-		case s[p] == '\n':
-			return p, p + 1, bad
-		case s[p] == d.delim:
-			p++
-		default:
-			bad = afterQuote
-			for p < len(s) && s[p] != d.delim && s[p] != '\n' {
-				p++
-			}
-			if p == len(s) && !in.Final {
-				return 0, -1, ok
-			}
-			if p == len(s) {
-				return p, p, bad
-			}
-			if s[p] == '\n' {
-				return p, p + 1, bad
-			}
-			p++
+		case stop-off > MaxRecord:
+			return stop, stop, tooLong
+		case stop == len(s):
+			return stop, stop, bad
+		case s[stop] == '\n':
+			return stop, stop + 1, bad
 		}
+		p = stop + 1
 	}
+}
+
+// field reads the field at p, and where the delimiter or the end of the line is that ends it.
+func (d *CSV) field(s []byte, p int) (f part, stop int, bad problem) {
+	if p == len(s) || s[p] != '"' {
+		stop = d.fieldEnd(s, p)
+		return part{start: p, end: stop - carriageReturn(s, p, stop)}, stop, ok
+	}
+	f, after, closed := quotedPart(s, p+1)
+	if !closed {
+		return f, len(s), openQuote
+	}
+	stop = d.fieldEnd(s, after)
+	if stop-carriageReturn(s, after, stop) > after {
+		bad = afterQuote
+	}
+	return f, stop, bad
+}
+
+func (d *CSV) fieldEnd(s []byte, p int) int {
+	for p < len(s) && s[p] != d.delim && s[p] != '\n' {
+		p++
+	}
+	return p
+}
+
+// carriageReturn is 1 when s[start:stop] ends in the carriage return of a line's end.
+func carriageReturn(s []byte, start, stop int) int {
+	if stop > start && s[stop-1] == '\r' && (stop == len(s) || s[stop] == '\n') {
+		return 1
+	}
+	return 0
 }
 
 // quotedPart finds the end of a quoted field whose text starts at p.
@@ -361,8 +357,8 @@ func halveQuotes(s []byte) int {
 	return w
 }
 
-// value decodes a field into the column.
-func (d *CSV) value(s []byte, f part, col int) problem {
+// cell decodes a field into the column.
+func (d *CSV) cell(s []byte, f part, col int) problem {
 	c := &d.cols[col]
 	if c.Type == expr.String {
 		return d.text(s, f, col)

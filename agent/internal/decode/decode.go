@@ -130,7 +130,7 @@ func (r *rows) close(text []byte) {
 			c.Floats = c.Floats[:r.row]
 		case expr.String, expr.JSON:
 			c.Strs = c.Strs[:r.row]
-			c.Data = text[:len(text):len(text)] // a caller's append must not write behind it
+			c.Data = slices.Clip(text) // a caller's append must not write behind it
 		case expr.Invalid, expr.Null:
 		}
 	}

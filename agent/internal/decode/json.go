@@ -142,22 +142,22 @@ func (d *JSON) record(text []byte, start, end int) problem {
 	if p >= end || s[p] != '{' {
 		return notObject
 	}
-	p = space(s, p+1)
-	if p < end && s[p] == '}' {
+	if p = space(s, p+1); p < end && s[p] == '}' {
 		return d.finishRecord(s, p+1)
 	}
+	return d.object(s, p)
+}
+
+// object decodes the members of an object from s[p:] on.
+func (d *JSON) object(s []byte, p int) problem {
 	for i := 0; ; i++ {
 		m, next := d.member(s, p, i)
 		if next < 0 {
 			return badKey
 		}
-		p = next
-		if p < end && s[p] <= ' ' {
-			p = space(s, p)
-		}
+		p = anySpace(s, next)
 		if m.col < 0 {
-			p = skip(s, p)
-			if p < 0 {
+			if p = skip(s, p); p < 0 {
 				return badSyntax
 			}
 		} else {
@@ -167,22 +167,16 @@ func (d *JSON) record(text []byte, start, end int) problem {
 				return bad
 			}
 		}
-		if p < end && s[p] <= ' ' {
-			p = space(s, p)
-		}
-		if p >= end {
+		p = anySpace(s, p)
+		switch {
+		case p >= len(s):
 			return badSyntax
-		}
-		if s[p] == '}' {
+		case s[p] == '}':
 			return d.finishRecord(s, p+1)
-		}
-		if s[p] != ',' {
+		case s[p] != ',':
 			return badSyntax
 		}
-		p++
-		if p < end && s[p] <= ' ' {
-			p = space(s, p)
-		}
+		p = anySpace(s, p+1)
 	}
 }
 
@@ -424,37 +418,32 @@ func (d *JSON) reason(p problem) string {
 // message describes a problem with a value of the type.
 func (p problem) message(typ string) string {
 	switch p {
-	case notObject:
-		return "not a JSON object"
-	case badSyntax:
-		return "not valid JSON: a comma or the end of the object is missing"
-	case afterEnd:
-		return "not valid JSON: there is more text after the object"
-	case badKey:
-		return "not valid JSON: a member's name in quotes and a colon are missing"
-	case badValue:
-		return "not valid JSON: this is not a value"
 	case wrongType:
 		return "the value is not of type " + typ
 	case notWhole:
 		return "the number has a fraction and the column is of type " + typ
 	case outOfRange:
 		return "the number is out of the range of type " + typ
-	case notTime:
-		return "not a time: write RFC 3339, YYYY-MM-DD hh:mm:ss or epoch milliseconds"
-	case badUTF8:
-		return "the text is not valid UTF-8"
-	case badEscape:
-		return "not valid JSON: an escape in the text is wrong"
-	case badJSON:
-		return "the value is not valid JSON"
-	case afterQuote:
-		return "there is text after the closing quote of a field"
-	case openQuote:
-		return "a quote is opened and never closed"
 	case tooLong:
 		return fmt.Sprintf("longer than %d MiB", MaxRecord>>20)
-	case ok, fewFields, manyFields:
+	case ok, notObject, badSyntax, afterEnd, badKey, badValue, notTime, badUTF8, badEscape, badJSON, fewFields, manyFields, afterQuote, openQuote:
 	}
-	return "not readable"
+	return problemTexts[p]
+}
+
+// problemTexts are the messages that are the same for every value.
+var problemTexts = [...]string{
+	notObject:  "not a JSON object",
+	badSyntax:  "not valid JSON: a comma or the end of the object is missing",
+	afterEnd:   "not valid JSON: there is more text after the object",
+	badKey:     "not valid JSON: a member's name in quotes and a colon are missing",
+	badValue:   "not valid JSON: this is not a value",
+	notTime:    "not a time: write RFC 3339, YYYY-MM-DD hh:mm:ss or epoch milliseconds",
+	badUTF8:    "the text is not valid UTF-8",
+	badEscape:  "not valid JSON: an escape in the text is wrong",
+	badJSON:    "the value is not valid JSON",
+	fewFields:  "it has too few fields",
+	manyFields: "it has too many fields",
+	afterQuote: "there is text after the closing quote of a field",
+	openQuote:  "a quote is opened and never closed",
 }

@@ -14,6 +14,14 @@ func space(s []byte, p int) int {
 	return p
 }
 
+// anySpace is space for where there mostly is none.
+func anySpace(s []byte, p int) int {
+	if p < len(s) && s[p] <= ' ' {
+		return space(s, p)
+	}
+	return p
+}
+
 func indexOrLen(s []byte, c byte) int {
 	if n := bytes.IndexByte(s, c); n >= 0 {
 		return n
@@ -61,6 +69,11 @@ func skip(s []byte, p int) int {
 	case '{', '[':
 		return skipNested(s, p)
 	}
+	return skipScalar(s, p)
+}
+
+// skipScalar passes over a number, true, false or null.
+func skipScalar(s []byte, p int) int {
 	start := p
 	for p < len(s) && s[p] > ' ' && s[p] != ',' && s[p] != '}' && s[p] != ']' {
 		p++

@@ -146,7 +146,7 @@ func (n number) int(text []byte) (int64, problem) {
 	return int64(f), ok
 }
 
-func signed(m uint64, negative bool) (int64, problem) { //nolint:revive // the sign is data, not a switch
+func signed(m uint64, negative bool) (int64, problem) {
 	if negative {
 		if m > 1<<63 {
 			return 0, outOfRange

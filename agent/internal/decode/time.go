@@ -39,32 +39,47 @@ func two(s []byte) int64 {
 	return int64(a)*10 + int64(b)
 }
 
+// layout is the part of a written time that is always there.
+const layout = "2006-01-02 15:04:05"
+
 // parse reads a written time.
 func (c *clock) parse(s []byte) (int64, bool) {
-	const layout = len("2006-01-02 15:04:05")
-	if len(s) < layout || s[4] != '-' || s[7] != '-' || s[13] != ':' || s[16] != ':' ||
-		(s[10] != ' ' && s[10] != 'T' && s[10] != 't') {
+	if len(s) < len(layout) || (s[10] != ' ' && s[10] != 'T' && s[10] != 't') {
 		return 0, false
 	}
-	year, month, dayOfMonth := two(s)*100+two(s[2:]), two(s[5:]), two(s[8:])
-	h, m, sec := two(s[11:]), two(s[14:]), two(s[17:])
-	if year < 1 || month < 1 || month > 12 || dayOfMonth < 1 || dayOfMonth > daysIn(year, month) ||
-		h < 0 || h > 23 || m < 0 || m > 59 || sec < 0 || sec > 59 {
+	t, good := dateOf(s)
+	inDay, alsoGood := timeOf(s[11:])
+	rest, fraction, fractionGood := fractionOf(s[len(layout):])
+	if !good || !alsoGood || !fractionGood {
 		return 0, false
 	}
-	t := daysSinceEpoch(year, month, dayOfMonth)*day + h*hour + m*minute
-	rest, fraction, good := fractionOf(s[layout:])
-	if !good {
-		return 0, false
-	}
+	t += inDay
 	var offset int64
 	if len(rest) == 0 {
 		offset = c.offsetAt(t)
 	} else if offset, good = zoneOf(rest); !good {
 		return 0, false
 	}
-	t += sec*second + fraction - offset
+	t += fraction - offset
 	return t, t >= minTime && t <= maxTime
+}
+
+// dateOf reads YYYY-MM-DD.
+func dateOf(s []byte) (int64, bool) {
+	year, month, dayOfMonth := two(s)*100+two(s[2:]), two(s[5:]), two(s[8:])
+	if s[4] != '-' || s[7] != '-' || year < 1 || month < 1 || month > 12 || dayOfMonth < 1 || dayOfMonth > daysIn(year, month) {
+		return 0, false
+	}
+	return daysSinceEpoch(year, month, dayOfMonth) * day, true
+}
+
+// timeOf reads hh:mm:ss.
+func timeOf(s []byte) (int64, bool) {
+	h, m, sec := two(s), two(s[3:]), two(s[6:])
+	if s[2] != ':' || s[5] != ':' || h < 0 || h > 23 || m < 0 || m > 59 || sec < 0 || sec > 59 {
+		return 0, false
+	}
+	return h*hour + m*minute + sec*second, true
 }
 
 // fractionOf reads `.ffffff` in microseconds and gives what follows.
@@ -108,12 +123,12 @@ func zoneOf(s []byte) (int64, bool) {
 	return offset, true
 }
 
-// offsetAt is the zone's distance from UTC at a local time of whole minutes.
+// offsetAt is the zone's distance from UTC at a local time.
 func (c *clock) offsetAt(local int64) int64 {
 	if c.loc == nil || c.loc == time.UTC {
 		return 0
 	}
-	if !c.known || c.minute != local {
+	if local -= (local%minute + minute) % minute; !c.known || c.minute != local {
 		u := time.UnixMicro(local).UTC()
 		at := time.Date(u.Year(), u.Month(), u.Day(), u.Hour(), u.Minute(), 0, 0, c.loc)
 		c.minute, c.offset, c.known = local, local-at.UnixMicro(), true

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -27,6 +28,15 @@ type options struct {
 	speed                                  float64
 }
 
+const help = `outfeed-demo-plant is a small plant: eight presses on an MQTT broker, the MES database of their
+work orders, and a lathe that drops CSV files. Ctrl-C ends it.
+
+Example:
+  outfeed-demo-plant -mqtt-listen 127.0.0.1:1883 -mes-url postgres://mes@127.0.0.1/mes -lathe-dir /tmp/lathe
+
+Flags:
+`
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -34,7 +44,7 @@ func main() {
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 	case err != nil:
-		fmt.Fprintln(os.Stderr, "outfeed-demo-plant:", err)
+		_, _ = fmt.Fprintln(os.Stderr, "outfeed-demo-plant:", err)
 		stop()
 		os.Exit(1) //nolint:forbidigo // this is main
 	}
@@ -51,9 +61,7 @@ func start(ctx context.Context, args []string) error {
 	flags.Uint64Var(&o.seed, "seed", 1, "which plant: the same `number` gives the same machines, breakdowns and parts")
 	flags.Float64Var(&o.speed, "speed", 1, "how many `times` faster than real time it works")
 	flags.Usage = func() {
-		fmt.Fprintln(flags.Output(), "outfeed-demo-plant is a small plant: eight presses on an MQTT broker, the MES database of their\nwork orders, and a lathe that drops CSV files. Ctrl-C ends it.")
-		fmt.Fprintln(flags.Output(), "\nExample:\n  outfeed-demo-plant -mqtt-listen 127.0.0.1:1883 -mes-url postgres://mes@127.0.0.1/mes -lathe-dir /tmp/lathe")
-		fmt.Fprintln(flags.Output(), "\nFlags:")
+		_, _ = io.WriteString(flags.Output(), help)
 		flags.PrintDefaults()
 	}
 	if err := flags.Parse(args); err != nil {

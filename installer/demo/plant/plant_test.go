@@ -155,7 +155,9 @@ func TestThePlantSpeaks(t *testing.T) {
 		t.Fatal(err)
 	}
 	address := l.Addr().String()
-	l.Close()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
 	dir, db := t.TempDir(), pgtest.New(t)
 	password := filepath.Join(dir, "password")
 	if err := os.WriteFile(password, []byte("secret\n"), 0o600); err != nil {
@@ -207,7 +209,7 @@ func TestThePlantSpeaks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close(context.Background())
+	defer func() { _ = conn.Close(context.Background()) }()
 	var status string
 	if err := conn.QueryRow(t.Context(), "SELECT status FROM mes.work_orders WHERE order_id = $1", orderID).Scan(&status); err != nil || status == "PLANNED" {
 		t.Fatalf("order %s has status %q, error %v", orderID, status, err)

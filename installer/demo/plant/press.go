@@ -123,7 +123,7 @@ func (p *press) changeOver(now time.Time) {
 }
 
 // heat moves the temperature for a second towards where the load would let it settle.
-func (p *press) heat(loaded bool) { //nolint:revive // the load of the machine is data
+func (p *press) heat(loaded bool) {
 	settles := ambient
 	if loaded {
 		settles += loadRise + 4*p.wear

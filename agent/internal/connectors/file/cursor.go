@@ -36,7 +36,7 @@ type entries map[uint64]entry
 
 func hashOf(b []byte) uint64 {
 	h := fnv.New64a()
-	_, _ = h.Write(b) //nolint:errcheck // a hash's Write never fails
+	_, _ = h.Write(b)
 	return h.Sum64()
 }
 

@@ -105,7 +105,7 @@ func (p *plant) all(resume connector.Cursor) got {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	defer src.Close()
+	defer finish(p.t, src)
 	g := got{cursor: resume}
 	for {
 		d, err := src.Next(p.t.Context())
@@ -123,11 +123,19 @@ func (p *plant) fails(want string) {
 	p.t.Helper()
 	src, err := p.open(nil)
 	if err == nil {
-		defer src.Close()
+		defer finish(p.t, src)
 		_, err = src.Next(p.t.Context())
 	}
 	if err == nil || !strings.Contains(err.Error(), want) {
 		p.t.Fatalf("error %v, want %q", err, want)
+	}
+}
+
+// finish closes a source, which must not fail.
+func finish(t *testing.T, src connector.Source) {
+	t.Helper()
+	if err := src.Close(); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -181,7 +189,7 @@ func TestWithoutHeaderColumnsAreInDeclaredOrder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer src.Close()
+	defer finish(p.t, src)
 	d, err := src.Next(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -293,7 +301,7 @@ func TestManyFilesAndRecordsResumeAnywhere(t *testing.T) {
 			g.add(d)
 		}
 		rows, cursor = append(rows, g.rows...), g.cursor
-		src.Close()
+		finish(t, src)
 		if errors.Is(err, io.EOF) {
 			break
 		}
@@ -332,7 +340,7 @@ func TestFollow(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer src.Close()
+		defer finish(p.t, src)
 		next := func() got {
 			t.Helper()
 			d, err := src.Next(t.Context())
@@ -362,7 +370,7 @@ func TestFollow(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer again.Close()
+		defer finish(t, again)
 		d, err := again.Next(t.Context())
 		if err != nil {
 			t.Fatal(err)

@@ -92,7 +92,7 @@ func (r *reader) cursor(e entry) connector.Cursor {
 	} else {
 		r.encoded, r.appended = e.append(r.encoded), r.appended+1
 	}
-	return r.encoded[:len(r.encoded):len(r.encoded)]
+	return slices.Clip(r.encoded)
 }
 
 // listed is a file that matches.
@@ -129,7 +129,7 @@ func (r *reader) list(root *os.Root) ([]listed, error) {
 	folder, err := root.Open(fixed)
 	if err == nil {
 		_, err = folder.ReadDir(1)
-		_ = folder.Close() //nolint:errcheck // it was only read
+		_ = folder.Close()
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("the folder %s in %s cannot be read: %w", fixed, r.root, err)
@@ -236,7 +236,7 @@ type open struct {
 }
 
 // continues decides whether the file is the one that was read before, and starts over otherwise.
-func (o *open) continues(known bool, id uint64, size int64) error { //nolint:revive // what the map said, not a switch
+func (o *open) continues(known bool, id uint64, size int64) error {
 	if err := o.readHead(); err != nil {
 		return err
 	}
@@ -347,7 +347,7 @@ func (o *open) read(size int64) error {
 }
 
 // decode decodes the next text of the file, which begins with what was carried over.
-func (o *open) decode(p *piece, text []byte, ended bool) { //nolint:revive // what the read said, not a switch
+func (o *open) decode(p *piece, text []byte, ended bool) {
 	final := ended && !o.follow
 	off := 0
 	if o.long != nil {
@@ -379,7 +379,7 @@ func (o *open) decode(p *piece, text []byte, ended bool) { //nolint:revive // wh
 }
 
 // skipLong looks for the end of a record that is too long, and gives where the next one starts, or -1.
-func (o *open) skipLong(p *piece, text []byte, final bool) int { //nolint:revive // as decode.Input.Final
+func (o *open) skipLong(p *piece, text []byte, final bool) int {
 	n := bytes.IndexByte(text, '\n') + 1
 	if n == 0 && final {
 		n = len(text)
@@ -405,7 +405,7 @@ func (o *open) skipLong(p *piece, text []byte, final bool) int { //nolint:revive
 func (o *open) deliver(p *piece, d connector.Delivery) {
 	if headLen := min(o.entry.offset, headBytes); headLen > o.entry.headLen {
 		if int64(len(o.head)) < headLen {
-			_ = o.readHead() //nolint:errcheck // a shorter head only tells less
+			_ = o.readHead() // a shorter head only tells less
 		}
 		o.entry.headLen = min(headLen, int64(len(o.head)))
 		o.entry.head = hashOf(o.head[:o.entry.headLen])

@@ -31,9 +31,12 @@ func freeAddress(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	defer drop(l)
 	return l.Addr().String()
 }
+
+// drop closes what may be closed already.
+func drop(c io.Closer) { _ = c.Close() }
 
 // startBroker starts Mosquitto with extra lines of configuration.
 func startBroker(t *testing.T, extra string) *broker {
@@ -62,7 +65,7 @@ func (b *broker) start() {
 			b.t.Fatal("these tests need Mosquitto: apt-get install mosquitto")
 		}
 	}
-	b.process = exec.Command(path, "-c", b.config) //nolint:noctx // stop ends it by its signal, so that it can save its state
+	b.process = exec.Command(path, "-c", b.config) //nolint:noctx,gosec // stop ends it by its signal, so that it can save its state; the path is the system's
 	b.process.Stderr = os.Stderr
 	if err := b.process.Start(); err != nil {
 		b.t.Fatal(err)
@@ -74,7 +77,7 @@ func (b *broker) start() {
 	for {
 		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", b.address)
 		if err == nil {
-			conn.Close()
+			drop(conn)
 			return
 		}
 		select {
@@ -89,8 +92,10 @@ func (b *broker) stop() {
 	if b.process == nil {
 		return
 	}
-	b.process.Process.Signal(syscall.SIGTERM)
-	b.process.Wait()
+	if err := b.process.Process.Signal(syscall.SIGTERM); err != nil {
+		b.t.Error(err)
+	}
+	_ = b.process.Wait() // it ends by the signal
 	b.process = nil
 }
 
@@ -144,22 +149,22 @@ func startProxy(t *testing.T, target string) *proxy {
 				return
 			}
 			if p.away.Load() {
-				in.Close()
+				drop(in)
 				continue
 			}
 			out, err := (&net.Dialer{}).DialContext(context.Background(), "tcp", p.target)
 			if err != nil {
-				in.Close()
+				drop(in)
 				continue
 			}
 			p.mu.Lock()
 			p.conns = append(p.conns, in, out)
 			p.mu.Unlock()
-			done.Go(func() { io.Copy(in, out); in.Close() })
-			done.Go(func() { io.Copy(deafWriter{p, out}, in); out.Close() })
+			done.Go(func() { _, _ = io.Copy(in, out); drop(in) })
+			done.Go(func() { _, _ = io.Copy(deafWriter{p, out}, in); drop(out) })
 		}
 	})
-	t.Cleanup(func() { l.Close(); p.cut(); done.Wait() })
+	t.Cleanup(func() { drop(l); p.cut(); done.Wait() })
 	return p
 }
 
@@ -180,7 +185,7 @@ func (p *proxy) cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, c := range p.conns {
-		c.Close()
+		drop(c)
 	}
 	p.conns = nil
 }

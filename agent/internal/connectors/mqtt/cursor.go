@@ -35,9 +35,9 @@ type position struct {
 
 func hashOf(topic string, payload []byte) uint64 {
 	h := fnv.New64a()
-	_, _ = h.Write([]byte(topic)) //nolint:errcheck // a hash's Write never fails
-	_, _ = h.Write([]byte{0})     //nolint:errcheck // a hash's Write never fails
-	_, _ = h.Write(payload)       //nolint:errcheck // a hash's Write never fails
+	_, _ = h.Write([]byte(topic))
+	_, _ = h.Write([]byte{0})
+	_, _ = h.Write(payload)
 	return h.Sum64()
 }
 
@@ -99,7 +99,7 @@ func decodeCursor(c connector.Cursor) (position, error) {
 	}
 	p.seq, rest = seq, rest[n:]
 	size, n := binary.Uvarint(rest)
-	if n <= 0 || size == 0 || size > uint64(len(rest)-n) {
+	if n <= 0 || size == 0 || size > uint64(len(rest)-n) { //nolint:gosec // not negative: n bytes were read from it
 		return position{}, errCursor
 	}
 	p.topic, rest = string(rest[n:n+int(size)]), rest[n+int(size):] //nolint:gosec // not more than the cursor has
@@ -109,7 +109,7 @@ func decodeCursor(c connector.Cursor) (position, error) {
 	first := p.seq - uint64(len(rest)/10) + 1
 	for i := 0; len(rest) > 0; i++ {
 		p.arrivals = append(p.arrivals, arrival{
-			seq: first + uint64(i), //nolint:gosec // i is not negative
+			seq: first + uint64(i),
 			id:  binary.LittleEndian.Uint16(rest), hash: binary.LittleEndian.Uint64(rest[2:]), acked: true,
 		})
 		rest = rest[10:]

@@ -18,40 +18,44 @@ type dialect311 struct{}
 
 func (dialect311) keep() int { return keep311 }
 
+func write311(w io.Writer, packet packets.ControlPacket) error {
+	return packet.Write(w) //nolint:wrapcheck // the session says what was being done
+}
+
 func (dialect311) connect(w io.Writer, s *settings, session sessionStart) error {
-	return (&packets.ConnectPacket{
+	return write311(w, &packets.ConnectPacket{
 		FixedHeader:  packets.FixedHeader{MessageType: packets.Connect},
 		ProtocolName: "MQTT", ProtocolVersion: 4, ClientIdentifier: s.clientID, CleanSession: bool(session),
 		Keepalive: uint16(s.keepAlive / time.Second), //nolint:gosec // at most 18 hours
 		Username:  s.username, UsernameFlag: s.username != "",
 		Password: []byte(s.password.Reveal()), PasswordFlag: !s.password.Empty(),
-	}).Write(w)
+	})
 }
 
 func (dialect311) subscribe(w io.Writer, s *settings) error {
-	return (&packets.SubscribePacket{
+	return write311(w, &packets.SubscribePacket{
 		FixedHeader: packets.FixedHeader{MessageType: packets.Subscribe, Qos: 1},
 		MessageID:   subscribeID, Topics: []string{s.topic}, Qoss: []byte{s.qos},
-	}).Write(w)
+	})
 }
 
 func (dialect311) unsubscribe(w io.Writer, topic string) error {
-	return (&packets.UnsubscribePacket{
+	return write311(w, &packets.UnsubscribePacket{
 		FixedHeader: packets.FixedHeader{MessageType: packets.Unsubscribe, Qos: 1},
 		MessageID:   unsubscribeID, Topics: []string{topic},
-	}).Write(w)
+	})
 }
 
 func (dialect311) acknowledge(w io.Writer, id uint16) error {
-	return (&packets.PubackPacket{FixedHeader: packets.FixedHeader{MessageType: packets.Puback}, MessageID: id}).Write(w)
+	return write311(w, &packets.PubackPacket{FixedHeader: packets.FixedHeader{MessageType: packets.Puback}, MessageID: id})
 }
 
 func (dialect311) ping(w io.Writer) error {
-	return (&packets.PingreqPacket{FixedHeader: packets.FixedHeader{MessageType: packets.Pingreq}}).Write(w)
+	return write311(w, &packets.PingreqPacket{FixedHeader: packets.FixedHeader{MessageType: packets.Pingreq}})
 }
 
 func (dialect311) disconnect(w io.Writer) error {
-	return (&packets.DisconnectPacket{FixedHeader: packets.FixedHeader{MessageType: packets.Disconnect}}).Write(w)
+	return write311(w, &packets.DisconnectPacket{FixedHeader: packets.FixedHeader{MessageType: packets.Disconnect}})
 }
 
 func (dialect311) read(r io.Reader) (event, error) {

@@ -22,7 +22,7 @@ func write5(w io.Writer, packet interface {
 },
 ) error {
 	_, err := packet.WriteTo(w)
-	return err //nolint:wrapcheck // the session says what was being done
+	return err
 }
 
 func (dialect5) connect(w io.Writer, s *settings, session sessionStart) error {

@@ -8,6 +8,7 @@ package mqtt
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"log/slog"
 	"net"
 	"net/url"
 	"strings"
@@ -119,6 +120,9 @@ func (c mqttConnector) NewSource(in connector.SourceSettings) (connector.Source,
 	}
 	if err := s.check(); err != nil {
 		return nil, err
+	}
+	if s.Logger == nil {
+		s.Logger = slog.New(slog.DiscardHandler)
 	}
 	known, err := decodeCursor(in.Resume)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -34,13 +35,9 @@ type line struct {
 func newLine(t *testing.T, address string, options, with map[string]any) *line {
 	t.Helper()
 	conn := map[string]any{"address": address}
-	for k, v := range options {
-		conn[k] = v
-	}
+	maps.Copy(conn, options)
 	read := map[string]any{"topic": "plant/+/state", "topic_as": "topic"}
-	for k, v := range with {
-		read[k] = v
-	}
+	maps.Copy(read, with)
 	l := &line{t: t, settings: connector.SourceSettings{
 		Connection: connector.Connection{Name: "plc", Kind: "mqtt", Options: conn, Secrets: map[string]secret.String{}},
 		With:       read, Schema: schema, Instance: t.Name(), Logger: slog.New(slog.DiscardHandler),
@@ -57,7 +54,15 @@ func (l *line) open(cursor connector.Cursor) {
 		l.t.Fatal(err)
 	}
 	l.src, l.rows, l.failures, l.cursor = src, nil, nil, cursor
-	l.t.Cleanup(func() { src.Close() })
+	l.t.Cleanup(func() { l.finish(src) })
+}
+
+// finish closes a source, which must not fail.
+func (l *line) finish(src connector.Source) {
+	l.t.Helper()
+	if err := src.Close(); err != nil {
+		l.t.Error(err)
+	}
 }
 
 func (l *line) next() error {
@@ -132,7 +137,7 @@ func state(i int) string { return fmt.Sprintf(`{"id":%d,"name":"n%d"}`, i, i) }
 func row(i int) string { return fmt.Sprintf("%d plant/a/state n%d", i, i) }
 
 func TestMessagesBecomeRows(t *testing.T) {
-	eachVersion(t, func(t *testing.T, version any) {
+	eachVersion(t, func(t *testing.T, version any) { //nolint:thelper // this is the test itself
 		b := startBroker(t, "")
 		l := newLine(t, "mqtt://"+b.address, map[string]any{"version": version}, nil)
 		l.open(nil)
@@ -157,7 +162,7 @@ func TestMessagesBecomeRows(t *testing.T) {
 // TestKillBetweenCommitAndAcknowledgement cuts the connection after a commit whose acknowledgements never arrive, and goes on
 // from the committed cursor: nothing is doubled, nothing is lost.
 func TestKillBetweenCommitAndAcknowledgement(t *testing.T) {
-	eachVersion(t, func(t *testing.T, version any) {
+	eachVersion(t, func(t *testing.T, version any) { //nolint:thelper // this is the test itself
 		b := startBroker(t, "")
 		via := startProxy(t, b.address)
 		l := newLine(t, via.address, map[string]any{"version": version}, nil)
@@ -192,7 +197,7 @@ func TestKillBetweenCommitAndAcknowledgement(t *testing.T) {
 				committed = l.cursor
 			}
 			via.cut() // as after kill -9: no DISCONNECT reaches the broker
-			l.src.Close()
+			l.finish(l.src)
 			via.deaf.Store(false)
 			l.open(committed)
 		}
@@ -207,7 +212,7 @@ func TestKillBetweenCommitAndAcknowledgement(t *testing.T) {
 
 // TestReconnectDoublesNothing cuts the connection under a source that goes on living.
 func TestReconnectDoublesNothing(t *testing.T) {
-	eachVersion(t, func(t *testing.T, version any) {
+	eachVersion(t, func(t *testing.T, version any) { //nolint:thelper // this is the test itself
 		b := startBroker(t, "")
 		via := startProxy(t, b.address)
 		l := newLine(t, via.address, map[string]any{"version": version}, nil)
@@ -246,7 +251,7 @@ func TestReconnectDoublesNothing(t *testing.T) {
 }
 
 func TestWhatWasNotCommittedComesAgain(t *testing.T) {
-	eachVersion(t, func(t *testing.T, version any) {
+	eachVersion(t, func(t *testing.T, version any) { //nolint:thelper // this is the test itself
 		b := startBroker(t, "")
 		l := newLine(t, b.address, map[string]any{"version": version}, nil)
 		l.open(nil)
@@ -257,7 +262,7 @@ func TestWhatWasNotCommittedComesAgain(t *testing.T) {
 		p := b.publisher()
 		publish(t, p, "plant/a/state", state(1))
 		l.until(1, func() {})
-		l.src.Close()
+		l.finish(l.src)
 		publish(t, p, "plant/a/state", state(2))
 		l.open(first)
 		l.until(2, l.commit)
@@ -267,14 +272,14 @@ func TestWhatWasNotCommittedComesAgain(t *testing.T) {
 
 // TestAnotherTopicReplacesTheSubscription: a new version of a flow must not get the old version's messages.
 func TestAnotherTopicReplacesTheSubscription(t *testing.T) {
-	eachVersion(t, func(t *testing.T, version any) {
+	eachVersion(t, func(t *testing.T, version any) { //nolint:thelper // this is the test itself
 		b := startBroker(t, "")
 		l := newLine(t, b.address, map[string]any{"version": version}, nil)
 		l.open(nil)
 		if err := l.next(); err != nil {
 			t.Fatal(err)
 		}
-		l.src.Close()
+		l.finish(l.src)
 		l.settings.With["topic"] = "plant/a/other"
 		l.open(l.cursor)
 		if err := l.next(); err != nil {
@@ -289,7 +294,7 @@ func TestAnotherTopicReplacesTheSubscription(t *testing.T) {
 }
 
 func TestRetainedMessages(t *testing.T) {
-	eachVersion(t, func(t *testing.T, version any) {
+	eachVersion(t, func(t *testing.T, version any) { //nolint:thelper // this is the test itself
 		b := startBroker(t, "")
 		p := b.publisher()
 		publishAs(t, p, "plant/a/state", state(1), true)
@@ -305,7 +310,7 @@ func TestRetainedMessages(t *testing.T) {
 				l.until(1, l.commit)
 				want = []string{row(1), row(2)}
 				rows := l.rows
-				l.src.Close()
+				l.finish(l.src)
 				l.open(l.cursor) // taken once only
 				l.rows = rows
 				ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
@@ -317,13 +322,13 @@ func TestRetainedMessages(t *testing.T) {
 			publish(t, p, "plant/a/state", state(2))
 			l.until(len(want), l.commit)
 			l.want(want...)
-			l.src.Close()
+			l.finish(l.src)
 		}
 	})
 }
 
 func TestQoS0(t *testing.T) {
-	eachVersion(t, func(t *testing.T, version any) {
+	eachVersion(t, func(t *testing.T, version any) { //nolint:thelper // this is the test itself
 		b := startBroker(t, "")
 		l := newLine(t, b.address, map[string]any{"version": version}, map[string]any{"qos": int64(0)})
 		l.open(nil)
@@ -340,7 +345,7 @@ func TestQoS0(t *testing.T) {
 }
 
 func TestRefusedPassword(t *testing.T) {
-	eachVersion(t, func(t *testing.T, version any) {
+	eachVersion(t, func(t *testing.T, version any) { //nolint:thelper // this is the test itself
 		file := filepath.Join(t.TempDir(), "passwords")
 		if err := os.WriteFile(file, nil, 0o600); err != nil {
 			t.Fatal(err)

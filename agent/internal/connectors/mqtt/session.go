@@ -31,6 +31,7 @@ const (
 
 var (
 	errTakenOver = errors.New("another client connected with the same client_id and took the session over")
+	errHungUp    = errors.New("the broker closed the connection")
 	errSilent    = errors.New("the broker does not answer any more")
 )
 
@@ -74,8 +75,8 @@ func dial(ctx context.Context, s *settings, known *position) (*session, error) {
 		if err != nil {
 			return nil, err
 		}
-		_ = c.send(c.dialect.disconnect) //nolint:errcheck // the next connection replaces it anyway
-		_ = c.conn.Close()               //nolint:errcheck // there is nothing to lose
+		_ = c.send(c.dialect.disconnect) // the next connection replaces it anyway
+		_ = c.conn.Close()               // there is nothing to lose
 		start = sameSession
 	}
 	c, err := greet(ctx, s, func(c *session) error { return c.handshake(start, known) })
@@ -97,7 +98,7 @@ func greet(ctx context.Context, s *settings, talk func(*session) error) (*sessio
 		settings: s, dialect: newDialect(s.version), conn: conn, reader: bufio.NewReaderSize(conn, 64<<10), alive: s.keepAlive,
 		heard: time.Now(), ready: make(chan struct{}, 1), room: make(chan struct{}, 1), stop: make(chan struct{}),
 	}
-	release := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) }) //nolint:errcheck // the read then fails
+	release := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) }) // the read then fails
 	err = talk(c)
 	if !release() && err != nil {
 		err = context.Cause(ctx)
@@ -106,7 +107,7 @@ func greet(ctx context.Context, s *settings, talk func(*session) error) (*sessio
 		err = conn.SetDeadline(time.Time{})
 	}
 	if err != nil {
-		_ = conn.Close() //nolint:errcheck // it failed already
+		_ = conn.Close() // it failed already
 		return nil, at(s, err)
 	}
 	return c, nil
@@ -114,6 +115,9 @@ func greet(ctx context.Context, s *settings, talk func(*session) error) (*sessio
 
 // at says which broker an error is about.
 func at(s *settings, err error) error {
+	if errors.Is(err, io.EOF) {
+		err = errHungUp
+	}
 	wrapped := fmt.Errorf("MQTT broker at %s: %w", s.address, err)
 	if p := (*connector.PermanentError)(nil); errors.As(err, &p) {
 		return &connector.PermanentError{Err: wrapped}
@@ -143,7 +147,7 @@ func open(ctx context.Context, s *settings) (net.Conn, error) {
 	}
 	conn, err := (&tls.Dialer{Config: config}).DialContext(ctx, "tcp", s.address)
 	if err != nil {
-		return nil, fmt.Errorf("the MQTT broker at %s cannot be reached with TLS: %w", s.address, err)
+		return nil, connector.NotEnd(fmt.Errorf("the MQTT broker at %s cannot be reached with TLS: %w", s.address, err))
 	}
 	return conn, nil
 }
@@ -342,7 +346,7 @@ func (c *session) fail(err error) {
 		c.err = err
 	}
 	c.mu.Unlock()
-	_ = c.conn.Close() //nolint:errcheck // it failed already
+	_ = c.conn.Close() // it failed already
 	signal(c.ready)
 }
 
@@ -425,7 +429,7 @@ func (c *session) close() {
 	c.mu.Unlock()
 	if !again {
 		if !failed {
-			_ = c.send(c.dialect.disconnect) //nolint:errcheck // the broker notices the end of the connection as well
+			_ = c.send(c.dialect.disconnect) // the broker notices the end of the connection as well
 		}
 		close(c.stop)
 		c.fail(connector.ErrClosed)

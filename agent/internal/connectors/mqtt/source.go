@@ -64,7 +64,11 @@ func (s *source) Next(ctx context.Context) (connector.Delivery, error) {
 				return connector.Delivery{}, err
 			}
 			s.session = session
-			s.announced = s.announced && session.resumed
+			if s.announced && !session.resumed {
+				s.announced = false
+				s.settings.Logger.WarnContext(ctx, "the mqtt broker has lost the session; what was published meanwhile may be lost",
+					"address", s.settings.address, "topic", s.settings.topic)
+			}
 		}
 		if !s.announced {
 			s.announced = true
@@ -187,7 +191,7 @@ func (s *source) acknowledge(ids []uint16) {
 	err := s.session.send(func(w io.Writer) error {
 		for _, id := range ids {
 			if err := s.session.dialect.acknowledge(w, id); err != nil {
-				return err //nolint:wrapcheck // send says what was being done
+				return err
 			}
 		}
 		return nil

@@ -6,6 +6,7 @@
 package postgres
 
 import (
+	"net"
 	"net/url"
 	"strings"
 	"time"
@@ -110,53 +111,65 @@ func (c postgresConnector) NewSource(in connector.SourceSettings) (connector.Sou
 
 // connection makes the connection string.
 func (s *settings) connection(o connector.Options) error {
-	if !o.Given("url") {
-		for _, name := range []string{"host", "database", "user"} {
-			if o.String(name) == "" {
-				return &connector.OptionError{Option: name, Message: "is missing: name the database by host, database and user, or by url"}
-			}
-		}
-		mode := o.String("sslmode")
-		if strings.HasPrefix(o.String("host"), "/") {
-			mode = "disable" // a socket has no TLS
-		}
-		query := url.Values{"host": {o.String("host")}, "port": {int64Text(o.Int("port"))}, "user": {o.String("user")}, "sslmode": {mode}}
-		if o.Given("ca_file") {
-			query.Set("sslrootcert", o.String("ca_file"))
-		}
-		s.server = o.String("host") + " port " + int64Text(o.Int("port"))
-		s.dsn = (&url.URL{Scheme: "postgres", Path: "/" + o.String("database"), RawQuery: query.Encode()}).String()
-		return nil
-	}
-	for _, name := range []string{"host", "port", "database", "user", "sslmode"} {
-		if o.Given(name) {
-			return &connector.OptionError{Option: name, Message: "stands beside url, which says it already; leave one of them out"}
-		}
-	}
-	u, err := url.Parse(o.String("url"))
-	if err != nil || (u.Scheme != "postgres" && u.Scheme != "postgresql") {
-		return &connector.OptionError{Option: "url", Message: "is not a URL like postgres://user@host:5432/database"}
+	u, err := addressOf(o)
+	if err != nil {
+		return err
 	}
 	query := u.Query()
-	if _, has := u.User.Password(); has || query.Has("password") {
-		return &connector.OptionError{Option: "url", Message: "holds a password; give it as the secret option password"}
+	s.server = u.Host
+	if s.server == "" {
+		s.server = query.Get("host")
 	}
-	host := u.Host
-	if host == "" {
-		host = query.Get("host")
-	}
-	if host == "" {
+	if s.server == "" {
 		return &connector.OptionError{Option: "url", Message: "names no host"}
 	}
-	if !query.Has("sslmode") && !strings.HasPrefix(host, "/") {
-		query.Set("sslmode", "verify-full")
+	switch {
+	case strings.HasPrefix(s.server, "/"):
+		query.Set("sslmode", "disable") // a socket has no TLS
+	case !query.Has("sslmode"):
+		query.Set("sslmode", o.String("sslmode"))
 	}
 	if o.Given("ca_file") {
 		query.Set("sslrootcert", o.String("ca_file"))
 	}
 	u.RawQuery = query.Encode()
-	s.server, s.dsn = host, u.String()
+	s.dsn = u.String()
 	return nil
+}
+
+// addressOf makes a URL of host, port, database and user, or takes the written one.
+func addressOf(o connector.Options) (*url.URL, error) {
+	if o.Given("url") {
+		return writtenURL(o)
+	}
+	for _, name := range []string{"host", "database", "user"} {
+		if o.String(name) == "" {
+			return nil, &connector.OptionError{Option: name, Message: "is missing: name the database by host, database and user, or by url"}
+		}
+	}
+	u := &url.URL{Scheme: "postgres", Path: "/" + o.String("database"), User: url.User(o.String("user"))}
+	if host, port := o.String("host"), int64Text(o.Int("port")); strings.HasPrefix(host, "/") {
+		u.RawQuery = url.Values{"host": {host}, "port": {port}}.Encode()
+	} else {
+		u.Host = net.JoinHostPort(host, port)
+	}
+	return u, nil
+}
+
+func writtenURL(o connector.Options) (*url.URL, error) {
+	for _, name := range []string{"host", "port", "database", "user", "sslmode"} {
+		if o.Given(name) {
+			return nil, &connector.OptionError{Option: name, Message: "stands beside url, which says it already; leave one of them out"}
+		}
+	}
+	u, err := url.Parse(o.String("url"))
+	if err != nil || (u.Scheme != "postgres" && u.Scheme != "postgresql") {
+		return nil, &connector.OptionError{Option: "url", Message: "is not a URL like postgres://user@host:5432/database"}
+	}
+	if _, has := u.User.Password(); has || u.Query().Has("password") {
+		return nil, &connector.OptionError{Option: "url", Message: "holds a password; give it as the secret option password"}
+	}
+	return u, nil
 }
 
 // relation makes the SQL of what to read from.

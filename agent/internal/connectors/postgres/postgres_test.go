@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -46,7 +47,7 @@ func (m *mes) execAt(address, sql string) {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	defer c.Close(context.Background())
+	defer func() { _ = c.Close(context.Background()) }()
 	if _, err := c.Exec(m.t.Context(), sql); err != nil {
 		m.t.Fatal(err)
 	}
@@ -108,14 +109,12 @@ func (m *mes) all(schema expr.Schema, options map[string]any) (rows, failures []
 	m.t.Helper()
 	in := m.Settings()
 	in.Schema = schema
-	for k, v := range options {
-		in.Connection.Options[k] = v
-	}
+	maps.Copy(in.Connection.Options, options)
 	src, err := postgres.New().NewSource(in)
 	if err != nil {
 		return nil, nil, err
 	}
-	defer src.Close()
+	defer func() { _ = src.Close() }()
 	ctx, cancel := context.WithTimeout(m.t.Context(), 20*time.Second)
 	defer cancel()
 	for {
@@ -165,9 +164,16 @@ func TestEveryType(t *testing.T) {
 		(false, 1, 3, 1, 'infinite', null, 'infinity', null, null, null),
 		(false, 1, 3, 1, 'last', null, '0099-01-01 00:00:00+00', null, null, null)`)
 	schema := expr.Schema{
-		{Name: `b"q`, Type: expr.Bool}, {Name: "i", Type: expr.Float}, {Name: "n", Type: expr.Int}, {Name: "f", Type: expr.Float},
-		{Name: "s", Type: expr.String}, {Name: "u", Type: expr.String}, {Name: "tz", Type: expr.Timestamp}, {Name: "ts", Type: expr.Timestamp},
-		{Name: "d", Type: expr.Timestamp}, {Name: "j", Type: expr.JSON},
+		{Name: `b"q`, Type: expr.Bool},
+		{Name: "i", Type: expr.Float},
+		{Name: "n", Type: expr.Int},
+		{Name: "f", Type: expr.Float},
+		{Name: "s", Type: expr.String},
+		{Name: "u", Type: expr.String},
+		{Name: "tz", Type: expr.Timestamp},
+		{Name: "ts", Type: expr.Timestamp},
+		{Name: "d", Type: expr.Timestamp},
+		{Name: "j", Type: expr.JSON},
 	}
 	rows, failures, err := m.all(schema, map[string]any{"time_zone": "Europe/Berlin"})
 	if err != nil {
@@ -240,10 +246,10 @@ func TestUnreachableServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer src.Close()
+	defer func() { _ = src.Close() }()
 	_, err = src.Next(t.Context())
 	var permanent *connector.PermanentError
-	if err == nil || errors.As(err, &permanent) || !strings.Contains(err.Error(), "127.0.0.1 port 1") {
+	if err == nil || errors.As(err, &permanent) || !strings.Contains(err.Error(), "127.0.0.1:1") {
 		t.Fatalf("error %v", err)
 	}
 }
@@ -256,7 +262,7 @@ func TestOptionErrors(t *testing.T) {
 		option        string
 	}{
 		{map[string]any{"host": "h", "user": "u"}, map[string]any{"table": "t"}, "database"},
-		{map[string]any{"url": "postgres://u:secret@h/d"}, map[string]any{"table": "t"}, "url"},
+		{map[string]any{"url": "postgres://u:secret@h/d"}, map[string]any{"table": "t"}, "url"}, //nolint:gosec // made up
 		{map[string]any{"url": "mysql://h/d"}, map[string]any{"table": "t"}, "url"},
 		{map[string]any{"url": "postgres://h/d", "port": int64(1)}, map[string]any{"table": "t"}, "port"},
 		{server, map[string]any{}, "table"},

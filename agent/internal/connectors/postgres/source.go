@@ -23,10 +23,7 @@ const (
 	batchBytes = 4 << 20
 )
 
-type (
-	piece = connector.Piece[*column.Batch]
-	ahead = connector.Ahead[*column.Batch]
-)
+type ahead = connector.Ahead[*column.Batch]
 
 // source is what a caller reads from; the reader is behind it.
 type source struct {
