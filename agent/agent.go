@@ -108,7 +108,7 @@ func (a *Agent) runParts(ctx context.Context, p *parts) error {
 // unlessDone leaves out the error with which a part says that it was asked to end.
 func unlessDone(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // see above
 	}
 	return err
 }

@@ -29,12 +29,14 @@ type Definition struct {
 	Connections []byte
 }
 
-// Manifest, Problems and TestResult are what checking and testing a definition give.
-type (
-	Manifest   = flowdef.Manifest
-	Problems   = flowdef.Problems
-	TestResult = engine.TestResult
-)
+// Manifest is what would leave the plant.
+type Manifest = flowdef.Manifest
+
+// Problems is what is wrong with a text.
+type Problems = flowdef.Problems //nolint:errname // the name that flowdef gives it
+
+// TestResult is the outcome of one test of a definition.
+type TestResult = engine.TestResult
 
 // DefinitionError says that a text is wrong, and where.
 type DefinitionError struct {
@@ -87,7 +89,7 @@ func (d *Definition) connections() (map[string]connector.Connection, error) {
 			if !filepath.IsAbs(name) {
 				name = filepath.Join(filepath.Dir(d.ConnectionsFile), name)
 			}
-			return os.ReadFile(name) //nolint:gosec,wrapcheck // the person names it, and ParseConnections says where
+			return os.ReadFile(name) //nolint:gosec // the person names it, and ParseConnections says where
 		},
 	})
 	if err != nil {

@@ -77,7 +77,7 @@ func socketPath(dataDir string) string {
 		return p
 	}
 	h := fnv.New64a()
-	h.Write([]byte(p)) //nolint:errcheck // a hash does not fail
+	_, _ = h.Write([]byte(p)) // a hash does not fail
 	return filepath.Join(os.TempDir(), fmt.Sprintf("outfeed-agent-%x.sock", h.Sum64()))
 }
 
@@ -95,10 +95,10 @@ func serveLocal(ctx context.Context, path string, status func() LocalStatus, log
 		return errors.Join(fmt.Errorf("protect the status socket: %w", err), l.Close())
 	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		if err := json.NewEncoder(w).Encode(status()); err != nil {
-			log.Warn("cannot answer a status request", "error", err)
+			log.WarnContext(r.Context(), "cannot answer a status request", "error", err)
 		}
 	})
 	return serveHTTP(ctx, l, mux, log)
@@ -129,7 +129,7 @@ func ReadStatus(ctx context.Context, c Config) (LocalStatus, error) {
 	path := socketPath(c.DataDir)
 	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", path) //nolint:wrapcheck // wrapped below
+			return new(net.Dialer).DialContext(ctx, "unix", path)
 		},
 	}}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://agent/status", http.NoBody)

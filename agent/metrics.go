@@ -33,7 +33,7 @@ func metricsHandler(s *status) http.Handler {
 func answer(w http.ResponseWriter, code int, text string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.WriteHeader(code)
-	fmt.Fprintln(w, text) //nolint:errcheck // the client may be gone
+	fmt.Fprintln(w, text)
 }
 
 // collector reads the agent's numbers when Prometheus asks, so that nothing is counted twice.

@@ -18,7 +18,7 @@ type staging struct {
 
 func (s staging) LoadFlow(ctx context.Context, flow string) (supervisor.FlowState, error) {
 	st, err := s.stage.LoadFlow(ctx, flow)
-	return supervisor.FlowState(st), err //nolint:wrapcheck // the stage says what and where
+	return supervisor.FlowState(st), err
 }
 
 func (s staging) Commit(ctx context.Context, c supervisor.Checkpoint) error {
@@ -31,15 +31,15 @@ func (s staging) Commit(ctx context.Context, c supervisor.Checkpoint) error {
 	if errors.Is(err, stage.ErrStaleCommit) || errors.Is(err, stage.ErrTooLarge) || errors.Is(err, stage.ErrClosed) {
 		return fmt.Errorf("%w: %w", supervisor.ErrFinalCommit, err)
 	}
-	return err //nolint:wrapcheck // the stage says what and where
+	return err
 }
 
 func (s staging) DropFlow(ctx context.Context, flow string) error {
-	return s.stage.DropFlow(ctx, flow) //nolint:wrapcheck // the stage says what and where
+	return s.stage.DropFlow(ctx, flow)
 }
 
 func (s staging) Flows(ctx context.Context) ([]string, error) {
-	return s.stage.Flows(ctx) //nolint:wrapcheck // the stage says what and where
+	return s.stage.Flows(ctx)
 }
 
 // outbox is the tunnel's view of the stage.

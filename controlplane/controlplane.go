@@ -140,7 +140,7 @@ func (c *ControlPlane) serve(ctx context.Context, database secret.String) error 
 // unlessDone leaves out the error with which a part says that it was asked to end.
 func unlessDone(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // see above
 	}
 	return err
 }

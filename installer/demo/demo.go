@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -24,6 +25,8 @@ var definitions embed.FS
 
 // demo is one run of everything.
 type demo struct {
+	// out is where it speaks to the person.
+	out       io.Writer
 	bin, dir  string
 	dashboard string
 	speed     float64
@@ -43,7 +46,7 @@ func newDemo(bin, dir, dashboard string, speed float64) (*demo, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find the demo's folder: %w", err)
 	}
-	return &demo{bin: bin, dir: dir, dashboard: dashboard, speed: speed, brokerPassword: rand.Text()}, nil
+	return &demo{out: os.Stdout, bin: bin, dir: dir, dashboard: dashboard, speed: speed, brokerPassword: rand.Text()}, nil
 }
 
 // run starts one part after the other, shows insights until ctx ends, and stops the parts in the opposite order.
@@ -56,7 +59,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 	if err := d.chooseAddresses(ctx); err != nil {
 		return err
 	}
-	d.running = newGroup(ctx)
+	d.running = newGroup(d.out)
 	defer func() { err = errors.Join(err, d.running.stop()) }()
 	for _, step := range []struct {
 		say string
@@ -69,7 +72,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 		{"enrolling an agent with a one-use token", d.enrolAgent},
 		{"creating the connections, publishing and deploying three flows", d.deployFlows},
 	} {
-		fmt.Println("  " + step.say + " ...") //nolint:forbidigo // this program speaks to a person
+		fmt.Fprintln(d.out, "  "+step.say+" ...")
 		if err := step.do(ctx); err != nil {
 			return fmt.Errorf("%s: %w", step.say, err)
 		}
@@ -79,7 +82,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 }
 
 func (d *demo) welcome() {
-	fmt.Printf(`
+	fmt.Fprintf(d.out, `
   Dashboard   http://%s
   API key     %s
   Try         %s/outfeed agent list
@@ -89,7 +92,7 @@ func (d *demo) welcome() {
 
   The lathe drops its first file within half a minute; the presses report minute by minute. Ctrl-C stops everything.
 
-`, d.dashboard, d.apiKey, d.bin, d.bin, d.path("client.json"), d.path("log")) //nolint:forbidigo // this program speaks to a person
+`, d.dashboard, d.apiKey, d.bin, d.bin, d.path("client.json"), d.path("log"))
 }
 
 // emptyFolder takes the folder for this demo and removes what an earlier one left.
@@ -101,7 +104,7 @@ func (d *demo) emptyFolder() (unlock func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("take the demo's folder: %w", err)
 	}
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil { //nolint:gosec // a file descriptor fits
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		return nil, fmt.Errorf("another demo is using %s: stop it, or name another folder with -dir", d.dir)
 	}
 	entries, err := os.ReadDir(d.dir)
@@ -119,7 +122,9 @@ func (d *demo) emptyFolder() (unlock func(), err error) {
 	return func() { lock.Close() }, nil //nolint:errcheck // closing gives the lock back, whatever it says
 }
 
-func (d *demo) path(parts ...string) string { return filepath.Join(append([]string{d.dir}, parts...)...) }
+func (d *demo) path(parts ...string) string {
+	return filepath.Join(append([]string{d.dir}, parts...)...)
+}
 
 // chooseAddresses takes free ports for what nobody needs to know, and moves the dashboard when its port is taken.
 func (d *demo) chooseAddresses(ctx context.Context) error {
@@ -171,7 +176,7 @@ func (d *demo) startPlant(ctx context.Context) error {
 		if err != nil {
 			return err //nolint:wrapcheck // waitFor says what it waited for
 		}
-		return conn.Close() //nolint:wrapcheck // as above
+		return conn.Close()
 	})
 }
 

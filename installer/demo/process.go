@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -75,6 +76,7 @@ func getOK(ctx context.Context, url string) error {
 
 // group is the parts that run, in the order of their start.
 type group struct {
+	out   io.Writer
 	parts []part
 	// ended says which part ended by itself.
 	ended chan error
@@ -86,7 +88,7 @@ type part struct {
 	end func() error
 }
 
-func newGroup(context.Context) *group { return &group{ended: make(chan error, 16)} }
+func newGroup(out io.Writer) *group { return &group{out: out, ended: make(chan error, 16)} }
 
 // grace is how long a part may take to stop before it is killed.
 const grace = 40 * time.Second
@@ -97,7 +99,7 @@ func (g *group) start(c *exec.Cmd, logFile string) error {
 	if err := os.MkdirAll(filepath.Dir(logFile), 0o750); err != nil {
 		return fmt.Errorf("make the folder of the logs: %w", err)
 	}
-	log, err := os.OpenFile(logFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	log, err := os.OpenFile(logFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600) //nolint:gosec // in the demo's own folder
 	if err != nil {
 		return fmt.Errorf("open the log of %s: %w", name, err)
 	}
@@ -110,7 +112,7 @@ func (g *group) start(c *exec.Cmd, logFile string) error {
 	go func() {
 		err := c.Wait()
 		close(gone)
-		g.ended <- fmt.Errorf("%s ended by itself (%v); its log is %s", name, err, logFile)
+		g.ended <- fmt.Errorf("%s ended by itself (%w); its log is %s", name, err, logFile)
 	}()
 	g.parts = append(g.parts, part{name: name, end: func() error { return endProcess(c, name, gone) }})
 	return nil
@@ -135,7 +137,7 @@ func endProcess(c *exec.Cmd, name string, gone <-chan struct{}) error {
 
 // foreground runs a command whose output the person sees, until ctx ends or a part does.
 func (g *group) foreground(ctx context.Context, c *exec.Cmd) error {
-	c.Stdout = os.Stdout
+	c.Stdout = g.out
 	if err := c.Start(); err != nil {
 		return fmt.Errorf("start %s: %w", filepath.Base(c.Path), err)
 	}
@@ -147,7 +149,7 @@ func (g *group) foreground(ctx context.Context, c *exec.Cmd) error {
 	}()
 	select {
 	case <-ctx.Done():
-		fmt.Println("\n  stopping ...") //nolint:forbidigo // this program speaks to a person
+		fmt.Fprintln(g.out, "\n  stopping ...")
 		return endProcess(c, filepath.Base(c.Path), gone)
 	case err := <-g.ended:
 		return errors.Join(err, endProcess(c, filepath.Base(c.Path), gone))

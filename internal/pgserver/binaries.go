@@ -29,7 +29,7 @@ type binaries struct {
 }
 
 // findBinaries takes the newest installation of PATH and of the places where Debian, Red Hat and Windows put it.
-func findBinaries() (binaries, error) {
+func findBinaries(ctx context.Context) (binaries, error) {
 	dirs := filepath.SplitList(os.Getenv("PATH"))
 	for _, pattern := range []string{"/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", `C:\Program Files\PostgreSQL\*\bin`} {
 		more, err := filepath.Glob(pattern)
@@ -40,7 +40,7 @@ func findBinaries() (binaries, error) {
 	}
 	var found []binaries
 	for _, d := range dirs {
-		if b, ok := binariesIn(d); ok {
+		if b, ok := binariesIn(ctx, d); ok {
 			found = append(found, b)
 		}
 	}
@@ -53,7 +53,7 @@ func findBinaries() (binaries, error) {
 var versionPattern = regexp.MustCompile(`PostgreSQL\) (\d+)`)
 
 // binariesIn looks for a whole installation in a folder and asks it for its version.
-func binariesIn(dir string) (binaries, bool) {
+func binariesIn(ctx context.Context, dir string) (binaries, bool) {
 	name := func(n string) string {
 		if runtime.GOOS == "windows" {
 			n += ".exe"
@@ -66,7 +66,7 @@ func binariesIn(dir string) (binaries, bool) {
 			return binaries{}, false
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, b.postgres, "--version").Output() //nolint:gosec // a program named postgres in a folder of PATH
 	if err != nil {

@@ -51,23 +51,14 @@ type Server struct {
 	account           account
 }
 
-// New finds the PostgreSQL binaries and the account to run them as. It starts nothing and writes nothing.
+// New prepares a server. It looks at nothing before Run.
 func New(s Settings) (*Server, error) {
 	dir, err := filepath.Abs(s.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("find the absolute path of %s: %w", s.Dir, err)
 	}
-	bin, err := findBinaries()
-	if err != nil {
-		return nil, err
-	}
-	acc, err := runAs()
-	if err != nil {
-		return nil, err
-	}
 	return &Server{
-		dir: dir, data: filepath.Join(dir, "pgdata"), socket: socketDir(dir),
-		parameters: s.Parameters, log: s.Logger, bin: bin, account: acc,
+		dir: dir, data: filepath.Join(dir, "pgdata"), socket: socketDir(dir), parameters: s.Parameters, log: s.Logger,
 	}, nil
 }
 
@@ -95,6 +86,13 @@ const firstTries = 5
 // Run makes the cluster if there is none, starts the server, calls ready once it accepts connections, and starts it
 // again whenever it ends unexpectedly. When ctx ends it stops the server and returns nil.
 func (s *Server) Run(ctx context.Context, ready func()) error {
+	var err error
+	if s.bin, err = findBinaries(ctx); err != nil {
+		return err
+	}
+	if s.account, err = runAs(); err != nil {
+		return err
+	}
 	if err := s.prepare(ctx); err != nil {
 		return err
 	}
@@ -117,7 +115,7 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 		}
 		s.log.WarnContext(ctx, "private postgresql ended and is started again", "error", err)
 		if wait.Wait(ctx) != nil {
-			return nil
+			return nil //nolint:nilerr // as above
 		}
 	}
 }

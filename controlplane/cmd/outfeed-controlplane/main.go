@@ -36,7 +36,7 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) int {
-	root := newRoot()
+	root := newRoot() //nolint:contextcheck // the commands take theirs from ExecuteContext
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
@@ -146,7 +146,7 @@ func adminCommand() *cobra.Command {
 			if asJSON {
 				e := json.NewEncoder(c.OutOrStdout())
 				e.SetIndent("", "  ")
-				return e.Encode(t)
+				return e.Encode(t) //nolint:gosec // printing the key, this once, is the purpose
 			}
 			fmt.Fprintf(c.OutOrStdout(), "tenant   %s  %s\nAPI key  %s\n\nThe key is shown this once. Sign in with it in the dashboard, or with:\n  outfeed login %s\n", t.ID, t.Name, t.APIKey, cfg.PublicURL)
 			return nil
