@@ -67,7 +67,7 @@ func TestWrongOptions(t *testing.T) {
 func TestNearest(t *testing.T) {
 	t.Parallel()
 	names := []string{"temperature", "torque_nm", "id"}
-	for name, want := range map[string]string{"temperature": "temperature", "torque": "torque_nm", "Temperature": "temperature", "xyz": "", "": ""} {
+	for name, want := range map[string]string{"temperatur": "temperature", "torque": "torque_nm", "Temperature": "temperature", "xyz": "", "": ""} {
 		if got := connector.Nearest(name, names); got != want {
 			t.Errorf("%q: %q, want %q", name, got, want)
 		}

@@ -92,11 +92,26 @@ func (b *broker) stop() {
 	if b.process == nil {
 		return
 	}
-	if err := b.process.Process.Signal(syscall.SIGTERM); err != nil {
-		b.t.Error(err)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = b.process.Wait() // it ends by a signal
+	}()
+	again := time.NewTicker(200 * time.Millisecond)
+	defer again.Stop()
+	for try := 0; ; try++ {
+		signal := syscall.SIGTERM // one that comes while it starts is lost
+		if try > 50 {
+			signal = syscall.SIGKILL
+		}
+		_ = b.process.Process.Signal(signal) // it may have ended already
+		select {
+		case <-ended:
+			b.process = nil
+			return
+		case <-again.C:
+		}
 	}
-	_ = b.process.Wait() // it ends by the signal
-	b.process = nil
 }
 
 // publisher is a client that publishes with an independent library.
