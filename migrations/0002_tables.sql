@@ -42,6 +42,26 @@ CREATE TABLE api_keys (
 CREATE INDEX api_keys_by_hash ON api_keys (key_hash);
 GRANT SELECT, INSERT, UPDATE (last_used_at, revoked_at) ON api_keys TO outfeed_app;
 
+-- Sessions of the dashboard. One begins with an API key, has its role and ends with it; its secret is stored as SHA-256.
+CREATE TABLE sessions (
+    tenant_id    uuid NOT NULL,
+    id           uuid NOT NULL,
+    hash         bytea NOT NULL CHECK (octet_length(hash) = 32),
+    api_key_id   uuid NOT NULL,
+    workspace_id uuid NOT NULL,
+    created_at   timestamptz NOT NULL DEFAULT now(),
+    expires_at   timestamptz NOT NULL,
+    last_used_at timestamptz,
+    ended_at     timestamptz,
+    PRIMARY KEY (tenant_id, id),
+    FOREIGN KEY (tenant_id, api_key_id) REFERENCES api_keys,
+    FOREIGN KEY (tenant_id, workspace_id) REFERENCES workspaces,
+    CHECK (expires_at <= created_at + interval '30 days')
+);
+CREATE INDEX sessions_by_hash ON sessions (hash);
+CREATE INDEX sessions_by_expiry ON sessions (expires_at);
+GRANT SELECT, INSERT, UPDATE (last_used_at, ended_at) ON sessions TO outfeed_app;
+
 CREATE TABLE agents (
     tenant_id     uuid NOT NULL,
     id            uuid NOT NULL,
@@ -256,7 +276,7 @@ DECLARE
     relation text;
 BEGIN
     FOREACH relation IN ARRAY ARRAY[
-        'tenants', 'workspaces', 'api_keys', 'agents', 'enroll_tokens', 'agent_sessions', 'connections',
+        'tenants', 'workspaces', 'api_keys', 'sessions', 'agents', 'enroll_tokens', 'agent_sessions', 'connections',
         'connection_secrets', 'flows', 'flow_versions', 'deployments', 'runs', 'insight_names', 'audit_log']
     LOOP
         EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', relation);

@@ -26,7 +26,8 @@ type Actor struct {
 	Tenant ID
 	// Workspace is the one that the actor works in.
 	Workspace ID
-	// Kind is "api_key", "agent" or "admin"; Ref and Name say which one, for the audit and for people.
+	// Kind is "api_key", "session", "agent" or "admin"; Ref and Name say which one, for the audit and for people. A
+	// session has the role and the name of the API key that began it.
 	Kind string
 	Ref  ID
 	Name string
