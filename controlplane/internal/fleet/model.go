@@ -79,6 +79,9 @@ type Agent struct {
 	LastSeen    time.Time
 	// Desired is the serial of the desired state, Applied the one that the agent reported.
 	Desired, Applied int64
+	// LostInsights counts the insights that were damaged or gone on the agent before they came here, RefusedInsights
+	// those that came and could never be stored.
+	LostInsights, RefusedInsights int64
 	// Status is the agent's newest report; nil before the first.
 	Status *AgentStatus
 	// Connectors are the kinds that the agent offers.

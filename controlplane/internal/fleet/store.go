@@ -260,9 +260,9 @@ type AgentFlow struct {
 
 // DeliveryTx holds what agents deliver: insights and runs.
 type DeliveryTx interface {
-	// StoreInsights inserts insights with the sequences from first on, and advances the agent's sequence past the last.
-	// The caller holds the agent's lock.
-	StoreInsights(ctx context.Context, agent, workspace ID, first int64, insights []Insight) error
+	// StoreInsights stores a delivery and advances the agent's sequence to its last. Of what was refused the agent's
+	// newest 1,000 are kept. The caller holds the agent's lock.
+	StoreInsights(ctx context.Context, d Delivery) error
 	// Insights gives a page, newest first, of those after the cursor (none: from the newest).
 	Insights(ctx context.Context, workspace ID, f InsightFilter, after *InsightCursor) ([]Insight, error)
 	InsightsBySeq(ctx context.Context, workspace, agent ID, from, to int64) ([]Insight, error)
@@ -272,6 +272,26 @@ type DeliveryTx interface {
 	StoreRun(ctx context.Context, workspace ID, r Run) error
 	Runs(ctx context.Context, workspace ID, f RunFilter) ([]Run, error)
 	RunByID(ctx context.Context, workspace, id ID) (Run, error)
+}
+
+// Delivery is what an agent delivered, sorted into what is stored and what cannot be.
+type Delivery struct {
+	Agent, Workspace ID
+	// Insights have their Seq, which rises.
+	Insights []Insight
+	Refused  []RefusedInsight
+	// Lost is how many sequences hold nothing, because the agent had it no more.
+	Lost int64
+	// Last is the sequence up to which everything is accounted for.
+	Last int64
+}
+
+// RefusedInsight is a record that can never be stored as an insight.
+type RefusedInsight struct {
+	Seq    int64
+	Reason string
+	// Record is the beginning of the wire.InsightRecord, at most 64 KiB.
+	Record []byte
 }
 
 // InsightCursor is a place in a listing of insights.
