@@ -36,22 +36,36 @@ func (s *Service) StoreInsights(ctx context.Context, id AgentIdentity, up *wire.
 			return err
 		}
 		stored = uint64(st.StoredSeq) //nolint:gosec // never negative
-		if first > stored+1 {
+		known, gone := overlap(stored, first)
+		if gone > 0 && gone != up.GetLostBefore() {
 			return fail(Conflict, "the insights from %d on came, but only those up to %d are stored: the ones between are missing", first, stored)
 		}
-		known := stored + 1 - first
-		if known >= n {
+		if gone == 0 && known >= n {
 			return nil
 		}
 		d := sorted(records[known:])
 		d.Agent, d.Workspace, d.Last = id.Agent, id.Workspace, int64(first+n-1) //nolint:gosec // bounded above
+		d.Lost += int64(gone)                                                   //nolint:gosec // below first
 		if err := tx.StoreInsights(ctx, d); err != nil {
 			return err
 		}
+		from := stored + 1
 		stored = first + n - 1
-		return announce(ctx, tx, d)
+		if err := announce(ctx, tx, d); err != nil || gone == 0 {
+			return err
+		}
+		return audit(ctx, tx, Actor{Kind: "agent", Ref: id.Agent, Name: st.Name}, object{"agent", id.Agent, st.Name},
+			what{"insights_lost", map[string]any{"from": from, "to": first - 1, "insights": gone}})
 	})
 	return stored, err
+}
+
+// overlap says how many insights of a delivery from a sequence on are stored already, or how many are missing before it.
+func overlap(stored, first uint64) (known, missing uint64) {
+	if first > stored {
+		return 0, first - stored - 1
+	}
+	return stored + 1 - first, 0
 }
 
 // announce tells of a delivery: of the insights, and of the agent when its counts changed.

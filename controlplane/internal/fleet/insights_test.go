@@ -224,3 +224,76 @@ func TestTheNewestRefusedInsightsAreKept(t *testing.T) {
 		t.Errorf("%d of the other agent are kept, want 4", n)
 	}
 }
+
+// After a restore of the database the agent no longer has what came after the backup. It says so, once.
+func TestWhatARestoreHasLost(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.plant(t, "acme")
+	ctx, id := t.Context(), p.agent.id
+	store := func(first uint64, n int, lostBefore uint64) (uint64, error) {
+		up := insights(p.flow.ID, first, n)
+		up.LostBefore = lostBefore
+		return w.StoreInsights(ctx, id, up)
+	}
+	if stored, err := store(1, 10, 0); err != nil || stored != 10 {
+		t.Fatalf("stored up to %d, %v", stored, err)
+	}
+	super(t, w.db, "DELETE FROM insights WHERE seq > 4 AND tenant_id::text = $1", string(p.owner.Tenant))
+	super(t, w.db, "UPDATE agents SET stored_seq = 4 WHERE tenant_id::text = $1", string(p.owner.Tenant))
+	if stored := w.connect(t, p.agent); stored != 4 {
+		t.Fatalf("the session begins at %d", stored)
+	}
+	for what, lost := range map[string]uint64{"says nothing": 0, "is short": 5, "is long": 7, "wraps around": 1<<64 - 1} {
+		_, err := store(11, 2, lost)
+		wantCode(t, "a gap that "+what, err, fleet.Conflict)
+	}
+	if lost, _ := w.counts(t, p); lost != 0 {
+		t.Errorf("%d are counted as lost before any was accepted", lost)
+	}
+	// The second time is a repetition, whose claim counts for nothing; then it goes on as ever.
+	for _, d := range []struct{ first, lost, want uint64 }{{11, 6, 12}, {11, 6, 12}, {13, 0, 14}} {
+		if stored, err := store(d.first, 2, d.lost); err != nil || stored != d.want {
+			t.Fatalf("from %d: stored up to %d, %v", d.first, stored, err)
+		}
+	}
+	_, err := store(16, 1, 0)
+	wantCode(t, "another gap", err, fleet.Conflict)
+	if lost, refused := w.counts(t, p); lost != 6 || refused != 0 {
+		t.Errorf("%d are counted as lost, want 6, and %d as refused", lost, refused)
+	}
+	in, err := w.InsightsBySeq(ctx, p.owner, id.Agent, 1, 100)
+	if err != nil || len(in) != 8 || in[4].Seq != 11 {
+		t.Errorf("%d insights are stored, %v", len(in), err)
+	}
+	log, err := w.Audit(ctx, p.owner, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []string
+	for _, e := range log {
+		if e.Action == "agent.insights_lost" {
+			found = append(found, fmt.Sprint(e.ActorKind, " ", e.ObjectName, " ", e.Detail))
+		}
+	}
+	if want := `[agent press-pc {"from":5,"insights":6,"to":10}]`; fmt.Sprint(found) != want {
+		t.Errorf("the audit log has %s, want %s", found, want)
+	}
+	if rep, err := w.VerifyAudit(ctx, p.owner); err != nil || rep.Broken != "" {
+		t.Errorf("got %+v, %v", rep, err)
+	}
+}
+
+// What is lost before and inside a delivery adds up, even when nothing of it can be stored.
+func TestLostBeforeAndInside(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.plant(t, "acme")
+	up := &wire.InsightsUp{FirstSeq: 200_001, LostBefore: 200_000, Insights: []*wire.InsightRecord{{}, {}}}
+	if stored, err := w.StoreInsights(t.Context(), p.agent.id, up); err != nil || stored != 200_002 {
+		t.Fatalf("stored up to %d, %v", stored, err)
+	}
+	if lost, _ := w.counts(t, p); lost != 200_002 {
+		t.Errorf("%d are counted as lost", lost)
+	}
+}

@@ -170,6 +170,7 @@ type HostInfo struct{ Hostname, OS, Arch, Version string }
 // AgentState is the part of an agent that its connects and deliveries turn on.
 type AgentState struct {
 	Workspace  ID
+	Name       string
 	Revoked    bool
 	Counter    int64
 	CloneSeen  time.Time

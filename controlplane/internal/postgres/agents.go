@@ -172,18 +172,18 @@ func texts(ids []fleet.ID) []string {
 }
 
 func scanAgentState(row pgx.CollectableRow) (a fleet.AgentState, err error) {
-	return scanned(row, &a, &a.Workspace, &a.Revoked, &a.Counter, maybe(&a.CloneSeen), &a.StoredSeq, &a.Desired, &a.SealingKey)
+	return scanned(row, &a, &a.Workspace, &a.Name, &a.Revoked, &a.Counter, maybe(&a.CloneSeen), &a.StoredSeq, &a.Desired, &a.SealingKey)
 }
 
 func (t *tx) LockAgent(ctx context.Context, agent fleet.ID) (fleet.AgentState, error) {
 	return one(ctx, t, `
-		SELECT workspace_id, revoked_at IS NOT NULL, counter, clone_seen_at, stored_seq, desired, sealing_key
+		SELECT workspace_id, name, revoked_at IS NOT NULL, counter, clone_seen_at, stored_seq, desired, sealing_key
 		FROM agents WHERE tenant_id = @tenant AND id = @agent FOR NO KEY UPDATE`, args{"agent": agent}, scanAgentState)
 }
 
 func (t *tx) AgentState(ctx context.Context, agent fleet.ID) (fleet.AgentState, error) {
 	return one(ctx, t, `
-		SELECT workspace_id, revoked_at IS NOT NULL, counter, clone_seen_at, stored_seq, desired, sealing_key
+		SELECT workspace_id, name, revoked_at IS NOT NULL, counter, clone_seen_at, stored_seq, desired, sealing_key
 		FROM agents WHERE tenant_id = @tenant AND id = @agent`, args{"agent": agent}, scanAgentState)
 }
 
