@@ -42,6 +42,26 @@ CREATE TABLE api_keys (
 CREATE INDEX api_keys_by_hash ON api_keys (key_hash);
 GRANT SELECT, INSERT, UPDATE (last_used_at, revoked_at) ON api_keys TO outfeed_app;
 
+-- Sessions of the dashboard. One begins with an API key, has its role and ends with it; its secret is stored as SHA-256.
+CREATE TABLE sessions (
+    tenant_id    uuid NOT NULL,
+    id           uuid NOT NULL,
+    hash         bytea NOT NULL CHECK (octet_length(hash) = 32),
+    api_key_id   uuid NOT NULL,
+    workspace_id uuid NOT NULL,
+    created_at   timestamptz NOT NULL DEFAULT now(),
+    expires_at   timestamptz NOT NULL,
+    last_used_at timestamptz,
+    ended_at     timestamptz,
+    PRIMARY KEY (tenant_id, id),
+    FOREIGN KEY (tenant_id, api_key_id) REFERENCES api_keys,
+    FOREIGN KEY (tenant_id, workspace_id) REFERENCES workspaces,
+    CHECK (expires_at <= created_at + interval '30 days')
+);
+CREATE INDEX sessions_by_hash ON sessions (hash);
+CREATE INDEX sessions_by_expiry ON sessions (expires_at);
+GRANT SELECT, INSERT, UPDATE (last_used_at, ended_at) ON sessions TO outfeed_app;
+
 CREATE TABLE agents (
     tenant_id     uuid NOT NULL,
     id            uuid NOT NULL,
@@ -64,6 +84,9 @@ CREATE TABLE agents (
     clone_seen_at timestamptz,
     -- The last insight sequence stored. This, with the row's lock, is what makes insights arrive exactly once.
     stored_seq    bigint NOT NULL DEFAULT 0,
+    -- The sequences up to stored_seq that hold no insight: damaged or gone on the agent, and those in refused_insights.
+    lost_insights    bigint NOT NULL DEFAULT 0,
+    refused_insights bigint NOT NULL DEFAULT 0,
     -- The serial of the desired state, from one so that zero means none; and the one that the agent reported.
     desired       bigint NOT NULL DEFAULT 1,
     applied       bigint NOT NULL DEFAULT 0,
@@ -229,6 +252,21 @@ CREATE TABLE insight_names (
 );
 GRANT SELECT, INSERT ON insight_names TO outfeed_app;
 
+-- Insights that could never be stored, so that one of them does not hold up those behind it. The newest of each agent are
+-- kept; agents.refused_insights counts them all.
+CREATE TABLE refused_insights (
+    tenant_id   uuid NOT NULL,
+    agent_id    uuid NOT NULL,
+    seq         bigint NOT NULL,
+    received_at timestamptz NOT NULL DEFAULT now(),
+    reason      text NOT NULL,
+    -- The beginning of the wire.InsightRecord as it came.
+    record      bytea NOT NULL CHECK (octet_length(record) <= 65536),
+    PRIMARY KEY (tenant_id, agent_id, seq),
+    FOREIGN KEY (tenant_id, agent_id) REFERENCES agents
+);
+GRANT SELECT, INSERT, DELETE ON refused_insights TO outfeed_app;
+
 -- What the outside may rely on is who did what when, in the order of seq. Rows are never changed: no role but the
 -- owner could, and the chain of hashes would show it.
 CREATE TABLE audit_log (
@@ -256,8 +294,9 @@ DECLARE
     relation text;
 BEGIN
     FOREACH relation IN ARRAY ARRAY[
-        'tenants', 'workspaces', 'api_keys', 'agents', 'enroll_tokens', 'agent_sessions', 'connections',
-        'connection_secrets', 'flows', 'flow_versions', 'deployments', 'runs', 'insight_names', 'audit_log']
+        'tenants', 'workspaces', 'api_keys', 'sessions', 'agents', 'enroll_tokens', 'agent_sessions', 'connections',
+        'connection_secrets', 'flows', 'flow_versions', 'deployments', 'runs', 'insight_names', 'refused_insights',
+        'audit_log']
     LOOP
         EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', relation);
         EXECUTE format($policy$CREATE POLICY tenant ON %I

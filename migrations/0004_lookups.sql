@@ -7,6 +7,11 @@
 GRANT SELECT (tenant_id, id, workspace_id, name, role, key_hash, last_used_at, revoked_at) ON api_keys TO outfeed_lookup;
 CREATE POLICY lookup ON api_keys FOR SELECT TO outfeed_lookup USING (true);
 
+-- Expired sessions of all tenants are removed at once; the policy keeps the living ones from that.
+GRANT SELECT (tenant_id, id, hash, api_key_id, workspace_id, expires_at, last_used_at, ended_at), DELETE ON sessions TO outfeed_lookup;
+CREATE POLICY lookup ON sessions FOR SELECT TO outfeed_lookup USING (true);
+CREATE POLICY sweep ON sessions FOR DELETE TO outfeed_lookup USING (expires_at <= now());
+
 GRANT SELECT (tenant_id, id, workspace_id, fingerprint, created_at, revoked_at) ON agents TO outfeed_lookup;
 CREATE POLICY lookup ON agents FOR SELECT TO outfeed_lookup USING (true);
 
@@ -25,6 +30,32 @@ AS $$
     FROM public.api_keys k
     WHERE k.key_hash = hash AND k.revoked_at IS NULL
     LIMIT 1
+$$;
+-- +goose StatementEnd
+
+-- Whose a session is, with the role and the name of its key. One that ended or expired, or whose key was revoked, is
+-- nobody's.
+-- +goose StatementBegin
+CREATE FUNCTION outfeed_lookup_session(session_hash bytea)
+RETURNS TABLE (tenant_id uuid, id uuid, workspace_id uuid, name text, role text, last_used_at timestamptz)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
+AS $$
+    SELECT s.tenant_id, s.id, s.workspace_id, k.name, k.role, s.last_used_at
+    FROM public.sessions s
+    JOIN public.api_keys k ON k.tenant_id = s.tenant_id AND k.id = s.api_key_id AND k.workspace_id = s.workspace_id
+    WHERE s.hash = session_hash AND s.ended_at IS NULL AND s.expires_at > now() AND k.revoked_at IS NULL
+    LIMIT 1
+$$;
+-- +goose StatementEnd
+
+-- Removes the sessions that have expired, of every tenant, and says how many they were.
+-- +goose StatementBegin
+CREATE FUNCTION outfeed_sweep_sessions()
+RETURNS bigint
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
+AS $$
+    WITH swept AS (DELETE FROM public.sessions s WHERE s.expires_at <= now() RETURNING s.id)
+    SELECT count(*) FROM swept
 $$;
 -- +goose StatementEnd
 
@@ -62,6 +93,10 @@ $$;
 
 REVOKE ALL ON FUNCTION outfeed_lookup_api_key(bytea) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION outfeed_lookup_api_key(bytea) TO outfeed_app;
+REVOKE ALL ON FUNCTION outfeed_lookup_session(bytea) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION outfeed_lookup_session(bytea) TO outfeed_app;
+REVOKE ALL ON FUNCTION outfeed_sweep_sessions() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION outfeed_sweep_sessions() TO outfeed_app;
 REVOKE ALL ON FUNCTION outfeed_lookup_agent(text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION outfeed_lookup_agent(text) TO outfeed_app;
 REVOKE ALL ON FUNCTION outfeed_lookup_token(uuid) FROM PUBLIC;
@@ -85,8 +120,8 @@ BEGIN
         EXECUTE format('GRANT outfeed_lookup TO %I', current_user);
     END IF;
     GRANT CREATE ON SCHEMA public TO outfeed_lookup;
-    FOREACH handed IN ARRAY ARRAY['outfeed_lookup_api_key(bytea)', 'outfeed_lookup_agent(text)', 'outfeed_lookup_token(uuid)',
-        'outfeed_create_tenant(uuid, text, text)']
+    FOREACH handed IN ARRAY ARRAY['outfeed_lookup_api_key(bytea)', 'outfeed_lookup_session(bytea)', 'outfeed_sweep_sessions()',
+        'outfeed_lookup_agent(text)', 'outfeed_lookup_token(uuid)', 'outfeed_create_tenant(uuid, text, text)']
     LOOP
         EXECUTE format('ALTER FUNCTION %s OWNER TO outfeed_lookup', handed);
     END LOOP;

@@ -99,6 +99,8 @@ func fill(t *testing.T, c *pgx.Conn, tenant string) {
 		"SELECT outfeed_create_tenant(@t::uuid, 'tenant', 'owner@example.com')",
 		"INSERT INTO workspaces (tenant_id, id, name) VALUES (@t, @id, 'w')",
 		"INSERT INTO api_keys (tenant_id, id, workspace_id, name, role, key_hash) VALUES (@t, @id, @id, 'k', 'owner', decode(@key, 'hex'))",
+		`INSERT INTO sessions (tenant_id, id, hash, api_key_id, workspace_id, expires_at)
+		 VALUES (@t, @id, decode(@key, 'hex'), @id, @id, now() + interval '1 hour')`,
 		`INSERT INTO agents (tenant_id, id, workspace_id, name, hostname, os, arch, version, public_key, sealing_key, fingerprint)
 		 VALUES (@t, @id, @id, 'a', 'h', 'o', 'a', 'v', decode(@key, 'hex'), decode(@key, 'hex'), @key)`,
 		`INSERT INTO enroll_tokens (tenant_id, id, workspace_id, secret_hash, expires_at)
@@ -114,6 +116,7 @@ func fill(t *testing.T, c *pgx.Conn, tenant string) {
 			records_failed, records_late, insights, error, steps, sample)
 		 VALUES (@t, @id, @id, @id, @id, 1, 'ok', now(), 0, 0, 0, 0, 0, '', '[]', '[]')`,
 		"INSERT INTO insight_names (tenant_id, workspace_id, flow_id, name) VALUES (@t, @id, @id, 'n')",
+		"INSERT INTO refused_insights (tenant_id, agent_id, seq, reason, record) VALUES (@t, @id, 1, 'r', '')",
 		`INSERT INTO insights (tenant_id, workspace_id, agent_id, seq, flow_id, flow_version, name, insight_time, received_at, key_json, values_json)
 		 SELECT @t, @id, @id, 1, @id, 1, 'n', now(), at, '{}', '{}' FROM (VALUES (now()), ('1999-01-01')) AS v (at)`,
 		`INSERT INTO audit_log (tenant_id, seq, at, actor_kind, actor_ref, actor_name, action, object_kind, object_id, object_name, detail, previous, hash)
@@ -281,6 +284,7 @@ func TestTheApplicationRoleIsHarmless(t *testing.T) {
 	for _, sql := range []string{
 		"TRUNCATE insights", "DELETE FROM insights", "UPDATE insights SET seq = 2", "DELETE FROM audit_log", "UPDATE audit_log SET detail = ''",
 		"UPDATE flow_versions SET definition = ''", "UPDATE api_keys SET role = 'owner'", "UPDATE enroll_tokens SET expires_at = now()",
+		"UPDATE refused_insights SET reason = ''", "DELETE FROM sessions", "UPDATE sessions SET expires_at = now()", "UPDATE sessions SET api_key_id = id",
 		"DELETE FROM agents", "INSERT INTO tenants (tenant_id, name, owner_email) VALUES ('" + tenantA + "', '', '')", "UPDATE tenants SET name = ''",
 		"SELECT * FROM insights_default", "SELECT * FROM goose_db_version", "SET ROLE outfeed_lookup", "SET ROLE " + pgtest.Owner,
 		"SET row_security = off; SELECT * FROM agents", "DROP TABLE runs", "ALTER TABLE agents NO FORCE ROW LEVEL SECURITY", "CREATE TABLE mine (id int)",
@@ -326,6 +330,7 @@ func TestLookupsAnswerWithoutATenant(t *testing.T) {
 		id := strings.Replace(tenant, "7000", "7001", 1)
 		for sql, arg := range map[string]string{
 			"SELECT tenant_id::text FROM outfeed_lookup_api_key(decode($1, 'hex'))": key,
+			"SELECT tenant_id::text FROM outfeed_lookup_session(decode($1, 'hex'))": key,
 			"SELECT tenant_id::text FROM outfeed_lookup_agent($1)":                  key,
 			"SELECT outfeed_lookup_token($1::text::uuid)::text":                     id,
 		} {
@@ -334,6 +339,49 @@ func TestLookupsAnswerWithoutATenant(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A session that ended or expired, or whose key was revoked, is nobody's. Sweeping takes the expired ones only, and a
+// session's key is one of its own tenant.
+func TestSessionsEnd(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	app, super := connect(t, db.URLFor(migrations.Application)), connect(t, db.SuperURL())
+	fill(t, app, tenantA)
+	fill(t, app, tenantB)
+	for what, c := range map[string]struct {
+		sql  string
+		left int
+	}{
+		"nothing":        {"SELECT $1::text", 1},
+		"its end":        {"UPDATE sessions SET ended_at = now() WHERE tenant_id = $1::text::uuid", 1},
+		"its expiry":     {"UPDATE sessions SET created_at = now() - interval '1 day', expires_at = now() WHERE tenant_id = $1::text::uuid", 0},
+		"its key is off": {"UPDATE api_keys SET revoked_at = now() WHERE tenant_id = $1::text::uuid", 1},
+	} {
+		within(t, super, "", func(tx pgx.Tx) {
+			if _, err := tx.Exec(t.Context(), c.sql, tenantA); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := tx.Exec(t.Context(), "SET LOCAL ROLE "+migrations.Application); err != nil {
+				t.Fatal(err)
+			}
+			for tenant, want := range map[string]bool{tenantA: what == "nothing", tenantB: true} {
+				found := get[string](t, tx, "SELECT tenant_id::text FROM outfeed_lookup_session(decode($1, 'hex'))", strings.Repeat(tenant[len(tenant)-1:], 64))
+				if (len(found) == 1) != want {
+					t.Errorf("after %s the session of %s is found as %v, want %v", what, tenant, found, want)
+				}
+			}
+			if n := get[int](t, tx, "SELECT outfeed_sweep_sessions()::int")[0]; n != 1-c.left {
+				t.Errorf("after %s, %d sessions were swept, want %d", what, n, 1-c.left)
+			}
+		})
+	}
+	within(t, app, tenantA, func(tx pgx.Tx) {
+		_, err := tx.Exec(t.Context(), `INSERT INTO sessions (tenant_id, id, hash, api_key_id, workspace_id, expires_at)
+			VALUES ($1::text::uuid, gen_random_uuid(), sha256(''), $3::text::uuid, $2::text::uuid, now())`,
+			tenantA, strings.Replace(tenantA, "7000", "7001", 1), strings.Replace(tenantB, "7000", "7001", 1))
+		wantCode(t, "a session of another tenant's key", err, "23503")
+	})
 }
 
 func TestMigratingAgainChangesNothing(t *testing.T) {

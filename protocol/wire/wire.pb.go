@@ -1656,8 +1656,12 @@ func (x *FailedRecord) GetRecord() string {
 type InsightsUp struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The sequence of the first insight; the others follow without a gap.
-	FirstSeq      uint64           `protobuf:"varint,1,opt,name=first_seq,json=firstSeq,proto3" json:"first_seq,omitempty"`
-	Insights      []*InsightRecord `protobuf:"bytes,2,rep,name=insights,proto3" json:"insights,omitempty"`
+	FirstSeq uint64 `protobuf:"varint,1,opt,name=first_seq,json=firstSeq,proto3" json:"first_seq,omitempty"`
+	// One that is empty stands for an insight that was damaged on the agent.
+	Insights []*InsightRecord `protobuf:"bytes,2,rep,name=insights,proto3" json:"insights,omitempty"`
+	// How many insights directly before first_seq no longer exist on the agent; only in the first message of a session.
+	// It has some where the control plane has stored less than it once acknowledged, because its database was restored.
+	LostBefore    uint64 `protobuf:"varint,3,opt,name=lost_before,json=lostBefore,proto3" json:"lost_before,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1704,6 +1708,13 @@ func (x *InsightsUp) GetInsights() []*InsightRecord {
 		return x.Insights
 	}
 	return nil
+}
+
+func (x *InsightsUp) GetLostBefore() uint64 {
+	if x != nil {
+		return x.LostBefore
+	}
+	return 0
 }
 
 // InsightsDown acknowledges: everything up to stored is committed.
@@ -1984,11 +1995,13 @@ const file_protocol_wire_wire_proto_rawDesc = "" +
 	"\x04step\x18\x01 \x01(\tR\x04step\x12\x14\n" +
 	"\x05where\x18\x02 \x01(\tR\x05where\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x16\n" +
-	"\x06record\x18\x04 \x01(\tR\x06record\"b\n" +
+	"\x06record\x18\x04 \x01(\tR\x06record\"\x83\x01\n" +
 	"\n" +
 	"InsightsUp\x12\x1b\n" +
 	"\tfirst_seq\x18\x01 \x01(\x04R\bfirstSeq\x127\n" +
-	"\binsights\x18\x02 \x03(\v2\x1b.outfeed.wire.InsightRecordR\binsights\"W\n" +
+	"\binsights\x18\x02 \x03(\v2\x1b.outfeed.wire.InsightRecordR\binsights\x12\x1f\n" +
+	"\vlost_before\x18\x03 \x01(\x04R\n" +
+	"lostBefore\"W\n" +
 	"\fInsightsDown\x12\x16\n" +
 	"\x06stored\x18\x01 \x01(\x04R\x06stored\x12/\n" +
 	"\arefusal\x18\x02 \x01(\v2\x15.outfeed.wire.RefusalR\arefusal\"\xaf\x01\n" +

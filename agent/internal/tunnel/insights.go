@@ -22,6 +22,9 @@ const (
 type insights struct {
 	outbox Outbox
 	stream *mux.Stream
+	// lostBefore is how many insights are gone between what the control plane has stored and the first that is sent. The
+	// first message says so.
+	lostBefore uint64
 	// sent is the last sequence that was sent.
 	sent atomic.Uint64
 	// window has the last sequence of every batch that was sent and is not acknowledged, in order.
@@ -53,6 +56,7 @@ func (i *insights) send(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		up.LostBefore, i.lostBefore = i.lostBefore, 0
 		last = records[len(records)-1].Seq
 		// Before it is sent, so that the acknowledgement finds it.
 		select {

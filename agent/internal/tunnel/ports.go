@@ -39,7 +39,7 @@ type Record struct {
 // Outbox keeps insights until the control plane has stored them. Its methods are called from several goroutines.
 type Outbox interface {
 	// Reconcile is told what the control plane has stored when a session begins, and gives the sequence behind which to
-	// send.
+	// send. One that is greater says that the insights between are gone, which the control plane is told.
 	Reconcile(ctx context.Context, stored uint64) (after uint64, err error)
 	// ReadOutbox gives the records behind the sequence in order: at most maxRecords, and no more payload than maxBytes
 	// unless the first alone is larger. Nothing waiting gives no records and no error.

@@ -110,6 +110,9 @@ func (s *session) work(ctx context.Context, welcome *wire.Welcome) error {
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	insights := newInsights(s.settings.Outbox, stream, after)
+	if stored := welcome.GetInsightsStored(); after > stored {
+		insights.lostBefore = after - stored
+	}
 	group.Go(func() error { return s.receive(ctx) })
 	group.Go(func() error { return s.sendStatus(ctx) })
 	group.Go(func() error { return s.sendReports(ctx) })

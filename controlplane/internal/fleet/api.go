@@ -118,7 +118,10 @@ type Gateway interface {
 	// Bundle gives the agent's signed desired state as a DSSE envelope, and its serial.
 	Bundle(ctx context.Context, id AgentIdentity) (envelope []byte, serial uint64, err error)
 	// StoreInsights inserts the insights after the last stored sequence and advances it, in one transaction. A gap is
-	// an error; what is stored already is dropped. It gives the last stored sequence.
+	// an error, unless the agent says that just those insights are gone, as after a restore of this database: then it is
+	// counted and audited. What is stored already is dropped. A record that the agent has lost (an empty one) or that can never be
+	// stored takes its place in the sequence and is counted, so that it holds up nothing. It gives the last stored
+	// sequence.
 	StoreInsights(ctx context.Context, id AgentIdentity, up *wire.InsightsUp) (stored uint64, err error)
 	StoreStatus(ctx context.Context, id AgentIdentity, s *wire.Status) error
 	// StoreRun stores a run report; again with the same run id replaces it.

@@ -1,7 +1,6 @@
 package fleet
 
 import (
-	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -20,122 +19,6 @@ const (
 	mostSamples  = 100
 	longestEntry = 200
 )
-
-// StoreInsights inserts what is new and advances the agent's sequence, in one transaction.
-func (s *Service) StoreInsights(ctx context.Context, id AgentIdentity, up *wire.InsightsUp) (uint64, error) {
-	n := uint64(len(up.GetInsights()))
-	if up.GetFirstSeq() == 0 || up.GetFirstSeq() > math.MaxInt64-n {
-		return 0, fail(Invalid, "the agent numbers its insights from %d, which cannot be: update outfeed-agent", up.GetFirstSeq())
-	}
-	insights := make([]Insight, n)
-	for i, r := range up.GetInsights() {
-		var err error
-		if insights[i], err = insightOf(r); err != nil {
-			return 0, err
-		}
-	}
-	var stored uint64
-	err := s.write(ctx, id.Tenant, func(ctx context.Context, tx Tx) error {
-		st, err := agentState(tx.LockAgent(ctx, id.Agent))
-		if err != nil {
-			return err
-		}
-		stored = uint64(st.StoredSeq) //nolint:gosec // never negative
-		if up.GetFirstSeq() > stored+1 {
-			return fail(Conflict, "the insights from %d on came, but only those up to %d are stored: the ones between are missing", up.GetFirstSeq(), stored)
-		}
-		known := stored + 1 - up.GetFirstSeq()
-		if known >= n {
-			return nil
-		}
-		if err := tx.StoreInsights(ctx, id.Agent, id.Workspace, st.StoredSeq+1, insights[known:]); err != nil {
-			return err
-		}
-		stored = up.GetFirstSeq() + n - 1
-		return tx.Notify(ctx, Notice{
-			Event:     Event{Kind: "insights", ID: id.Agent, FromSeq: st.StoredSeq + 1, ToSeq: int64(stored)}, //nolint:gosec // bounded above
-			Workspace: id.Workspace,
-		})
-	})
-	return stored, err
-}
-
-func insightOf(r *wire.InsightRecord) (Insight, error) {
-	bad := func(what string) (Insight, error) {
-		return Insight{}, fail(Invalid, "the agent sent an insight %q with %s: update outfeed-agent", clean(r.GetName(), longestEntry), what)
-	}
-	in := Insight{
-		Flow: ID(r.GetFlowId()), Version: int(min(r.GetFlowVersion(), math.MaxInt32)), Name: clean(r.GetName(), longestEntry),
-		Time: timeOf(r.GetTime()), Key: storableJSON(r.GetKeyJson()), Values: storableJSON(r.GetValuesJson()),
-	}
-	switch {
-	case !isID(in.Flow):
-		return bad("a flow id that is none")
-	case in.Name == "":
-		return bad("no name")
-	case !isObject(in.Key):
-		return bad("a key that is no JSON object")
-	case !isObject(in.Values):
-		return bad("values that are no JSON object")
-	}
-	return in, nil
-}
-
-func isObject(b []byte) bool {
-	b = bytes.TrimLeft(b, " \t\r\n")
-	return len(b) > 0 && b[0] == '{' && json.Valid(b)
-}
-
-// storableJSON replaces what JSON can say and PostgreSQL cannot read back: the escape of NUL and escaped halves of
-// surrogate pairs. Without it one record would be refused for ever, and hold up all that come after it.
-func storableJSON(b []byte) []byte {
-	if !bytes.Contains(b, []byte(`\u0000`)) && !bytes.Contains(b, []byte(`\ud`)) && !bytes.Contains(b, []byte(`\uD`)) {
-		return bytes.ToValidUTF8(b, []byte("\ufffd"))
-	}
-	out := bytes.Clone(b)
-	for i := 0; i+1 < len(out); i++ {
-		if out[i] != '\\' {
-			continue
-		}
-		unit, ok := escapedUnit(out[i:])
-		switch {
-		case !ok:
-			i++ // the escaped character is no backslash of its own
-		case unit == 0, unit >= 0xdc00 && unit <= 0xdfff:
-			copy(out[i+2:], "fffd")
-			i += 5
-		case unit >= 0xd800 && unit <= 0xdbff:
-			if low, ok := escapedUnit(out[i+6:]); ok && low >= 0xdc00 && low <= 0xdfff {
-				i += 11
-				continue
-			}
-			copy(out[i+2:], "fffd")
-			i += 5
-		default:
-			i += 5
-		}
-	}
-	return bytes.ToValidUTF8(out, []byte("\ufffd"))
-}
-
-// escapedUnit reads a \uXXXX.
-func escapedUnit(b []byte) (unit uint16, ok bool) {
-	if len(b) < 6 || b[0] != '\\' || b[1] != 'u' {
-		return 0, false
-	}
-	for _, c := range b[2:6] {
-		unit <<= 4
-		switch {
-		case c >= '0' && c <= '9':
-			unit |= uint16(c - '0')
-		case c|0x20 >= 'a' && c|0x20 <= 'f':
-			unit |= uint16(c|0x20-'a') + 10
-		default:
-			return 0, false
-		}
-	}
-	return unit, true
-}
 
 // timeOf reads microseconds since 1970. What lies outside the years 1 to 9999, which neither RFC 3339 nor people can
 // write, becomes the nearest time inside: a plant's wild clock must not hold up what comes after it.

@@ -26,7 +26,7 @@ type Settings struct {
 	Replica string
 }
 
-// Service is the domain: API for people and Gateway for agents.
+// Service is the domain: API and Sessions for people, and Gateway for agents.
 type Service struct {
 	store       Store
 	secrets     SecretKeeper
@@ -36,8 +36,9 @@ type Service struct {
 }
 
 var (
-	_ API     = (*Service)(nil)
-	_ Gateway = (*Service)(nil)
+	_ API      = (*Service)(nil)
+	_ Sessions = (*Service)(nil)
+	_ Gateway  = (*Service)(nil)
 )
 
 // New makes a Service.

@@ -22,6 +22,9 @@ type Store interface {
 
 	// FindAPIKey finds a key that is not revoked by the SHA-256 of its text; ErrNoRow when there is none.
 	FindAPIKey(ctx context.Context, hash []byte) (FoundAPIKey, error)
+	// FindSession finds a session of the dashboard by the SHA-256 of its text; ErrNoRow when there is none, it ended or
+	// expired, or its API key was revoked.
+	FindSession(ctx context.Context, hash []byte) (FoundSession, error)
 	// FindAgent finds an agent by the fingerprint of its Ed25519 key, a living one before a revoked one; or ErrNoRow.
 	FindAgent(ctx context.Context, fingerprint string) (FoundAgent, error)
 	// FindToken finds the tenant of an enrolment token; or ErrNoRow.
@@ -38,6 +41,12 @@ type Store interface {
 
 // FoundAPIKey is whom an API key belongs to.
 type FoundAPIKey struct {
+	Actor    Actor
+	LastUsed time.Time
+}
+
+// FoundSession is whose a session of the dashboard is.
+type FoundSession struct {
 	Actor    Actor
 	LastUsed time.Time
 }
@@ -80,7 +89,7 @@ type Tx interface {
 	Notify(ctx context.Context, n Notice) error
 }
 
-// TenantTx holds tenants, workspaces and API keys.
+// TenantTx holds tenants, workspaces, API keys and the sessions of the dashboard.
 type TenantTx interface {
 	CreateTenant(ctx context.Context, t Tenant, ownerEmail string) (Tenant, error)
 	CreateWorkspace(ctx context.Context, id ID, name string) error
@@ -89,6 +98,21 @@ type TenantTx interface {
 	CreateAPIKey(ctx context.Context, workspace ID, k APIKey, hash []byte) (APIKey, error)
 	RevokeAPIKey(ctx context.Context, workspace, id ID) error
 	TouchAPIKey(ctx context.Context, id ID) error
+
+	// CreateSignIn begins a session of the dashboard and says when it expires; ErrNoRow when its API key is not in the
+	// workspace or was revoked.
+	CreateSignIn(ctx context.Context, s NewSignIn, hash []byte) (expires time.Time, err error)
+	TouchSignIn(ctx context.Context, id ID) error
+	// EndSignIn ends a session of the dashboard; ErrNoRow when it has ended already.
+	EndSignIn(ctx context.Context, id ID) error
+}
+
+// NewSignIn is a session of the dashboard as it begins.
+type NewSignIn struct {
+	ID, Workspace ID
+	// APIKey is the key with which the session ends.
+	APIKey ID
+	TTL    time.Duration
 }
 
 // AgentTx holds enrolment tokens, agents and their sessions.
@@ -146,6 +170,7 @@ type HostInfo struct{ Hostname, OS, Arch, Version string }
 // AgentState is the part of an agent that its connects and deliveries turn on.
 type AgentState struct {
 	Workspace  ID
+	Name       string
 	Revoked    bool
 	Counter    int64
 	CloneSeen  time.Time
@@ -236,9 +261,9 @@ type AgentFlow struct {
 
 // DeliveryTx holds what agents deliver: insights and runs.
 type DeliveryTx interface {
-	// StoreInsights inserts insights with the sequences from first on, and advances the agent's sequence past the last.
-	// The caller holds the agent's lock.
-	StoreInsights(ctx context.Context, agent, workspace ID, first int64, insights []Insight) error
+	// StoreInsights stores a delivery and advances the agent's sequence to its last. Of what was refused the agent's
+	// newest 1,000 are kept. The caller holds the agent's lock.
+	StoreInsights(ctx context.Context, d Delivery) error
 	// Insights gives a page, newest first, of those after the cursor (none: from the newest).
 	Insights(ctx context.Context, workspace ID, f InsightFilter, after *InsightCursor) ([]Insight, error)
 	InsightsBySeq(ctx context.Context, workspace, agent ID, from, to int64) ([]Insight, error)
@@ -248,6 +273,26 @@ type DeliveryTx interface {
 	StoreRun(ctx context.Context, workspace ID, r Run) error
 	Runs(ctx context.Context, workspace ID, f RunFilter) ([]Run, error)
 	RunByID(ctx context.Context, workspace, id ID) (Run, error)
+}
+
+// Delivery is what an agent delivered, sorted into what is stored and what cannot be.
+type Delivery struct {
+	Agent, Workspace ID
+	// Insights have their Seq, which rises.
+	Insights []Insight
+	Refused  []RefusedInsight
+	// Lost is how many sequences hold nothing, because the agent had it no more.
+	Lost int64
+	// Last is the sequence up to which everything is accounted for.
+	Last int64
+}
+
+// RefusedInsight is a record that can never be stored as an insight.
+type RefusedInsight struct {
+	Seq    int64
+	Reason string
+	// Record is the beginning of the wire.InsightRecord, at most 64 KiB.
+	Record []byte
 }
 
 // InsightCursor is a place in a listing of insights.

@@ -184,7 +184,8 @@ func (p *peer) storeInsights(ctx context.Context, stream *mux.Stream, before uin
 			return &refusal{code: wire.RefusalInternal, message: fmt.Sprintf("insights up to %d were sent and up to %d are stored", last, stored)}
 		}
 		if stored > before {
-			p.gateway.metrics.insights.Add(float64(stored - before))
+			// What the agent has lost before this batch is in the sequence too, and was not stored.
+			p.gateway.metrics.insights.Add(float64(min(stored-before, count)))
 			before = stored
 		}
 		// More may be stored, by a session that was cut off; the agent knows only of what it sent in this one.

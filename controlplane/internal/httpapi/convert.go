@@ -58,7 +58,7 @@ func toAgent(a fleet.Agent) api.Agent {
 		ID: string(a.ID), WorkspaceID: string(a.Workspace), Name: a.Name, Labels: labels(a.Labels),
 		Hostname: a.Hostname, OS: a.OS, Arch: a.Arch, Version: a.Version, Fingerprint: a.Fingerprint,
 		CreatedAt: a.Created, RevokedAt: a.Revoked, Connected: a.Connected, LastSeenAt: a.LastSeen,
-		DesiredSerial: a.Desired, AppliedSerial: a.Applied,
+		DesiredSerial: a.Desired, AppliedSerial: a.Applied, LostInsights: a.LostInsights, RefusedInsights: a.RefusedInsights,
 		ConnectorKinds: list(a.Connectors, func(s flowdef.ConnectorSpec) string { return s.Kind }),
 	}
 	if a.Status != nil {

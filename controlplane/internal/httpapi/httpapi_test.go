@@ -121,7 +121,7 @@ func agent() fleet.Agent {
 	return fleet.Agent{
 		ID: apitest.ID(10), Workspace: apitest.ID(2), Name: "hall-3", Labels: map[string]string{"site": "berlin"},
 		Hostname: "edge", OS: "linux", Arch: "amd64", Version: "0.1.0", Created: apitest.Clock(), Connected: true,
-		LastSeen: apitest.Clock(), Desired: 4, Applied: 3,
+		LastSeen: apitest.Clock(), Desired: 4, Applied: 3, LostInsights: 5, RefusedInsights: 6,
 		Status: &fleet.AgentStatus{
 			Time:   apitest.Clock(),
 			Flows:  []fleet.FlowStatus{{Name: "press-health", State: "running", Sources: []fleet.SourceStatus{{Step: "readings"}}}},
@@ -224,7 +224,7 @@ func TestAgents(t *testing.T) {
 	}
 	for _, ref := range []string{"hall-3", string(apitest.ID(10))} {
 		got := get[api.Agent](c, 200, "GET", "/api/v1/agents/"+ref, "")
-		if !got.Connected || got.DesiredSerial != 4 || got.AppliedSerial != 3 || got.Status.Outbox.WaitingRecords != 2 ||
+		if !got.Connected || got.DesiredSerial != 4 || got.AppliedSerial != 3 || got.LostInsights != 5 || got.RefusedInsights != 6 || got.Status.Outbox.WaitingRecords != 2 ||
 			got.Labels["site"] != "berlin" || got.Status.Flows[0].State != "running" || got.ConnectorKinds[0] != "mqtt" {
 			t.Errorf("agent %s is %+v", ref, got)
 		}

@@ -95,7 +95,7 @@ func (t *tx) RenewAgent(ctx context.Context, a fleet.NewAgent) error {
 // plane was killed.
 const selectAgents = `
 	SELECT a.id, a.workspace_id, a.name, a.labels, a.hostname, a.os, a.arch, a.version, a.fingerprint, a.created_at, a.revoked_at,
-		a.desired, a.applied, a.status, a.connectors,
+		a.desired, a.applied, a.lost_insights, a.refused_insights, a.status, a.connectors,
 		coalesce(bool_or(s.ended_at IS NULL AND s.seen_at > now() - interval '60 seconds'), false), max(s.seen_at)
 	FROM agents a
 	LEFT JOIN agent_sessions s ON s.tenant_id = a.tenant_id AND s.agent_id = a.id
@@ -107,7 +107,7 @@ const selectAgents = `
 func scanAgent(row pgx.CollectableRow) (a fleet.Agent, err error) {
 	var status, connectors []byte
 	err = row.Scan(&a.ID, &a.Workspace, &a.Name, &a.Labels, &a.Hostname, &a.OS, &a.Arch, &a.Version, &a.Fingerprint, &a.Created,
-		maybe(&a.Revoked), &a.Desired, &a.Applied, &status, &connectors, &a.Connected, maybe(&a.LastSeen))
+		maybe(&a.Revoked), &a.Desired, &a.Applied, &a.LostInsights, &a.RefusedInsights, &status, &connectors, &a.Connected, maybe(&a.LastSeen))
 	if err != nil {
 		return a, fmt.Errorf("read an agent: %w", err)
 	}
@@ -172,18 +172,18 @@ func texts(ids []fleet.ID) []string {
 }
 
 func scanAgentState(row pgx.CollectableRow) (a fleet.AgentState, err error) {
-	return scanned(row, &a, &a.Workspace, &a.Revoked, &a.Counter, maybe(&a.CloneSeen), &a.StoredSeq, &a.Desired, &a.SealingKey)
+	return scanned(row, &a, &a.Workspace, &a.Name, &a.Revoked, &a.Counter, maybe(&a.CloneSeen), &a.StoredSeq, &a.Desired, &a.SealingKey)
 }
 
 func (t *tx) LockAgent(ctx context.Context, agent fleet.ID) (fleet.AgentState, error) {
 	return one(ctx, t, `
-		SELECT workspace_id, revoked_at IS NOT NULL, counter, clone_seen_at, stored_seq, desired, sealing_key
+		SELECT workspace_id, name, revoked_at IS NOT NULL, counter, clone_seen_at, stored_seq, desired, sealing_key
 		FROM agents WHERE tenant_id = @tenant AND id = @agent FOR NO KEY UPDATE`, args{"agent": agent}, scanAgentState)
 }
 
 func (t *tx) AgentState(ctx context.Context, agent fleet.ID) (fleet.AgentState, error) {
 	return one(ctx, t, `
-		SELECT workspace_id, revoked_at IS NOT NULL, counter, clone_seen_at, stored_seq, desired, sealing_key
+		SELECT workspace_id, name, revoked_at IS NOT NULL, counter, clone_seen_at, stored_seq, desired, sealing_key
 		FROM agents WHERE tenant_id = @tenant AND id = @agent`, args{"agent": agent}, scanAgentState)
 }
 

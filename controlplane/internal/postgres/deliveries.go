@@ -12,36 +12,77 @@ import (
 	"github.com/outfeed/outfeed/controlplane/internal/fleet"
 )
 
-func (t *tx) StoreInsights(ctx context.Context, agent, workspace fleet.ID, first int64, insights []fleet.Insight) error {
-	n := len(insights)
-	flows, versions, names := make([]string, n), make([]int32, n), make([]string, n)
+// keptRefused is how many refused insights of an agent are kept.
+const keptRefused = 1000
+
+func (t *tx) StoreInsights(ctx context.Context, d fleet.Delivery) error {
+	if err := t.insertInsights(ctx, d); err != nil {
+		return err
+	}
+	if err := t.insertRefused(ctx, d); err != nil {
+		return err
+	}
+	return t.must(ctx, `
+		UPDATE agents SET stored_seq = @last, lost_insights = lost_insights + @lost, refused_insights = refused_insights + @refused
+		WHERE tenant_id = @tenant AND id = @agent`,
+		args{"agent": d.Agent, "last": d.Last, "lost": d.Lost, "refused": len(d.Refused)})
+}
+
+func (t *tx) insertInsights(ctx context.Context, d fleet.Delivery) error {
+	n := len(d.Insights)
+	if n == 0 {
+		return nil
+	}
+	seqs, flows, versions, names := make([]int64, n), make([]string, n), make([]int32, n), make([]string, n)
 	times, keys, values := make([]time.Time, n), make([]string, n), make([]string, n)
-	for i := range insights {
-		in := &insights[i]
-		flows[i], versions[i], names[i] = string(in.Flow), int32(in.Version), in.Name //nolint:gosec // the domain has bounded it
+	for i := range d.Insights {
+		in := &d.Insights[i]
+		seqs[i], flows[i], versions[i], names[i] = in.Seq, string(in.Flow), int32(in.Version), in.Name //nolint:gosec // the domain has bounded it
 		times[i], keys[i], values[i] = in.Time, string(in.Key), string(in.Values)
 	}
 	a := args{
-		"agent": agent, "workspace": workspace, "first": first, "last": first + int64(n) - 1, "flows": flows, "versions": versions,
+		"agent": d.Agent, "workspace": d.Workspace, "seqs": seqs, "flows": flows, "versions": versions,
 		"names": names, "times": times, "keys": keys, "values": values,
 	}
 	// unnest and not COPY, which is refused under row-level security.
 	if err := t.do(ctx, `
 		INSERT INTO insights (tenant_id, workspace_id, agent_id, seq, flow_id, flow_version, name, insight_time, key_json, values_json)
-		SELECT @tenant, @workspace, @agent, @first::bigint + u.place - 1, u.flow, u.version, u.name, u.at, u.key::json, u.value::json
-		FROM unnest(@flows::uuid[], @versions::int[], @names::text[], @times::timestamptz[], @keys::text[], @values::text[])
-			WITH ORDINALITY AS u (flow, version, name, at, key, value, place)`, a); err != nil {
+		SELECT @tenant, @workspace, @agent, u.seq, u.flow, u.version, u.name, u.at, u.key::json, u.value::json
+		FROM unnest(@seqs::bigint[], @flows::uuid[], @versions::int[], @names::text[], @times::timestamptz[], @keys::text[], @values::text[])
+			AS u (seq, flow, version, name, at, key, value)`, a); err != nil {
 		return err
 	}
 	// In one order, so that two agents with the same new names do not wait for each other.
-	if err := t.do(ctx, `
+	return t.do(ctx, `
 		INSERT INTO insight_names (tenant_id, workspace_id, flow_id, name)
 		SELECT DISTINCT @tenant::uuid, @workspace::uuid, u.flow, u.name FROM unnest(@flows::uuid[], @names::text[]) AS u (flow, name)
 		ORDER BY 3, 4
-		ON CONFLICT DO NOTHING`, a); err != nil {
+		ON CONFLICT DO NOTHING`, a)
+}
+
+// insertRefused keeps what was refused, and removes the agent's oldest beyond keptRefused.
+func (t *tx) insertRefused(ctx context.Context, d fleet.Delivery) error {
+	refused := d.Refused[max(0, len(d.Refused)-keptRefused):]
+	n := len(refused)
+	if n == 0 {
+		return nil
+	}
+	seqs, reasons, records := make([]int64, n), make([]string, n), make([][]byte, n)
+	for i := range refused {
+		seqs[i], reasons[i], records[i] = refused[i].Seq, refused[i].Reason, refused[i].Record
+	}
+	a := args{"agent": d.Agent, "seqs": seqs, "reasons": reasons, "records": records, "kept": keptRefused}
+	if err := t.do(ctx, `
+		INSERT INTO refused_insights (tenant_id, agent_id, seq, reason, record)
+		SELECT @tenant, @agent, u.seq, u.reason, u.record
+		FROM unnest(@seqs::bigint[], @reasons::text[], @records::bytea[]) AS u (seq, reason, record)`, a); err != nil {
 		return err
 	}
-	return t.must(ctx, "UPDATE agents SET stored_seq = @last WHERE tenant_id = @tenant AND id = @agent", a)
+	return t.do(ctx, `
+		DELETE FROM refused_insights WHERE tenant_id = @tenant AND agent_id = @agent AND seq < (
+			SELECT min(newest.seq) FROM (
+				SELECT r.seq FROM refused_insights r WHERE r.tenant_id = @tenant AND r.agent_id = @agent
+				ORDER BY r.seq DESC LIMIT @kept) AS newest)`, a)
 }
 
 func scanInsight(row pgx.CollectableRow) (i fleet.Insight, err error) {

@@ -21,16 +21,17 @@ const (
 	watcherBuffer = 256
 	// quiet is how long the listener waits for a notification before it asks whether the database is still there.
 	quiet = 20 * time.Second
-	// partitionsAhead is how many months of partitions there are at least, and partitionsEvery how often that is looked after.
+	// partitionsAhead is how many months of partitions there are at least, and upkeepEvery how often the store looks after
+	// them and removes what has expired.
 	partitionsAhead = 3
-	partitionsEvery = 6 * time.Hour
+	upkeepEvery     = 6 * time.Hour
 )
 
-// Run listens for what other replicas and this one change, and keeps partitions ahead of time, until ctx ends. It
-// reconnects by itself; its error is always nil.
+// Run listens for what other replicas and this one change, keeps partitions ahead of time and removes expired sessions,
+// until ctx ends. It reconnects by itself; its error is always nil.
 func (s *Store) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
-	wg.Go(func() { s.keepPartitions(ctx) })
+	wg.Go(func() { s.upkeep(ctx) })
 	wait := backoff.Backoff{Min: 100 * time.Millisecond, Max: 5 * time.Second}
 	for ctx.Err() == nil {
 		err := s.listenOnce(ctx, wait.Reset)
@@ -101,25 +102,44 @@ func (s *Store) deliver(ctx context.Context, payload string) {
 // notice is a fleet.Notice in the JSON of a payload.
 type notice fleet.Notice
 
-// keepPartitions makes the partitions of the months ahead. A failure waits for the next time: there are months left,
-// and then the default partition.
-func (s *Store) keepPartitions(ctx context.Context) {
-	tick := time.NewTicker(partitionsEvery)
+// upkeep does at the start and then now and again what nobody asks for.
+func (s *Store) upkeep(ctx context.Context) {
+	tick := time.NewTicker(upkeepEvery)
 	defer tick.Stop()
 	for {
-		var made int
-		err := s.pool.QueryRow(ctx, "SELECT outfeed_make_partitions($1)", partitionsAhead).Scan(&made)
-		if err != nil && ctx.Err() == nil {
-			s.log.WarnContext(ctx, "cannot make partitions for insights", "error", err)
-		}
-		if made > 0 {
-			s.log.InfoContext(ctx, "made partitions for insights", "partitions", made)
-		}
+		s.makePartitions(ctx)
+		s.sweepSessions(ctx)
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
+	}
+}
+
+// makePartitions makes the partitions of the months ahead. A failure waits for the next time: there are months left,
+// and then the default partition.
+func (s *Store) makePartitions(ctx context.Context) {
+	var made int
+	err := s.pool.QueryRow(ctx, "SELECT outfeed_make_partitions($1)", partitionsAhead).Scan(&made)
+	if err != nil && ctx.Err() == nil {
+		s.log.WarnContext(ctx, "cannot make partitions for insights", "error", err)
+	}
+	if made > 0 {
+		s.log.InfoContext(ctx, "made partitions for insights", "partitions", made)
+	}
+}
+
+// sweepSessions removes the dashboard's sessions that have expired. They are good for nothing already, so a failure
+// waits for the next time.
+func (s *Store) sweepSessions(ctx context.Context) {
+	var swept int64
+	err := s.pool.QueryRow(ctx, "SELECT outfeed_sweep_sessions()").Scan(&swept)
+	if err != nil && ctx.Err() == nil {
+		s.log.WarnContext(ctx, "cannot remove expired sessions", "error", err)
+	}
+	if swept > 0 {
+		s.log.InfoContext(ctx, "removed expired sessions", "sessions", swept)
 	}
 }
 

@@ -1,7 +1,7 @@
 // Package postgres keeps the domain in PostgreSQL: it is the one place with SQL, and the only user of pgx.
 //
 // Every access runs in a transaction that names its tenant (InTenant, Snapshot), under row-level security and as a
-// role that cannot get around it; what is asked before a tenant is known goes through four functions of the schema.
+// role that cannot get around it; what is asked before a tenant is known goes through functions of the schema.
 // It holds no rules of the domain. A Store is safe for concurrent use; a transaction belongs to one goroutine.
 package postgres
 

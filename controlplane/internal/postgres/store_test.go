@@ -77,13 +77,14 @@ const (
 	spaceA  = fleet.ID("00000000-0000-7000-8000-0000000000aa")
 )
 
-func makeTenant(t *testing.T, st *postgres.Store, tenant, workspace fleet.ID) {
+// makeTenant makes a tenant with the workspace spaceA.
+func makeTenant(t *testing.T, st *postgres.Store, tenant fleet.ID) {
 	t.Helper()
 	err := st.InTenant(t.Context(), tenant, func(ctx context.Context, tx fleet.Tx) error {
 		if _, err := tx.CreateTenant(ctx, fleet.Tenant{ID: tenant, Name: "t"}, "o@example.com"); err != nil {
 			return err
 		}
-		return tx.CreateWorkspace(ctx, workspace, "w")
+		return tx.CreateWorkspace(ctx, spaceA, "w")
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -135,7 +136,7 @@ func TestARoleOfTheOperatorsChoice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	makeTenant(t, st, tenantA, spaceA)
+	makeTenant(t, st, tenantA)
 	st.Close()
 	super(t, db, "ALTER ROLE outfeed_mes BYPASSRLS")
 	if _, err := postgres.Open(t.Context(), settings(t, url)); err == nil || !strings.Contains(err.Error(), "BYPASSRLS") {
@@ -209,7 +210,7 @@ func TestOpenRefusesWhatWouldOpenTheTenants(t *testing.T) {
 func TestInTenant(t *testing.T) {
 	t.Parallel()
 	st := opened(t, migrated(t))
-	makeTenant(t, st, tenantA, spaceA)
+	makeTenant(t, st, tenantA)
 	ctx := t.Context()
 	locks := func(tenant fleet.ID) error {
 		return st.InTenant(ctx, tenant, func(ctx context.Context, tx fleet.Tx) error { return tx.LockWorkspace(ctx, spaceA) })
@@ -248,7 +249,7 @@ func TestInTenant(t *testing.T) {
 func TestDeadlocksAreRepeated(t *testing.T) {
 	t.Parallel()
 	st := opened(t, migrated(t))
-	makeTenant(t, st, tenantA, spaceA)
+	makeTenant(t, st, tenantA)
 	second := fleet.ID("00000000-0000-7000-8000-0000000000ab")
 	err := st.InTenant(t.Context(), tenantA, func(ctx context.Context, tx fleet.Tx) error { return tx.CreateWorkspace(ctx, second, "w2") })
 	if err != nil {
@@ -276,6 +277,73 @@ func TestDeadlocksAreRepeated(t *testing.T) {
 	wg.Wait()
 	if err := errors.Join(errs[:]...); err != nil {
 		t.Error(err)
+	}
+}
+
+// logged closes its channel when the text is written to it.
+type logged struct {
+	text string
+	once sync.Once
+	seen chan struct{}
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	if strings.Contains(string(p), l.text) {
+		l.once.Do(func() { close(l.seen) })
+	}
+	return len(p), nil
+}
+
+func TestExpiredSessionsAreRemoved(t *testing.T) {
+	t.Parallel()
+	db := migrated(t)
+	st := opened(t, db)
+	makeTenant(t, st, tenantB)
+	const key = fleet.ID("00000000-0000-7000-8000-0000000000a1")
+	sessions := []fleet.ID{"00000000-0000-7000-8000-0000000000b1", "00000000-0000-7000-8000-0000000000b2"}
+	hashes := [][]byte{[]byte(strings.Repeat("1", 32)), []byte(strings.Repeat("2", 32))}
+	err := st.InTenant(t.Context(), tenantB, func(ctx context.Context, tx fleet.Tx) error {
+		if _, err := tx.CreateAPIKey(ctx, spaceA, fleet.APIKey{ID: key, Name: "k", Role: fleet.Viewer}, hashes[0]); err != nil {
+			return err
+		}
+		for i := range sessions {
+			if _, err := tx.CreateSignIn(ctx, fleet.NewSignIn{ID: sessions[i], Workspace: spaceA, APIKey: key, TTL: time.Hour}, hashes[i]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	super(t, db, "UPDATE sessions SET created_at = now() - interval '1 day', expires_at = now() WHERE id = '"+string(sessions[0])+"'")
+	log := &logged{text: "removed expired sessions", seen: make(chan struct{})}
+	set := settings(t, db.URLFor(migrations.Application))
+	set.Logger = slog.New(slog.NewTextHandler(log, nil))
+	keeper, err := postgres.Open(t.Context(), set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(keeper.Close)
+	running(t, keeper)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	select {
+	case <-log.seen:
+	case <-ctx.Done():
+		t.Fatal("nothing was removed")
+	}
+	c, err := pgx.Connect(t.Context(), db.SuperURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close(t.Context()) //nolint:errcheck // the statement is done
+	var left string
+	if err := c.QueryRow(t.Context(), "SELECT string_agg(id::text, ' ') FROM sessions").Scan(&left); err != nil || left != string(sessions[1]) {
+		t.Errorf("left is %s, %v, want %s", left, err, sessions[1])
+	}
+	if f, err := st.FindSession(t.Context(), hashes[1]); err != nil || f.Actor.Ref != sessions[1] {
+		t.Errorf("got %+v, %v", f, err)
 	}
 }
 

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -11,8 +12,16 @@ import (
 
 // FindAPIKey finds whom a key belongs to, before the tenant is known.
 func (s *Store) FindAPIKey(ctx context.Context, hash []byte) (fleet.FoundAPIKey, error) {
-	f := fleet.FoundAPIKey{Actor: fleet.Actor{Kind: "api_key"}}
+	f := fleet.FoundAPIKey{Actor: fleet.Actor{Kind: fleet.APIKeyKind}}
 	err := s.pool.QueryRow(ctx, "SELECT tenant_id, id, workspace_id, name, role, last_used_at FROM outfeed_lookup_api_key($1)", hash).
+		Scan(&f.Actor.Tenant, &f.Actor.Ref, &f.Actor.Workspace, &f.Actor.Name, &f.Actor.Role, maybe(&f.LastUsed))
+	return f, unreachable(noRow(err))
+}
+
+// FindSession finds whose a session is, before the tenant is known.
+func (s *Store) FindSession(ctx context.Context, hash []byte) (fleet.FoundSession, error) {
+	f := fleet.FoundSession{Actor: fleet.Actor{Kind: fleet.SessionKind}}
+	err := s.pool.QueryRow(ctx, "SELECT tenant_id, id, workspace_id, name, role, last_used_at FROM outfeed_lookup_session($1)", hash).
 		Scan(&f.Actor.Tenant, &f.Actor.Ref, &f.Actor.Workspace, &f.Actor.Name, &f.Actor.Role, maybe(&f.LastUsed))
 	return f, unreachable(noRow(err))
 }
@@ -81,6 +90,23 @@ func (t *tx) RevokeAPIKey(ctx context.Context, workspace, id fleet.ID) error {
 
 func (t *tx) TouchAPIKey(ctx context.Context, id fleet.ID) error {
 	return t.do(ctx, "UPDATE api_keys SET last_used_at = now() WHERE tenant_id = @tenant AND id = @id", args{"id": id})
+}
+
+func (t *tx) CreateSignIn(ctx context.Context, s fleet.NewSignIn, hash []byte) (expires time.Time, err error) {
+	return one(ctx, t, `
+		INSERT INTO sessions (tenant_id, id, hash, api_key_id, workspace_id, expires_at)
+		SELECT k.tenant_id, @id, @hash, k.id, k.workspace_id, now() + @ttl::interval FROM api_keys k
+		WHERE k.tenant_id = @tenant AND k.workspace_id = @workspace AND k.id = @key AND k.revoked_at IS NULL
+		RETURNING expires_at`,
+		args{"id": s.ID, "hash": hash, "workspace": s.Workspace, "key": s.APIKey, "ttl": s.TTL}, pgx.RowTo[time.Time])
+}
+
+func (t *tx) TouchSignIn(ctx context.Context, id fleet.ID) error {
+	return t.do(ctx, "UPDATE sessions SET last_used_at = now() WHERE tenant_id = @tenant AND id = @id", args{"id": id})
+}
+
+func (t *tx) EndSignIn(ctx context.Context, id fleet.ID) error {
+	return t.must(ctx, "UPDATE sessions SET ended_at = now() WHERE tenant_id = @tenant AND id = @id AND ended_at IS NULL", args{"id": id})
 }
 
 func (t *tx) AuditHead(ctx context.Context) (seq int64, hash []byte, err error) {

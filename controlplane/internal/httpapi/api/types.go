@@ -76,23 +76,25 @@ type AgentTokenCreated struct {
 
 // Agent is one installed outfeed-agent.
 type Agent struct {
-	ID             string            `json:"id"`
-	WorkspaceID    string            `json:"workspace_id"`
-	Name           string            `json:"name"`
-	Labels         map[string]string `json:"labels"`
-	Hostname       string            `json:"hostname"`
-	OS             string            `json:"os"`
-	Arch           string            `json:"arch"`
-	Version        string            `json:"version"`
-	Fingerprint    string            `json:"fingerprint" doc:"SHA-256 of its Ed25519 public key, in hex."`
-	CreatedAt      time.Time         `json:"created_at"`
-	RevokedAt      time.Time         `json:"revoked_at,omitzero"`
-	Connected      bool              `json:"connected"`
-	LastSeenAt     time.Time         `json:"last_seen_at,omitzero"`
-	DesiredSerial  int64             `json:"desired_serial" doc:"The serial of what it shall run."`
-	AppliedSerial  int64             `json:"applied_serial" doc:"The serial of what it runs. Equal to desired_serial when it is up to date."`
-	Status         *AgentStatus      `json:"status,omitempty" doc:"Its newest report; absent before the first."`
-	ConnectorKinds []string          `json:"connector_kinds"`
+	ID              string            `json:"id"`
+	WorkspaceID     string            `json:"workspace_id"`
+	Name            string            `json:"name"`
+	Labels          map[string]string `json:"labels"`
+	Hostname        string            `json:"hostname"`
+	OS              string            `json:"os"`
+	Arch            string            `json:"arch"`
+	Version         string            `json:"version"`
+	Fingerprint     string            `json:"fingerprint" doc:"SHA-256 of its Ed25519 public key, in hex."`
+	CreatedAt       time.Time         `json:"created_at"`
+	RevokedAt       time.Time         `json:"revoked_at,omitzero"`
+	Connected       bool              `json:"connected"`
+	LastSeenAt      time.Time         `json:"last_seen_at,omitzero"`
+	DesiredSerial   int64             `json:"desired_serial" doc:"The serial of what it shall run."`
+	AppliedSerial   int64             `json:"applied_serial" doc:"The serial of what it runs. Equal to desired_serial when it is up to date."`
+	LostInsights    int64             `json:"lost_insights" doc:"Insights that were damaged or gone on the agent before they came here."`
+	RefusedInsights int64             `json:"refused_insights" doc:"Insights that came and could never be stored."`
+	Status          *AgentStatus      `json:"status,omitempty" doc:"Its newest report; absent before the first."`
+	ConnectorKinds  []string          `json:"connector_kinds"`
 }
 
 // AgentStatus is what an agent says of itself.

@@ -457,8 +457,18 @@ export interface components {
             };
             /** Format: date-time */
             last_seen_at?: string;
+            /**
+             * Format: int64
+             * @description Insights that were damaged or gone on the agent before they came here.
+             */
+            lost_insights: number;
             name: string;
             os: string;
+            /**
+             * Format: int64
+             * @description Insights that came and could never be stored.
+             */
+            refused_insights: number;
             /** Format: date-time */
             revoked_at?: string;
             /** @description Its newest report; absent before the first. */

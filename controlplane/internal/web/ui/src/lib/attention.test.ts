@@ -34,6 +34,8 @@ function agent(over: Partial<Agent> = {}, flows: FlowStatus[] = [status()], wait
     last_seen_at: at,
     desired_serial: 1,
     applied_serial: 1,
+    lost_insights: 0,
+    refused_insights: 0,
     status: {
       time: at,
       flows,
