@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 
 	"github.com/outfeed/outfeed/agent/internal/connector"
@@ -15,6 +16,7 @@ import (
 	"github.com/outfeed/outfeed/agent/internal/stage"
 	"github.com/outfeed/outfeed/agent/internal/supervisor"
 	"github.com/outfeed/outfeed/internal/secret"
+	"github.com/outfeed/outfeed/protocol/flowdef"
 	"github.com/outfeed/outfeed/protocol/wire"
 )
 
@@ -137,10 +139,26 @@ func (b *bundles) deployments(bundle *wire.Bundle) ([]supervisor.Deployment, err
 		}
 		all = append(all, supervisor.Deployment{
 			ID: f.GetDeploymentId(), FlowID: f.GetFlowId(), Name: f.GetName(), Version: f.GetVersion(),
-			Definition: f.GetDefinition(), Connections: connections,
+			Definition: f.GetDefinition(), Connections: usedBy(f.GetDefinition(), connections),
 		})
 	}
 	return all, nil
+}
+
+// usedBy gives the connections that a definition reads, so that a change of another one leaves its flow alone. One that
+// cannot be parsed is the supervisor's to refuse.
+func usedBy(definition []byte, connections []connector.Connection) []connector.Connection {
+	flow, err := flowdef.Parse(definition)
+	if err != nil {
+		return connections
+	}
+	used := map[string]bool{}
+	for i := range flow.Steps {
+		if read := flow.Steps[i].Read; read != nil {
+			used[read.Connection.Name] = true
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(connections), func(c connector.Connection) bool { return !used[c.Name] })
 }
 
 // connection reads a connection's options and opens its secrets.

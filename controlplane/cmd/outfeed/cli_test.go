@@ -52,7 +52,7 @@ func newBench(t *testing.T) *bench {
 	}}
 	f.ConnectorList = []flowdef.ConnectorSpec{
 		{Kind: "mqtt", Title: "MQTT", Options: []flowdef.Option{
-			{Name: "url", Type: flowdef.OptionString}, {Name: "password", Type: flowdef.OptionSecret},
+			{Name: "url", Type: flowdef.OptionString}, {Name: "keep_alive", Type: flowdef.OptionInt}, {Name: "password", Type: flowdef.OptionSecret},
 		}},
 		{Kind: "file", Title: "Files", Options: []flowdef.Option{{Name: "root", Type: flowdef.OptionString}}},
 	}
@@ -231,7 +231,7 @@ odd: {kind: mqtt, password: "@@home"}
 	_, stderr := b.run(1, "connection", "delete", "odd")
 	contains(t, stderr, `There is no connection "odd".`)
 	stdout, _ = b.run(0, "connector", "list")
-	contains(t, stdout, "mqtt", "url password")
+	contains(t, stdout, "mqtt", "url keep_alive password")
 }
 
 // A mistake in the file changes nothing, and all mistakes are named.
@@ -247,9 +247,9 @@ e: {kind: mqtt, password: 1234}
 f: {kind: mqtt, password: "@missing.key"}
 `)
 	_, stderr := b.run(1, "connection", "apply", "-f", path)
-	contains(t, stderr, "connection b: option password: the variable UNSET is not set",
-		"connection c: no agent offers kind opcua; they offer mqtt, file", "connection d: it has no kind",
-		"connection e: option password is a secret and must be a string", "connection f: option password: read its file")
+	contains(t, stderr, `conn.yaml:3:27: option "password": the environment variable UNSET is not set`,
+		`conn.yaml:4:5: connection "c": unknown kind "opcua"; there is mqtt, file`, `conn.yaml:5:1: connection "d" has no kind`,
+		`conn.yaml:6:17: connection "e": option "password" must be a string`, `conn.yaml:7:17: option "password": cannot read its file`)
 	if connections, err := b.fleet.Connections(t.Context(), fleet.Actor{}); err != nil || len(connections) != 0 {
 		t.Errorf("connections are %v, %v", connections, err)
 	}

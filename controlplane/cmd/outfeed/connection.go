@@ -4,17 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
-	"regexp"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
-	"go.yaml.in/yaml/v3"
 
 	"github.com/outfeed/outfeed/controlplane/cmd/outfeed/internal/client"
 	"github.com/outfeed/outfeed/controlplane/internal/httpapi/api"
@@ -61,13 +57,13 @@ func (a *app) connectionApply() *cobra.Command {
 
   press-plc:
     kind: mqtt
-    url: tls://broker.plant.lan:8883
+    address: mqtts://broker.plant.lan:8883
     username: outfeed
     password: ${PRESS_PASSWORD}
 
-Which options are secret comes from the connector. A secret is ${VARIABLE} for a variable of the environment, @FILE for
-the contents of a file beside CONN.yaml, or the text itself (@@ stands for @ at its start). A secret that is left out
-stays as it is. Connections that the file does not name stay as they are.`,
+A value that is ${VARIABLE} as a whole stands for a variable of the environment. Which options are secret comes from the
+connector; a secret may also be @FILE for the contents of a file beside CONN.yaml (@@ stands for @ at its start), and one
+that is left out stays as it is. Connections that the file does not name stay as they are.`,
 		Example: "  outfeed connection apply -f connections.yaml", Args: cobra.NoArgs,
 	}
 	c.Flags().StringVarP(&path, "file", "f", "", "file with the connections")
@@ -76,57 +72,58 @@ stays as it is. Connections that the file does not name stay as they are.`,
 	}
 	asJSON := jsonFlag(c)
 	c.RunE = a.asks(func(ctx context.Context, remote *client.Client, _ []string) error {
-		wanted, err := readConnections(path)
-		if err != nil {
-			return err
-		}
 		kinds, err := connectors(ctx, remote)
 		if err != nil {
 			return err
 		}
-		return a.applyConnections(ctx, remote, resolver{dir: filepath.Dir(path), getenv: a.getenv, kinds: kinds}, wanted, asJSON)
+		wanted, err := a.readConnections(path, kinds)
+		if err != nil {
+			return err
+		}
+		return a.applyConnections(ctx, remote, wanted, asJSON)
 	})
 	return c
 }
 
-// readConnections reads a CONN.yaml: a map of name to kind and options.
-func readConnections(path string) (map[string]map[string]any, error) {
+// readConnections reads a CONN.yaml, with what it refers to.
+func (a *app) readConnections(path string, kinds []flowdef.ConnectorSpec) ([]flowdef.ConnectionDef, error) {
 	text, err := os.ReadFile(path) //nolint:gosec // the user names the file
 	if err != nil {
 		return nil, fmt.Errorf("read the connections: %w", err)
 	}
-	var wanted map[string]map[string]any
-	if err := yaml.Unmarshal(text, &wanted); err != nil {
-		return nil, fmt.Errorf("%s is not a map of connection name to {kind: …, options}: %w", path, err)
+	if len(kinds) == 0 {
+		return nil, errors.New("no agent has told yet what kinds of connection there are; enrol one and run it, then apply again")
 	}
-	if len(wanted) == 0 {
-		return nil, fmt.Errorf("%s names no connection", path)
+	wanted, err := flowdef.ParseConnections(text, kinds, flowdef.Lookup{
+		Env: func(name string) (string, bool) { v := a.getenv(name); return v, v != "" },
+		File: func(name string) ([]byte, error) {
+			if !filepath.IsAbs(name) {
+				name = filepath.Join(filepath.Dir(path), name)
+			}
+			return os.ReadFile(name) //nolint:gosec // the user names the file
+		},
+	})
+	if problems, ok := errors.AsType[flowdef.Problems](err); ok {
+		var lines []string
+		for _, p := range problems {
+			lines = append(lines, fmt.Sprintf("%s:%d:%d: %s", path, p.Line, p.Column, p.Message))
+		}
+		return nil, errors.New(strings.Join(lines, "\n"))
 	}
-	return wanted, nil
+	return wanted, err //nolint:wrapcheck // it is nil
 }
 
-// applyConnections resolves all before it applies one, so that a mistake in the file changes nothing.
-func (a *app) applyConnections(
-	ctx context.Context, remote *client.Client, r resolver, wanted map[string]map[string]any, asJSON *bool,
-) error {
-	names := slices.Sorted(maps.Keys(wanted))
-	resolved := make([]api.ConnectionApply, len(names))
-	var wrong []error
-	for i, name := range names {
-		apply, err := r.resolve(wanted[name])
-		if err != nil {
-			wrong = append(wrong, fmt.Errorf("connection %s: %w", name, err))
+// applyConnections applies what was read; all of it was checked before.
+func (a *app) applyConnections(ctx context.Context, remote *client.Client, wanted []flowdef.ConnectionDef, asJSON *bool) error {
+	applied := make([]api.Connection, len(wanted))
+	for i, w := range wanted {
+		apply := api.ConnectionApply{Kind: w.Kind, Options: w.Options, Secrets: map[string]string{}}
+		for name, value := range w.Secrets {
+			apply.Secrets[name] = value.Reveal()
 		}
-		resolved[i] = apply
-	}
-	if err := errors.Join(wrong...); err != nil {
-		return err
-	}
-	applied := make([]api.Connection, len(names))
-	for i, name := range names {
-		connection, err := client.Put[api.Connection](ctx, remote, "/connections/"+url.PathEscape(name), resolved[i])
+		connection, err := client.Put[api.Connection](ctx, remote, "/connections/"+url.PathEscape(w.Name), apply)
 		if err != nil {
-			return fmt.Errorf("connection %s (%d of %d were applied): %w", name, i, len(names), err)
+			return fmt.Errorf("connection %s (%d of %d were applied): %w", w.Name, i, len(wanted), err)
 		}
 		applied[i] = connection
 		if !*asJSON {
@@ -139,86 +136,6 @@ func (a *app) applyConnections(
 		return a.printJSON(applied)
 	}
 	return nil
-}
-
-// resolver tells secrets from options, and looks up what stands for a secret.
-type resolver struct {
-	dir    string
-	getenv func(string) string
-	kinds  []flowdef.ConnectorSpec
-}
-
-func (r resolver) resolve(entry map[string]any) (api.ConnectionApply, error) {
-	kind, _ := entry["kind"].(string)
-	if kind == "" {
-		return api.ConnectionApply{}, errors.New("it has no kind; write kind: mqtt, for example")
-	}
-	at := slices.IndexFunc(r.kinds, func(s flowdef.ConnectorSpec) bool { return s.Kind == kind })
-	if at < 0 {
-		return api.ConnectionApply{}, r.unknown(kind)
-	}
-	apply := api.ConnectionApply{Kind: kind, Options: map[string]any{}, Secrets: map[string]string{}}
-	for name, value := range entry {
-		switch {
-		case name == "kind":
-		case isSecret(r.kinds[at], name):
-			text, ok := value.(string)
-			if !ok {
-				return api.ConnectionApply{}, fmt.Errorf("option %s is a secret and must be a string; put it in quotes", name)
-			}
-			found, err := r.secret(text)
-			if err != nil {
-				return api.ConnectionApply{}, fmt.Errorf("option %s: %w", name, err)
-			}
-			apply.Secrets[name] = found
-		default:
-			apply.Options[name] = value
-		}
-	}
-	return apply, nil
-}
-
-func (r resolver) unknown(kind string) error {
-	if len(r.kinds) == 0 {
-		return fmt.Errorf("no agent has told yet what kind %s is; enrol one first, then apply again", kind)
-	}
-	var known []string
-	for _, s := range r.kinds {
-		known = append(known, s.Kind)
-	}
-	return fmt.Errorf("no agent offers kind %s; they offer %s", kind, strings.Join(known, ", "))
-}
-
-func isSecret(s flowdef.ConnectorSpec, option string) bool {
-	return slices.ContainsFunc(s.Options, func(o flowdef.Option) bool {
-		return o.Name == option && o.Type == flowdef.OptionSecret
-	})
-}
-
-// secret gives the secret that a text stands for.
-func (r resolver) secret(text string) (string, error) {
-	if m := regexp.MustCompile(`^\$\{([A-Za-z_][A-Za-z0-9_]*)\}$`).FindStringSubmatch(text); m != nil {
-		value := r.getenv(m[1])
-		if value == "" {
-			return "", fmt.Errorf("the variable %s is not set", m[1])
-		}
-		return value, nil
-	}
-	rest, reference := strings.CutPrefix(text, "@")
-	switch {
-	case !reference:
-		return text, nil
-	case strings.HasPrefix(rest, "@"):
-		return rest, nil
-	}
-	if !filepath.IsAbs(rest) {
-		rest = filepath.Join(r.dir, rest)
-	}
-	content, err := os.ReadFile(rest) //nolint:gosec // the user names the file
-	if err != nil {
-		return "", fmt.Errorf("read its file: %w", err)
-	}
-	return strings.TrimRight(string(content), "\r\n"), nil
 }
 
 func (a *app) connectionList() *cobra.Command {
