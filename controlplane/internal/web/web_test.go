@@ -2,6 +2,8 @@ package web
 
 import (
 	"bytes"
+	"compress/gzip"
+	"io"
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
@@ -165,5 +167,40 @@ func TestEmbeddedPageObeysItsPolicy(t *testing.T) {
 		if bytes.Contains(page, []byte(never)) {
 			t.Errorf("the page has %q, which the policy would refuse", never)
 		}
+	}
+}
+
+// The built files must say the same packed and plain; make test builds them first.
+func TestPackedTwinsAreTheirFiles(t *testing.T) {
+	t.Parallel()
+	err := fs.WalkDir(built, "dist", func(name string, e fs.DirEntry, err error) error {
+		plain, isTwin := strings.CutSuffix(name, ".gz")
+		if err != nil || e.IsDir() || !isTwin {
+			return err
+		}
+		packed, err := built.Open(name)
+		if err != nil {
+			return err
+		}
+		defer packed.Close() //nolint:errcheck // it is in memory
+		unpacked, err := gzip.NewReader(packed)
+		if err != nil {
+			return err
+		}
+		got, err := io.ReadAll(unpacked)
+		if err != nil {
+			return err
+		}
+		want, err := built.ReadFile(plain)
+		if err != nil {
+			return err
+		}
+		if !bytes.Equal(got, want) {
+			t.Errorf("%s is not what %s says", name, plain)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }

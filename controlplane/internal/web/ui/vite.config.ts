@@ -1,3 +1,5 @@
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import tailwindcss from "@tailwindcss/vite";
 import react from "@vitejs/plugin-react";
@@ -11,12 +13,13 @@ function compressed(entryLimit: number): Plugin {
     name: "compressed",
     apply: "build",
     enforce: "post",
-    generateBundle(_options, bundle) {
+    // Not earlier: until then vite still puts the names of preloaded files into the scripts.
+    writeBundle(options, bundle) {
       const texts = Object.values(bundle).filter((output) => /\.(js|css)$/.test(output.fileName));
       const sizes = new Map(
         texts.map((output) => {
           const source = gzipSync(output.type === "chunk" ? output.code : output.source, { level: 9 });
-          this.emitFile({ type: "asset", fileName: `${output.fileName}.gz`, source });
+          writeFileSync(join(options.dir ?? "", `${output.fileName}.gz`), source);
           return [output.fileName, source.byteLength] as const;
         }),
       );
