@@ -23,9 +23,13 @@ build: $(DIST) ## Build bin/outfeed-agent, bin/outfeed-controlplane and bin/outf
 .PHONY: demo
 demo: ## Run everything on this machine: PostgreSQL, control plane, a small plant, an agent, flows, insights
 	@$(SETUP) demo
-	@$(MAKE) --no-print-directory build
-	@go build -trimpath -o bin/outfeed-demo ./installer/demo && go build -trimpath -o bin/outfeed-demo-plant ./installer/demo/plant
+	@$(MAKE) --no-print-directory build bin/outfeed-demo
 	@exec bin/outfeed-demo -bin bin
+
+.PHONY: bin/outfeed-demo
+bin/outfeed-demo:
+	go build -trimpath -o bin/outfeed-demo ./installer/demo
+	go build -trimpath -o bin/outfeed-demo-plant ./installer/demo/plant
 
 .PHONY: test
 test: $(DIST) ## Run the tests (under 10 minutes; starts what it needs)

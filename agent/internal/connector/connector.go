@@ -5,6 +5,7 @@ package connector
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -131,11 +132,11 @@ func (f *Failures) Merge(g Failures) {
 
 // OptionError says which option of a connection or of a read is wrong.
 type OptionError struct {
-	// Option is its name, Message what is wrong and what to write.
+	// Option is its name, Message what is wrong and what to write; it goes on from the option's name.
 	Option, Message string
 }
 
-func (e *OptionError) Error() string { return "option " + e.Option + ": " + e.Message }
+func (e *OptionError) Error() string { return fmt.Sprintf("option %q %s", e.Option, e.Message) }
 
 // PermanentError wraps an error that will not pass by trying again: a missing table, a refused password.
 type PermanentError struct{ Err error }

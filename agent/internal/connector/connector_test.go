@@ -44,32 +44,20 @@ func TestWrongOptions(t *testing.T) {
 		values map[string]any
 		want   string
 	}{
-		{map[string]any{}, "option host: is missing: The host."},
-		{map[string]any{"hots": "h"}, "option hots: is not known; did you mean host?"},
-		{map[string]any{"something": "h"}, "option something: is not known; the options are host, port, tls, every, version, password"},
-		{map[string]any{"host": int64(5)}, "option host: must be a text, not 5"},
-		{map[string]any{"host": "h", "port": int64(101)}, "option port: must be between 1 and 100, not 101"},
-		{map[string]any{"host": "h", "port": "80"}, `option port: must be a whole number without quotes, not "80"`},
-		{map[string]any{"host": "h", "port": 1.5}, "option port: must be a whole number, not 1.5"},
-		{map[string]any{"host": "h", "tls": "yes"}, "option tls: must be true or false, not yes"},
-		{map[string]any{"host": "h", "every": "5"}, `option every: must be a duration like 5s or 1h30m, not "5"`},
-		{map[string]any{"host": "h", "every": "-5s"}, `option every: must be a duration like 5s or 1h30m, not "-5s"`},
-		{map[string]any{"host": "h", "version": int64(4)}, `option version: must be one of 5, 3.1.1, not "4"`},
-		{map[string]any{"host": "h", "password": "open"}, "option password: is a secret and must be given as one, not as an open value"},
+		{map[string]any{}, `option "host" is missing: The host.`},
+		{map[string]any{"hots": "h"}, `option "hots" is wrong: unknown option "hots"; did you mean "host"?`},
+		{map[string]any{"host": int64(5)}, `option "host" must be a string; put the value in quotes`},
+		{map[string]any{"host": "h", "port": int64(101)}, `option "port" must lie from 1 to 100`},
+		{map[string]any{"host": "h", "port": "80"}, `option "port" must be a whole number`},
+		{map[string]any{"host": "h", "port": 1.5}, `option "port" must be a whole number`},
+		{map[string]any{"host": "h", "tls": "yes"}, `option "tls" must be true or false`},
+		{map[string]any{"host": "h", "every": "5"}, `option "every" is wrong: "5" is not a duration of at most 3650d; write it like 5s, 15m, 1h30m or 1d`},
+		{map[string]any{"host": "h", "version": int64(4)}, `option "version" is wrong: unknown value "4"; did you mean "5"?`},
+		{map[string]any{"host": "h", "password": "open"}, `option "password" is a secret and must be given as one, not as an open value`},
 	} {
 		_, err := connector.ParseOptions(spec(), tt.values, nil)
 		if err == nil || err.Error() != tt.want {
 			t.Errorf("%v: error %v, want %s", tt.values, err, tt.want)
-		}
-	}
-}
-
-func TestNearest(t *testing.T) {
-	t.Parallel()
-	names := []string{"temperature", "torque_nm", "id"}
-	for name, want := range map[string]string{"temperatur": "temperature", "torque": "torque_nm", "Temperature": "temperature", "xyz": "", "": ""} {
-		if got := connector.Nearest(name, names); got != want {
-			t.Errorf("%q: %q, want %q", name, got, want)
 		}
 	}
 }

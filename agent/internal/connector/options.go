@@ -1,10 +1,9 @@
 package connector
 
 import (
+	"errors"
 	"fmt"
 	"maps"
-	"math"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,151 +20,93 @@ type Options struct {
 	given   map[string]bool
 }
 
-// ParseOptions checks values against their spec: unknown and missing names, types, enums and bounds. What is wrong is
-// an *OptionError for the first wrong option in the order of the spec. Secret options are taken from secrets alone.
+// ParseOptions checks values as flowdef.ValidateOptions does, and fills in the defaults. What is wrong is an
+// *OptionError for the first wrong option. Secret options are taken from secrets alone.
 func ParseOptions(spec []flowdef.Option, values map[string]any, secrets map[string]secret.String) (Options, error) {
-	o := Options{values: make(map[string]any, len(spec)), secrets: make(map[string]secret.String), given: make(map[string]bool)}
-	if err := unknownOption(spec, values, secrets); err != nil {
-		return Options{}, err
+	all := maps.Clone(values)
+	if all == nil {
+		all = map[string]any{}
 	}
-	for _, opt := range spec {
-		if opt.Type == flowdef.OptionSecret {
-			s := secrets[opt.Name]
-			if opt.Required && s.Empty() {
-				return Options{}, &OptionError{Option: opt.Name, Message: "is missing; it is a secret of the connection"}
+	for name, s := range secrets {
+		all[name] = s.Reveal()
+	}
+	if err := flowdef.ValidateOptions(spec, all); err != nil {
+		if found, ok := errors.AsType[flowdef.OptionProblems](err); ok {
+			name := found[0].Option
+			message, named := strings.CutPrefix(found[0].Message, fmt.Sprintf("option %q ", name))
+			if !named {
+				message = "is wrong: " + message
 			}
-			o.secrets[opt.Name], o.given[opt.Name] = s, !s.Empty()
-			continue
+			return Options{}, &OptionError{Option: name, Message: message}
 		}
-		raw, ok := values[opt.Name]
-		if !ok {
-			if opt.Required {
-				return Options{}, &OptionError{Option: opt.Name, Message: "is missing: " + opt.Help}
+		return Options{}, fmt.Errorf("check the options: %w", err)
+	}
+	o := Options{values: make(map[string]any, len(spec)), secrets: make(map[string]secret.String), given: make(map[string]bool)}
+	for i := range spec {
+		opt := &spec[i]
+		raw, written := all[opt.Name]
+		written = written && raw != nil
+		o.given[opt.Name] = written
+		switch {
+		case opt.Type != flowdef.OptionSecret:
+			if !written {
+				raw = opt.Default
 			}
-			raw = opt.Default
+			o.values[opt.Name] = optionValue(opt, raw)
+		case values[opt.Name] != nil:
+			return Options{}, &OptionError{Option: opt.Name, Message: "is a secret and must be given as one, not as an open value"}
+		default:
+			o.secrets[opt.Name] = secrets[opt.Name]
 		}
-		v, err := optionValue(opt, raw, ok)
-		if err != nil {
-			return Options{}, &OptionError{Option: opt.Name, Message: err.Error()}
-		}
-		o.values[opt.Name], o.given[opt.Name] = v, ok
 	}
 	return o, nil
 }
 
-func unknownOption(spec []flowdef.Option, values map[string]any, secrets map[string]secret.String) error {
-	names, plain := make([]string, len(spec)), make(map[string]bool)
-	for i, opt := range spec {
-		names[i] = opt.Name
-		plain[opt.Name] = opt.Type != flowdef.OptionSecret
-	}
-	for _, name := range slices.Sorted(maps.Keys(values)) {
-		open, known := plain[name]
-		switch {
-		case !known:
-			return &OptionError{Option: name, Message: unknownMessage(name, names)}
-		case !open:
-			return &OptionError{Option: name, Message: "is a secret and must be given as one, not as an open value"}
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(secrets)) {
-		if _, known := plain[name]; !known {
-			return &OptionError{Option: name, Message: unknownMessage(name, names)}
-		}
-	}
-	return nil
-}
-
-func unknownMessage(name string, names []string) string {
-	if near := Nearest(name, names); near != "" {
-		return "is not known; did you mean " + near + "?"
-	}
-	if len(names) == 0 {
-		return "is not known; there are no options here"
-	}
-	return "is not known; the options are " + strings.Join(names, ", ")
-}
-
-// optionValue turns a written value, or the default's text, into the value that the getters give.
-func optionValue(opt flowdef.Option, raw any, written bool) (any, error) {
+// optionValue turns a checked value, or the text of a default, into the value that the getters give. A default that does
+// not fit its type is a mistake in the connector.
+func optionValue(opt *flowdef.Option, raw any) any {
 	text, isText := raw.(string)
+	var v any
+	var err error
 	switch opt.Type {
-	case flowdef.OptionString:
-		if !isText {
-			return nil, fmt.Errorf("must be a text, not %v", raw)
-		}
-		return text, nil
-	case flowdef.OptionBool:
-		if b, ok := raw.(bool); ok {
-			return b, nil
-		}
-		if !written {
-			return text == "true", nil
-		}
-		return nil, fmt.Errorf("must be true or false, not %v", raw)
-	case flowdef.OptionInt:
-		return intOption(opt, raw, written)
-	case flowdef.OptionDuration:
-		if !isText {
-			return nil, fmt.Errorf("must be a duration like 5s or 1h30m, not %v", raw)
-		}
-		if text == "" && !written {
-			return time.Duration(0), nil
-		}
-		d, err := time.ParseDuration(text)
-		if err != nil || d <= 0 {
-			return nil, fmt.Errorf("must be a duration like 5s or 1h30m, not %q", text)
-		}
-		return d, nil
+	case flowdef.OptionString, flowdef.OptionSecret:
+		v = text
 	case flowdef.OptionEnum:
-		return enumOption(opt, raw, written)
-	case flowdef.OptionSecret:
+		v, _ = flowdef.EnumText(raw)
+	case flowdef.OptionBool:
+		if v = raw; isText {
+			v = text == "true"
+		}
+	case flowdef.OptionInt:
+		v, err = intOption(raw)
+	case flowdef.OptionDuration:
+		v = time.Duration(0)
+		if text != "" {
+			v, err = flowdef.ParseDuration(text)
+		}
 	}
-	return nil, fmt.Errorf("has the type %q, which this agent does not know; update the agent", opt.Type)
+	if err != nil {
+		panic(fmt.Sprintf("connector: the default of option %q: %v", opt.Name, err))
+	}
+	return v
 }
 
-func intOption(opt flowdef.Option, raw any, written bool) (any, error) {
-	var n int64
+func intOption(raw any) (int64, error) {
 	switch v := raw.(type) {
 	case int64:
-		n = v
+		return v, nil
 	case int:
-		n = int64(v)
+		return int64(v), nil
 	case float64:
-		if v != math.Trunc(v) || math.Abs(v) > 1<<53 {
-			return nil, fmt.Errorf("must be a whole number, not %v", v)
-		}
-		n = int64(v)
+		return int64(v), nil
 	case string:
-		if written {
-			return nil, fmt.Errorf("must be a whole number without quotes, not %q", v)
-		}
 		if v == "" {
-			return int64(0), nil
+			return 0, nil
 		}
-		d, err := strconv.ParseInt(v, 10, 64)
-		if err != nil {
-			return nil, fmt.Errorf("has a default that is not a whole number: %q", v)
-		}
-		n = d
+		return strconv.ParseInt(v, 10, 64) //nolint:wrapcheck // the caller says which option
 	default:
-		return nil, fmt.Errorf("must be a whole number, not %v", raw)
+		return 0, fmt.Errorf("%v is no number", raw)
 	}
-	if (opt.Min != 0 || opt.Max != 0) && (n < opt.Min || n > opt.Max) {
-		return nil, fmt.Errorf("must be between %d and %d, not %d", opt.Min, opt.Max, n)
-	}
-	return n, nil
-}
-
-func enumOption(opt flowdef.Option, raw any, written bool) (any, error) {
-	text := fmt.Sprint(raw) // a version written as 5 is read as a number
-	if text == "" && !written {
-		return "", nil
-	}
-	if !slices.Contains(opt.Enum, text) {
-		return nil, fmt.Errorf("must be one of %s, not %q", strings.Join(opt.Enum, ", "), text)
-	}
-	return text, nil
 }
 
 func optionOf[T any](o Options, name string) T {
@@ -202,39 +143,7 @@ func (o Options) Location(name string) (*time.Location, error) {
 	}
 	loc, err := time.LoadLocation(zone)
 	if err != nil {
-		return nil, &OptionError{Option: name, Message: fmt.Sprintf("%q is not a known time zone; write an IANA name such as Europe/Berlin", zone)}
+		return nil, &OptionError{Option: name, Message: fmt.Sprintf("names the unknown time zone %q; write an IANA name such as Europe/Berlin", zone)}
 	}
 	return loc, nil
-}
-
-// Nearest is the candidate that is most like name, "" when none is alike enough for a hint.
-func Nearest(name string, candidates []string) string {
-	best, bestDistance := "", len([]rune(name))/2+1
-	for _, c := range candidates {
-		if d := editDistance([]rune(strings.ToLower(name)), []rune(strings.ToLower(c))); d < bestDistance {
-			best, bestDistance = c, d
-		}
-	}
-	return best
-}
-
-// editDistance counts the insertions, deletions and substitutions between two texts.
-func editDistance(a, b []rune) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i, ra := range a {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j, rb := range b {
-			cost := diagonal
-			if ra != rb {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -10,7 +10,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/outfeed/outfeed/agent/internal/column"
-	"github.com/outfeed/outfeed/agent/internal/connector"
 	"github.com/outfeed/outfeed/protocol/expr"
 )
 
@@ -92,13 +91,7 @@ func CheckHeader(schema expr.Schema, names []string) error {
 			return &RecordError{Reason: fmt.Sprintf("the header has column %q %d times; give each its own name", c.Name, n)}
 		case n == 1:
 		default:
-			reason := fmt.Sprintf("the header has no column %q", c.Name)
-			if near := connector.Nearest(c.Name, names); near != "" {
-				reason += fmt.Sprintf("; did you mean %q?", near)
-			} else {
-				reason += "; it has " + strings.Join(names, ", ")
-			}
-			return &RecordError{Reason: reason}
+			return &RecordError{Reason: "the header lacks a column of the schema: " + expr.Unknown("column", c.Name, names)}
 		}
 	}
 	return nil

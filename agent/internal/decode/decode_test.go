@@ -231,7 +231,7 @@ func TestCSVHeader(t *testing.T) {
 		t.Fatalf("a cut header: next %d, error %v", next, err)
 	}
 	err = decode.CheckHeader(expr.Schema{{Name: "torque_nm", Type: expr.Float}}, []string{"id", "torque_mn"})
-	if err == nil || !strings.Contains(err.Error(), `no column "torque_nm"; did you mean "torque_mn"?`) {
+	if err == nil || !strings.Contains(err.Error(), `unknown column "torque_nm"; did you mean "torque_mn"?`) {
 		t.Fatalf("error %v", err)
 	}
 }

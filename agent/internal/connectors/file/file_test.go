@@ -203,7 +203,7 @@ func TestMissingColumn(t *testing.T) {
 	t.Parallel()
 	p := newPlant(t, map[string]any{"path": "*.csv", "format": "csv"})
 	p.write("x.csv", "id,nam\n1,a\n")
-	p.fails(`file x.csv in ` + p.dir + `: the header has no column "name"; did you mean "nam"?`)
+	p.fails(`file x.csv in ` + p.dir + `: the header lacks a column of the schema: unknown column "name"; did you mean "nam"?`)
 }
 
 func TestMissingFolder(t *testing.T) {

@@ -184,11 +184,7 @@ func (s *settings) check() error {
 	}
 	switch i := schema.Index(s.topicAs); {
 	case i < 0:
-		message := "names no column of the schema"
-		if near := connector.Nearest(s.topicAs, schema.Names()); near != "" {
-			message += "; did you mean " + near + "?"
-		}
-		return &connector.OptionError{Option: "topic_as", Message: message}
+		return &connector.OptionError{Option: "topic_as", Message: "names no column of the schema: " + expr.Unknown("column", s.topicAs, schema.Names())}
 	case schema[i].Type != expr.String:
 		return &connector.OptionError{Option: "topic_as", Message: "names a column that is not of type string"}
 	}
