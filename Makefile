@@ -52,6 +52,7 @@ race: $(DIST) ## Run the tests under the race detector
 lint: $(LINT) $(DIST) ## Check the code: linters, formatting, generated files
 	@$(SETUP) lint
 	$(LINT) run ./...
+	$(LINT) run --build-tags e2e ./internal/e2e
 	GOOS=windows $(LINT) run ./agent/...
 	cd $(UI) && npm run --silent lint
 	@$(MAKE) --no-print-directory generate

@@ -139,7 +139,11 @@ func CheckFlow(d Definition) (Manifest, error) {
 
 // TestFlow runs the tests of a definition.
 func TestFlow(ctx context.Context, d Definition) ([]TestResult, error) {
-	plan, err := d.plan(map[string]connector.Connection{})
+	connections, err := d.connections()
+	if err != nil {
+		return nil, err
+	}
+	plan, err := d.plan(connections)
 	if err != nil {
 		return nil, err
 	}

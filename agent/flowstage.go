@@ -72,7 +72,7 @@ func (p printer) flush() error {
 func (p printer) Close() error { return p.flush() }
 
 func outputError(err error) error {
-	return fmt.Errorf("%w: write the insights: %w", supervisor.ErrFinalCommit, err)
+	return fmt.Errorf("%w: write the insights: %w", engine.ErrCannotCommit, err)
 }
 
 // stagedPrinter stages insights first and prints what has landed.

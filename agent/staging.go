@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/outfeed/outfeed/agent/internal/engine"
 	"github.com/outfeed/outfeed/agent/internal/stage"
 	"github.com/outfeed/outfeed/agent/internal/supervisor"
 	"github.com/outfeed/outfeed/agent/internal/tunnel"
@@ -29,7 +30,7 @@ func (s staging) Commit(ctx context.Context, c supervisor.Checkpoint) error {
 	}
 	_, err := s.stage.Commit(ctx, out)
 	if errors.Is(err, stage.ErrStaleCommit) || errors.Is(err, stage.ErrTooLarge) || errors.Is(err, stage.ErrClosed) {
-		return fmt.Errorf("%w: %w", supervisor.ErrFinalCommit, err)
+		return fmt.Errorf("%w: %w", engine.ErrCannotCommit, err)
 	}
 	return err
 }

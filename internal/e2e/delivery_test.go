@@ -53,7 +53,7 @@ func message(n int) string {
 func TestEveryInsightArrivesOnce(t *testing.T) {
 	b := newBroker(t)
 	s := newSite(t)
-	s.connections(b.connection("press"))
+	s.connections(b.connection())
 	s.apply(rawFlow)
 	s.apply(windowFlow)
 	s.waitFlows("running", 2)
@@ -220,7 +220,7 @@ func (s *site) checkWindows() {
 func TestFlowsRunWithoutTheControlPlane(t *testing.T) {
 	b := newBroker(t)
 	s := newSite(t)
-	s.connections(b.connection("press"))
+	s.connections(b.connection())
 	s.apply(rawFlow)
 	s.waitFlows("running", 1)
 	s.agent.stop()
@@ -252,7 +252,7 @@ func TestFlowsRunWithoutTheControlPlane(t *testing.T) {
 func TestAnUnreachableBrokerShowsAndPasses(t *testing.T) {
 	b := newBroker(t)
 	s := newSite(t)
-	s.connections(b.connection("press"))
+	s.connections(b.connection())
 	b.process.kill()
 	s.apply(rawFlow)
 	s.eventually("the agent says that the source is failing, and why", func() error {

@@ -124,7 +124,7 @@ func noProcessMentions(t *testing.T, dir string) {
 		t.Fatal(err)
 	}
 	for _, name := range all {
-		text, err := os.ReadFile(name) //nolint:gosec // from the pattern above
+		text, err := os.ReadFile(name)
 		if err == nil && bytes.Contains(text, []byte(dir)) {
 			t.Errorf("%s still runs: %s", name, bytes.ReplaceAll(text, []byte{0}, []byte(" ")))
 		}
@@ -137,7 +137,7 @@ func walkDashboard(t *testing.T, url, key string) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*deadline)
 	defer cancel()
 	shots := t.ArtifactDir()
-	c := exec.CommandContext(ctx, "npm", "run", "--silent", "e2e", "--", shots)
+	c := exec.CommandContext(ctx, "npm", "run", "--silent", "e2e", "--", shots) //nolint:gosec // a folder of this test
 	c.Dir = filepath.Join("..", "..", "controlplane", "internal", "web", "ui")
 	c.Env = append(cleanEnv(), "OUTFEED_URL="+url, "OUTFEED_API_KEY="+key)
 	if out, err := c.CombinedOutput(); err != nil {

@@ -38,6 +38,7 @@ func newBroker(t *testing.T) *broker {
 	}
 	passwords := filepath.Join(dir, "passwords")
 	tool := program(t, "mosquitto_passwd")
+	//nolint:gosec // the system's own tool
 	if out, err := exec.CommandContext(t.Context(), tool, "-b", "-c", passwords, "plant", b.password).CombinedOutput(); err != nil {
 		t.Fatalf("mosquitto_passwd: %v: %s", err, out)
 	}
@@ -66,7 +67,7 @@ func program(t *testing.T, name string) string {
 	t.Helper()
 	for _, dir := range append(filepath.SplitList(os.Getenv("PATH")), "/usr/sbin") {
 		p := filepath.Join(dir, name)
-		if info, err := os.Stat(p); err == nil && !info.IsDir() {
+		if info, err := os.Stat(p); err == nil && !info.IsDir() { //nolint:gosec // a folder of PATH
 			return p
 		}
 	}
@@ -74,9 +75,9 @@ func program(t *testing.T, name string) string {
 	return ""
 }
 
-// connection is the CONN.yaml entry of the broker.
-func (b *broker) connection(name string) string {
-	return fmt.Sprintf("%s: {kind: mqtt, address: %q, username: plant, password: %q}\n", name, b.address, b.password)
+// connection is the CONN.yaml entry of the broker, as press.
+func (b *broker) connection() string {
+	return fmt.Sprintf("press: {kind: mqtt, address: %q, username: plant, password: %q}\n", b.address, b.password)
 }
 
 // publisher sends numbered messages with QoS 1, each confirmed by the broker.

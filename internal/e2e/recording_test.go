@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -23,12 +24,13 @@ func recording(t *testing.T) (root string) {
 		return shared
 	}
 	root = t.TempDir()
-	text := "timestamp,value\n"
+	var text strings.Builder
+	text.WriteString("timestamp,value\n")
 	for i := range 5000 {
 		at := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC).Add(time.Duration(i) * 5 * time.Minute)
-		text += fmt.Sprintf("%s,%g\n", at.Format(time.DateTime), 80+15*math.Sin(float64(i)/50)+float64(i%7)/3)
+		fmt.Fprintf(&text, "%s,%g\n", at.Format(time.DateTime), 80+15*math.Sin(float64(i)/50)+float64(i%7)/3)
 	}
-	if err := os.WriteFile(filepath.Join(root, "machine-temperature.csv"), []byte(text), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(root, "machine-temperature.csv"), []byte(text.String()), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return root

@@ -56,9 +56,9 @@ func TestATokenWorksOnceAndOnlyThere(t *testing.T) {
 func TestBadFlowsAreRefusedAlike(t *testing.T) {
 	b := newBroker(t)
 	s := newSite(t)
-	s.connections(b.connection("press"))
+	s.connections(b.connection())
 	conn := s.path("conn.yaml")
-	if err := os.WriteFile(conn, []byte(b.connection("press")), 0o600); err != nil {
+	if err := os.WriteFile(conn, []byte(b.connection()), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	const head = "flow: bad\ntrigger: continuous\nsteps:\n  - id: readings\n    read: press\n    with: {topic: a/b, format: json}\n    schema: {ts: timestamp, temp: float, machine: string}\n"

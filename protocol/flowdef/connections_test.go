@@ -63,7 +63,7 @@ func TestParseConnectionsSaysWhereAndWhat(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
 		"kind":      {"a: {kind: mqqt, address: x}", `line 1, column 5: connection "a": unknown kind "mqqt"; did you mean "mqtt"?`},
 		"no kind":   {"a: {address: x}", "has no kind"},
-		"option":    {"a:\n  kind: mqtt\n  addres: x\n", "line 3, column 3"},
+		"option":    {"a:\n  kind: mqtt\n  roots: x\n", "line 3, column 3"},
 		"missing":   {"a: {kind: file}", `"root" is missing`},
 		"variable":  {"a: {kind: file, root: \"${UNSET}\"}", "UNSET is not set"},
 		"no file":   {"a: {kind: mqtt, address: x, password: \"@other\"}", "cannot read its file"},

@@ -63,6 +63,8 @@ type Runner struct {
 	discarded []StateChange
 	// uncommitted is a checkpoint of unknown outcome; nothing is processed before it landed.
 	uncommitted *Checkpoint
+	// refused says that the store can never take the uncommitted checkpoint.
+	refused     bool
 	rows        int64
 	commitTimer *time.Timer
 	idleTimer   *time.Timer
@@ -382,6 +384,10 @@ func (r *Runner) commit(ctx context.Context) error {
 		if err == nil {
 			break
 		}
+		if errors.Is(err, ErrCannotCommit) {
+			r.refused = true
+			return err
+		}
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -403,8 +409,8 @@ func (r *Runner) commit(ctx context.Context) error {
 
 // finalCommit is the last commit of a run. It has a time of its own, because ctx may have ended.
 func (r *Runner) finalCommit(ctx context.Context) error {
-	if r.commitTimer == nil {
-		return nil // the loop never began
+	if r.commitTimer == nil || r.refused {
+		return nil // the loop never began, or has given up with an error of its own
 	}
 	if ctx.Err() == nil {
 		if err := r.commit(ctx); err == nil {

@@ -17,14 +17,12 @@ func RunOnce(ctx context.Context, s Settings, d Deployment, encode Encoder) (eng
 	if err != nil {
 		return engine.Report{}, err
 	}
-	ctx, abort := context.WithCancelCause(ctx)
-	defer abort(nil)
 	runner := engine.NewRunner(engine.RunSettings{
 		Program: p.program,
 		Open: func(need engine.ReadNeed, resume connector.Cursor) (connector.Source, error) {
 			return p.newSource(s, need, resume)
 		},
-		Store:   &store{staging: s.Staging, dep: &d, abort: abort, encode: encode},
+		Store:   &store{staging: s.Staging, dep: &d, encode: encode},
 		Started: s.Clock(), Clock: s.Clock, Logger: s.Logger,
 	})
 	err = guardedRun(ctx, runner)

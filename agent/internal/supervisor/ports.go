@@ -2,14 +2,9 @@ package supervisor
 
 import (
 	"context"
-	"errors"
 
 	"github.com/outfeed/outfeed/agent/internal/connector"
 )
-
-// ErrFinalCommit is wrapped by what Staging.Commit gives when the same checkpoint can never succeed. The run then ends,
-// and the next one begins with what is stored.
-var ErrFinalCommit = errors.New("the checkpoint cannot be stored")
 
 // Staging keeps the state of flows and their reports; stage.Stage does, behind a conversion of types. It is used by many
 // goroutines at once.
@@ -18,7 +13,7 @@ type Staging interface {
 	LoadFlow(ctx context.Context, flow string) (FlowState, error)
 	// Commit makes a checkpoint durable as a whole. After an error its outcome is unknown: the same checkpoint is then
 	// committed again under the same number, or the flow is loaded again. An error that will not pass wraps
-	// ErrFinalCommit. It keeps no reference to the checkpoint.
+	// engine.ErrCannotCommit. It keeps no reference to the checkpoint.
 	Commit(ctx context.Context, c Checkpoint) error
 	// DropFlow forgets a flow's state; one that is not there is no error.
 	DropFlow(ctx context.Context, flow string) error

@@ -18,6 +18,7 @@ import (
 
 	"github.com/outfeed/outfeed/agent/internal/connector"
 	"github.com/outfeed/outfeed/agent/internal/connectors/file"
+	"github.com/outfeed/outfeed/agent/internal/engine"
 	"github.com/outfeed/outfeed/agent/internal/stage"
 	"github.com/outfeed/outfeed/agent/internal/supervisor"
 	"github.com/outfeed/outfeed/internal/backoff"
@@ -59,7 +60,7 @@ func (s *staging) Commit(ctx context.Context, c supervisor.Checkpoint) error {
 	}
 	_, err := s.Stage.Commit(ctx, out)
 	if errors.Is(err, stage.ErrStaleCommit) || errors.Is(err, stage.ErrTooLarge) {
-		return fmt.Errorf("%w: %w", supervisor.ErrFinalCommit, err)
+		return fmt.Errorf("%w: %w", engine.ErrCannotCommit, err)
 	}
 	return err
 }

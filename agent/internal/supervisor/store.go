@@ -2,7 +2,6 @@ package supervisor
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 
@@ -19,8 +18,6 @@ type store struct {
 	dep     *Deployment
 	// encode makes the outbox record of an insight.
 	encode Encoder
-	// abort ends the run when it can never commit again.
-	abort context.CancelCauseFunc
 	// number is that of the last commit known to have landed.
 	number uint64
 
@@ -55,8 +52,7 @@ func (s *store) Commit(ctx context.Context, c engine.Checkpoint) error {
 	for i := range c.Insights {
 		payload, err := s.encode(&c.Insights[i])
 		if err != nil {
-			s.abort(err)
-			return err
+			return fmt.Errorf("%w: %w", engine.ErrCannotCommit, err)
 		}
 		out.Insights = append(out.Insights, payload)
 	}
@@ -65,9 +61,6 @@ func (s *store) Commit(ctx context.Context, c engine.Checkpoint) error {
 		s.number++
 		s.setProblem("")
 		return nil
-	}
-	if errors.Is(err, ErrFinalCommit) {
-		s.abort(err)
 	}
 	s.setProblem(err.Error())
 	return err

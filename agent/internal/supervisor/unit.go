@@ -171,9 +171,7 @@ func (u *unit) sleepUntil(ctx context.Context, at time.Time) error {
 // runOnce runs the flow once, with reports.
 func (u *unit) runOnce(ctx context.Context, p *prepared) error {
 	u.set(stateStarting, nil)
-	inner, abort := context.WithCancelCause(ctx)
-	defer abort(nil)
-	st := &store{staging: u.s.settings.Staging, dep: &u.dep, abort: abort, encode: recordEncoder(&u.dep)}
+	st := &store{staging: u.s.settings.Staging, dep: &u.dep, encode: recordEncoder(&u.dep)}
 	started := u.now()
 	runner := engine.NewRunner(engine.RunSettings{
 		Program: p.program,
@@ -188,7 +186,7 @@ func (u *unit) runOnce(ctx context.Context, p *prepared) error {
 	watch, stopWatch := context.WithCancel(ctx)
 	var watching sync.WaitGroup
 	watching.Go(func() { r.watch(watch) })
-	err := guardedRun(inner, runner)
+	err := guardedRun(ctx, runner)
 	stopWatch()
 	watching.Wait()
 	u.leave(runner.Report().Sources)
