@@ -77,7 +77,7 @@ func TestSelfSignedCertificate(t *testing.T) {
 		go func() {
 			s := tls.Server(server, &tls.Config{Certificates: []tls.Certificate{second}, MinVersion: tls.VersionTLS12})
 			s.HandshakeContext(t.Context()) //nolint:errcheck // the client says what went wrong
-			s.Close()     //nolint:errcheck // as above
+			s.Close()                       //nolint:errcheck // as above
 		}()
 		if err := tls.Client(client, &tls.Config{RootCAs: roots, ServerName: name, MinVersion: tls.VersionTLS12}).HandshakeContext(t.Context()); err != nil {
 			t.Errorf("%s: %v", name, err)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	_ "time/tzdata" // flows name time zones, and Windows has none
 
 	"github.com/spf13/cobra"
 

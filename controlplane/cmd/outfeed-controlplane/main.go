@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	_ "time/tzdata" // flows name time zones, and a small container has none
 
 	"github.com/spf13/cobra"
 
