@@ -3,7 +3,7 @@
 import { useEffect, useMemo, useRef, useState } from "react";
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
-import { count, localDateTime, measure, utcDateTime } from "../lib/format";
+import { count, localDateTime, measure, plural, utcDateTime } from "../lib/format";
 import { isolatedPoints, type Line, lastValue, type Series, timeLabels } from "../lib/series";
 import { type Theme, useTheme } from "../lib/theme";
 
@@ -16,13 +16,15 @@ const height = 300;
 
 interface Props {
   series: Series;
+  insight: string;
+  /** The name of the value that is drawn. */
   value: string;
   /** Seconds since the epoch. */
   from: number;
   to: number;
 }
 
-export default function Plot({ series, value, from, to }: Props) {
+export default function Plot({ series, insight, value, from, to }: Props) {
   const place = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot | undefined>(undefined);
   const view = useRef({ from, to, data: toData(series) });
@@ -60,8 +62,8 @@ export default function Plot({ series, value, from, to }: Props) {
       <div
         ref={place}
         role="img"
-        aria-label={`${value} over time, ${series.lines.length} lines. The records are in the table below.`}
-        data-plot={value}
+        aria-label={`${value} of ${insight} over time, ${plural(series.lines.length, "line")}. The records are in the table below.`}
+        data-insight={insight}
         className="min-w-0"
       />
       <div className="text-sm">

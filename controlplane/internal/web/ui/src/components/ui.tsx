@@ -304,9 +304,8 @@ export function Dialog({ title, onClose, children }: { title: string; onClose: (
   const ref = useRef<HTMLDialogElement>(null);
   const id = useId();
   useEffect(() => {
-    const dialog = ref.current;
-    dialog?.showModal();
-    return () => dialog?.close();
+    // Never closed here: an effect may run twice, and the browser forgets a dialog that leaves the page.
+    if (!ref.current?.open) ref.current?.showModal();
   }, []);
   return (
     <dialog
