@@ -3,7 +3,7 @@
 import type { UseQueryResult } from "@tanstack/react-query";
 import { type ReactNode, useEffect, useId, useRef, useState } from "react";
 import { describeError } from "../api/problem";
-import { localDateTime, localTime, parseTime, relativeTime, utcDateTime } from "../lib/format";
+import { count, localDateTime, localTime, parseTime, relativeTime, utcDateTime } from "../lib/format";
 import { useNow } from "../live/clock";
 
 export type Tone = "ok" | "warn" | "bad" | "accent" | "plain";
@@ -233,6 +233,11 @@ export function Labels({ labels }: { labels: Record<string, string> }) {
       ))}
     </span>
   );
+}
+
+/** A count that is good when it is zero. */
+export function Troubled({ n, tone = "bad" }: { n: number; tone?: "bad" | "warn" }) {
+  return <span className={n > 0 ? `font-medium ${tone === "bad" ? "text-bad" : "text-warn"}` : ""}>{count(n)}</span>;
 }
 
 /** A list of names and values. */
