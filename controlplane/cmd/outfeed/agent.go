@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -143,7 +144,7 @@ func (a *app) agentToken() *cobra.Command {
 	c := &cobra.Command{
 		Use: "token", Short: "Make a token with which one machine becomes an agent",
 		Long: `Prints an enrolment token. It works once, within its time, and carries the control plane's fingerprint, so that the
-agent knows whom it enrols with.`,
+agent knows whom it enrols with. The token goes to standard output; what to run with it, to standard error.`,
 		Example: "  outfeed agent token --label site=berlin --label line=3 --ttl 15m > token.txt", Args: cobra.NoArgs,
 	}
 	c.Flags().StringArrayVar(&labels, "label", nil, "a label of the new agent, as name=value; may be repeated")
@@ -165,8 +166,9 @@ agent knows whom it enrols with.`,
 		if *asJSON {
 			return a.printJSON(created)
 		}
-		a.say("Valid until %s, once. On the machine: outfeed-agent enroll --url %s --token TOKEN",
-			stamp(created.AgentToken.ExpiresAt), remote.URL())
+		where := cmp.Or(created.URL, remote.URL())
+		a.say("Valid until %s, once. On the machine in the plant:\n\n  outfeed-agent enroll --url %s --token %s\n\nThe token alone:",
+			stamp(created.AgentToken.ExpiresAt), where, created.Token)
 		return a.print("%s", created.Token)
 	})
 	return c

@@ -180,7 +180,7 @@ func TestAgentCommands(t *testing.T) {
 	if !strings.HasPrefix(stdout, "oft_") || strings.Count(stdout, "\n") != 1 {
 		t.Errorf("a script would read %q", stdout)
 	}
-	contains(t, stderr, "outfeed-agent enroll --url "+b.url, "2026-03-01T06:15:00Z")
+	contains(t, stderr, "outfeed-agent enroll --url "+b.url+" --token "+stdout, "2026-03-01T06:15:00Z")
 	tokens, err := b.fleet.Tokens(t.Context(), fleet.Actor{})
 	if err != nil || len(tokens) != 1 || !cmp.Equal(tokens[0].Labels, map[string]string{"site": "berlin", "line": "3"}) {
 		t.Errorf("tokens are %+v, %v", tokens, err)

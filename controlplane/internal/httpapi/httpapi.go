@@ -37,8 +37,9 @@ type Settings struct {
 	// Registry takes the metrics of the API.
 	Registry prometheus.Registerer
 	Logger   *slog.Logger
-	// PublicURL is the address that people use; nil when it is not known. Its origin may send requests that change
-	// something, even where a proxy changed the Host header, and https makes browsers insist on it.
+	// PublicURL is the address that people and agents use; nil when it is not known. Its origin may send requests that
+	// change something, even where a proxy changed the Host header, and https makes browsers insist on it. Whoever makes
+	// an enrolment token is told it.
 	PublicURL *url.URL
 	// Heartbeat is how often an event stream shows that it lives; 0 means 15 s.
 	Heartbeat time.Duration
@@ -62,6 +63,8 @@ type service struct {
 	logger  *slog.Logger
 	metrics *metrics
 	streams *streamLimit
+	// agentURL is where agents connect; empty when it is not known.
+	agentURL string
 
 	heartbeat, timeout time.Duration
 }
@@ -97,6 +100,9 @@ func newService(s Settings) *service {
 		streams:   newStreamLimit(),
 		heartbeat: s.Heartbeat,
 		timeout:   s.RequestTimeout,
+	}
+	if s.PublicURL != nil {
+		svc.agentURL = s.PublicURL.String()
 	}
 	if svc.heartbeat <= 0 {
 		svc.heartbeat = defaultHeartbeat

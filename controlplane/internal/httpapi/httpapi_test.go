@@ -212,7 +212,7 @@ func TestAgents(t *testing.T) {
 	f.AgentList = []fleet.Agent{agent()}
 	c := serve(t, f, apitest.Options{})
 	created := get[api.AgentTokenCreated](c, 201, "POST", "/api/v1/agent-tokens", `{"labels":{"site":"berlin"},"ttl_seconds":600}`)
-	if created.Token == "" || !created.AgentToken.ExpiresAt.Equal(apitest.Clock().Add(10*time.Minute)) {
+	if created.Token == "" || created.URL != "" || !created.AgentToken.ExpiresAt.Equal(apitest.Clock().Add(10*time.Minute)) {
 		t.Errorf("created %+v", created)
 	}
 	if p := problemOf(c, 422, "POST", "/api/v1/agent-tokens", `{"ttl_seconds":3601}`); len(p.Errors) != 1 || p.Errors[0].Location != "body.ttl_seconds" {
@@ -525,6 +525,9 @@ func TestListenerRoutesAndHeaders(t *testing.T) {
 	response, _ = c.do("GET", "/api/v1/me", "")
 	if response.Header.Get("Cache-Control") != "no-store" || response.Header.Get("Content-Type") != "application/json" {
 		t.Errorf("headers of the API: %v", response.Header)
+	}
+	if token := get[api.AgentTokenCreated](c, 201, "POST", "/api/v1/agent-tokens", `{}`); token.URL != "https://outfeed.example" {
+		t.Errorf("agents are sent to %q", token.URL)
 	}
 	get[api.APIKeyCreated](c.with("Origin", "https://outfeed.example"), 201, "POST", "/api/v1/api-keys", `{"name":"x","role":"viewer"}`)
 

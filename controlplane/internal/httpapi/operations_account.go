@@ -140,7 +140,7 @@ func (s *service) registerAgents(h huma.API) {
 		if err != nil {
 			return nil, err
 		}
-		return answer(api.AgentTokenCreated{AgentToken: toAgentToken(token), Token: text.Reveal()}), nil
+		return answer(api.AgentTokenCreated{AgentToken: toAgentToken(token), Token: text.Reveal(), URL: s.agentURL}), nil
 	})
 	add(s, h, operation{
 		method: http.MethodGet, path: "/agent-tokens", id: "list-agent-tokens", tag: tag,

@@ -72,6 +72,7 @@ type AgentTokenCreate struct {
 type AgentTokenCreated struct {
 	AgentToken AgentToken `json:"agent_token"`
 	Token      string     `json:"token" doc:"The text for outfeed-agent enroll --token. It is shown this once."`
+	URL        string     `json:"url,omitempty" doc:"The address for outfeed-agent enroll --url. Absent when the control plane does not know its own: then it is the one of this request." example:"https://outfeed.example.com"`
 }
 
 // Agent is one installed outfeed-agent.

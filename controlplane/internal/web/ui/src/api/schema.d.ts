@@ -523,6 +523,11 @@ export interface components {
             agent_token: components["schemas"]["AgentToken"];
             /** @description The text for outfeed-agent enroll --token. It is shown this once. */
             token: string;
+            /**
+             * @description The address for outfeed-agent enroll --url. Absent when the control plane does not know its own: then it is the one of this request.
+             * @example https://outfeed.example.com
+             */
+            url?: string;
         };
         APIKey: {
             /** Format: date-time */

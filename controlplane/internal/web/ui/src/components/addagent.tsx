@@ -26,7 +26,7 @@ export function AddAgent({ onClose }: { onClose: () => void }) {
         <form onSubmit={submit} className="p-4">
           <p className="text-muted">
             An agent is enrolled with a token that works once and for an hour. It needs nothing but an outbound
-            connection to this address.
+            connection to the control plane.
           </p>
           <label htmlFor="labels" className="mt-4 mb-1 block font-medium">
             Labels <span className="font-normal text-muted">(optional)</span>
@@ -62,7 +62,7 @@ export function AddAgent({ onClose }: { onClose: () => void }) {
 
 function Commands({ created, onClose }: { created: AgentTokenCreated; onClose: () => void }) {
   const [system, setSystem] = useState<System>("Linux");
-  const enroll = `enroll --url ${window.location.origin} --token ${created.token}`;
+  const enroll = `enroll --url ${created.url ?? window.location.origin} --token ${created.token}`;
   const [first, then] =
     system === "Linux"
       ? [`sudo outfeed-agent ${enroll}`, "sudo outfeed-agent run"]

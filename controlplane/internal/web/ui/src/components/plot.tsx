@@ -3,8 +3,8 @@
 import { useEffect, useMemo, useRef, useState } from "react";
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
-import { localDateTime, measure, utcDateTime } from "../lib/format";
-import { lastValue, type Series, timeLabels } from "../lib/series";
+import { count, localDateTime, measure, plural, utcDateTime } from "../lib/format";
+import { isolatedPoints, type Line, lastValue, type Series, timeLabels } from "../lib/series";
 import { type Theme, useTheme } from "../lib/theme";
 
 // Eight hues that stay apart for colour-blind readers and keep contrast on both backgrounds; further lines are dashed.
@@ -16,13 +16,15 @@ const height = 300;
 
 interface Props {
   series: Series;
+  insight: string;
+  /** The name of the value that is drawn. */
   value: string;
   /** Seconds since the epoch. */
   from: number;
   to: number;
 }
 
-export default function Plot({ series, value, from, to }: Props) {
+export default function Plot({ series, insight, value, from, to }: Props) {
   const place = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot | undefined>(undefined);
   const view = useRef({ from, to, data: toData(series) });
@@ -60,8 +62,8 @@ export default function Plot({ series, value, from, to }: Props) {
       <div
         ref={place}
         role="img"
-        aria-label={`${value} over time, ${series.lines.length} lines. The records are in the table below.`}
-        data-plot={value}
+        aria-label={`${value} of ${insight} over time, ${plural(series.lines.length, "line")}. The records are in the table below.`}
+        data-insight={insight}
         className="min-w-0"
       />
       <div className="text-sm">
@@ -86,10 +88,29 @@ export default function Plot({ series, value, from, to }: Props) {
             </li>
           ))}
         </ul>
+        <Notes series={series} record={hover === undefined ? undefined : recordAt(series.lines, hover)} />
       </div>
     </div>
   );
 }
+
+/** What the lines do not show by themselves. */
+function Notes({ series: { lines, folded, omitted }, record }: { series: Series; record: string | undefined }) {
+  return (
+    <div className="mt-2 space-y-1 text-xs break-words text-muted">
+      {folded.length > 0 && (
+        <p>
+          {`${folded.join(", ")} ${folded.length === 1 ? "is" : "are"} new with nearly every record: `}
+          {lines.length === 1 ? "all records are one line." : "a line goes across them."}
+        </p>
+      )}
+      {folded.length > 0 && <p className="min-h-5">{record}</p>}
+      {omitted > 0 && <p>{`${count(omitted)} more lines are not drawn.`}</p>}
+    </div>
+  );
+}
+
+const recordAt = (lines: Line[], i: number) => lines.flatMap(({ records }) => records?.[i] ?? []).join("; ");
 
 function Swatch({ colour, dashed }: { colour: string; dashed: boolean }) {
   return (
@@ -98,6 +119,10 @@ function Swatch({ colour, dashed }: { colour: string; dashed: boolean }) {
     </svg>
   );
 }
+
+/** Which points get a dot: all where there is room, and always those that no line leads to. */
+const dots: uPlot.Series.Points.Filter = (plot, i, show) =>
+  show ? null : isolatedPoints(plot.data[i] as Line["values"]);
 
 const shown = (value: number | null | undefined) => (typeof value === "number" ? measure(value) : "–");
 
@@ -135,7 +160,7 @@ function plotOptions(
         label,
         stroke: colourOf(theme, i),
         width: 1.75,
-        points: { show: undefined as unknown as boolean, size: 4 },
+        points: { size: 5, filter: dots },
         ...(i >= palette[theme].length ? { dash: [6, 3] } : {}),
       })),
     ],

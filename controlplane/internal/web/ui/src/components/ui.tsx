@@ -3,7 +3,7 @@
 import type { UseQueryResult } from "@tanstack/react-query";
 import { type ReactNode, useEffect, useId, useRef, useState } from "react";
 import { describeError } from "../api/problem";
-import { localDateTime, localTime, parseTime, relativeTime, utcDateTime } from "../lib/format";
+import { count, localDateTime, localTime, parseTime, relativeTime, utcDateTime } from "../lib/format";
 import { useNow } from "../live/clock";
 
 export type Tone = "ok" | "warn" | "bad" | "accent" | "plain";
@@ -235,6 +235,11 @@ export function Labels({ labels }: { labels: Record<string, string> }) {
   );
 }
 
+/** A count that is good when it is zero. */
+export function Troubled({ n, tone = "bad" }: { n: number; tone?: "bad" | "warn" }) {
+  return <span className={n > 0 ? `font-medium ${tone === "bad" ? "text-bad" : "text-warn"}` : ""}>{count(n)}</span>;
+}
+
 /** A list of names and values. */
 export function Facts({ facts }: { facts: [string, ReactNode][] }) {
   return (
@@ -304,9 +309,8 @@ export function Dialog({ title, onClose, children }: { title: string; onClose: (
   const ref = useRef<HTMLDialogElement>(null);
   const id = useId();
   useEffect(() => {
-    const dialog = ref.current;
-    dialog?.showModal();
-    return () => dialog?.close();
+    // Never closed here: an effect may run twice, and the browser forgets a dialog that leaves the page.
+    if (!ref.current?.open) ref.current?.showModal();
   }, []);
   return (
     <dialog

@@ -115,6 +115,14 @@ describe("findings", () => {
     expect(messages).toContain("Has never connected.");
   });
 
+  it("tells what an agent has lost and what was refused", () => {
+    const found = findings([agent({ lost_insights: 5, refused_insights: 1 })], [], now);
+    expect(found.map((f) => [f.severity, f.target.id, f.message])).toEqual([
+      ["warn", "a1", "5 insights damaged or gone on the machine before they could be sent; see the agent's log."],
+      ["warn", "a1", "1 insight could never be stored; see the control plane's log."],
+    ]);
+  });
+
   it("leaves revoked agents, older runs and runs before a good one in peace", () => {
     expect(
       findings(

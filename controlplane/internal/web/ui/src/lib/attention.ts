@@ -67,9 +67,17 @@ function ofAgent(agent: Agent, now: Date): Finding[] {
     ...(agent.connected ? [] : about("bad", absence(agent, now), parseTime(agent.last_seen_at))),
     ...(status?.bundle_error ? about("bad", `Refused its newest configuration: ${status.bundle_error}`, at) : []),
     ...(status?.flows ?? []).filter(isFailing).map((flow) => ofFlow(flow, agent)),
+    ...(agent.lost_insights > 0 ? about("warn", `${plural(agent.lost_insights, "insight")} ${lost}`, undefined) : []),
+    ...(agent.refused_insights > 0
+      ? about("warn", `${plural(agent.refused_insights, "insight")} ${refused}`, undefined)
+      : []),
     ...(agent.connected && waiting > 10_000 ? about("warn", `${plural(waiting, "insight")} wait to be sent.`, at) : []),
   ];
 }
+
+// Both count since the agent was enrolled: what is lost does not come back.
+const lost = "damaged or gone on the machine before they could be sent; see the agent's log.";
+const refused = "could never be stored; see the control plane's log.";
 
 function absence(agent: Agent, now: Date): string {
   const seen = parseTime(agent.last_seen_at);

@@ -1,5 +1,14 @@
 import { describe, expect, it } from "vitest";
-import { buildSeries, keyLabel, lastValue, numericNames, type Point, perMinute, timeLabels } from "./series";
+import {
+  buildSeries,
+  isolatedPoints,
+  keyLabel,
+  lastValue,
+  numericNames,
+  type Point,
+  perMinute,
+  timeLabels,
+} from "./series";
 
 const minute = 60_000;
 const point = (time: number, machine: string, values: Record<string, unknown>): Point => ({
@@ -41,7 +50,7 @@ describe("buildSeries", () => {
       0,
       10,
     );
-    expect(series).toEqual({ times: [0.005], lines: [{ label: "M1", values: [2] }] });
+    expect(series).toEqual({ times: [0.005], lines: [{ label: "M1", values: [2] }], folded: [], omitted: 0 });
   });
 
   it("breaks a line where a null stands and where its key fell silent", () => {
@@ -71,7 +80,86 @@ describe("buildSeries", () => {
 
   it("takes the newer of two insights of the same key and time, and nothing from nothing", () => {
     expect(buildSeries([point(1, "M1", { n: 1 }), point(1, "M1", { n: 2 })], "n", 0, 9).lines[0]?.values).toEqual([2]);
-    expect(buildSeries([], "n", 0, 9)).toEqual({ times: [], lines: [] });
+    expect(buildSeries([], "n", 0, 9)).toEqual({ times: [], lines: [], folded: [], omitted: 0 });
+  });
+});
+
+describe("keys that hardly repeat", () => {
+  const part = (time: number, part_id: string, n: number | null, more: Record<string, unknown> = {}): Point => ({
+    time,
+    key: { part_id, ...more },
+    values: { n },
+  });
+  const six = [0, 1, 2, 3, 4, 5];
+
+  it("are one line over time, and each point says which record it is", () => {
+    const series = buildSeries(
+      six.map((m) => part(m * minute, `L${m}`, m)),
+      "n",
+      0,
+      10 * minute,
+    );
+    expect(series.folded).toEqual(["part_id"]);
+    expect(series.lines).toEqual([{ label: "all", values: six, records: six.map((m) => `part_id=L${m}`) }]);
+  });
+
+  it("leave the members that last: a line for each machine, across its orders", () => {
+    const series = buildSeries(
+      six.flatMap((m) => ["P1", "P2"].map((machine) => part(m * minute, `${machine}-${m}`, m, { machine }))),
+      "n",
+      0,
+      10 * minute,
+    );
+    expect(series.folded).toEqual(["part_id"]);
+    expect(series.lines.map((line) => [line.label, line.values])).toEqual([
+      ["P1", six],
+      ["P2", six],
+    ]);
+  });
+
+  it("keep all records of one moment, and still show an outage", () => {
+    const at = [0, 0, 1, 1, 2, 3, 9, 10];
+    const series = buildSeries(
+      at.map((m, i) => part(m * minute, `L${i}`, i)),
+      "n",
+      0,
+      20 * minute,
+    );
+    expect(series.lines[0]?.values).toEqual([0, 1, 2, 3, 4, 5, null, 6, 7]);
+    expect(series.times.map((s) => Math.round(s))).toEqual([0, 0, 60, 60, 120, 180, 240, 540, 600]);
+    expect(series.times).toEqual([...series.times].sort((a, b) => a - b));
+    expect(new Set(series.times).size).toBe(series.times.length);
+  });
+
+  it("are not guessed from the first records, nor from keys that last", () => {
+    const first = ["M1", "M2", "M3", "M4", "M5", "M6", "M7", "M8"].map((m) => point(minute, m, { n: 1 }));
+    expect(buildSeries(first, "n", 0, 9 * minute).lines).toHaveLength(8);
+    const lasting = six.flatMap((m) => ["M1", "M2", "M3"].map((machine) => point(m * minute, machine, { n: m })));
+    expect(buildSeries(lasting, "n", 0, 9 * minute)).toMatchObject({ folded: [], omitted: 0 });
+  });
+
+  it("leaves out lines that nobody could tell apart, and counts them", () => {
+    const many = six.flatMap((m) => Array.from({ length: 70 }, (_, i) => point(m * minute, `M${i}`, { n: m })));
+    const series = buildSeries(many, "n", 0, 9 * minute);
+    expect(series.lines).toHaveLength(60);
+    expect(series.omitted).toBe(10);
+    expect(series.lines[59]?.label).toBe("M59");
+  });
+});
+
+describe("isolatedPoints", () => {
+  it.each([
+    [[1], [0]],
+    [[1, 2], []],
+    [[undefined, 1, undefined, undefined], [1]],
+    [
+      [1, undefined, 2, null, 3, null, 4],
+      [4, 6],
+    ],
+    [[null, undefined], []],
+    [[], []],
+  ])("of %j are %j", (values, want) => {
+    expect(isolatedPoints(values)).toEqual(want);
   });
 });
 

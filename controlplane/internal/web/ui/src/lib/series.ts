@@ -1,5 +1,7 @@
 // From insights to what a plot draws: one line per key over a shared time axis.
 
+import { members } from "./format";
+
 /** What a series needs of an insight. */
 export interface Point {
   /** Milliseconds since the epoch. */
@@ -13,6 +15,10 @@ export interface Series {
   /** Seconds since the epoch, rising. */
   times: number[];
   lines: Line[];
+  /** The members of the key that differ from record to record: records that differ only in them share a line. */
+  folded: string[];
+  /** How many more lines there are than can be told apart. */
+  omitted: number;
 }
 
 export interface Line {
@@ -20,6 +26,8 @@ export interface Line {
   label: string;
   /** One per time: null breaks the line, undefined means that this key has nothing to say there. */
   values: (number | null | undefined)[];
+  /** One per time where members were folded: which record it is, as "part_id=7". */
+  records?: (string | undefined)[];
 }
 
 /** The name of a line. A single-member key is named by its value alone, because the member is the same for all. */
@@ -45,27 +53,113 @@ export function numericNames(points: readonly Point[]): string[] {
 
 const natural = new Intl.Collator("en", { numeric: true });
 
+/** More lines than this nobody can tell apart. */
+const mostLines = 60;
+
+/** A point that a line can have; its value is null where the line breaks. */
+interface Sample {
+  time: number;
+  key: Record<string, unknown>;
+  value: number | null;
+}
+
+interface Drawn {
+  values: Map<number, number | null>;
+  records: Map<number, string>;
+}
+
 /**
  * Builds the lines of one value within [from, to] milliseconds. A line breaks where its key said nothing for more than
- * three of its usual intervals, so that an outage looks like one; a null value breaks it too.
+ * three of its usual intervals, so that an outage looks like one; a null value breaks it too. Where keys hardly repeat,
+ * such as the number of a part, the records that differ only in them are one line.
  */
 export function buildSeries(points: readonly Point[], value: string, from: number, to: number): Series {
-  const byKey = new Map<string, Map<number, number | null>>();
-  for (const point of points) {
-    if (point.time < from || point.time > to || !(value in point.values)) continue;
-    const raw = point.values[value];
-    if (raw !== null && typeof raw !== "number") continue;
-    const label = keyLabel(point.key);
-    const line = byKey.get(label) ?? new Map<number, number | null>();
-    line.set(point.time, raw);
-    byKey.set(label, line);
+  const samples: Sample[] = [];
+  for (const { time, key, values } of points) {
+    const raw = values[value];
+    if (time >= from && time <= to && (raw === null || typeof raw === "number"))
+      samples.push({ time, key, value: raw });
   }
-  const gaps = new Map([...byKey].map(([label, line]) => [label, breakAtGaps(line)]));
-  const times = [...new Set([...byKey.values()].flatMap((line) => [...line.keys()]))].sort((a, b) => a - b);
-  const lines = [...byKey.entries()]
-    .sort(([a], [b]) => natural.compare(a, b))
-    .map(([label, line]) => ({ label, values: lineValues(times, line, gaps.get(label) ?? []) }));
-  return { times: times.map((ms) => ms / 1000), lines };
+  const folded = passingMembers(samples);
+  const byKey = group(samples, folded);
+  const shown = [...byKey].sort(([a], [b]) => natural.compare(a, b)).slice(0, mostLines);
+  const gaps = new Map(shown.map(([label, { values }]) => [label, breakAtGaps(values)]));
+  const times = [...new Set(shown.flatMap(([, { values }]) => [...values.keys()]))].sort((a, b) => a - b);
+  const lines = shown.map(([label, { values, records }]): Line => {
+    const line: Line = { label, values: lineValues(times, values, gaps.get(label) ?? []) };
+    if (folded.length > 0) line.records = times.map((time) => records.get(time));
+    return line;
+  });
+  return { times: times.map((ms) => ms / 1000), lines, folded, omitted: byKey.size - shown.length };
+}
+
+function group(samples: readonly Sample[], folded: readonly string[]): Map<string, Drawn> {
+  const byKey = new Map<string, Drawn>();
+  for (const { time, key, value } of samples) {
+    const label = keyLabel(without(key, folded));
+    const line = byKey.get(label) ?? { values: new Map(), records: new Map() };
+    byKey.set(label, line);
+    if (folded.length === 0) {
+      line.values.set(time, value);
+      continue;
+    }
+    // Records of one moment stand beside one another, a microsecond apart: a time has one place in a line.
+    let at = time;
+    while (line.values.has(at)) at += 0.001;
+    line.values.set(at, value);
+    line.records.set(at, members(only(key, folded)));
+  }
+  return byKey;
+}
+
+const without = (key: Record<string, unknown>, names: readonly string[]) =>
+  Object.fromEntries(Object.entries(key).filter(([name]) => !names.includes(name)));
+
+const only = (key: Record<string, unknown>, names: readonly string[]) =>
+  Object.fromEntries(Object.entries(key).filter(([name]) => names.includes(name)));
+
+/** With fewer moments than this, nobody can know whether a key will come again. */
+const fewestTimes = 5;
+/** Keys that are seen for less than this share of the time, on average, come and go. */
+const shortLife = 0.2;
+
+/**
+ * The members of the key without which the other keys last: the number of each part, the order that a machine works on.
+ * None while keys last as they are.
+ */
+function passingMembers(samples: readonly Sample[]): string[] {
+  if (new Set(samples.map(({ time }) => time)).size < fewestTimes) return [];
+  const folded: string[] = [];
+  const left = new Set(samples.flatMap(({ key }) => Object.keys(key)));
+  while (left.size > 0 && life(samples, (key) => keyLabel(without(key, folded))) < shortLife) {
+    const lives = [...left].map((name) => ({ name, life: life(samples, (key) => JSON.stringify(key[name])) }));
+    lives.sort((a, b) => a.life - b.life || natural.compare(a.name, b.name));
+    const [shortest] = lives;
+    if (!shortest) break;
+    folded.push(shortest.name);
+    left.delete(shortest.name);
+  }
+  return folded;
+}
+
+/** For how much of the time between the first and the last record a key is seen, on average: from 0 to 1. */
+function life(samples: readonly Sample[], keyOf: (key: Record<string, unknown>) => string | undefined): number {
+  const spans = new Map<string | undefined, { first: number; last: number }>();
+  let [first, last] = [Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY];
+  for (const { time, key } of samples) {
+    const name = keyOf(key);
+    const span = spans.get(name);
+    if (!span) spans.set(name, { first: time, last: time });
+    else {
+      span.first = Math.min(span.first, time);
+      span.last = Math.max(span.last, time);
+    }
+    first = Math.min(first, time);
+    last = Math.max(last, time);
+  }
+  if (last <= first) return 1;
+  const sum = [...spans.values()].reduce((total, span) => total + span.last - span.first, 0);
+  return sum / spans.size / (last - first);
 }
 
 interface Gap {
@@ -82,14 +176,24 @@ function lineValues(times: number[], line: Map<number, number | null>, gaps: Gap
 function breakAtGaps(line: Map<number, number | null>): Gap[] {
   const times = [...line.keys()].sort((a, b) => a - b);
   const steps = times.slice(1).map((time, i) => time - (times[i] ?? time));
-  const usual = [...steps].sort((a, b) => a - b)[Math.floor(steps.length / 2)];
-  if (usual === undefined || steps.length < 3) return [];
+  // Less than a millisecond is between records of one moment.
+  const usual = steps.filter((step) => step >= 1).sort((a, b) => a - b);
+  const median = usual[Math.floor(usual.length / 2)];
+  if (median === undefined || usual.length < 3) return [];
   const gaps = steps.flatMap((step, i) => {
     const after = times[i];
-    return step > 3 * usual && after !== undefined ? [{ after, before: after + step }] : [];
+    return step > 3 * median && after !== undefined ? [{ after, before: after + step }] : [];
   });
-  for (const gap of gaps) line.set(gap.after + usual, null);
+  for (const gap of gaps) line.set(gap.after + median, null);
   return gaps;
+}
+
+/** The places of values that no line leads to or from: they are drawn as dots, or nobody would see them. */
+export function isolatedPoints(values: Line["values"]): number[] {
+  const said = values.flatMap((value, i) => (value === undefined ? [] : [{ i, isNumber: value !== null }]));
+  return said
+    .filter(({ isNumber }, at) => isNumber && !said[at - 1]?.isNumber && !said[at + 1]?.isNumber)
+    .map(({ i }) => i);
 }
 
 /** The newest value of a line, or undefined. */

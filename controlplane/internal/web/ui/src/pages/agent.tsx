@@ -3,7 +3,20 @@ import { Link, useParams } from "@tanstack/react-router";
 import { agentQuery } from "../api/queries";
 import type { Agent, FlowStatus } from "../api/types";
 import { AgentState, FlowStateBadge, SourceState } from "../components/state";
-import { Ago, Badge, Empty, ErrorNote, Facts, Labels, Loaded, PageHead, Panel, Table, Time } from "../components/ui";
+import {
+  Ago,
+  Badge,
+  Empty,
+  ErrorNote,
+  Facts,
+  Labels,
+  Loaded,
+  PageHead,
+  Panel,
+  Table,
+  Time,
+  Troubled,
+} from "../components/ui";
 import { bytes, count, parseTime } from "../lib/format";
 
 export function AgentDetail() {
@@ -62,6 +75,8 @@ function Detail({ agent }: { agent: Agent }) {
               ["Size on disk", bytes(status.outbox.waiting_bytes)],
               ["Produced so far", count(status.outbox.produced)],
               ["Stored by the control plane", count(status.outbox.acknowledged)],
+              ["Lost on the machine", <Troubled key="lost" n={agent.lost_insights} />],
+              ["Refused by the control plane", <Troubled key="refused" n={agent.refused_insights} />],
             ]}
           />
         ) : (

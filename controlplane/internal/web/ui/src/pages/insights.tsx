@@ -116,7 +116,13 @@ function Content({ list, minutes, value, onValue, range }: ContentProps) {
       >
         {series && chosen ? (
           <Suspense fallback={<Loading />}>
-            <Plot series={series} value={chosen} from={from / 1000} to={to / 1000} />
+            <Plot
+              series={series}
+              insight={list.items[0]?.name ?? ""}
+              value={chosen}
+              from={from / 1000}
+              to={to / 1000}
+            />
           </Suspense>
         ) : (
           <Empty title="This insight has no numbers to draw">Its records are in the table below.</Empty>

@@ -4,7 +4,7 @@ import { agentsQuery, runQuery } from "../api/queries";
 import type { Run } from "../api/types";
 import { runLength } from "../components/runtable";
 import { RunStatus } from "../components/state";
-import { Empty, ErrorNote, Facts, Loaded, PageHead, Panel, Table, Time } from "../components/ui";
+import { Empty, ErrorNote, Facts, Loaded, PageHead, Panel, Table, Time, Troubled } from "../components/ui";
 import { bytes, count } from "../lib/format";
 
 export function RunDetail() {
@@ -39,8 +39,8 @@ function Detail({ run }: { run: Run }) {
             ["Version", String(run.version)],
             ["Records read", `${count(run.records_read)} (${bytes(run.bytes_read)})`],
             ["Insights", count(run.insights)],
-            ["Failed records", <Troubled key="failed" n={run.failed} tone="text-bad" />],
-            ["Late records", <Troubled key="late" n={run.late} tone="text-warn" />],
+            ["Failed records", <Troubled key="failed" n={run.failed} />],
+            ["Late records", <Troubled key="late" n={run.late} tone="warn" />],
           ]}
         />
       </Panel>
@@ -65,10 +65,6 @@ function Detail({ run }: { run: Run }) {
       </Panel>
     </>
   );
-}
-
-function Troubled({ n, tone }: { n: number; tone: string }) {
-  return <span className={n > 0 ? `font-medium ${tone}` : ""}>{count(n)}</span>;
 }
 
 function Steps({ steps }: { steps: Run["steps"] }) {
