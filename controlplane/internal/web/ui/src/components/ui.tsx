@@ -72,7 +72,7 @@ export function Panel({ title, aside, children }: { title: string; aside?: React
 /** A table that scrolls sideways by itself when the screen is narrow, by keyboard as well. */
 export function Table({ label, head, children }: { label: string; head: ReactNode; children: ReactNode }) {
   return (
-    <section aria-label={label} tabIndex={0} className="overflow-x-auto">
+    <section aria-label={label} tabIndex={0} className="scroll-x">
       <table className="table">
         <thead>
           <tr>{head}</tr>
