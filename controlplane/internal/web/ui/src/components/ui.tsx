@@ -37,8 +37,8 @@ export function Badge({ tone, children }: { tone: Tone; children: ReactNode }) {
 /** A coloured dot with its word, so that nothing hangs on colour alone. */
 export function Dot({ tone, children }: { tone: Tone; children: ReactNode }) {
   return (
-    <span className="inline-flex items-center gap-2 whitespace-nowrap">
-      <span aria-hidden="true" className={`size-2 shrink-0 rounded-full ${dotClasses[tone]}`} />
+    <span className="inline-flex items-baseline gap-2 whitespace-nowrap">
+      <span aria-hidden="true" className={`size-2 shrink-0 self-center rounded-full ${dotClasses[tone]}`} />
       {children}
     </span>
   );
