@@ -48,14 +48,18 @@ export function InsightTable({ insights }: { insights: Insight[] }) {
   );
 }
 
-/** The newest insights of all names. On a narrow screen each is a few lines instead of a row. */
-export function LatestInsights({ insights }: { insights: Insight[] }) {
+/**
+ * The insights of all names that came last, so that what comes in shows at the top, whichever time it is of. On a
+ * narrow screen each is a few lines instead of a row.
+ */
+export function LatestInsights({ insights, most }: { insights: Insight[]; most: number }) {
+  const latest = [...insights].sort((a, b) => arrival(b) - arrival(a) || b.seq - a.seq).slice(0, most);
   return (
     <ul aria-label="Latest insights" className="divide-y divide-line">
-      {insights.map((insight) => (
+      {latest.map((insight) => (
         <li
           key={`${insight.agent_id}/${insight.seq}`}
-          className="grid grid-cols-[1fr_auto] gap-x-4 gap-y-0.5 px-3 py-2 md:grid-cols-[5rem_13rem_minmax(0,1fr)]"
+          className="grid grid-cols-[1fr_auto] gap-x-4 gap-y-0.5 px-3 py-2 md:grid-cols-[4.5rem_12rem_minmax(0,1fr)]"
         >
           <span className="order-2 text-muted md:order-none md:text-text">
             <Time time={insight.time} />
@@ -66,7 +70,7 @@ export function LatestInsights({ insights }: { insights: Insight[] }) {
             </Link>
             <span className="block text-sm wrap-anywhere">{members(insight.key)}</span>
           </span>
-          <span className="order-3 col-span-2 text-muted md:order-none md:col-span-1">
+          <span className="order-3 col-span-2 text-sm text-muted md:order-none md:col-span-1">
             {valuesText(insight.values)}
           </span>
         </li>
@@ -74,6 +78,8 @@ export function LatestInsights({ insights }: { insights: Insight[] }) {
     </ul>
   );
 }
+
+const arrival = ({ received_at }: Insight) => Date.parse(received_at);
 
 /** A value; a time in the viewer's zone, as everywhere. */
 function Value({ value, write }: { value: unknown; write: (value: number) => string }) {

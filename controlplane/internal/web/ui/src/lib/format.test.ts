@@ -92,7 +92,7 @@ describe("numbers", () => {
 
   it("writes the numbers of a column with the same decimals", () => {
     const of = (...column: unknown[]) => column.filter((v) => typeof v === "number").map(columnMeasure(column));
-    expect(of(18, 17.91, null, 16.5)).toEqual(["18.00", "17.91", "16.50"]);
+    expect(of(18, 17.91, null, 0, 16.5)).toEqual(["18.00", "17.91", "0", "16.50"]);
     expect(of(1497, 12, "x")).toEqual(["1\u202f497", "12"]);
     expect(of(1234.5, 6.506121)).toEqual(["1234.5", "6.506"]);
     expect(of(0.00000123, 2.5)).toEqual(["1.230e-6", "2.5"]);

@@ -104,7 +104,7 @@ export function columnMeasure(values: readonly unknown[]): (value: number) => st
   if (texts.some((text) => text.includes("e"))) return measure;
   const decimals = Math.max(0, ...texts.map((text) => text.split(".")[1]?.length ?? 0));
   if (decimals === 0) return measure;
-  return (value) => (Math.abs(value) >= 1000 ? measure(value) : value.toFixed(decimals));
+  return (value) => (value === 0 || Math.abs(value) >= 1000 ? measure(value) : value.toFixed(decimals));
 }
 
 /** Any JSON value on one line; a string as itself. */

@@ -59,7 +59,7 @@ export function Overview() {
                 They appear here the moment an agent sends them. Check that a flow is deployed:
               </Empty>
             ) : (
-              <LatestInsights insights={items.slice(0, 12)} />
+              <LatestInsights insights={items} most={12} />
             )
           }
         </Loaded>
