@@ -1,6 +1,7 @@
 import { Link } from "@tanstack/react-router";
 import type { Insight } from "../api/types";
 import { columnMeasure, isTime, jsonValue, measure, members } from "../lib/format";
+import { keyLabel } from "../lib/series";
 import { Table, Time } from "./ui";
 
 /** Insights of one name as rows, with a column for each member of the key and each value. */
@@ -68,7 +69,11 @@ export function LatestInsights({ insights, most }: { insights: Insight[]; most: 
             <Link to="/insights" search={{ name: insight.name }} className="link">
               {insight.name}
             </Link>
-            <span className="block text-sm wrap-anywhere">{members(insight.key)}</span>
+            {Object.keys(insight.key).length > 0 && (
+              <span className="block text-sm wrap-anywhere" title={members(insight.key)}>
+                {keyLabel(insight.key)}
+              </span>
+            )}
           </span>
           <span className="order-3 col-span-2 text-sm text-muted md:order-none md:col-span-1">
             {valuesText(insight.values)}
