@@ -13,7 +13,7 @@ const colours: Record<TokenKind, string> = {
 export function Definition({ text }: { text: string }) {
   const lines = text.replace(/\n$/, "").split("\n");
   return (
-    <section aria-label="Definition" tabIndex={0} className="overflow-x-auto py-2">
+    <section aria-label="Definition" tabIndex={0} className="scroll-x py-2">
       <pre className="font-mono text-sm leading-6">
         {lines.map((line, i) => (
           <span

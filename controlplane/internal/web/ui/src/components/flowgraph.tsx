@@ -20,7 +20,7 @@ export function FlowGraph({ definition }: { definition: string }) {
   );
   const words = steps.map((s) => `${s.id}: ${s.verb}${s.from.length ? ` from ${s.from.join(" and ")}` : ""}`);
   return (
-    <section aria-label="Steps" tabIndex={0} className="overflow-x-auto p-3">
+    <section aria-label="Steps" tabIndex={0} className="scroll-x p-3">
       <svg role="img" aria-label={words.join("; ")} width={width} height={height} viewBox={`0 0 ${width} ${height}`}>
         {links.map(({ from, to }) => (
           <Edge key={`${from.id} ${to.id}`} from={from} to={to} />

@@ -58,7 +58,7 @@ export default function Plot({ series, insight, value, from, to }: Props) {
 
   const at = hover === undefined ? undefined : series.times[hover];
   return (
-    <div className="grid gap-3 p-3 lg:grid-cols-[minmax(0,1fr)_13rem]">
+    <div className="grid gap-3 p-3 lg:grid-cols-[minmax(0,1fr)_auto]">
       <div
         ref={place}
         role="img"
@@ -66,28 +66,31 @@ export default function Plot({ series, insight, value, from, to }: Props) {
         data-insight={insight}
         className="min-w-0"
       />
-      <div className="text-sm">
+      <div className={`min-w-0 text-sm ${series.named.length > 1 ? "lg:w-72" : "lg:w-52"}`}>
         <p
           className="mb-1 min-h-5 text-xs text-muted"
           title={at === undefined ? undefined : utcDateTime(new Date(at * 1000))}
         >
           {at === undefined ? "Newest values" : localDateTime(new Date(at * 1000))}
         </p>
-        <ul className="grid max-h-72 grid-cols-2 gap-x-4 overflow-y-auto lg:grid-cols-1">
-          {series.lines.map((line, i) => (
-            <li key={line.label} className="flex items-center justify-between gap-2 py-px">
-              <span className="flex min-w-0 items-center gap-2">
-                <Swatch colour={colours[i] ?? ""} dashed={i >= palette[theme].length} />
-                <span className="truncate" title={line.label}>
-                  {line.label}
+        {series.named.length > 1 && <p className="mb-1 text-xs text-muted">{series.named.join(" · ")}</p>}
+        <section aria-label="Lines" tabIndex={0} className="max-h-60 overflow-y-auto">
+          <ul className={`grid gap-x-4 lg:grid-cols-1 ${series.named.length > 1 ? "" : "grid-cols-2"}`}>
+            {series.lines.map((line, i) => (
+              <li key={line.label} className="flex items-center justify-between gap-2 py-px">
+                <span className="flex min-w-0 items-center gap-2">
+                  <Swatch colour={colours[i] ?? ""} dashed={i >= palette[theme].length} />
+                  <span className="truncate" title={line.label}>
+                    {line.label}
+                  </span>
                 </span>
-              </span>
-              <span className="tabular font-medium">
-                {shown(at === undefined ? lastValue(line) : line.values[hover ?? 0])}
-              </span>
-            </li>
-          ))}
-        </ul>
+                <span className="tabular font-medium">
+                  {shown(at === undefined ? lastValue(line) : line.values[hover ?? 0])}
+                </span>
+              </li>
+            ))}
+          </ul>
+        </section>
         <Notes series={series} record={hover === undefined ? undefined : recordAt(series.lines, hover)} />
       </div>
     </div>

@@ -61,7 +61,11 @@ export function RunTable({ runs, of }: { runs: Run[]; of: "all" | "flow" }) {
           <td className="whitespace-nowrap">{agentName(run.agent_id)}</td>
           <td className="min-w-24">
             <RunStatus status={run.status} />
-            {run.error && <p className="mt-0.5 max-w-72 truncate text-sm text-bad">{run.error}</p>}
+            {run.error && (
+              <p className="mt-0.5 line-clamp-2 min-w-56 max-w-96 text-sm wrap-anywhere text-bad" title={run.error}>
+                {run.error}
+              </p>
+            )}
           </td>
           <td className="number">{runLength(run)}</td>
           <td className="number">

@@ -1,7 +1,7 @@
 // States of agents, flows, sources and runs as dots and badges, the same everywhere.
 
 import type { Agent, FlowStatus } from "../api/types";
-import { type FlowHealth, isFailing, stateText } from "../lib/attention";
+import { type FlowHealth, flowStateText, isFailing, stateText } from "../lib/attention";
 import { parseTime } from "../lib/format";
 import { Badge, Dot, type Tone } from "./ui";
 
@@ -24,11 +24,11 @@ export function HealthDot({ health }: { health: FlowHealth }) {
 }
 
 export function FlowStateBadge({ status }: { status: FlowStatus }) {
-  return <Badge tone={flowTone(status)}>{stateText(status.state)}</Badge>;
+  return <Badge tone={flowTone(status)}>{flowStateText(status)}</Badge>;
 }
 
 function flowTone(status: FlowStatus): Tone {
-  if (isFailing(status)) return status.state === "running" || status.state === "backing_off" ? "warn" : "bad";
+  if (isFailing(status)) return "bad";
   return status.state === "running" || status.state === "completed" ? "ok" : "accent";
 }
 

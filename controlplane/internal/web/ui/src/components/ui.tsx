@@ -37,8 +37,8 @@ export function Badge({ tone, children }: { tone: Tone; children: ReactNode }) {
 /** A coloured dot with its word, so that nothing hangs on colour alone. */
 export function Dot({ tone, children }: { tone: Tone; children: ReactNode }) {
   return (
-    <span className="inline-flex items-center gap-2 whitespace-nowrap">
-      <span aria-hidden="true" className={`size-2 shrink-0 rounded-full ${dotClasses[tone]}`} />
+    <span className="inline-flex items-baseline gap-2 whitespace-nowrap">
+      <span aria-hidden="true" className={`size-2 shrink-0 self-center rounded-full ${dotClasses[tone]}`} />
       {children}
     </span>
   );
@@ -72,7 +72,7 @@ export function Panel({ title, aside, children }: { title: string; aside?: React
 /** A table that scrolls sideways by itself when the screen is narrow, by keyboard as well. */
 export function Table({ label, head, children }: { label: string; head: ReactNode; children: ReactNode }) {
   return (
-    <section aria-label={label} tabIndex={0} className="overflow-x-auto">
+    <section aria-label={label} tabIndex={0} className="scroll-x">
       <table className="table">
         <thead>
           <tr>{head}</tr>

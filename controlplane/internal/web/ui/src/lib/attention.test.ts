@@ -97,8 +97,8 @@ describe("findings", () => {
       now,
     );
     expect(found.map((f) => [f.severity, f.subject, f.message])).toEqual([
+      ["bad", "press-health", "Backing off on press-hall: press-plc: connection refused"],
       ["bad", "lathe-cell", "Not connected for 1 h. Its flows go on; insights wait on the machine."],
-      ["warn", "press-health", "Backing off on press-hall: press-plc: connection refused"],
       ["warn", "press-health", "3 records of the newest run could not be used."],
     ]);
   });
@@ -113,6 +113,39 @@ describe("findings", () => {
     expect(messages).toContain("Refused on press-hall: not allowed by the plant's policy");
     expect(messages).toContain("20\u202f000 insights wait to be sent.");
     expect(messages).toContain("Has never connected.");
+  });
+
+  it("tells a source that fails once: not as a flow that runs, nor again as a run that failed", () => {
+    const source = {
+      step: "readings",
+      connection: "press-plc",
+      state: "failing",
+      error: "connection refused",
+      last_record: "2026-03-01T11:50:00Z",
+    };
+    const flow = status({ error: "step readings: connection press-plc: connection refused", sources: [source] });
+    const found = findings([agent({}, [flow])], [run({ status: "failed", error: flow.error ?? "" })], now);
+    expect(found).toEqual([
+      {
+        severity: "bad",
+        subject: "press-health",
+        target: { kind: "flow", id: "f1" },
+        message: "Failing on press-hall: press-plc: connection refused",
+        since: new Date(source.last_record),
+      },
+    ]);
+    const mended = findings([agent()], [run({ status: "failed", error: "x" })], now);
+    expect(mended.map((f) => f.message)).toEqual(["The newest run failed: x"]);
+  });
+
+  it("gives a flow's own reason when it is not that of a source", () => {
+    const source = { step: "readings", connection: "press-plc", state: "reading", error: "was away for a moment" };
+    const found = findings(
+      [agent({}, [status({ state: "failed", error: "the disk is full", sources: [source] })])],
+      [],
+      now,
+    );
+    expect(found[0]?.message).toBe("Failed on press-hall: the disk is full");
   });
 
   it("tells what an agent has lost and what was refused", () => {

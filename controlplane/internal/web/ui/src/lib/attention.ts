@@ -24,11 +24,15 @@ export function isFailing(status: FlowStatus): boolean {
   return failingStates.has(status.state) || status.sources.some((s) => s.state === "failing");
 }
 
-/** The first reason that a flow on one agent gives, in its own words. */
+/** The first reason that a flow on one agent gives, in its own words: that of a source, which names the connection. */
 export function failureReason(status: FlowStatus): string {
-  if (status.error) return status.error;
-  const source = status.sources.find((s) => s.error);
-  return source ? `${source.connection}: ${source.error}` : "";
+  const source = status.sources.find((s) => s.error && (!status.error || status.error.includes(s.error)));
+  return source ? `${source.connection}: ${source.error}` : (status.error ?? "");
+}
+
+/** The state of a flow on one agent in a word or two: one that runs but cannot read is failing. */
+export function flowStateText(status: FlowStatus): string {
+  return stateText(status.state === "running" && isFailing(status) ? "failing" : status.state);
 }
 
 /** One word for a flow on all the agents it is deployed to; the worst wins. */
@@ -48,7 +52,8 @@ export function flowHealth(flow: Flow, agents: readonly Agent[]): FlowHealth {
 
 /** Everything worth a look, bad before warn, newest first within each. */
 export function findings(agents: readonly Agent[], runs: readonly Run[], now: Date): Finding[] {
-  const all = [...agents.filter((a) => !parseTime(a.revoked_at)).flatMap((a) => ofAgent(a, now)), ...ofRuns(runs, now)];
+  const active = agents.filter((a) => !parseTime(a.revoked_at));
+  const all = [...active.flatMap((a) => ofAgent(a, now)), ...ofRuns(runs, active, now)];
   const rank = { bad: 0, warn: 1 };
   return all.sort(
     (a, b) => rank[a.severity] - rank[b.severity] || (b.since?.getTime() ?? 0) - (a.since?.getTime() ?? 0),
@@ -88,12 +93,18 @@ function absence(agent: Agent, now: Date): string {
 
 function ofFlow(flow: FlowStatus, agent: Agent): Finding {
   return {
-    severity: flow.state === "failed" || flow.state === "refused" ? "bad" : "warn",
+    severity: "bad",
     subject: flow.name,
     target: { kind: "flow", id: flow.flow_id },
-    message: `${stateText(flow.state)} on ${agent.name}${reasonSuffix(flow)}`,
-    since: parseTime(flow.since),
+    message: `${flowStateText(flow)} on ${agent.name}${reasonSuffix(flow)}`,
+    since: failingSince(flow),
   };
+}
+
+// A flow that runs on with a source that fails has been in its state for longer than it has failed.
+function failingSince(flow: FlowStatus): Date | undefined {
+  const source = flow.state === "running" ? flow.sources.find((s) => s.state === "failing") : undefined;
+  return parseTime(source?.last_record) ?? parseTime(flow.since);
 }
 
 function reasonSuffix(flow: FlowStatus): string {
@@ -104,7 +115,10 @@ function reasonSuffix(flow: FlowStatus): string {
 const dayMs = 86_400_000;
 
 // A run that failed is told once for each flow, with the newest: a flow that fails every minute is one thing to mend.
-function ofRuns(runs: readonly Run[], now: Date): Finding[] {
+// It is not told at all while the agent itself says that the flow is failing.
+function ofRuns(runs: readonly Run[], agents: readonly Agent[], now: Date): Finding[] {
+  const isTold = (run: Run) =>
+    agents.some((a) => a.id === run.agent_id && a.status?.flows.some((f) => f.flow_id === run.flow_id && isFailing(f)));
   const newest = new Map<string, Run>();
   for (const run of runs) {
     const other = newest.get(run.flow_id);
@@ -114,6 +128,7 @@ function ofRuns(runs: readonly Run[], now: Date): Finding[] {
     const started = parseTime(run.started_at);
     if (!started || now.getTime() - started.getTime() > dayMs) return [];
     const target = { kind: "run", id: run.id } as const;
+    if (run.status === "failed" && isTold(run)) return [];
     if (run.status === "failed") {
       const message = run.error ? `The newest run failed: ${run.error}` : "The newest run failed.";
       return [{ severity: "bad", subject: run.flow_name, target, message, since: started }];

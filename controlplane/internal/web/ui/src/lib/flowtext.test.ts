@@ -22,7 +22,7 @@ describe("flowGraph", () => {
     expect(flowGraph(scrap)).toEqual([
       { id: "counts", verb: "read", detail: "press-plc", from: [], column: 0, row: 0 },
       { id: "filter_2", verb: "filter", detail: 'state == "RUN"', from: ["counts"], column: 1, row: 0 },
-      { id: "orders", verb: "read", detail: "mes", from: [], column: 0, row: 1 },
+      { id: "orders", verb: "read", detail: "mes", from: [], column: 1, row: 1 },
       { id: "both", verb: "join", detail: "inner, on machine", from: ["filter_2", "orders"], column: 2, row: 0 },
       { id: "insight_5", verb: "insight", detail: "scrap_per_order", from: ["both"], column: 3, row: 0 },
     ]);

@@ -75,12 +75,16 @@ function names(value: unknown): string {
 
 function place(steps: GraphStep[]): void {
   const byId = new Map(steps.map((step) => [step.id, step]));
+  const inputsOf = (step: GraphStep) => step.from.flatMap((id) => byId.get(id) ?? []).filter((s) => s !== step);
+  for (const step of steps) step.column = Math.max(0, ...inputsOf(step).map((s) => s.column + 1));
+  // What is read stands right before the step that takes it, so that no line runs behind another box.
+  for (const step of steps.filter(({ from }) => from.length === 0)) {
+    const takers = steps.filter((s) => inputsOf(s).includes(step)).map((s) => s.column);
+    if (takers.length > 0) step.column = Math.max(0, Math.min(...takers) - 1);
+  }
   const rows: number[] = [];
   for (const step of steps) {
-    const before = step.from.map((id) => byId.get(id)).filter((s) => s !== undefined && s !== step);
-    step.column = before.length === 0 ? 0 : Math.max(...before.map((s) => (s?.column ?? 0) + 1));
-    const wish = before[0]?.row ?? rows[0] ?? 0;
-    step.row = Math.max(wish, rows[step.column] ?? 0);
+    step.row = Math.max(inputsOf(step)[0]?.row ?? 0, rows[step.column] ?? 0);
     rows[step.column] = step.row + 1;
   }
 }

@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import {
   bytes,
+  columnMeasure,
   count,
   duration,
   isTime,
@@ -55,7 +56,9 @@ describe("times", () => {
   it.each([
     [0, "0 ms"],
     [850, "850 ms"],
-    [59_999, "59 s"],
+    [29_992, "30 s"],
+    [59_400, "59 s"],
+    [59_999, "1 min"],
     [60_000, "1 min"],
     [172_800_000, "2 d"],
   ])("writes %d ms as %s", (ms, want) => expect(duration(ms)).toBe(want));
@@ -75,11 +78,26 @@ describe("numbers", () => {
     [1234567, "1\u202f234\u202f567"],
     [71.25, "71.25"],
     [71.5, "71.5"],
+    [71.4994, "71.5"],
+    [69.40873, "69.41"],
+    [101.325, "101.3"],
+    [6.506121092024401, "6.506"],
+    [99.99999, "100"],
     [0.98765432, "0.9877"],
+    [0.027027027027, "0.02703"],
     [12345.678, "12345.7"],
     [0.00000123, "1.230e-6"],
     [-0.5, "-0.5"],
   ])("writes %d as %s", (n, want) => expect(measure(n)).toBe(want));
+
+  it("writes the numbers of a column with the same decimals", () => {
+    const of = (...column: unknown[]) => column.filter((v) => typeof v === "number").map(columnMeasure(column));
+    expect(of(18, 17.91, null, 0, 16.5)).toEqual(["18.00", "17.91", "0", "16.50"]);
+    expect(of(1497, 12, "x")).toEqual(["1\u202f497", "12"]);
+    expect(of(1234.5, 6.506121)).toEqual(["1234.5", "6.506"]);
+    expect(of(0.00000123, 2.5)).toEqual(["1.230e-6", "2.5"]);
+    expect(of()).toEqual([]);
+  });
 
   it("shows what is missing as a dash", () => {
     expect(count(undefined)).toBe("–");

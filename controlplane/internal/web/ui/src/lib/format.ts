@@ -53,9 +53,10 @@ export function relativeTime(at: Date, now: Date): string {
   return seconds > 0 ? `${text} ago` : `in ${text}`;
 }
 
-/** A length of time in its largest sensible unit: "850 ms", "12 s", "3 min", "5 h", "2 d". */
-export function duration(ms: number): string {
-  if (ms < 1000) return `${Math.max(0, Math.round(ms))} ms`;
+/** A length of time in its largest sensible unit: "850 ms", "12 s", "3 min", "5 h", "2 d". Seconds are rounded. */
+export function duration(length: number): string {
+  if (length < 999.5) return `${Math.max(0, Math.round(length))} ms`;
+  const ms = Math.round(length / 1000) * 1000;
   const steps: [number, string][] = [
     [86_400_000, "d"],
     [3_600_000, "h"],
@@ -93,9 +94,17 @@ export function measure(value: number): string {
   if (Number.isInteger(value)) return Math.abs(value) < 1e15 ? count(value) : value.toExponential(3);
   const magnitude = Math.abs(value);
   if (magnitude >= 1e9 || magnitude < 1e-4) return value.toExponential(3);
-  if (magnitude >= 1000) return value.toFixed(1);
-  if (magnitude >= 1) return value.toFixed(3).replace(/0{1,2}$/, "");
-  return value.toPrecision(4).replace(/0+$/, "");
+  const digits = value.toFixed(Math.min(6, Math.max(1, 3 - Math.floor(Math.log10(magnitude)))));
+  return digits.replace(/\.?0+$/, "");
+}
+
+/** How to write the numbers of one column, so that their decimal points stand below one another. */
+export function columnMeasure(values: readonly unknown[]): (value: number) => string {
+  const texts = values.filter((value) => typeof value === "number").map((value) => measure(value));
+  if (texts.some((text) => text.includes("e"))) return measure;
+  const decimals = Math.max(0, ...texts.map((text) => text.split(".")[1]?.length ?? 0));
+  if (decimals === 0) return measure;
+  return (value) => (value === 0 || Math.abs(value) >= 1000 ? measure(value) : value.toFixed(decimals));
 }
 
 /** Any JSON value on one line; a string as itself. */

@@ -50,7 +50,13 @@ describe("buildSeries", () => {
       0,
       10,
     );
-    expect(series).toEqual({ times: [0.005], lines: [{ label: "M1", values: [2] }], folded: [], omitted: 0 });
+    expect(series).toEqual({
+      times: [0.005],
+      lines: [{ label: "M1", values: [2] }],
+      named: ["machine"],
+      folded: [],
+      omitted: 0,
+    });
   });
 
   it("breaks a line where a null stands and where its key fell silent", () => {
@@ -80,7 +86,7 @@ describe("buildSeries", () => {
 
   it("takes the newer of two insights of the same key and time, and nothing from nothing", () => {
     expect(buildSeries([point(1, "M1", { n: 1 }), point(1, "M1", { n: 2 })], "n", 0, 9).lines[0]?.values).toEqual([2]);
-    expect(buildSeries([], "n", 0, 9)).toEqual({ times: [], lines: [], folded: [], omitted: 0 });
+    expect(buildSeries([], "n", 0, 9)).toEqual({ times: [], lines: [], named: [], folded: [], omitted: 0 });
   });
 });
 
@@ -110,7 +116,7 @@ describe("keys that hardly repeat", () => {
       0,
       10 * minute,
     );
-    expect(series.folded).toEqual(["part_id"]);
+    expect(series).toMatchObject({ named: ["machine"], folded: ["part_id"] });
     expect(series.lines.map((line) => [line.label, line.values])).toEqual([
       ["P1", six],
       ["P2", six],
@@ -167,7 +173,7 @@ describe("names", () => {
   it("names a line by its key", () => {
     expect(keyLabel({})).toBe("all");
     expect(keyLabel({ machine: "M1" })).toBe("M1");
-    expect(keyLabel({ order: 7, line: "a" })).toBe("line=a, order=7");
+    expect(keyLabel({ order: 7, line: "a" })).toBe("a · 7");
   });
 
   it("finds the numeric values", () => {

@@ -15,6 +15,8 @@ export interface Series {
   /** Seconds since the epoch, rising. */
   times: number[];
   lines: Line[];
+  /** The members of the key that tell the lines apart, sorted. */
+  named: string[];
   /** The members of the key that differ from record to record: records that differ only in them share a line. */
   folded: string[];
   /** How many more lines there are than can be told apart. */
@@ -22,7 +24,7 @@ export interface Series {
 }
 
 export interface Line {
-  /** The key as text, "machine=M1"; "all" where insights have no key. */
+  /** The key's values as text, "M1 · WO-7"; "all" where insights have no key. */
   label: string;
   /** One per time: null breaks the line, undefined means that this key has nothing to say there. */
   values: (number | null | undefined)[];
@@ -30,14 +32,11 @@ export interface Line {
   records?: (string | undefined)[];
 }
 
-/** The name of a line. A single-member key is named by its value alone, because the member is the same for all. */
+/** The name of a line: its key's values, in the order of their names, because the names are the same for all lines. */
 export function keyLabel(key: Record<string, unknown>): string {
   const entries = Object.entries(key).sort(([a], [b]) => (a < b ? -1 : 1));
-  const [only] = entries;
-  if (!only) return "all";
-  const text = (value: unknown) => (typeof value === "string" ? value : JSON.stringify(value));
-  if (entries.length === 1) return text(only[1]);
-  return entries.map(([name, value]) => `${name}=${text(value)}`).join(", ");
+  if (entries.length === 0) return "all";
+  return entries.map(([, value]) => (typeof value === "string" ? value : JSON.stringify(value))).join(" · ");
 }
 
 /** The value names that hold a number in any of the points, sorted. */
@@ -90,7 +89,8 @@ export function buildSeries(points: readonly Point[], value: string, from: numbe
     if (folded.length > 0) line.records = times.map((time) => records.get(time));
     return line;
   });
-  return { times: times.map((ms) => ms / 1000), lines, folded, omitted: byKey.size - shown.length };
+  const named = [...new Set(samples.flatMap(({ key }) => Object.keys(without(key, folded))))].sort();
+  return { times: times.map((ms) => ms / 1000), lines, named, folded, omitted: byKey.size - shown.length };
 }
 
 function group(samples: readonly Sample[], folded: readonly string[]): Map<string, Drawn> {

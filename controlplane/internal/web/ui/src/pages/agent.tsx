@@ -96,6 +96,9 @@ function Detail({ agent }: { agent: Agent }) {
   );
 }
 
+/** Whether a flow's error is one that stands beside its source. */
+const isOfSource = ({ error, sources }: FlowStatus) => sources.some((s) => s.error && error?.includes(s.error));
+
 function FlowPart({ flow }: { flow: FlowStatus }) {
   return (
     <div className="border-b border-line last:border-b-0">
@@ -109,16 +112,24 @@ function FlowPart({ flow }: { flow: FlowStatus }) {
           since <Ago time={flow.since} />
         </span>
       </div>
-      {flow.error && <p className="px-3 pb-2 break-words text-bad">{flow.error}</p>}
+      {flow.error && !isOfSource(flow) && <p className="px-3 pb-2 break-words text-bad">{flow.error}</p>}
       {flow.sources.length > 0 && (
         <Table
           label={`Sources of ${flow.name}`}
           head={
             <>
-              <th scope="col">Source</th>
-              <th scope="col">Connection</th>
-              <th scope="col">State</th>
-              <th scope="col">Last record</th>
+              <th scope="col" className="w-1/6">
+                Source
+              </th>
+              <th scope="col" className="w-1/6">
+                Connection
+              </th>
+              <th scope="col" className="w-1/8">
+                State
+              </th>
+              <th scope="col" className="w-1/8">
+                Last record
+              </th>
               <th scope="col">Error</th>
             </>
           }

@@ -73,7 +73,7 @@ function Options({ connection }: { connection: Connection }) {
       {options.map(([name, value]) => (
         <div key={name}>
           <dt className="inline text-muted">{name} </dt>
-          <dd className="inline break-all">{typeof value === "string" ? value : JSON.stringify(value)}</dd>
+          <dd className="inline wrap-anywhere">{typeof value === "string" ? value : JSON.stringify(value)}</dd>
         </div>
       ))}
       {connection.secret_names.map((name) => (

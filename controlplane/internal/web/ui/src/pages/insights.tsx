@@ -21,9 +21,9 @@ export function Insights() {
   const names = useQuery(insightNamesQuery);
   const unique = [...new Set((names.data ?? []).map(({ name }) => name))].sort();
   const name = search.name ?? unique[0] ?? "";
-  const range = search.range ?? "1h";
-  const minutes = minutesOf[range];
-  const insights = useQuery(insightsQuery({ name, minutes }));
+  const insights = useQuery(insightsQuery({ name, minutes: minutesOf[search.range ?? "1h"] }));
+  const now = useNow();
+  const range = search.range ?? fittingRange(insights.data, now);
   const set = (change: { name?: string; value?: string | undefined; range?: Range }) =>
     void navigate({ search: (was) => ({ ...was, ...change }), replace: true });
   if (names.error && !names.data) return <ErrorNote error={names.error} onRetry={() => void names.refetch()} />;
@@ -56,7 +56,7 @@ export function Insights() {
         {(list) => (
           <Content
             list={list}
-            minutes={minutes}
+            minutes={minutesOf[range]}
             value={search.value}
             onValue={(value) => set({ value })}
             range={range}
@@ -65,6 +65,12 @@ export function Insights() {
       </Loaded>
     </>
   );
+}
+
+/** An hour, unless nothing is older than the quarter: then the plot would be empty for the most part. */
+function fittingRange(list: InsightList | undefined, now: number): Range {
+  const oldest = list?.items.at(-1);
+  return oldest && Date.parse(oldest.time) > now - minutesOf["15m"] * 60_000 ? "15m" : "1h";
 }
 
 interface ContentProps {

@@ -3,7 +3,7 @@ import { Link } from "@tanstack/react-router";
 import type { ReactNode } from "react";
 import { agentsQuery, flowsQuery, insightsQuery, runsQuery } from "../api/queries";
 import type { Agent, Flow, Insight } from "../api/types";
-import { InsightTable } from "../components/insighttable";
+import { LatestInsights } from "../components/insighttable";
 import { Ago, Badge, Empty, ErrorNote, Loaded, PageHead, Panel } from "../components/ui";
 import { type Finding, findings, flowHealth } from "../lib/attention";
 import { count, parseTime } from "../lib/format";
@@ -59,7 +59,7 @@ export function Overview() {
                 They appear here the moment an agent sends them. Check that a flow is deployed:
               </Empty>
             ) : (
-              <InsightTable insights={items.slice(0, 12)} withName />
+              <LatestInsights insights={items} most={12} />
             )
           }
         </Loaded>
@@ -104,17 +104,22 @@ function FlowsTile({ flows, agents }: { flows: Flow[] | undefined; agents: Agent
   const health = flows?.map((flow) => flowHealth(flow, agents ?? [])).filter((h) => h !== "idle");
   const number = (wanted: string) => health?.filter((h) => h === wanted).length ?? 0;
   const troubles = [
-    number("failing") > 0 && <Badge tone="bad">{count(number("failing"))} failing</Badge>,
-    number("unknown") > 0 && <Badge tone="warn">{count(number("unknown"))} not reporting</Badge>,
-    number("waiting") > 0 && <Badge tone="accent">{count(number("waiting"))} waiting</Badge>,
-  ].filter(Boolean);
+    { tone: "bad", n: number("failing"), word: "failing" },
+    { tone: "warn", n: number("unknown"), word: "not reporting" },
+    { tone: "accent", n: number("waiting"), word: "waiting" },
+  ] as const;
+  const present = troubles.filter(({ n }) => n > 0);
   return (
     <Tile
       title="Flows running"
       to="/flows"
       note={
-        troubles.length > 0 ? (
-          <span className="flex flex-wrap gap-1">{troubles}</span>
+        present.length > 0 ? (
+          <span className="flex flex-wrap gap-1">
+            {present.map(({ tone, n, word }) => (
+              <Badge key={word} tone={tone}>{`${count(n)} ${word}`}</Badge>
+            ))}
+          </span>
         ) : (
           <Quiet>{health?.length ? "none failing" : "none deployed yet"}</Quiet>
         )
@@ -180,15 +185,15 @@ function Findings({ found }: { found: Finding[] }) {
   return (
     <ul className="divide-y divide-line">
       {found.map((finding) => (
-        <li key={`${finding.target.kind}/${finding.target.id}/${finding.message}`} className="flex gap-3 px-3 py-2.5">
-          <span className="w-16 shrink-0">
+        <li key={`${finding.target.kind}/${finding.target.id}/${finding.message}`} className="px-3 py-2.5">
+          <div className="flex items-center gap-3">
             <Badge tone={finding.severity}>{finding.severity === "bad" ? "Problem" : "Warning"}</Badge>
-          </span>
-          <div className="min-w-0 flex-1">
-            <FindingLink finding={finding} />
-            <p className="break-words text-muted">{finding.message}</p>
+            <span className="min-w-0 truncate">
+              <FindingLink finding={finding} />
+            </span>
+            <span className="ml-auto shrink-0 text-sm text-muted">{finding.since && <Ago time={finding.since} />}</span>
           </div>
-          <span className="shrink-0 text-sm text-muted">{finding.since && <Ago time={finding.since} />}</span>
+          <p className="mt-1 wrap-anywhere text-muted">{finding.message}</p>
         </li>
       ))}
     </ul>
