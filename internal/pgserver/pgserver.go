@@ -80,8 +80,9 @@ func (s *Server) URL(role, database string) string {
 	return "postgres:///" + url.PathEscape(database) + "?" + q.Encode()
 }
 
-// firstTries is how often a server that has never become ready is started before Run gives up.
-const firstTries = 5
+// firstStart is how long a server that has never become ready is tried before Run gives up. After a kill of server and
+// parent it can take seconds until the system has forgotten the old one's process id, and a new one refuses to start.
+const firstStart = time.Minute
 
 // Run makes the cluster if there is none, starts the server, calls ready once it accepts connections, and starts it
 // again whenever it ends unexpectedly. When ctx ends it stops the server and returns nil.
@@ -97,9 +98,9 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 		return err
 	}
 	// After a kill the new server must wait until the last process of the old one is gone.
-	wait := backoff.Backoff{Min: 200 * time.Millisecond, Max: 5 * time.Second}
-	wasReady := false
-	for tries := 1; ; tries++ {
+	wait := backoff.Backoff{Min: 200 * time.Millisecond, Max: 3 * time.Second}
+	wasReady, began := false, time.Now()
+	for {
 		err := s.serve(ctx, func() {
 			wait.Reset()
 			if !wasReady {
@@ -110,7 +111,7 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // it was asked to end; what it said while ending is in its log
 		}
-		if !wasReady && tries >= firstTries {
+		if !wasReady && time.Since(began) > firstStart {
 			return fmt.Errorf("the private PostgreSQL does not start (%w); its log is %s", err, s.logFile())
 		}
 		s.log.WarnContext(ctx, "private postgresql ended and is started again", "error", err)
@@ -259,7 +260,7 @@ func (s *Server) waitReady(ctx context.Context) error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		if s.command(ctx, s.bin.pgisready, "-q", "-h", s.socket, "-p", port) == nil {
+		if s.command(ctx, s.bin.pgisready, "-q", "-h", s.socket, "-p", port, "-U", Superuser, "-d", "postgres") == nil {
 			return nil
 		}
 		select {
