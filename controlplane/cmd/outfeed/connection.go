@@ -110,7 +110,7 @@ func (a *app) readConnections(path string, kinds []flowdef.ConnectorSpec) ([]flo
 		}
 		return nil, errors.New(strings.Join(lines, "\n"))
 	}
-	return wanted, err //nolint:wrapcheck // it is nil
+	return wanted, err
 }
 
 // applyConnections applies what was read; all of it was checked before.
