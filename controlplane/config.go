@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -91,11 +92,25 @@ func LoadConfig(lookup func(string) (string, bool)) (Config, error) {
 	return c, c.validate()
 }
 
+// guessPublicURL is for a control plane whose operator has not said how it is reached.
 func (c *Config) guessPublicURL() string {
 	if c.TLSListen != "" {
-		return "https://" + c.TLSListen
+		return "https://" + reachable(c.TLSListen)
 	}
-	return "http://" + c.Listen
+	return "http://" + reachable(c.Listen)
+}
+
+// reachable puts this machine's name in the place of an address that means all of them.
+func reachable(address string) string {
+	host, port, err := net.SplitHostPort(address)
+	if ip := net.ParseIP(host); err != nil || (host != "" && (ip == nil || !ip.IsUnspecified())) {
+		return address
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		name = "localhost"
+	}
+	return net.JoinHostPort(name, port)
 }
 
 // validate says everything that is wrong.

@@ -25,6 +25,20 @@ func TestConfigDefaults(t *testing.T) {
 	}
 }
 
+func TestThePublicURLOfAWildcardNamesThisMachine(t *testing.T) {
+	t.Parallel()
+	name, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, address := range []string{":8443", "0.0.0.0:8443", "[::]:8443"} {
+		c, err := LoadConfig(env(map[string]string{"OUTFEED_TLS_LISTEN": address}))
+		if err != nil || c.PublicURL != "https://"+name+":8443" {
+			t.Errorf("%s gives %q, %v", address, c.PublicURL, err)
+		}
+	}
+}
+
 func TestConfigSaysWhatIsWrong(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {

@@ -110,9 +110,10 @@ func (g *group) start(c *exec.Cmd, logFile string) error {
 	}
 	gone := make(chan struct{})
 	go func() {
-		err := c.Wait()
+		// What Wait says is in the state too, which is there for a success as well.
+		_ = c.Wait()
 		close(gone)
-		g.ended <- fmt.Errorf("%s ended by itself (%w); its log is %s", name, err, logFile)
+		g.ended <- fmt.Errorf("%s ended by itself (%s); its log is %s", name, c.ProcessState, logFile)
 	}()
 	g.parts = append(g.parts, part{name: name, end: func() error { return endProcess(c, name, gone) }})
 	return nil
