@@ -23,6 +23,9 @@ import (
 //go:embed flows/*.yaml connections.yaml
 var definitions embed.FS
 
+// longestDir leaves room for a socket's name in the 107 bytes that its path can have.
+const longestDir = 70
+
 // demo is one run of everything.
 type demo struct {
 	// out is where it speaks to the person.
@@ -35,6 +38,7 @@ type demo struct {
 	brokerPassword        string
 	apiKey                string
 	running               *group
+	lock                  *os.File
 }
 
 func newDemo(bin, dir, dashboard string, speed float64) (*demo, error) {
@@ -46,20 +50,21 @@ func newDemo(bin, dir, dashboard string, speed float64) (*demo, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find the demo's folder: %w", err)
 	}
+	if len(dir) > longestDir {
+		return nil, fmt.Errorf("%s is too long for the sockets in it: name a folder of at most %d characters with -dir", dir, longestDir)
+	}
 	return &demo{out: os.Stdout, bin: bin, dir: dir, dashboard: dashboard, speed: speed, brokerPassword: rand.Text()}, nil
 }
 
 // run starts one part after the other, shows insights until ctx ends, and stops the parts in the opposite order.
 func (d *demo) run(ctx context.Context) (err error) {
-	unlock, err := d.emptyFolder()
-	if err != nil {
+	if err := d.emptyFolder(ctx); err != nil {
 		return err
 	}
-	defer unlock()
+	defer d.lock.Close() //nolint:errcheck // closing gives the lock back, whatever it says
 	if err := d.chooseAddresses(ctx); err != nil {
 		return err
 	}
-	d.running = newGroup(d.out)
 	defer func() { err = errors.Join(err, d.running.stop()) }()
 	for _, step := range []struct {
 		say string
@@ -95,31 +100,40 @@ func (d *demo) welcome() {
 `, d.dashboard, d.apiKey, d.bin, d.bin, d.path("client.json"), d.path("log"))
 }
 
-// emptyFolder takes the folder for this demo and removes what an earlier one left.
-func (d *demo) emptyFolder() (unlock func(), err error) {
+// marker is the file that makes a folder a demo's, and the lock on it.
+const marker = "outfeed-demo.lock"
+
+// emptyFolder takes the folder for this demo and removes what an earlier one left. It touches no other folder.
+func (d *demo) emptyFolder(ctx context.Context) error {
 	if err := os.MkdirAll(d.dir, 0o755); err != nil { //nolint:gosec // PostgreSQL's account must be able to enter; secrets inside have their own modes
-		return nil, fmt.Errorf("make the demo's folder: %w", err)
-	}
-	lock, err := os.OpenFile(d.path("lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("take the demo's folder: %w", err)
-	}
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return nil, fmt.Errorf("another demo is using %s: stop it, or name another folder with -dir", d.dir)
+		return fmt.Errorf("make the demo's folder: %w", err)
 	}
 	entries, err := os.ReadDir(d.dir)
 	if err != nil {
-		return nil, fmt.Errorf("look into the demo's folder: %w", err)
+		return fmt.Errorf("look into the demo's folder: %w", err)
+	}
+	if _, err := os.Stat(d.path(marker)); len(entries) > 0 && err != nil {
+		return fmt.Errorf("%s holds something that is not a demo's: name an empty or a new folder with -dir", d.dir)
+	}
+	if d.lock, err = os.OpenFile(d.path(marker), os.O_CREATE|os.O_RDWR, 0o600); err != nil {
+		return fmt.Errorf("take the demo's folder: %w", err)
+	}
+	d.running = newGroup(d.out)
+	// One that was killed a moment ago may still be stopping.
+	if err := d.waitFor(ctx, "another demo in "+d.dir+" to end", func(context.Context) error {
+		return syscall.Flock(int(d.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	}); err != nil {
+		return fmt.Errorf("%w: stop it, or name another folder with -dir", err)
 	}
 	for _, e := range entries {
-		if e.Name() == "lock" {
+		if e.Name() == marker {
 			continue
 		}
 		if err := os.RemoveAll(d.path(e.Name())); err != nil {
-			return nil, fmt.Errorf("empty the demo's folder: %w", err)
+			return fmt.Errorf("empty the demo's folder: %w", err)
 		}
 	}
-	return func() { lock.Close() }, nil //nolint:errcheck // closing gives the lock back, whatever it says
+	return nil
 }
 
 func (d *demo) path(parts ...string) string {
@@ -137,6 +151,7 @@ func (d *demo) chooseAddresses(ctx context.Context) error {
 	}
 	free, err := freeAddress(ctx, d.dashboard)
 	if err != nil {
+		fmt.Fprintf(d.out, "  %s is not free, so the dashboard goes elsewhere (%v)\n", d.dashboard, err)
 		free, err = freeAddress(ctx, "127.0.0.1:0")
 	}
 	d.dashboard = free
@@ -275,9 +290,12 @@ func (d *demo) agentConnected(ctx context.Context) error {
 	return nil
 }
 
-// waitFor asks until the answer is good, for a minute.
+// patience is how long a part may take to come up.
+const patience = time.Minute
+
+// waitFor asks until the answer is good.
 func (d *demo) waitFor(ctx context.Context, what string, ask func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()

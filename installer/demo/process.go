@@ -21,8 +21,10 @@ func (d *demo) command(ctx context.Context, name string, args ...string) *exec.C
 	c := exec.CommandContext(context.WithoutCancel(ctx), filepath.Join(d.bin, name), args...) //nolint:gosec // the programs that make build made
 	c.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "OUTFEED_") })
 	c.Stderr = os.Stderr
-	// Ctrl-C goes to this program alone, which then stops the others in order.
-	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	// Ctrl-C goes to this program alone, which then stops the others in order; if it is killed, they stop by themselves.
+	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	// Each holds the lock on the folder, which is free again only when the last of them has ended.
+	c.ExtraFiles = []*os.File{d.lock}
 	return c
 }
 

@@ -94,6 +94,14 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 	if s.account, err = runAs(); err != nil {
 		return err
 	}
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return fmt.Errorf("make the folder of the private PostgreSQL: %w", err)
+	}
+	unlock, err := s.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	if err := s.prepare(ctx); err != nil {
 		return err
 	}
@@ -109,14 +117,14 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 			}
 		})
 		if ctx.Err() != nil {
-			return nil //nolint:nilerr // it was asked to end; what it said while ending is in its log
+			return nil
 		}
 		if !wasReady && time.Since(began) > firstStart {
 			return fmt.Errorf("the private PostgreSQL does not start (%w); its log is %s", err, s.logFile())
 		}
 		s.log.WarnContext(ctx, "private postgresql ended and is started again", "error", err)
 		if wait.Wait(ctx) != nil {
-			return nil //nolint:nilerr // as above
+			return nil
 		}
 	}
 }

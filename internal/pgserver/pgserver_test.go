@@ -1,3 +1,5 @@
+//go:build unix
+
 package pgserver_test
 
 import (
@@ -89,6 +91,26 @@ func TestServerKeepsItsDataAcrossStopAndKill(t *testing.T) {
 	})
 	if err := stop(); err != nil {
 		t.Fatalf("stop after a restart: %v", err)
+	}
+}
+
+func TestASecondParentIsRefused(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(enterable(t), "pg")
+	first, stop := run(t, dir)
+	second, err := pgserver.New(pgserver.Settings{Dir: dir, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = second.Run(t.Context(), func() { t.Error("the second server became ready") })
+	if err == nil || !strings.Contains(err.Error(), "in use by process "+strconv.Itoa(os.Getpid())) {
+		t.Errorf("got %v, want who uses it", err)
+	}
+	if got := query(t, first, "select 'undisturbed'"); got != "undisturbed" {
+		t.Errorf("got %q", got)
+	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -38,3 +38,5 @@ func (*Server) start(*os.File) (*process, error) { return nil, errPlatform }
 func (*process) stop(*slog.Logger) {}
 
 func isPostmaster(int, string) bool { return false }
+
+func (*Server) lock() (func(), error) { return nil, errPlatform }

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"syscall"
 	"time"
@@ -84,7 +85,8 @@ type process struct {
 	err   error
 }
 
-// start runs postgres in a process group of its own, so that Ctrl-C reaches it through this process alone.
+// start runs postgres in a process group of its own, so that Ctrl-C reaches it through this process alone. Where the
+// system can, it is stopped when this process is killed.
 func (s *Server) start(log *os.File) (*process, error) {
 	cmd := exec.Command(s.bin.postgres, s.arguments()...) //nolint:gosec,noctx // findBinaries found it, and it is stopped by stop, with the right signal
 	cmd.Stdout, cmd.Stderr, cmd.Dir, cmd.Env = log, log, "/", s.account.environment()
@@ -93,14 +95,22 @@ func (s *Server) start(log *os.File) (*process, error) {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
 	cmd.SysProcAttr.Setpgid = true
-	if err := cmd.Start(); err != nil {
+	endWithParent(cmd.SysProcAttr)
+	p := &process{cmd: cmd, ended: make(chan struct{})}
+	started := make(chan error)
+	go func() {
+		// The signal at the parent's death is sent when the thread that started the child ends.
+		runtime.LockOSThread()
+		defer close(p.ended)
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			p.err = cmd.Wait()
+		}
+	}()
+	if err := <-started; err != nil {
 		return nil, fmt.Errorf("start %s: %w", s.bin.postgres, err)
 	}
-	p := &process{cmd: cmd, ended: make(chan struct{})}
-	go func() {
-		defer close(p.ended)
-		p.err = cmd.Wait()
-	}()
 	return p, nil
 }
 
@@ -120,6 +130,29 @@ func (p *process) stop(log *slog.Logger) {
 		}
 	}
 	<-p.ended
+}
+
+// lock takes the folder for this process, so that no second one stops its server. The system gives it back when the
+// process ends, however it does.
+func (s *Server) lock() (unlock func(), err error) {
+	path := filepath.Join(s.dir, "lock")
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600) //nolint:gosec // in the server's own folder
+	if err != nil {
+		return nil, fmt.Errorf("take the folder of the private PostgreSQL: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		holder, readErr := os.ReadFile(path) //nolint:gosec // in the server's own folder
+		return nil, errors.Join(fmt.Errorf("%s is in use by process %s: stop it, or choose another data folder", s.dir, holder), readErr, f.Close())
+	}
+	if err := errors.Join(f.Truncate(0), writeAt(f, strconv.Itoa(os.Getpid()))); err != nil {
+		return nil, errors.Join(fmt.Errorf("take the folder of the private PostgreSQL: %w", err), f.Close())
+	}
+	return func() { _ = f.Close() }, nil
+}
+
+func writeAt(f *os.File, text string) error {
+	_, err := f.WriteAt([]byte(text), 0)
+	return err //nolint:wrapcheck // lock says what was being done
 }
 
 // isPostmaster says whether that process lives and is a postgres. One that has ended and that nobody has waited for is
