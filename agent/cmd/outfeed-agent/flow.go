@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
+	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -74,16 +76,21 @@ func printCheckJSON(c *cobra.Command, name string, m agent.Manifest, err error) 
 	return errors.Join(e.Encode(out), err)
 }
 
-func printManifest(w io.Writer, name string, m agent.Manifest) error {
+func printManifest(out io.Writer, name string, m agent.Manifest) error {
+	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
 	fmt.Fprintf(w, "%s is well. What leaves the plant:\n", name)
 	for _, col := range m.Columns {
-		kind := "raw"
+		kind, from := "raw", strings.Join(col.Sources, ", ")
 		if col.Aggregated {
 			kind = "aggregated"
 		}
-		if _, err := fmt.Fprintf(w, "  %s.%s\t%s, %s\tfrom %v\n", col.Insight, col.Column, col.Type, kind, col.Sources); err != nil {
-			return fmt.Errorf("print the manifest: %w", err)
+		if from == "" {
+			from = "no column"
 		}
+		fmt.Fprintf(w, "  %s.%s\t%s\t%s\tfrom %s\n", col.Insight, col.Column, col.Type, kind, from)
+	}
+	if err := w.Flush(); err != nil {
+		return fmt.Errorf("print the manifest: %w", err)
 	}
 	return nil
 }
