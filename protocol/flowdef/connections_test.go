@@ -71,6 +71,7 @@ func TestParseConnectionsSaysWhereAndWhat(t *testing.T) {
 		"empty":     {" \n", "no connections"},
 		"twice":     {"a: {kind: file, root: x}\na: {kind: file, root: y}\n", "line 2"},
 		"bad yaml":  {"a: {", "line"},
+		"NUL":       {"a: {kind: file, root: \"x\\0\"}", "line 1, column 25: the text holds a NUL"},
 		"not UTF-8": {"a: \xff", "UTF-8"},
 	} {
 		t.Run(name, func(t *testing.T) {

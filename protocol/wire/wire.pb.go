@@ -334,8 +334,10 @@ type Enroll struct {
 	X25519PublicKey []byte            `protobuf:"bytes,3,opt,name=x25519_public_key,json=x25519PublicKey,proto3" json:"x25519_public_key,omitempty"`
 	Host            *Host             `protobuf:"bytes,4,opt,name=host,proto3" json:"host,omitempty"`
 	Labels          map[string]string `protobuf:"bytes,5,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// The tenant that the token names.
+	TokenTenant   string `protobuf:"bytes,6,opt,name=token_tenant,json=tokenTenant,proto3" json:"token_tenant,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Enroll) Reset() {
@@ -401,6 +403,13 @@ func (x *Enroll) GetLabels() map[string]string {
 		return x.Labels
 	}
 	return nil
+}
+
+func (x *Enroll) GetTokenTenant() string {
+	if x != nil {
+		return x.TokenTenant
+	}
+	return ""
 }
 
 type Host struct {
@@ -1876,13 +1885,14 @@ const file_protocol_wire_wire_proto_rawDesc = "" +
 	"\adesired\x18\x03 \x01(\v2\x15.outfeed.wire.DesiredH\x00R\adesired\x12.\n" +
 	"\x12run_reports_stored\x18\x04 \x01(\x04H\x00R\x10runReportsStored\x121\n" +
 	"\arefusal\x18\x05 \x01(\v2\x15.outfeed.wire.RefusalH\x00R\arefusalB\t\n" +
-	"\amessage\"\x8f\x02\n" +
+	"\amessage\"\xb2\x02\n" +
 	"\x06Enroll\x12!\n" +
 	"\ftoken_secret\x18\x01 \x01(\tR\vtokenSecret\x12\x19\n" +
 	"\btoken_id\x18\x02 \x01(\tR\atokenId\x12*\n" +
 	"\x11x25519_public_key\x18\x03 \x01(\fR\x0fx25519PublicKey\x12&\n" +
 	"\x04host\x18\x04 \x01(\v2\x12.outfeed.wire.HostR\x04host\x128\n" +
-	"\x06labels\x18\x05 \x03(\v2 .outfeed.wire.Enroll.LabelsEntryR\x06labels\x1a9\n" +
+	"\x06labels\x18\x05 \x03(\v2 .outfeed.wire.Enroll.LabelsEntryR\x06labels\x12!\n" +
+	"\ftoken_tenant\x18\x06 \x01(\tR\vtokenTenant\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"k\n" +

@@ -53,7 +53,8 @@ func enroll(streams *mux.Session, e Enrolment, token seal.Token) (*wire.Enrolled
 		return nil, err
 	}
 	ask := &wire.ControlUp{Message: &wire.ControlUp_Enroll{Enroll: &wire.Enroll{
-		TokenId: token.ID, TokenSecret: token.SecretText(), X25519PublicKey: e.ReceiveKey, Host: e.Host, Labels: e.Labels,
+		TokenId: token.ID, TokenSecret: token.SecretText(), TokenTenant: token.Tenant,
+		X25519PublicKey: e.ReceiveKey, Host: e.Host, Labels: e.Labels,
 	}}}
 	if err = wire.WriteMessage(control, ask); err != nil {
 		return nil, err

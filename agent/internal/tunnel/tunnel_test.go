@@ -162,7 +162,7 @@ func TestEnroll(t *testing.T) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if got := p.enrolled[0]; got.GetTokenId() != token.ID || got.GetTokenSecret() != token.SecretText() || got.GetLabels()["site"] != "berlin" {
+	if got := p.enrolled[0]; got.GetTokenId() != token.ID || got.GetTokenSecret() != token.SecretText() || got.GetTokenTenant() != token.Tenant || got.GetLabels()["site"] != "berlin" {
 		t.Errorf("the enrolment was %v", got)
 	}
 	other := token

@@ -184,6 +184,10 @@ func (s *Service) Enroll(ctx context.Context, e *wire.Enroll, ed25519PublicKey [
 	if err != nil {
 		return nil, public(err)
 	}
+	// A token whose tenant was altered on its way must not be used up.
+	if e.GetTokenTenant() != string(tenant) {
+		return nil, tokenUnknown()
+	}
 	fingerprint := seal.Fingerprint(ed25519PublicKey)
 	known, err := s.store.FindAgent(ctx, fingerprint)
 	if err != nil && !errors.Is(err, ErrNoRow) {

@@ -87,9 +87,6 @@ func (s *Service) ApplyConnection(ctx context.Context, a Actor, c Connection) (C
 	if err := checkName("the connection's name", c.Name); err != nil {
 		return Connection{}, err
 	}
-	if isID(ID(strings.ToLower(c.Name))) {
-		return Connection{}, fail(Invalid, "the connection's name %q looks like an id; give it a name that people can tell apart", c.Name)
-	}
 	var out Connection
 	err := s.write(ctx, a.Tenant, func(ctx context.Context, tx Tx) error {
 		if err := tx.LockWorkspace(ctx, a.Workspace); err != nil {
@@ -107,23 +104,40 @@ func (s *Service) ApplyConnection(ctx context.Context, a Actor, c Connection) (C
 		if err != nil {
 			return err
 		}
-		old, err := tx.ConnectionByRef(ctx, a.Workspace, c.Name)
-		switch {
-		case errors.Is(err, ErrNoRow):
-			err = s.createConnection(ctx, tx, a, next, spec)
-		case err == nil:
-			err = s.updateConnection(ctx, tx, a, change{old: old, next: next, spec: spec})
+		if err := refuseClear(next.Options, spec); err != nil {
+			return err
 		}
+		name, err := s.putConnection(ctx, tx, a, next, spec)
 		if err != nil {
 			return err
 		}
-		out, err = tx.ConnectionByRef(ctx, a.Workspace, c.Name)
+		out, err = tx.ConnectionByRef(ctx, a.Workspace, name)
 		return err
 	})
 	if err != nil {
 		return Connection{}, err
 	}
 	return out, nil
+}
+
+// putConnection makes or changes a connection and gives its name. Given was its name, or the id of one that is there.
+func (s *Service) putConnection(ctx context.Context, tx Tx, a Actor, c Connection, spec flowdef.ConnectorSpec) (string, error) {
+	ref := c.Name
+	byID := isID(ID(strings.ToLower(ref)))
+	if byID {
+		ref = strings.ToLower(ref)
+	}
+	old, err := tx.ConnectionByRef(ctx, a.Workspace, ref)
+	switch {
+	case errors.Is(err, ErrNoRow) && byID:
+		return "", fail(Invalid, "there is no connection with the id %q, and a new one cannot have a name that looks like an id; give it a name that people can tell apart", c.Name)
+	case errors.Is(err, ErrNoRow):
+		return c.Name, s.createConnection(ctx, tx, a, c, spec)
+	case err != nil:
+		return "", err
+	}
+	c.Name = old.Name
+	return c.Name, s.updateConnection(ctx, tx, a, change{old: old, next: c, spec: spec})
 }
 
 // specOf finds the description of a kind. Without one nobody could tell which options are secret.
@@ -173,7 +187,10 @@ func split(c Connection, spec flowdef.ConnectorSpec) (Connection, error) {
 		secrets[o.Name] = secret.New(text)
 		delete(options, o.Name)
 	}
-	for name := range secrets {
+	for name, v := range secrets {
+		if hasNUL(v.Reveal()) {
+			return c, fail(Invalid, "the secret %q holds a NUL character; remove it", name)
+		}
 		isSecret := func(o flowdef.Option) bool { return o.Name == name && o.Type == flowdef.OptionSecret }
 		if !slices.ContainsFunc(spec.Options, isSecret) {
 			return c, fail(Invalid, "%q is no secret of a connection of kind %q", name, spec.Kind)
@@ -194,7 +211,8 @@ func validate(c Connection, kept []string, spec flowdef.ConnectorSpec) error {
 		all[name] = v.Reveal()
 	}
 	if err := flowdef.ValidateOptions(spec.Options, all); err != nil {
-		return &Error{Code: Invalid, Message: fmt.Sprintf("the connection %q has options that cannot be right", c.Name), Err: err}
+		// It names options and never repeats a secret.
+		return fail(Invalid, "the connection %q has options that cannot be right: %v", c.Name, err)
 	}
 	return nil
 }

@@ -123,7 +123,7 @@ func (w *world) token(t *testing.T, a fleet.Actor) seal.Token {
 
 func (m *machine) enroll(tok seal.Token) *wire.Enroll {
 	return &wire.Enroll{
-		TokenId: tok.ID, TokenSecret: tok.SecretText(), X25519PublicKey: m.sealing.PublicKey().Bytes(),
+		TokenId: tok.ID, TokenSecret: tok.SecretText(), TokenTenant: tok.Tenant, X25519PublicKey: m.sealing.PublicKey().Bytes(),
 		Host: &wire.Host{Hostname: "press-pc", Os: "linux", Arch: "amd64", AgentVersion: "v1"}, Labels: map[string]string{"line": "3", "site": "nowhere"},
 	}
 }

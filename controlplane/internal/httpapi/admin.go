@@ -42,7 +42,7 @@ func NewAdmin(s AdminSettings) http.Handler {
 
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", healthz)
-	mux.Handle("/", apiHeaders(crossOrigin(nil, operatorOnly(s.Token, svc.recovered(guarded)))))
+	mux.Handle("/", apiHeaders(crossOrigin(nil, operatorOnly(s.Token, svc.recovered(legible(guarded))))))
 	return transportHeaders(nil, mux)
 }
 

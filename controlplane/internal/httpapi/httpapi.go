@@ -79,7 +79,7 @@ func New(s Settings) http.Handler {
 	apiMux.HandleFunc("/", notFound(apiMux))
 
 	mux := http.NewServeMux()
-	mux.Handle("/api/", apiHeaders(crossOrigin(s.PublicURL, svc.recovered(apiMux))))
+	mux.Handle("/api/", apiHeaders(crossOrigin(s.PublicURL, svc.recovered(legible(apiMux)))))
 	mux.HandleFunc("GET /healthz", healthz)
 	mux.HandleFunc("GET /readyz", svc.readyz)
 	if s.Tunnel != nil {

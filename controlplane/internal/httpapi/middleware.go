@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/outfeed/outfeed/controlplane/internal/fleet"
 )
@@ -39,6 +40,35 @@ func apiHeaders(next http.Handler) http.Handler {
 		next.ServeHTTP(w, r)
 	})
 }
+
+// legible refuses requests whose path or query cannot be text: PostgreSQL stores no NUL and nothing that is not UTF-8, so
+// nothing has such a name.
+func legible(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		where := ""
+		query, err := url.ParseQuery(r.URL.RawQuery)
+		switch {
+		case !isText(r.URL.Path):
+			where = "path"
+		case err != nil:
+			where = "query"
+		default:
+			for name, values := range query {
+				if !isText(name) || slices.ContainsFunc(values, func(v string) bool { return !isText(v) }) {
+					where = "query"
+				}
+			}
+		}
+		if where != "" {
+			sendProblem(w, newProblem(http.StatusBadRequest, string(fleet.Invalid),
+				"The "+where+" of this request is not UTF-8 text, holds a NUL character or has a wrong escape. Correct it."))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func isText(s string) bool { return utf8.ValidString(s) && !strings.Contains(s, "\x00") }
 
 func webHeaders(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -17,7 +17,7 @@ type connectionPath struct {
 }
 
 type connectionApply struct {
-	Connection string `path:"connection" maxLength:"200" doc:"The connection's name."`
+	Connection string `path:"connection" maxLength:"200" doc:"The connection's name, or the id of one that is there."`
 	Body       api.ConnectionApply
 }
 

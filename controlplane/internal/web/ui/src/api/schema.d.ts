@@ -1238,7 +1238,7 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
-                /** @description The connection's name. */
+                /** @description The connection's name, or the id of one that is there. */
                 connection: string;
             };
             cookie?: never;
