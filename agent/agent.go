@@ -65,7 +65,9 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	st, err := stage.Open(ctx, stage.Settings{Dir: filepath.Join(a.config.DataDir, stageDir), Logger: a.log, Verify: verifyInChild})
+	st, err := stage.Open(ctx, stage.Settings{
+		Dir: filepath.Join(a.config.DataDir, stageDir), Owner: id.Profile().Agent, Logger: a.log, Verify: verifyInChild,
+	})
 	if err != nil {
 		return fmt.Errorf("open the staging in %s: %w", a.config.DataDir, err)
 	}
@@ -197,9 +199,12 @@ func (s *status) local() LocalStatus {
 		BundleError: s.bundles.refused(),
 		Outbox: OutboxStatus{
 			Produced: o.Produced, Acknowledged: o.Acknowledged, WaitingRecords: o.WaitingRecords, WaitingBytes: o.WaitingBytes,
-			Lost: o.Lost, LostRemotely: o.LostRemotely, Degraded: o.Degraded,
+			Lost: o.Lost, LostRemotely: o.LostRemotely, Degraded: o.Degraded, SetAside: []SetAsideStaging{},
 		},
 		Flows: []FlowStatus{},
+	}
+	for _, f := range o.Formers {
+		out.Outbox.SetAside = append(out.Outbox.SetAside, SetAsideStaging{Dir: f.Dir, AgentID: f.Owner, Waiting: f.Waiting})
 	}
 	for _, f := range s.supervisor.Status() {
 		out.Flows = append(out.Flows, localFlow(f))

@@ -188,7 +188,7 @@ func RunFlow(ctx context.Context, r FlowRun) (summary RunSummary, err error) {
 	defer func() { err = errors.Join(err, staging.Close()) }()
 	started := time.Now()
 	report, err := supervisor.RunOnce(ctx,
-		supervisor.Settings{Staging: staging, Connector: all.Find, AgentID: "local", Logger: log, Clock: time.Now},
+		supervisor.Settings{Staging: staging, Connector: all.Find, AgentID: localAgent, Logger: log, Clock: time.Now},
 		supervisor.Deployment{
 			ID: plan.Flow.Name, Name: plan.Flow.Name, Definition: r.Flow, Connections: slices.Collect(maps.Values(connections)),
 		}, encodeLine)

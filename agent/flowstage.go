@@ -15,6 +15,9 @@ import (
 	"github.com/outfeed/outfeed/agent/internal/supervisor"
 )
 
+// localAgent stands for an agent's id where flows run without a control plane.
+const localAgent = "local"
+
 // flowStaging is where flow run commits.
 type flowStaging interface {
 	supervisor.Staging
@@ -27,7 +30,16 @@ func (r *FlowRun) openStaging(ctx context.Context, log *slog.Logger) (flowStagin
 	if r.DataDir == "" {
 		return out, nil
 	}
-	st, err := stage.Open(ctx, stage.Settings{Dir: filepath.Join(r.DataDir, stageDir), Logger: log, Verify: verifyInChild})
+	dir := filepath.Join(r.DataDir, stageDir)
+	// An agent's staging must neither be printed nor get out of the agent's way.
+	owner, err := stage.Owner(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open the staging in %s: %w", r.DataDir, err)
+	}
+	if owner != "" && owner != localAgent {
+		return nil, fmt.Errorf("%s is the data directory of agent %s: name another with --data-dir", r.DataDir, owner)
+	}
+	st, err := stage.Open(ctx, stage.Settings{Dir: dir, Owner: localAgent, Logger: log, Verify: verifyInChild})
 	if err != nil {
 		return nil, fmt.Errorf("open the staging in %s: %w", r.DataDir, err)
 	}

@@ -45,6 +45,16 @@ type OutboxStatus struct {
 	LostRemotely uint64 `json:"lost_remotely"`
 	// Degraded says why nothing can be written at present.
 	Degraded string `json:"degraded,omitempty"`
+	// SetAside are the staging directories of agents that this machine was before.
+	SetAside []SetAsideStaging `json:"set_aside"`
+}
+
+// SetAsideStaging is a staging directory of another agent, which is kept and never sent.
+type SetAsideStaging struct {
+	Dir     string `json:"dir"`
+	AgentID string `json:"agent_id"`
+	// Waiting is how many insights had waited in it, -1 when that is not known.
+	Waiting int64 `json:"waiting"`
 }
 
 // FlowStatus is how one deployed flow is doing.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -64,6 +65,13 @@ func printStatus(w *tabwriter.Writer, s agent.LocalStatus) error {
 	fmt.Fprintf(w, "insights\t%d produced\t%d stored by the control plane, %d waiting (%s)\n", o.Produced, o.Acknowledged, o.WaitingRecords, bytesText(o.WaitingBytes))
 	if o.Lost > 0 {
 		fmt.Fprintf(w, "\t%d lost\t%s\n", o.Lost, "damaged or cut off; see the log")
+	}
+	for _, a := range o.SetAside {
+		waiting := "an unknown number of"
+		if a.Waiting >= 0 {
+			waiting = strconv.FormatInt(a.Waiting, 10)
+		}
+		fmt.Fprintf(w, "\tset aside\t%s insights of agent %s that were not sent, in %s\n", waiting, a.AgentID, a.Dir)
 	}
 	if len(s.Flows) == 0 {
 		fmt.Fprintln(w, "flows\tnone deployed\t")

@@ -27,7 +27,7 @@ func Create(dataDir string) (*Draft, error) {
 	}
 	dir := filepath.Join(dataDir, dirName)
 	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s exists: %w; to make it another agent, stop it and remove that directory", dir, ErrEnrolled)
+		return nil, fmt.Errorf("%s exists: %w; to make it another agent, stop it and remove that directory; insights that still wait are then kept aside and never sent", dir, ErrEnrolled)
 	}
 	_, signing, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {

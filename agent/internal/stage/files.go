@@ -152,6 +152,9 @@ func tryLock(dir string) (*directoryLock, error) {
 	}
 	free, err := lockFile(f)
 	if err == nil && free {
+		free, err = isStillAt(f)
+	}
+	if err == nil && free {
 		return &directoryLock{file: f}, nil
 	}
 	if err == nil {
@@ -162,6 +165,23 @@ func tryLock(dir string) (*directoryLock, error) {
 		err = fmt.Errorf("%w: %s is held by %s; stop that agent, or give this one another --data-dir", ErrLocked, dir, bytes.TrimSpace(holder))
 	}
 	return nil, errors.Join(err, f.Close())
+}
+
+// isStillAt says whether the open file is the one that its name leads to. It is not when the directory was set aside after
+// the file was opened and before it was locked.
+func isStillAt(f *os.File) (bool, error) {
+	mine, err := f.Stat()
+	if err != nil {
+		return false, fmt.Errorf("lock the staging directory: %w", err)
+	}
+	named, err := os.Stat(f.Name())
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("lock the staging directory: %w", err)
+	}
+	return os.SameFile(mine, named), nil
 }
 
 // describe writes who holds the lock into the file, for the process that comes second.

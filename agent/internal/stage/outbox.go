@@ -382,6 +382,9 @@ type Stats struct {
 	Lost, LostRemotely uint64
 	// SetAside counts the files that were found damaged and renamed to .corrupt-<time>.
 	SetAside uint64
+	// Formers are the staging directories of other owners that lay beside this one when it was opened. The result shares
+	// it and must not change it.
+	Formers []Former
 	// DroppedReports counts the run reports that were dropped for newer ones.
 	DroppedReports uint64
 	// Blocked is how many commits wait for room, and BlockedBy why.
@@ -395,7 +398,7 @@ type Stats struct {
 func (s *Stage) Stats() Stats {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	m, st := s.carry, Stats{}
+	m, st := s.carry, Stats{Formers: s.formers}
 	if f := s.files; f != nil {
 		m = f.meta
 		st.WaitingBytes = f.waitingBytes()

@@ -25,6 +25,11 @@ func lockFile(f *os.File) (free bool, err error) {
 	return true, nil
 }
 
+// move gives the directory another name while it is locked, and lets go of it.
+func (l *directoryLock) move(dir, target string) error {
+	return errors.Join(os.Rename(dir, target), l.release())
+}
+
 // syncDir makes the names in a directory durable.
 func syncDir(dir string) error {
 	d, err := os.Open(dir) //nolint:gosec // the directory is the agent's own

@@ -27,6 +27,15 @@ func lockFile(f *os.File) (free bool, err error) {
 	return true, nil
 }
 
+// move lets go of the directory and gives it another name. Windows renames no directory with an open file in it; for the
+// same reason this fails when another process took the directory in between.
+func (l *directoryLock) move(dir, target string) error {
+	if err := l.release(); err != nil {
+		return err
+	}
+	return os.Rename(dir, target) //nolint:wrapcheck // the caller says what it was doing
+}
+
 // syncDir does nothing: NTFS journals names, and Windows cannot flush a directory.
 func syncDir(string) error { return nil }
 

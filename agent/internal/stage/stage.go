@@ -21,6 +21,9 @@ import (
 type Settings struct {
 	// Dir is the directory; it is made when it is not there. Nothing else may write to it.
 	Dir string
+	// Owner is who stages here, such as the agent's id, at most 200 bytes in one line. The directory of another owner is
+	// set aside as a whole (see Stats.Formers) and a fresh one begins. Empty neither looks at the owner nor records one.
+	Owner string
 	// Logger may be nil, for none.
 	Logger *slog.Logger
 	// MaxBytes is how much the outbox may hold, in bytes of waiting records; 0 means 1 GiB. A full outbox makes Commit
@@ -59,6 +62,8 @@ func (s *Settings) setDefaults() {
 type Stage struct {
 	settings Settings
 	lock     *directoryLock
+	// formers is what Open found set aside.
+	formers []Former
 	// fault is called at named points of a commit, so that tests can make it fail there. It is nil outside of tests.
 	fault func(point string) error
 
@@ -103,15 +108,15 @@ type files struct {
 }
 
 // Open opens the staging directory, and makes it when it is not there. After an unclean stop it verifies the files
-// first. What is damaged is set aside and reported in Stats.
+// first. What is damaged is set aside and reported in Stats, and so is the whole directory of another owner.
 //
 // Errors wrap ErrLocked, ErrNewerFormat or ErrDamaged where they apply.
 func Open(ctx context.Context, settings Settings) (*Stage, error) {
 	settings.setDefaults()
-	if err := makeDir(settings.Dir); err != nil {
-		return nil, err
+	if len(settings.Owner) > maxOwner || strings.ContainsAny(settings.Owner, "\n\x00") {
+		return nil, fmt.Errorf("the owner %.40q of a staging directory must be one line of at most %d bytes", settings.Owner, maxOwner)
 	}
-	lock, err := acquireLock(ctx, settings)
+	lock, err := take(ctx, settings)
 	if err != nil {
 		return nil, err
 	}
@@ -156,9 +161,6 @@ func acquireLock(ctx context.Context, settings Settings) (*directoryLock, error)
 // start brings the files into order and opens them. The lock is held.
 func (s *Stage) start(ctx context.Context) error {
 	dir := s.settings.Dir
-	if err := checkFormat(dir); err != nil {
-		return err
-	}
 	if err := s.lock.describe(); err != nil {
 		return err
 	}
@@ -176,6 +178,9 @@ func (s *Stage) start(ctx context.Context) error {
 			return err
 		}
 	} else if err = createFile(running, "removed by a clean stop\n"); err != nil {
+		return err
+	}
+	if s.formers, err = formers(dir); err != nil {
 		return err
 	}
 	f, err := s.openFiles(setAside)

@@ -25,7 +25,7 @@ func (s *Stage) verifyAll(ctx context.Context) (setAside uint64, err error) {
 	}
 	s.settings.Logger.InfoContext(ctx, "the last stop was not clean, so the staged files are verified", slog.Int("files", len(paths)))
 	for _, path := range paths {
-		err := s.verifyOne(ctx, path)
+		err := s.settings.verifyOne(ctx, path)
 		if err == nil {
 			continue
 		}
@@ -41,10 +41,10 @@ func (s *Stage) verifyAll(ctx context.Context) (setAside uint64, err error) {
 	return setAside, nil
 }
 
-func (s *Stage) verifyOne(ctx context.Context, path string) error {
+func (s *Settings) verifyOne(ctx context.Context, path string) error {
 	limited, cancel := context.WithTimeout(ctx, verifyTimeout)
 	defer cancel()
-	err := s.settings.Verify(limited, path)
+	err := s.Verify(limited, path)
 	if err != nil && ctx.Err() == nil && limited.Err() != nil {
 		return fmt.Errorf("%w: it could not be read within %s: %w", ErrDamaged, verifyTimeout, err)
 	}
