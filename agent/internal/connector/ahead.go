@@ -152,6 +152,16 @@ func (a *Ahead[B]) Send(p *Piece[B]) bool {
 	}
 }
 
+// Quiet hands an empty delivery over, which says that the source is connected and has nothing.
+func (a *Ahead[B]) Quiet() bool {
+	p, open := a.Take()
+	if !open {
+		return false
+	}
+	p.Deliveries = append(p.Deliveries, Delivery{})
+	return a.Send(p)
+}
+
 // Fail hands an error over and waits until the caller wants to go on.
 func (a *Ahead[B]) Fail(err error) bool {
 	p, open := a.Take()

@@ -65,6 +65,9 @@ type Source interface {
 	// Next blocks until there is a batch, the source has ended (io.EOF) or ctx is done (its error). A context that ends
 	// loses nothing: the next call goes on. An error that is not a *PermanentError may pass: the caller calls Next again
 	// after a backoff, and the source connects anew by itself.
+	//
+	// A source without an end that has connected, at first or anew, and has nothing to give yet says so with one empty
+	// Delivery: only that tells a quiet system from one that does not answer.
 	Next(ctx context.Context) (Delivery, error)
 	// Committed says that everything up to the cursor is durable, so that the system may forget it (an MQTT
 	// acknowledgement). It is called from the goroutine that calls Next, never while Next runs.
@@ -88,7 +91,7 @@ type Delivery struct {
 	// Batch is the rows, of SourceSettings.Schema. It is valid, and may be changed by the caller, until the next call of
 	// Next or Close. It can be nil or empty, when records failed or when only the cursor moved.
 	Batch *column.Batch
-	// Cursor is the position after the batch.
+	// Cursor is the position after the batch; nil where it has not moved, as in an empty Delivery.
 	Cursor Cursor
 	// Failed counts the records of this span that could not be read, with a sample.
 	Failed Failures

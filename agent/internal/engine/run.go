@@ -301,7 +301,8 @@ func (r *Runner) process(e event) error {
 	if err := source.counts.failAll(d.Failed); err != nil {
 		return err
 	}
-	if !r.dirty && (d.Read > 0 || d.Batch != nil || !bytes.Equal(d.Cursor, r.cursors[read])) {
+	moved := d.Cursor != nil && !bytes.Equal(d.Cursor, r.cursors[read])
+	if !r.dirty && (d.Read > 0 || d.Batch != nil || moved) {
 		r.dirty = true
 		r.commitTimer.Reset(r.set.CommitEvery)
 	}
@@ -311,7 +312,7 @@ func (r *Runner) process(e event) error {
 			return err
 		}
 	}
-	if !bytes.Equal(d.Cursor, r.cursors[read]) {
+	if moved {
 		r.cursors[read], r.moved[read] = slices.Clone(d.Cursor), true
 	}
 	r.received(read, d)

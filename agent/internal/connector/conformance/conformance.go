@@ -65,6 +65,7 @@ func Run(t *testing.T, h Harness) {
 		"PrunedSchema":  pruned,
 		"FailedRecords": failing,
 		"DownAndUp":     downAndUp,
+		"Quiet":         quiet,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -110,7 +111,9 @@ func (r *run) add(d connector.Delivery) {
 	r.t.Helper()
 	r.failed += d.Failed.Count
 	r.read += d.Read
-	r.cursor = d.Cursor
+	if d.Cursor != nil {
+		r.cursor = d.Cursor
+	}
 	if d.Batch == nil {
 		return
 	}
@@ -124,7 +127,7 @@ func (r *run) add(d connector.Delivery) {
 		}
 		r.ids = append(r.ids, id)
 	}
-	r.cursors = append(r.cursors, mark{len(r.ids), slices.Clone(d.Cursor)})
+	r.cursors = append(r.cursors, mark{len(r.ids), slices.Clone(r.cursor)})
 	// A caller may do with a batch what it likes until its next call.
 	for i := range d.Batch.Cols {
 		c := &d.Batch.Cols[i]
@@ -153,8 +156,17 @@ func (r *run) until(n int, then func()) {
 
 func (r *run) commit() {
 	r.t.Helper()
-	if err := r.src.Committed(r.t.Context(), r.cursor); err != nil {
-		r.t.Fatal(err)
+	committed(r.t, r.src, r.cursor)
+}
+
+// committed tells the source of a cursor, if there is one.
+func committed(t *testing.T, src connector.Source, upTo connector.Cursor) {
+	t.Helper()
+	if upTo == nil {
+		return
+	}
+	if err := src.Committed(t.Context(), upTo); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -327,9 +339,7 @@ func pruned(t *testing.T, h Harness) {
 				}
 				rows += d.Batch.Len
 			}
-			if err := src.Committed(ctx, d.Cursor); err != nil {
-				t.Fatal(err)
-			}
+			committed(t, src, d.Cursor)
 		}
 		if rows != h.Records || read != int64(rows) {
 			t.Fatalf("%d rows of %d records read, want %d", rows, read, h.Records)
@@ -395,6 +405,78 @@ func downAndUp(t *testing.T, h Harness) {
 		r.commit()
 	}
 	r.want(0, h.Records)
+}
+
+// quiet makes sure that a source without an end says once that it is connected and has nothing: at its first start, when
+// it goes on from a cursor, and after the system was away; and that nothing is lost by that.
+func quiet(t *testing.T, h Harness) {
+	t.Helper()
+	s := h.New(t)
+	r := start(t, h, s, nil)
+	if r.src.Traits().Bounded {
+		return
+	}
+	r.saysQuiet()
+	s.Add(0, 3)
+	r.until(3, r.commit)
+	if err := r.src.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r = start(t, h, s, r.cursor)
+	r.saysQuiet()
+	s.Down()
+	r.untilError()
+	s.Up()
+	r.saysQuiet()
+	s.Add(3, 6)
+	r.until(3, r.commit)
+	r.want(3, 6)
+	if err := r.src.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s.Add(6, 9)
+	r = start(t, h, s, r.cursor)
+	r.until(3, r.commit)
+	r.want(6, 9)
+}
+
+// saysQuiet wants one empty delivery, after errors at most, and then none.
+func (r *run) saysQuiet() {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(r.t.Context(), patience)
+	defer cancel()
+	b := backoff.Backoff{Min: 10 * time.Millisecond, Max: 200 * time.Millisecond}
+	d, err := r.src.Next(ctx)
+	for err != nil && b.Wait(ctx) == nil {
+		d, err = r.src.Next(ctx)
+	}
+	if err != nil || d.Read > 0 || (d.Batch != nil && d.Batch.Len > 0) {
+		r.t.Fatalf("a source that is connected and has nothing gives %d records and the error %v", d.Read, err)
+	}
+	r.add(d)
+	r.commit()
+	waiting, stop := context.WithTimeout(ctx, 50*time.Millisecond)
+	defer stop()
+	if d, err := r.src.Next(waiting); !errors.Is(err, context.DeadlineExceeded) {
+		r.t.Fatalf("a source that has said that it has nothing gives %d records and the error %v", d.Read, err)
+	}
+}
+
+// untilError reads until the source notices that its system is away.
+func (r *run) untilError() {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(r.t.Context(), patience)
+	defer cancel()
+	for {
+		d, err := r.src.Next(ctx)
+		if ctx.Err() != nil {
+			r.t.Fatal("a source does not notice that its system is away")
+		}
+		if err != nil {
+			return
+		}
+		r.add(d)
+	}
 }
 
 func closing(t *testing.T, h Harness) {

@@ -209,7 +209,11 @@ func TestMissingColumn(t *testing.T) {
 func TestMissingFolder(t *testing.T) {
 	t.Parallel()
 	p := newPlant(t, map[string]any{"path": "in/*.csv", "format": "csv"})
-	p.fails("the folder in in " + p.dir + " cannot be read")
+	p.fails("the folder in in " + p.dir + " cannot be read: no such file or directory")
+	if err := os.Remove(p.dir); err != nil {
+		t.Fatal(err)
+	}
+	p.fails("the folder " + p.dir + " cannot be opened: no such file or directory")
 }
 
 func TestLinkOutOfTheRootIsRefused(t *testing.T) {

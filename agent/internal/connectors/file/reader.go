@@ -43,6 +43,8 @@ type reader struct {
 	names      []string
 	// carry is the incomplete record at the end of the last piece.
 	carry []byte
+	// told says that the caller has heard, by a delivery, that the source can read since it began or failed.
+	told bool
 }
 
 type stamp struct{ size, modified int64 }
@@ -71,16 +73,26 @@ func (r *reader) run(_ context.Context, a *ahead) {
 		case errors.Is(err, connector.ErrClosed):
 			return
 		case err != nil:
+			r.told = false
 			if !a.Fail(err) {
 				return
 			}
 		case !r.follow:
 			a.End()
 			return
-		case !a.Wait(pollEvery):
+		case !r.tell() || !a.Wait(pollEvery):
 			return
 		}
 	}
+}
+
+// tell says once that the source reads and has nothing.
+func (r *reader) tell() bool {
+	if r.told {
+		return true
+	}
+	r.told = true
+	return r.ahead.Quiet()
 }
 
 // cursor is the position with the entry as given. A cursor grows by the entries that changed, the last one of an id
@@ -106,7 +118,7 @@ type listed struct {
 func (r *reader) pass() error {
 	root, err := os.OpenRoot(r.root)
 	if err != nil {
-		return fmt.Errorf("the folder %s of connection %s cannot be opened: %w", r.root, r.Connection.Name, err)
+		return fmt.Errorf("the folder %s cannot be opened: %w", r.root, cause(err))
 	}
 	defer root.Close() //nolint:errcheck // it was only read
 	files, err := r.list(root)
@@ -132,11 +144,11 @@ func (r *reader) list(root *os.Root) ([]listed, error) {
 		_ = folder.Close()
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("the folder %s in %s cannot be read: %w", fixed, r.root, err)
+		return nil, fmt.Errorf("the folder %s in %s cannot be read: %w", fixed, r.root, cause(err))
 	}
 	paths, err := fs.Glob(root.FS(), r.pattern)
 	if err != nil {
-		return nil, fmt.Errorf("the files %s in %s cannot be listed: %w", r.pattern, r.root, err)
+		return nil, fmt.Errorf("the files %s in %s cannot be listed: %w", r.pattern, r.root, cause(err))
 	}
 	slices.Sort(paths)
 	var files []listed
@@ -162,9 +174,17 @@ func fixedFolder(pattern string) string {
 	return path.Dir(pattern + "x") // what follows the last slash is a name, or the start of one
 }
 
+// cause takes away what the system's error says of operation and path, because the message around it says that already.
+func cause(err error) error {
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return e.Err
+	}
+	return err
+}
+
 // refused tells a link that leads out of the root from what may pass.
 func (r *reader) refused(p string, err error) error {
-	err = fmt.Errorf("the file %s in %s cannot be read: %w", p, r.root, err)
+	err = fmt.Errorf("the file %s in %s cannot be read: %w", p, r.root, cause(err))
 	if strings.Contains(err.Error(), "escapes") { // os.Root has no error value for it
 		return &connector.PermanentError{Err: fmt.Errorf("%w; links out of the folder are refused, so move the file or name another root", err)}
 	}
@@ -254,7 +274,7 @@ func (o *open) readHead() error {
 	}
 	n, err := o.f.ReadAt(o.head[:headBytes], 0)
 	if err != nil && !errors.Is(err, io.EOF) {
-		return fmt.Errorf("read the beginning: %w", err)
+		return fmt.Errorf("read the beginning: %w", cause(err))
 	}
 	o.head = o.head[:n]
 	return nil
@@ -413,5 +433,6 @@ func (o *open) deliver(p *piece, d connector.Delivery) {
 	o.entry.modified = 0
 	o.known[o.entry.id] = o.entry
 	d.Cursor = o.cursor(o.entry)
+	o.told = true
 	p.Deliveries = append(p.Deliveries, d)
 }

@@ -21,12 +21,14 @@ type source struct {
 	closed   bool
 	// announced says that a cursor was handed out since the subscription was made: with it a restart finds the session.
 	announced bool
-	decoder   *decode.JSON
-	topicCol  int
-	batch     *column.Batch
-	messages  []message
-	text      []byte
-	spans     []span
+	// told says that a delivery was made since the session began: so the caller has heard that it stands.
+	told     bool
+	decoder  *decode.JSON
+	topicCol int
+	batch    *column.Batch
+	messages []message
+	text     []byte
+	spans    []span
 }
 
 // span is where a message lies in the text of a batch.
@@ -63,7 +65,7 @@ func (s *source) Next(ctx context.Context) (connector.Delivery, error) {
 			if err != nil {
 				return connector.Delivery{}, err
 			}
-			s.session = session
+			s.session, s.told = session, false
 			if s.announced && !session.resumed {
 				s.announced = false
 				s.settings.Logger.WarnContext(ctx, "the mqtt broker has lost the session; what was published meanwhile may be lost",
@@ -71,7 +73,7 @@ func (s *source) Next(ctx context.Context) (connector.Delivery, error) {
 			}
 		}
 		if !s.announced {
-			s.announced = true
+			s.announced, s.told = true, true
 			return connector.Delivery{Cursor: s.known.encode()}, nil
 		}
 		var err error
@@ -81,8 +83,10 @@ func (s *source) Next(ctx context.Context) (connector.Delivery, error) {
 			s.session = nil
 			return connector.Delivery{}, at(&s.settings, err)
 		}
-		if d, any := s.deliver(); any {
-			return d, nil
+		d, any := s.deliver()
+		if any || !s.told {
+			s.told = true
+			return d, nil // an empty one when nothing is there yet
 		}
 		select {
 		case <-s.session.ready:

@@ -53,6 +53,8 @@ type reader struct {
 	at position
 	// delivered counts the rows handed over; row is the number of the row being read.
 	delivered, row int64
+	// told says that the caller has heard, by a delivery, that the source can read since it began or failed.
+	told bool
 }
 
 // run reads until everything is read, or for ever when it follows, or until Close.
@@ -64,16 +66,26 @@ func (r *reader) run(ctx context.Context, a *ahead) {
 		case ctx.Err() != nil || errors.Is(err, connector.ErrClosed):
 			return
 		case err != nil:
+			r.told = false
 			if !a.Fail(r.explain(err)) {
 				return
 			}
 		case !r.follow:
 			a.End()
 			return
-		case !a.Wait(r.every):
+		case !r.tell() || !a.Wait(r.every):
 			return
 		}
 	}
+}
+
+// tell says once that the source reads and has nothing.
+func (r *reader) tell() bool {
+	if r.told {
+		return true
+	}
+	r.told = true
+	return r.ahead.Quiet()
 }
 
 // explain says what was being read, and whether it can pass.
@@ -240,6 +252,7 @@ func (r *reader) batch(rows pgx.Rows, fields []pgconn.FieldDescription) (n int64
 		d.Cursor = r.at.encode()
 		p.Deliveries = append(p.Deliveries, d)
 		r.delivered += d.Read
+		r.told = true
 	}
 	if !r.ahead.Send(p) {
 		return 0, false, connector.ErrClosed
