@@ -81,3 +81,55 @@ func TestApplyConnectionByID(t *testing.T) {
 		t.Errorf("got %v, want to hear what is missing", err)
 	}
 }
+
+func TestDeployWithoutItsConnection(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.plant(t, "acme")
+	ctx := t.Context()
+	if err := w.Undeploy(ctx, p.owner, "hot-presses", nil); err != nil {
+		t.Fatal(err)
+	}
+	other := press()
+	other.Name = "press2"
+	if _, err := w.ApplyConnection(ctx, p.owner, other); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.DeleteConnection(ctx, p.owner, "press"); err != nil {
+		t.Fatal(err)
+	}
+	_, deploy := w.Deploy(ctx, p.owner, "hot-presses", 0, []string{"press-pc"})
+	_, publish := w.Publish(ctx, p.owner, "hot-presses", 1)
+	for what, err := range map[string]error{"deploy": deploy, "publish": publish} {
+		wantCode(t, what, err, fleet.Conflict)
+		if err != nil && !strings.Contains(err.Error(), `unknown connection "press"; did you mean "press2"?`) {
+			t.Errorf("%s: got %v", what, err)
+		}
+	}
+	if b := w.bundle(t, p.agent); len(b.GetFlows()) != 0 {
+		t.Errorf("the bundle is %v", b)
+	}
+	if _, err := w.ApplyConnection(ctx, p.owner, press()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Deploy(ctx, p.owner, "hot-presses", 0, []string{"press-pc"}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestNoControlCharactersInFlows(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.plant(t, "acme")
+	for _, text := range []string{
+		strings.Replace(hot, "Presses that run hot", `"a\0b"`, 1), strings.Replace(hot, "Presses that run hot", `"a\eb"`, 1),
+		strings.Replace(hot, "plant/press", `"a\0b"`, 1), hot + "# \x00", hot + "# \xff",
+	} {
+		check, err := w.CheckFlow(t.Context(), p.owner, text)
+		if err != nil || len(check.Problems) == 0 || check.Problems[0].Line == 0 {
+			t.Errorf("%q: got %+v, %v", text, check.Problems, err)
+		}
+		_, _, err = w.ApplyFlow(t.Context(), p.owner, text)
+		wantCode(t, text, err, fleet.Invalid)
+	}
+}
