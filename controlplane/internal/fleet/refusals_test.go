@@ -2,9 +2,11 @@ package fleet_test
 
 import (
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/outfeed/outfeed/controlplane/internal/fleet"
+	"github.com/outfeed/outfeed/internal/pgtest"
 	"github.com/outfeed/outfeed/internal/secret"
 )
 
@@ -131,5 +133,27 @@ func TestNoControlCharactersInFlows(t *testing.T) {
 		}
 		_, _, err = w.ApplyFlow(t.Context(), p.owner, text)
 		wantCode(t, text, err, fleet.Invalid)
+	}
+}
+
+func TestOneTenantOnly(t *testing.T) {
+	t.Parallel()
+	w := startReplica(t, pgtest.New(t), "replica-1", fleet.OneTenant)
+	errs := make([]error, 8)
+	var wg sync.WaitGroup
+	for i := range errs {
+		wg.Go(func() { _, _, errs[i] = w.CreateTenant(t.Context(), "acme", "owner@acme.example") })
+	}
+	wg.Wait()
+	made := 0
+	for _, err := range errs {
+		if err == nil {
+			made++
+			continue
+		}
+		wantCode(t, "a second tenant", err, fleet.Conflict)
+	}
+	if made != 1 {
+		t.Errorf("%d tenants were made, want 1", made)
 	}
 }
