@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/outfeed/outfeed/controlplane/internal/auth"
@@ -44,6 +45,22 @@ func (c *ControlPlane) adminToken() (secret.String, error) {
 	return token, nil
 }
 
+// refusal is what the control plane says against a request, with what is wrong with each field.
+func refusal(p api.Problem) error {
+	text := p.Detail
+	for _, e := range p.Errors {
+		field := strings.TrimPrefix(e.Location, "body.")
+		switch field {
+		case "name":
+			field = "the tenant's name"
+		case "owner_email":
+			field = "--owner"
+		}
+		text += "\n  " + field + ": " + e.Message
+	}
+	return errors.New(text)
+}
+
 // CreatedTenant is a new tenant with its first API key.
 type CreatedTenant struct {
 	ID     string `json:"id"`
@@ -53,6 +70,9 @@ type CreatedTenant struct {
 
 // CreateTenant asks the control plane that runs on this machine to make a tenant.
 func CreateTenant(ctx context.Context, c Config, name, owner string) (CreatedTenant, error) {
+	if strings.TrimSpace(name) == "" {
+		return CreatedTenant{}, errors.New("the tenant's name is empty; give one, like \"My company\"")
+	}
 	token, err := auth.ReadAdminToken(c.AdminTokenFile)
 	if err != nil {
 		return CreatedTenant{}, fmt.Errorf("read the operators' token (is the control plane running, with the same OUTFEED_DATA_DIR?): %w", err)
@@ -79,7 +99,7 @@ func CreateTenant(ctx context.Context, c Config, name, owner string) (CreatedTen
 		if err := d.Decode(&p); err != nil || p.Detail == "" {
 			return CreatedTenant{}, fmt.Errorf("the control plane says %s", resp.Status)
 		}
-		return CreatedTenant{}, errors.New(p.Detail)
+		return CreatedTenant{}, refusal(p)
 	}
 	var made api.TenantCreated
 	if err := d.Decode(&made); err != nil {

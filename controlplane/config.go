@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/outfeed/outfeed/controlplane/internal/fleet"
 	"github.com/outfeed/outfeed/internal/secret"
 )
 
@@ -90,6 +91,14 @@ func LoadConfig(lookup func(string) (string, bool)) (Config, error) {
 		c.PublicURL = c.guessPublicURL()
 	}
 	return c, c.validate()
+}
+
+// tenancy is how many tenants the mode allows.
+func (c *Config) tenancy() fleet.Tenancy {
+	if c.Mode == "single-tenant" {
+		return fleet.OneTenant
+	}
+	return fleet.ManyTenants
 }
 
 // guessPublicURL is for a control plane whose operator has not said how it is reached.

@@ -61,18 +61,24 @@ d: {kind: file, root: /data}
 func TestParseConnectionsSaysWhereAndWhat(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ text, want string }{
-		"kind":      {"a: {kind: mqqt, address: x}", `line 1, column 5: connection "a": unknown kind "mqqt"; did you mean "mqtt"?`},
-		"no kind":   {"a: {address: x}", "has no kind"},
-		"option":    {"a:\n  kind: mqtt\n  roots: x\n", "line 3, column 3"},
-		"missing":   {"a: {kind: file}", `"root" is missing`},
-		"variable":  {"a: {kind: file, root: \"${UNSET}\"}", "UNSET is not set"},
-		"no file":   {"a: {kind: mqtt, address: x, password: \"@other\"}", "cannot read its file"},
-		"no map":    {"a: 7", "must be written"},
-		"empty":     {" \n", "no connections"},
-		"twice":     {"a: {kind: file, root: x}\na: {kind: file, root: y}\n", "line 2"},
-		"bad yaml":  {"a: {", "line"},
-		"NUL":       {"a: {kind: file, root: \"x\\0\"}", "line 1, column 25: the text holds a NUL"},
-		"not UTF-8": {"a: \xff", "UTF-8"},
+		"kind":                {"a: {kind: mqqt, address: x}", `line 1, column 5: connection "a": unknown kind "mqqt"; did you mean "mqtt"?`},
+		"no kind":             {"a: {address: x}", "has no kind"},
+		"option":              {"a:\n  kind: mqtt\n  roots: x\n", "line 3, column 3"},
+		"missing":             {"a: {kind: file}", `"root" is missing`},
+		"variable":            {"a: {kind: file, root: \"${UNSET}\"}", "UNSET is not set"},
+		"no file":             {"a: {kind: mqtt, address: x, password: \"@other\"}", "cannot read its file"},
+		"no map":              {"a: 7", "must be written"},
+		"empty":               {" \n", "no connections"},
+		"twice":               {"a: {kind: file, root: x}\na: {kind: file, root: y}\n", "line 2"},
+		"bad yaml":            {"a: {", "line"},
+		"bare variable":       {"a: {kind: mqtt, address: ${SET}}", `line 1, column 26: write "${SET}" in quotes`},
+		"bare variable below": {"# c\n\na: {kind: file, root: x}\nÖl: {kind: mqtt,\n  address: ${SET}}", `line 5, column 12: write "${SET}" in quotes`},
+		"brace in line 1":     {"a: {kind: {b} c}", "line 1, column 1: the text is neither"},
+		"brace in line 3":     {"\n\na: {kind: {b} c}\n", "line 3, column 1: the text is neither"},
+		"control character":   {"a: 1\nb: \x01", "line 2, column 4: the text is neither"},
+		"scanner":             {"a: b: c", "line 1, column 1: the text is neither"},
+		"NUL":                 {"a: {kind: file, root: \"x\\0\"}", "line 1, column 25: the text holds a NUL"},
+		"not UTF-8":           {"a: \xff", "UTF-8"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

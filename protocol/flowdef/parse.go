@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -95,20 +94,6 @@ func (p *parser) document() *yaml.Node {
 		return nil
 	}
 	return doc.Content[0]
-}
-
-// syntax reports an error of the YAML library, whose text is `yaml: line 3: …`.
-func (p *parser) syntax(err error) {
-	message := strings.TrimPrefix(err.Error(), "yaml: ")
-	pos := Pos{}
-	if rest, ok := strings.CutPrefix(message, "line "); ok {
-		if number, after, found := strings.Cut(rest, ": "); found {
-			if line, err := strconv.Atoi(number); err == nil {
-				pos, message = Pos{line, 1}, after
-			}
-		}
-	}
-	p.problem(pos, "the text is neither YAML nor JSON: %s", clip(message))
 }
 
 func (p *parser) refuseAnchors(n *yaml.Node) {

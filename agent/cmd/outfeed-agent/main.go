@@ -32,7 +32,8 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) int {
-	root := newRoot() //nolint:contextcheck // the commands take theirs from ExecuteContext
+	began := false
+	root := newRoot(&began) //nolint:contextcheck // the commands take theirs from ExecuteContext
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
@@ -45,7 +46,7 @@ func run(ctx context.Context, args []string) int {
 	if errors.Is(err, agent.ErrCannotVerify) {
 		return agent.ExitCannotVerify
 	}
-	if errors.As(err, new(*usageError)) || errors.As(err, new(*agent.DefinitionError)) {
+	if !began || errors.As(err, new(*usageError)) || errors.As(err, new(*agent.DefinitionError)) {
 		return exitUsage
 	}
 	return exitFailed
@@ -81,7 +82,8 @@ func (f *flags) config() (agent.Config, error) {
 	return c, nil
 }
 
-func newRoot() *cobra.Command {
+// newRoot makes the commands. Began is set when the command line was right and the command's work begins.
+func newRoot(began *bool) *cobra.Command {
 	var f flags
 	root := &cobra.Command{
 		Use:   "outfeed-agent",
@@ -105,7 +107,25 @@ as a service. Flow definitions can be checked, tested and run on this machine wi
 	root.PersistentFlags().StringVar(&f.configFile, "config", "", "configuration `FILE` (YAML)")
 	root.PersistentFlags().StringVar(&f.dataDir, "data-dir", "", "`DIR` of the agent's keys and staging; wins over the configuration")
 	root.AddCommand(enrollCommand(&f), runCommand(&f), statusCommand(&f), flowCommand(&f), verifyCommand())
+	markBegin(root, began)
 	return root
+}
+
+// markBegin notes when a command's work begins, which is after cobra has judged the command line. A command without work
+// of its own takes no arguments and shows its help.
+func markBegin(c *cobra.Command, began *bool) {
+	work := c.RunE
+	if work == nil {
+		c.Args = noArgs
+		work = func(c *cobra.Command, _ []string) error { return c.Help() }
+	}
+	c.RunE = func(c *cobra.Command, args []string) error {
+		*began = true
+		return work(c, args)
+	}
+	for _, sub := range c.Commands() {
+		markBegin(sub, began)
+	}
 }
 
 func runCommand(f *flags) *cobra.Command {

@@ -37,14 +37,15 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) int {
-	root := newRoot() //nolint:contextcheck // the commands take theirs from ExecuteContext
+	began := false
+	root := newRoot(&began) //nolint:contextcheck // the commands take theirs from ExecuteContext
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitOK
 	}
 	fmt.Fprintln(root.ErrOrStderr(), "outfeed-controlplane:", err)
-	if errors.Is(err, errUsage) {
+	if !began || errors.Is(err, errUsage) {
 		return exitUsage
 	}
 	return exitFailed
@@ -59,7 +60,8 @@ func config() (controlplane.Config, error) {
 	return c, nil
 }
 
-func newRoot() *cobra.Command {
+// newRoot makes the commands. Began is set when the command line was right and the command's work begins.
+func newRoot(began *bool) *cobra.Command {
 	var help strings.Builder
 	help.WriteString("outfeed-controlplane is the cloud side of Outfeed. It is configured by environment variables:\n\n")
 	for _, v := range controlplane.Variables() {
@@ -79,7 +81,25 @@ func newRoot() *cobra.Command {
 		return fmt.Errorf("%w (see %s --help)%w", err, c.CommandPath(), errUsage)
 	})
 	root.AddCommand(serveCommand(), migrateCommand(), adminCommand())
+	markBegin(root, began)
 	return root
+}
+
+// markBegin notes when a command's work begins, which is after cobra has judged the command line. A command without work
+// of its own takes no arguments and shows its help.
+func markBegin(c *cobra.Command, began *bool) {
+	work := c.RunE
+	if work == nil {
+		c.Args = cobra.NoArgs
+		work = func(c *cobra.Command, _ []string) error { return c.Help() }
+	}
+	c.RunE = func(c *cobra.Command, args []string) error {
+		*began = true
+		return work(c, args)
+	}
+	for _, sub := range c.Commands() {
+		markBegin(sub, began)
+	}
 }
 
 func serveCommand() *cobra.Command {

@@ -177,16 +177,9 @@ func (s *Service) Enroll(ctx context.Context, e *wire.Enroll, ed25519PublicKey [
 	if err := checkLabels(e.GetLabels()); err != nil {
 		return nil, err
 	}
-	tenant, err := s.store.FindToken(ctx, id)
-	if errors.Is(err, ErrNoRow) {
-		return nil, tokenUnknown()
-	}
+	tenant, err := s.tenantOf(ctx, id, e.GetTokenTenant())
 	if err != nil {
-		return nil, public(err)
-	}
-	// A token whose tenant was altered on its way must not be used up.
-	if e.GetTokenTenant() != string(tenant) {
-		return nil, tokenUnknown()
+		return nil, err
 	}
 	fingerprint := seal.Fingerprint(ed25519PublicKey)
 	known, err := s.store.FindAgent(ctx, fingerprint)
@@ -218,6 +211,15 @@ func (s *Service) Enroll(ctx context.Context, e *wire.Enroll, ed25519PublicKey [
 		AgentId: string(n.ID), TenantId: string(tenant), WorkspaceId: string(n.Workspace),
 		BundleKeys: [][]byte{publicKey(s.bundleKey)},
 	}, nil
+}
+
+// tenantOf finds the tenant of a token. A token that names another one was altered on its way, and is not used up.
+func (s *Service) tenantOf(ctx context.Context, token ID, named string) (ID, error) {
+	tenant, err := s.store.FindToken(ctx, token)
+	if errors.Is(err, ErrNoRow) || err == nil && named != string(tenant) {
+		return "", tokenUnknown()
+	}
+	return tenant, public(err)
 }
 
 // enroll makes the agent, or renews the living one with that key: a machine whose answer got lost enrols again with

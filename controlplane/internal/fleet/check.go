@@ -8,6 +8,7 @@ import (
 	"slices"
 	"unicode/utf8"
 
+	"github.com/outfeed/outfeed/protocol/expr"
 	"github.com/outfeed/outfeed/protocol/flowdef"
 )
 
@@ -38,17 +39,44 @@ func compile(ctx context.Context, tx Tx, workspace ID, definition string) (*comp
 	if err != nil {
 		return &compiled{flow: flow}, err
 	}
-	c := &compiled{flow: flow, egress: plan.Egress, connections: []string{}}
-	for i := range flow.Steps {
-		if r := flow.Steps[i].Read; r != nil {
-			c.connections = append(c.connections, r.Connection.Name)
-		}
-	}
-	slices.Sort(c.connections)
-	c.connections = slices.Compact(c.connections)
+	c := &compiled{flow: flow, egress: plan.Egress, connections: connectionsOf(flow)}
 	h := sha256.Sum256([]byte(definition))
 	c.sha256 = hex.EncodeToString(h[:])
 	return c, nil
+}
+
+// connectionsOf gives the names of the connections that a flow reads, sorted.
+func connectionsOf(flow *flowdef.Flow) []string {
+	names := []string{}
+	for i := range flow.Steps {
+		if r := flow.Steps[i].Read; r != nil {
+			names = append(names, r.Connection.Name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// connected refuses a version that reads a connection that was deleted since.
+func connected(ctx context.Context, tx Tx, workspace ID, f Flow, v FlowVersion) error {
+	flow, err := flowdef.Parse([]byte(v.Definition))
+	if err != nil {
+		return refused(err)
+	}
+	list, err := tx.Connections(ctx, workspace)
+	if err != nil {
+		return err
+	}
+	names := make([]string, len(list))
+	for i := range list {
+		names[i] = list[i].Name
+	}
+	for _, name := range connectionsOf(flow) {
+		if !slices.Contains(names, name) {
+			return fail(Conflict, "version %d of the flow %q reads a connection that is not there any more: %s. Make it again, or apply a version that reads another", v.Version, f.Name, expr.Unknown("connection", name, names))
+		}
+	}
+	return nil
 }
 
 // environment is what the workspace's flows are checked against.

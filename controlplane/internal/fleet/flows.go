@@ -145,8 +145,11 @@ func (s *Service) Publish(ctx context.Context, a Actor, flow string, version int
 		}
 		var f Flow
 		var err error
-		if f, v, err = flowAndVersion(ctx, tx, a.Workspace, flow, version); err != nil || !v.Published.IsZero() {
+		if f, v, err = flowAndVersion(ctx, tx, a.Workspace, flow, version); err != nil {
 			return err
+		}
+		if !v.Published.IsZero() {
+			return connected(ctx, tx, a.Workspace, f, v)
 		}
 		c, err := compile(ctx, tx, a.Workspace, v.Definition)
 		if err != nil {
@@ -230,6 +233,9 @@ func (s *Service) Deploy(ctx context.Context, a Actor, flow string, version int,
 		}
 		f, v, err := deployable(ctx, tx, a.Workspace, flow, version)
 		if err != nil {
+			return err
+		}
+		if err := connected(ctx, tx, a.Workspace, f, v); err != nil {
 			return err
 		}
 		chosen, err := chooseAgents(ctx, tx, a.Workspace, agents)

@@ -2,9 +2,11 @@ package fleet_test
 
 import (
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/outfeed/outfeed/controlplane/internal/fleet"
+	"github.com/outfeed/outfeed/internal/pgtest"
 	"github.com/outfeed/outfeed/internal/secret"
 )
 
@@ -79,5 +81,79 @@ func TestApplyConnectionByID(t *testing.T) {
 	_, err = w.ApplyConnection(t.Context(), p.owner, c)
 	if e := fleet.CodeOf(err); e != fleet.Invalid || !strings.Contains(err.Error(), `"host" is missing`) {
 		t.Errorf("got %v, want to hear what is missing", err)
+	}
+}
+
+func TestDeployWithoutItsConnection(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.plant(t, "acme")
+	ctx := t.Context()
+	if err := w.Undeploy(ctx, p.owner, "hot-presses", nil); err != nil {
+		t.Fatal(err)
+	}
+	other := press()
+	other.Name = "press2"
+	if _, err := w.ApplyConnection(ctx, p.owner, other); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.DeleteConnection(ctx, p.owner, "press"); err != nil {
+		t.Fatal(err)
+	}
+	_, deploy := w.Deploy(ctx, p.owner, "hot-presses", 0, []string{"press-pc"})
+	_, publish := w.Publish(ctx, p.owner, "hot-presses", 1)
+	for what, err := range map[string]error{"deploy": deploy, "publish": publish} {
+		wantCode(t, what, err, fleet.Conflict)
+		if err != nil && !strings.Contains(err.Error(), `unknown connection "press"; did you mean "press2"?`) {
+			t.Errorf("%s: got %v", what, err)
+		}
+	}
+	if b := w.bundle(t, p.agent); len(b.GetFlows()) != 0 {
+		t.Errorf("the bundle is %v", b)
+	}
+	if _, err := w.ApplyConnection(ctx, p.owner, press()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Deploy(ctx, p.owner, "hot-presses", 0, []string{"press-pc"}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestNoControlCharactersInFlows(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.plant(t, "acme")
+	for _, text := range []string{
+		strings.Replace(hot, "Presses that run hot", `"a\0b"`, 1), strings.Replace(hot, "Presses that run hot", `"a\eb"`, 1),
+		strings.Replace(hot, "plant/press", `"a\0b"`, 1), hot + "# \x00", hot + "# \xff",
+	} {
+		check, err := w.CheckFlow(t.Context(), p.owner, text)
+		if err != nil || len(check.Problems) == 0 || check.Problems[0].Line == 0 {
+			t.Errorf("%q: got %+v, %v", text, check.Problems, err)
+		}
+		_, _, err = w.ApplyFlow(t.Context(), p.owner, text)
+		wantCode(t, text, err, fleet.Invalid)
+	}
+}
+
+func TestOneTenantOnly(t *testing.T) {
+	t.Parallel()
+	w := startReplica(t, pgtest.New(t), "replica-1", fleet.OneTenant)
+	errs := make([]error, 8)
+	var wg sync.WaitGroup
+	for i := range errs {
+		wg.Go(func() { _, _, errs[i] = w.CreateTenant(t.Context(), "acme", "owner@acme.example") })
+	}
+	wg.Wait()
+	made := 0
+	for _, err := range errs {
+		if err == nil {
+			made++
+			continue
+		}
+		wantCode(t, "a second tenant", err, fleet.Conflict)
+	}
+	if made != 1 {
+		t.Errorf("%d tenants were made, want 1", made)
 	}
 }

@@ -14,6 +14,15 @@ import (
 	"github.com/outfeed/outfeed/protocol/seal"
 )
 
+// Tenancy is how many tenants a control plane takes.
+type Tenancy string
+
+// The tenancies. The empty one is ManyTenants.
+const (
+	ManyTenants Tenancy = "many"
+	OneTenant   Tenancy = "one"
+)
+
 // Settings is what a Service works with.
 type Settings struct {
 	Store   Store
@@ -24,6 +33,7 @@ type Settings struct {
 	BundleKey ed25519.PrivateKey
 	// Replica names this process among the control plane's.
 	Replica string
+	Tenancy Tenancy
 }
 
 // Service is the domain: API and Sessions for people, and Gateway for agents.
@@ -33,6 +43,7 @@ type Service struct {
 	fingerprint string
 	bundleKey   ed25519.PrivateKey
 	replica     string
+	tenancy     Tenancy
 }
 
 var (
@@ -45,6 +56,7 @@ var (
 func New(s Settings) *Service {
 	return &Service{
 		store: s.Store, secrets: s.Secrets, fingerprint: seal.Fingerprint(s.Identity), bundleKey: s.BundleKey, replica: s.Replica,
+		tenancy: s.Tenancy,
 	}
 }
 

@@ -38,8 +38,14 @@ func newWorld(t *testing.T) *world {
 	return newReplica(t, db, "replica-1")
 }
 
-// newReplica starts a Service on a database; several share one as the replicas of a control plane do.
+// newReplica starts a Service for any number of tenants.
 func newReplica(t *testing.T, db *pgtest.DB, name string) *world {
+	t.Helper()
+	return startReplica(t, db, name, fleet.ManyTenants)
+}
+
+// startReplica starts a Service on a database; several share one as the replicas of a control plane do.
+func startReplica(t *testing.T, db *pgtest.DB, name string, tenancy fleet.Tenancy) *world {
 	t.Helper()
 	st, err := postgres.Open(t.Context(), postgres.Settings{
 		URL: secret.New(db.URLFor(migrations.Application)), Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
@@ -67,7 +73,7 @@ func newReplica(t *testing.T, db *pgtest.DB, name string) *world {
 		t.Fatal("the key has no public half")
 	}
 	return &world{
-		Service: fleet.New(fleet.Settings{Store: st, Secrets: v, Identity: public, BundleKey: key, Replica: name}),
+		Service: fleet.New(fleet.Settings{Store: st, Secrets: v, Identity: public, BundleKey: key, Replica: name, Tenancy: tenancy}),
 		db:      db, bundleKey: public,
 	}
 }

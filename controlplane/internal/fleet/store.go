@@ -92,6 +92,9 @@ type Tx interface {
 // TenantTx holds tenants, workspaces, API keys and the sessions of the dashboard.
 type TenantTx interface {
 	CreateTenant(ctx context.Context, t Tenant, ownerEmail string) (Tenant, error)
+	// OtherTenants says whether there is a tenant besides the transaction's own. Until the transaction ends no other one
+	// gets an answer.
+	OtherTenants(ctx context.Context) (bool, error)
 	CreateWorkspace(ctx context.Context, id ID, name string) error
 	// APIKeys gives the keys that are not revoked, oldest first.
 	APIKeys(ctx context.Context, workspace ID) ([]APIKey, error)

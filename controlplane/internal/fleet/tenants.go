@@ -50,6 +50,9 @@ func (s *Service) CreateTenant(ctx context.Context, name, ownerEmail string) (Te
 	text, hash := newSecret(apiKeyPrefix)
 	var t Tenant
 	err = s.write(ctx, tenant, func(ctx context.Context, tx Tx) (err error) {
+		if err := s.roomForTenant(ctx, tx); err != nil {
+			return err
+		}
 		if t, err = tx.CreateTenant(ctx, Tenant{ID: tenant, Name: name}, ownerEmail); err != nil {
 			return err
 		}
@@ -65,6 +68,18 @@ func (s *Service) CreateTenant(ctx context.Context, name, ownerEmail string) (Te
 		return Tenant{}, secret.String{}, err
 	}
 	return t, text, nil
+}
+
+// roomForTenant refuses a second tenant where there may be one.
+func (s *Service) roomForTenant(ctx context.Context, tx Tx) error {
+	if s.tenancy != OneTenant {
+		return nil
+	}
+	others, err := tx.OtherTenants(ctx)
+	if err == nil && others {
+		err = fail(Conflict, "this control plane is for one tenant, and has it; OUTFEED_MODE=saas allows more")
+	}
+	return err
 }
 
 func newIDs(n int) ([]ID, error) {

@@ -54,6 +54,12 @@ func (t *tx) CreateTenant(ctx context.Context, n fleet.Tenant, ownerEmail string
 		})
 }
 
+func (t *tx) OtherTenants(ctx context.Context) (bool, error) {
+	return one(ctx, t, "SELECT outfeed_other_tenants(@tenant)", nil, func(row pgx.CollectableRow) (others bool, err error) {
+		return scanned(row, &others, &others)
+	})
+}
+
 func (t *tx) CreateWorkspace(ctx context.Context, id fleet.ID, name string) error {
 	return t.do(ctx, "INSERT INTO workspaces (tenant_id, id, name) VALUES (@tenant, @id, @name)", args{"id": id, "name": name})
 }
