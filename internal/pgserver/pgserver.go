@@ -102,6 +102,7 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 		return err
 	}
 	defer unlock()
+	defer s.removeSocket()
 	if err := s.prepare(ctx); err != nil {
 		return err
 	}
@@ -134,10 +135,7 @@ func (s *Server) logFile() string { return filepath.Join(s.dir, "postgresql.log"
 // prepare makes the folders and the cluster.
 func (s *Server) prepare(ctx context.Context) error {
 	for _, d := range []string{s.dir, s.socket} {
-		if err := os.MkdirAll(d, 0o700); err != nil {
-			return fmt.Errorf("make the folder of the private PostgreSQL: %w", err)
-		}
-		if err := s.account.own(d); err != nil {
+		if err := s.ownFolder(d); err != nil {
 			return err
 		}
 	}
@@ -147,6 +145,28 @@ func (s *Server) prepare(ctx context.Context) error {
 		return fmt.Errorf("look at the private PostgreSQL's data: %w", err)
 	}
 	return s.initdb(ctx)
+}
+
+// ownFolder makes a folder for the server's account alone. The socket's may lie in the temporary folder, where somebody
+// else could have put something of that name.
+func (s *Server) ownFolder(d string) error {
+	if err := os.MkdirAll(d, 0o700); err != nil {
+		return fmt.Errorf("make the folder of the private PostgreSQL: %w", err)
+	}
+	if info, err := os.Lstat(d); err != nil || !info.IsDir() {
+		return errors.Join(fmt.Errorf("%s must be a folder of the private PostgreSQL's own: remove what is there", d), err)
+	}
+	if err := os.Chmod(d, 0o700); err != nil { //nolint:gosec // a folder must be entered
+		return fmt.Errorf("keep %s to the private PostgreSQL: %w", d, err)
+	}
+	return s.account.own(d)
+}
+
+// removeSocket removes the socket's folder where it does not lie with the data.
+func (s *Server) removeSocket() {
+	if !strings.HasPrefix(s.socket, s.dir) {
+		_ = os.RemoveAll(s.socket) // the next start makes it anew, and says what is wrong with it
+	}
 }
 
 // initdb makes the cluster under another name first, so that a half-made one is never taken for a whole one.

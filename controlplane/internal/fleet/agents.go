@@ -324,7 +324,7 @@ func agentUnknown() *Error {
 }
 
 func agentRevoked() *Error {
-	return fail(AgentRevoked, "this agent was revoked; if that was a mistake, enrol it with `outfeed-agent enroll` and a new token")
+	return fail(AgentRevoked, "this agent was revoked; if that was a mistake, enrol it with `outfeed-agent enroll` and a new token (what still waits on it then stays in its data directory and is not sent)")
 }
 
 // agentState checks that an agent may still act, and reads its state.
