@@ -47,7 +47,7 @@ func (c *ControlPlane) adminToken() (secret.String, error) {
 
 // refusal is what the control plane says against a request, with what is wrong with each field.
 func refusal(p api.Problem) error {
-	text := p.Detail
+	lines := []string{p.Detail}
 	for _, e := range p.Errors {
 		field := strings.TrimPrefix(e.Location, "body.")
 		switch field {
@@ -56,9 +56,9 @@ func refusal(p api.Problem) error {
 		case "owner_email":
 			field = "--owner"
 		}
-		text += "\n  " + field + ": " + e.Message
+		lines = append(lines, "  "+field+": "+e.Message)
 	}
-	return errors.New(text)
+	return errors.New(strings.Join(lines, "\n"))
 }
 
 // CreatedTenant is a new tenant with its first API key.
