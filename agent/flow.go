@@ -134,7 +134,24 @@ func CheckFlow(d Definition) (Manifest, error) {
 	if _, err := engine.Compile(plan); err != nil {
 		return Manifest{}, fmt.Errorf("compile %s: %w", d.File, err)
 	}
+	if d.Connections != nil {
+		if err := supervisor.Check(localSettings(nil, slog.New(slog.DiscardHandler)), d.deployment(plan, connections)); err != nil {
+			return Manifest{}, fmt.Errorf("%s: %w", d.File, err)
+		}
+	}
 	return plan.Egress, nil
+}
+
+// localSettings are a supervisor's for a flow that runs on this machine alone.
+func localSettings(staging supervisor.Staging, log *slog.Logger) supervisor.Settings {
+	return supervisor.Settings{Staging: staging, Connector: all.Find, AgentID: localAgent, Logger: log, Clock: time.Now}
+}
+
+// deployment is the definition as the supervisor takes it.
+func (d *Definition) deployment(plan *flowdef.Plan, connections map[string]connector.Connection) supervisor.Deployment {
+	return supervisor.Deployment{
+		ID: plan.Flow.Name, Name: plan.Flow.Name, Definition: d.Flow, Connections: slices.Collect(maps.Values(connections)),
+	}
 }
 
 // TestFlow runs the tests of a definition.
@@ -170,6 +187,17 @@ type RunSummary struct {
 	Took    time.Duration
 }
 
+// failing says which sources were failing at the end of a run, or nil.
+func failing(r engine.Report) error {
+	var errs []error
+	for _, s := range r.Sources {
+		if s.State == "failing" {
+			errs = append(errs, fmt.Errorf("step %s: connection %s: %s", s.Step, s.Connection, s.Error))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // RunFlow runs a flow until its sources end or ctx does.
 func RunFlow(ctx context.Context, r FlowRun) (summary RunSummary, err error) {
 	connections, err := r.connections()
@@ -187,14 +215,10 @@ func RunFlow(ctx context.Context, r FlowRun) (summary RunSummary, err error) {
 	}
 	defer func() { err = errors.Join(err, staging.Close()) }()
 	started := time.Now()
-	report, err := supervisor.RunOnce(ctx,
-		supervisor.Settings{Staging: staging, Connector: all.Find, AgentID: localAgent, Logger: log, Clock: time.Now},
-		supervisor.Deployment{
-			ID: plan.Flow.Name, Name: plan.Flow.Name, Definition: r.Flow, Connections: slices.Collect(maps.Values(connections)),
-		}, encodeLine)
+	report, err := supervisor.RunOnce(ctx, localSettings(staging, log), r.deployment(plan, connections), encodeLine)
 	if ctx.Err() != nil {
-		// The person ended it, which is how a flow without an end ends.
-		err = nil
+		// The person ended it, which is how a flow without an end ends, unless a source never came to work.
+		err = failing(report)
 	}
 	if err != nil {
 		err = fmt.Errorf("run %s: %w", r.File, err)

@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -131,4 +132,37 @@ func TestCheckFlowNamesFileLineAndColumn(t *testing.T) {
 	if _, err := agent.CheckFlow(d); err == nil || !strings.HasPrefix(err.Error(), "conn.yaml:1:8: ") {
 		t.Errorf("got %v", err)
 	}
+}
+
+func TestCheckFlowHoldsTheSettingsOfEachReadAgainstItsConnector(t *testing.T) {
+	t.Parallel()
+	d := definition(t, t.TempDir())
+	d.Flow = bytes.Replace(d.Flow, []byte("format: csv"), []byte(`format: csv, delimiter: ";;"`), 1)
+	if _, err := agent.CheckFlow(d); err == nil || !strings.Contains(err.Error(), "delimiter") || !strings.Contains(err.Error(), "read_1") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestARunThatEndsWithAFailingSourceSaysWhy(t *testing.T) {
+	t.Parallel()
+	d := definition(t, filepath.Join(t.TempDir(), "missing"))
+	ctx, cancel := context.WithCancel(t.Context())
+	log := &watched{found: cancel, text: "missing"}
+	_, err := agent.RunFlow(ctx, agent.FlowRun{Definition: d, Out: &bytes.Buffer{}, Log: log})
+	if err == nil || !strings.Contains(err.Error(), "step read_1: connection here: ") || !strings.Contains(err.Error(), "no such file") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// watched is a log that calls found when it holds a text.
+type watched struct {
+	text  string
+	found func()
+}
+
+func (w *watched) Write(p []byte) (int, error) {
+	if bytes.Contains(p, []byte(w.text)) {
+		w.found()
+	}
+	return len(p), nil
 }

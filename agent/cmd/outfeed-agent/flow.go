@@ -135,7 +135,10 @@ func printTests(w io.Writer, results []agent.TestResult, asJSON bool) error {
 			if !r.Passed {
 				mark = "FAILED"
 			}
-			fmt.Fprintf(w, "%s %s\n%s", mark, r.Name, r.Difference)
+			fmt.Fprintf(w, "%s %s\n", mark, r.Name)
+			if r.Difference != "" {
+				fmt.Fprintln(w, strings.TrimRight(r.Difference, "\n"))
+			}
 		}
 		fmt.Fprintf(w, "%d passed, %d failed\n", len(results)-failed, failed)
 	}
@@ -155,7 +158,10 @@ func flowRunCommand(f *flags) *cobra.Command {
   {"insight": NAME, "time": RFC 3339, "key": {...}, "values": {...}}
 
 and a summary to standard error. The run ends when its sources do, or with Ctrl-C. With --data-dir it stages there what
-must survive, and the next run with the same folder goes on where this one ended; without, every run starts anew.`,
+must survive, and the next run with the same folder goes on where this one ended; without, every run starts anew. After
+a run that was killed, the next one prints again what it cannot know to have been printed: a line comes at least once.
+
+Exit code 0: the run ended, or you ended it; 1: it failed, or a source was failing at its end; 2: the definition is wrong.`,
 		Example: `  outfeed-agent flow run press-health.yaml --connections connections.yaml
   outfeed-agent flow run lathe.yaml --connections connections.yaml --data-dir ./state > insights.jsonl`,
 		Args: oneFile,
@@ -167,6 +173,9 @@ must survive, and the next run with the same folder goes on where this one ended
 			summary, err := agent.RunFlow(c.Context(), agent.FlowRun{Definition: d, DataDir: f.dataDir, Out: c.OutOrStdout(), Log: c.ErrOrStderr()})
 			if summary.Started {
 				printSummary(c.ErrOrStderr(), args[0], summary)
+				if err == nil && summary.Read == 0 {
+					fmt.Fprintln(c.ErrOrStderr(), "  nothing was there to read: no file, message or row fits what the read steps name, or all was read before")
+				}
 			}
 			return err
 		},

@@ -18,10 +18,10 @@ import (
 
 // TestResult is the outcome of one test of a definition.
 type TestResult struct {
-	Name   string
-	Passed bool
+	Name   string `json:"name"`
+	Passed bool   `json:"passed"`
 	// Difference says what was expected and what came, for people; it is empty when the test passed.
-	Difference string
+	Difference string `json:"difference,omitempty"`
 }
 
 // TestFlow runs the tests that a definition brings along: the given rows through the flow as a bounded run, then each

@@ -28,3 +28,10 @@ func RunOnce(ctx context.Context, s Settings, d Deployment, encode Encoder) (eng
 	err = guardedRun(ctx, runner)
 	return runner.Report(), err
 }
+
+// Check says what a run of the deployment would refuse before it reads anything: the definition, and the settings of
+// every source. It does no I/O.
+func Check(s Settings, d Deployment) error {
+	_, err := prepare(s, d)
+	return err
+}
