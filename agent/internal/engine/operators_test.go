@@ -102,11 +102,23 @@ func groupOracle(data *table) []string {
 	var lines []string
 	for _, g := range groups {
 		out := column.NewBatch(expr.Schema{
-			{Name: "s", Type: expr.String}, {Name: "f", Type: expr.Float}, {Name: "b", Type: expr.Bool},
-			{Name: "window_start", Type: expr.Timestamp}, {Name: "window_end", Type: expr.Timestamp},
-			{Name: "n", Type: expr.Int}, {Name: "nx", Type: expr.Int}, {Name: "total", Type: expr.Int}, {Name: "mean", Type: expr.Float},
-			{Name: "low", Type: expr.Float}, {Name: "high", Type: expr.Float}, {Name: "first_y", Type: expr.String}, {Name: "last_y", Type: expr.String},
-			{Name: "low_y", Type: expr.String}, {Name: "dx", Type: expr.Int}, {Name: "dy", Type: expr.Int}, {Name: "db", Type: expr.Int},
+			{Name: "s", Type: expr.String},
+			{Name: "f", Type: expr.Float},
+			{Name: "b", Type: expr.Bool},
+			{Name: "window_start", Type: expr.Timestamp},
+			{Name: "window_end", Type: expr.Timestamp},
+			{Name: "n", Type: expr.Int},
+			{Name: "nx", Type: expr.Int},
+			{Name: "total", Type: expr.Int},
+			{Name: "mean", Type: expr.Float},
+			{Name: "low", Type: expr.Float},
+			{Name: "high", Type: expr.Float},
+			{Name: "first_y", Type: expr.String},
+			{Name: "last_y", Type: expr.String},
+			{Name: "low_y", Type: expr.String},
+			{Name: "dx", Type: expr.Int},
+			{Name: "dy", Type: expr.Int},
+			{Name: "db", Type: expr.Int},
 		})
 		values := append([]any{g.key[0], g.key[1], g.key[2], instant(g.start), instant(g.start + 120e6)}, groupResults(g.rows, g.times)...)
 		for i, v := range values {
@@ -205,12 +217,18 @@ func TestJoin(t *testing.T) {
 	at := "2026-01-01T00:00:00Z"
 	tables := map[string]*table{
 		"counts": {rows: []map[string]any{
-			{"at": at, "ord": int64(1), "part": "a", "n": int64(10)}, {"at": at, "ord": int64(2), "part": "a", "n": int64(20)},
-			{"at": at, "part": "a", "n": int64(30)}, {"at": at, "ord": int64(3), "part": "b", "n": int64(40)}, {"at": at, "ord": int64(1), "part": "a", "n": int64(50)},
+			{"at": at, "ord": int64(1), "part": "a", "n": int64(10)},
+			{"at": at, "ord": int64(2), "part": "a", "n": int64(20)},
+			{"at": at, "part": "a", "n": int64(30)},
+			{"at": at, "ord": int64(3), "part": "b", "n": int64(40)},
+			{"at": at, "ord": int64(1), "part": "a", "n": int64(50)},
 		}},
 		"orders": {rows: []map[string]any{
-			{"number": int64(3), "part": "b", "customer": "C3"}, {"number": int64(1), "part": "a", "customer": "C1"}, {"part": "a", "customer": "null matches nothing"},
-			{"number": int64(1), "part": "a", "customer": "C2", "due": at}, {"number": int64(9), "part": "a"},
+			{"number": int64(3), "part": "b", "customer": "C3"},
+			{"number": int64(1), "part": "a", "customer": "C1"},
+			{"part": "a", "customer": "null matches nothing"},
+			{"number": int64(1), "part": "a", "customer": "C2", "due": at},
+			{"number": int64(9), "part": "a"},
 		}},
 	}
 	line := func(ord, n, part, customer, due string) string {

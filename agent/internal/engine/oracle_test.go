@@ -234,11 +234,11 @@ func oracleCall(n *expr.Node, args []any) any {
 	case "length":
 		return int64(len([]rune(as[string](args[0]))))
 	case "concat":
-		joined := ""
+		var joined strings.Builder
 		for _, a := range args {
-			joined += as[string](a)
+			joined.WriteString(as[string](a))
 		}
-		return joined
+		return joined.String()
 	case "int":
 		if f, ok := args[0].(float64); ok {
 			if f = math.Trunc(f); math.IsNaN(f) || f < -9223372036854775808 || f >= 9223372036854775808 {
@@ -269,9 +269,17 @@ func finiteOrNil(v any) any {
 
 func oracleSchema() expr.Schema {
 	return expr.Schema{
-		{Name: "b", Type: expr.Bool}, {Name: "c", Type: expr.Bool}, {Name: "i", Type: expr.Int}, {Name: "j", Type: expr.Int},
-		{Name: "f", Type: expr.Float}, {Name: "g", Type: expr.Float}, {Name: "s", Type: expr.String}, {Name: "t", Type: expr.String},
-		{Name: "u", Type: expr.Timestamp}, {Name: "v", Type: expr.Timestamp}, {Name: "k", Type: expr.JSON},
+		{Name: "b", Type: expr.Bool},
+		{Name: "c", Type: expr.Bool},
+		{Name: "i", Type: expr.Int},
+		{Name: "j", Type: expr.Int},
+		{Name: "f", Type: expr.Float},
+		{Name: "g", Type: expr.Float},
+		{Name: "s", Type: expr.String},
+		{Name: "t", Type: expr.String},
+		{Name: "u", Type: expr.Timestamp},
+		{Name: "v", Type: expr.Timestamp},
+		{Name: "k", Type: expr.JSON},
 	}
 }
 
