@@ -77,6 +77,9 @@ func (o *Option) check(value any) string {
 	case OptionString, OptionSecret, OptionDuration, OptionEnum:
 	}
 	text, ok := value.(string)
+	if o.Type == OptionEnum {
+		text, ok = EnumText(value)
+	}
 	if !ok {
 		return fmt.Sprintf("must be a %s; put the value in quotes", o.typeName())
 	}
@@ -91,6 +94,20 @@ func (o *Option) check(value any) string {
 		return "is wrong: " + expr.Unknown("value", text, o.Enum)
 	}
 	return ""
+}
+
+// EnumText is the word of an enum option: as it is, or the text of a whole number, so that `version: 5` needs no quotes.
+func EnumText(value any) (text string, ok bool) {
+	switch v := value.(type) {
+	case string:
+		return v, true
+	case int64:
+		return strconv.FormatInt(v, 10), true
+	case float64:
+		return strconv.FormatFloat(v, 'f', -1, 64), true
+	default:
+		return "", false
+	}
 }
 
 func (o *Option) typeName() string {

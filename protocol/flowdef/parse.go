@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -90,24 +89,11 @@ func (p *parser) document() *yaml.Node {
 		p.syntax(err)
 		return nil
 	}
-	if p.refuseAnchors(&doc); len(p.found) > 0 || len(doc.Content) != 1 {
+	p.refuseAnchors(&doc)
+	if p.refuseNUL(&doc); len(p.found) > 0 || len(doc.Content) != 1 {
 		return nil
 	}
 	return doc.Content[0]
-}
-
-// syntax reports an error of the YAML library, whose text is `yaml: line 3: …`.
-func (p *parser) syntax(err error) {
-	message := strings.TrimPrefix(err.Error(), "yaml: ")
-	pos := Pos{}
-	if rest, ok := strings.CutPrefix(message, "line "); ok {
-		if number, after, found := strings.Cut(rest, ": "); found {
-			if line, err := strconv.Atoi(number); err == nil {
-				pos, message = Pos{line, 1}, after
-			}
-		}
-	}
-	p.problem(pos, "the text is neither YAML nor JSON: %s", clip(message))
 }
 
 func (p *parser) refuseAnchors(n *yaml.Node) {
@@ -118,6 +104,24 @@ func (p *parser) refuseAnchors(n *yaml.Node) {
 	for _, child := range n.Content {
 		p.refuseAnchors(child)
 	}
+}
+
+// refuseNUL refuses a value or a key that holds U+0000, as "\0" gives: PostgreSQL stores none in its texts.
+func (p *parser) refuseNUL(n *yaml.Node) {
+	if i := strings.IndexByte(n.Value, 0); i >= 0 {
+		p.problem(p.within(n, i), "the text holds a NUL character, which nothing can store; remove it")
+	}
+	for _, child := range n.Content {
+		p.refuseNUL(child)
+	}
+}
+
+// within is the place of a byte of a scalar's value.
+func (p *parser) within(n *yaml.Node, offset int) Pos {
+	if s := p.scalar(n); s != nil {
+		return s.locate(n.Value, offset)
+	}
+	return at(n)
 }
 
 func at(n *yaml.Node) Pos { return Pos{n.Line, n.Column} }
@@ -197,6 +201,16 @@ func (p *parser) word(n *yaml.Node, what string) (text string, ok bool) {
 		return "", false
 	}
 	return n.Value, true
+}
+
+// prose reads a text for people, which may have several lines.
+func (p *parser) prose(n *yaml.Node, what string) string {
+	text, _ := p.word(n, what)
+	unseen := func(r rune) bool { return unicode.IsControl(r) && r != '\t' && r != '\n' }
+	if i := strings.IndexFunc(text, unseen); i >= 0 {
+		p.problem(p.within(n, i), "%s has a control character; only tabs and line ends are allowed", what)
+	}
+	return text
 }
 
 // name reads a name that people and programs use: of a flow, a step, an insight.

@@ -21,7 +21,7 @@ func (p *parser) flow(root *yaml.Node) *Flow {
 		p.problem(at(root), "the flow has no name; begin with flow: and a name")
 	}
 	if e, ok := members["description"]; ok && e.value.ShortTag() != "!!null" {
-		f.Description, _ = p.word(e.value, "the description")
+		f.Description = p.prose(e.value, "the description")
 	}
 	if e, ok := members["trigger"]; ok {
 		f.Trigger = p.trigger(e.value)
@@ -161,7 +161,7 @@ func (p *parser) tests(n *yaml.Node) []Test {
 		t := Test{Pos: at(item), places: p.places}
 		members := p.known(item, "a test", "{name: …, given: {step: [rows]}, expect: {insight: [insights]}}", testKeys())
 		if e, ok := members["name"]; ok {
-			t.Name, _ = p.word(e.value, "the test's name")
+			t.Name = p.prose(e.value, "the test's name")
 		} else if item.Kind == yaml.MappingNode {
 			p.problem(at(item), "the test has no name")
 		}

@@ -334,8 +334,10 @@ type Enroll struct {
 	X25519PublicKey []byte            `protobuf:"bytes,3,opt,name=x25519_public_key,json=x25519PublicKey,proto3" json:"x25519_public_key,omitempty"`
 	Host            *Host             `protobuf:"bytes,4,opt,name=host,proto3" json:"host,omitempty"`
 	Labels          map[string]string `protobuf:"bytes,5,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// The tenant that the token names.
+	TokenTenant   string `protobuf:"bytes,6,opt,name=token_tenant,json=tokenTenant,proto3" json:"token_tenant,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Enroll) Reset() {
@@ -401,6 +403,13 @@ func (x *Enroll) GetLabels() map[string]string {
 		return x.Labels
 	}
 	return nil
+}
+
+func (x *Enroll) GetTokenTenant() string {
+	if x != nil {
+		return x.TokenTenant
+	}
+	return ""
 }
 
 type Host struct {
@@ -729,7 +738,8 @@ func (x *Desired) GetEnvelope() []byte {
 // Refusal ends the session, or tells why one thing was not accepted.
 type Refusal struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// A fixed word: token_used, token_expired, token_unknown, agent_unknown, agent_revoked, clone_suspected, too_many, protocol, internal.
+	// A fixed word: token_used, token_expired, token_unknown, agent_unknown, agent_revoked, clone_suspected, too_many,
+	// unavailable, protocol, internal.
 	Code    string `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
 	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
 	// How long to wait before the next try; 0 leaves it to the backoff.
@@ -1655,8 +1665,12 @@ func (x *FailedRecord) GetRecord() string {
 type InsightsUp struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The sequence of the first insight; the others follow without a gap.
-	FirstSeq      uint64           `protobuf:"varint,1,opt,name=first_seq,json=firstSeq,proto3" json:"first_seq,omitempty"`
-	Insights      []*InsightRecord `protobuf:"bytes,2,rep,name=insights,proto3" json:"insights,omitempty"`
+	FirstSeq uint64 `protobuf:"varint,1,opt,name=first_seq,json=firstSeq,proto3" json:"first_seq,omitempty"`
+	// One that is empty stands for an insight that was damaged on the agent.
+	Insights []*InsightRecord `protobuf:"bytes,2,rep,name=insights,proto3" json:"insights,omitempty"`
+	// How many insights directly before first_seq no longer exist on the agent; only in the first message of a session.
+	// It has some where the control plane has stored less than it once acknowledged, because its database was restored.
+	LostBefore    uint64 `protobuf:"varint,3,opt,name=lost_before,json=lostBefore,proto3" json:"lost_before,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1703,6 +1717,13 @@ func (x *InsightsUp) GetInsights() []*InsightRecord {
 		return x.Insights
 	}
 	return nil
+}
+
+func (x *InsightsUp) GetLostBefore() uint64 {
+	if x != nil {
+		return x.LostBefore
+	}
+	return 0
 }
 
 // InsightsDown acknowledges: everything up to stored is committed.
@@ -1864,13 +1885,14 @@ const file_protocol_wire_wire_proto_rawDesc = "" +
 	"\adesired\x18\x03 \x01(\v2\x15.outfeed.wire.DesiredH\x00R\adesired\x12.\n" +
 	"\x12run_reports_stored\x18\x04 \x01(\x04H\x00R\x10runReportsStored\x121\n" +
 	"\arefusal\x18\x05 \x01(\v2\x15.outfeed.wire.RefusalH\x00R\arefusalB\t\n" +
-	"\amessage\"\x8f\x02\n" +
+	"\amessage\"\xb2\x02\n" +
 	"\x06Enroll\x12!\n" +
 	"\ftoken_secret\x18\x01 \x01(\tR\vtokenSecret\x12\x19\n" +
 	"\btoken_id\x18\x02 \x01(\tR\atokenId\x12*\n" +
 	"\x11x25519_public_key\x18\x03 \x01(\fR\x0fx25519PublicKey\x12&\n" +
 	"\x04host\x18\x04 \x01(\v2\x12.outfeed.wire.HostR\x04host\x128\n" +
-	"\x06labels\x18\x05 \x03(\v2 .outfeed.wire.Enroll.LabelsEntryR\x06labels\x1a9\n" +
+	"\x06labels\x18\x05 \x03(\v2 .outfeed.wire.Enroll.LabelsEntryR\x06labels\x12!\n" +
+	"\ftoken_tenant\x18\x06 \x01(\tR\vtokenTenant\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"k\n" +
@@ -1983,11 +2005,13 @@ const file_protocol_wire_wire_proto_rawDesc = "" +
 	"\x04step\x18\x01 \x01(\tR\x04step\x12\x14\n" +
 	"\x05where\x18\x02 \x01(\tR\x05where\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x16\n" +
-	"\x06record\x18\x04 \x01(\tR\x06record\"b\n" +
+	"\x06record\x18\x04 \x01(\tR\x06record\"\x83\x01\n" +
 	"\n" +
 	"InsightsUp\x12\x1b\n" +
 	"\tfirst_seq\x18\x01 \x01(\x04R\bfirstSeq\x127\n" +
-	"\binsights\x18\x02 \x03(\v2\x1b.outfeed.wire.InsightRecordR\binsights\"W\n" +
+	"\binsights\x18\x02 \x03(\v2\x1b.outfeed.wire.InsightRecordR\binsights\x12\x1f\n" +
+	"\vlost_before\x18\x03 \x01(\x04R\n" +
+	"lostBefore\"W\n" +
 	"\fInsightsDown\x12\x16\n" +
 	"\x06stored\x18\x01 \x01(\x04R\x06stored\x12/\n" +
 	"\arefusal\x18\x02 \x01(\v2\x15.outfeed.wire.RefusalR\arefusal\"\xaf\x01\n" +

@@ -8,8 +8,8 @@ import (
 	"github.com/outfeed/outfeed/protocol/expr"
 )
 
-// MaxData is how many bytes of text one column can hold, because Str counts in 32 bits.
-const MaxData = math.MaxUint32
+// MaxData is how many bytes of text one column can hold: what an int counts on every platform.
+const MaxData = math.MaxInt32
 
 // AppendBool adds a row.
 func (c *Column) AppendBool(v bool) { c.Bools = append(c.Bools, v) }
@@ -123,7 +123,7 @@ func (c *Column) AppendRows(src *Column, sel []int32) error {
 			}
 			text := src.Bytes(int(row))
 			if len(c.Data)+len(text) > MaxData {
-				return fmt.Errorf("a column can hold 4 GiB of text and row %d does not fit", n+i)
+				return fmt.Errorf("a column can hold 2 GiB of text and row %d does not fit", n+i)
 			}
 			c.AppendStr(text)
 		}

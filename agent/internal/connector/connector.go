@@ -5,6 +5,7 @@ package connector
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -41,6 +42,9 @@ type SourceSettings struct {
 	With map[string]any
 	// Schema is the columns to deliver. Columns that nothing downstream reads are already left out of it.
 	Schema expr.Schema
+	// Declared is the whole schema as it was written, in its order, for records whose columns are known by position
+	// alone. Nil means that it is the same as Schema.
+	Declared expr.Schema
 	// Instance is a stable name of agent, flow and step, for what a system keeps per consumer (an MQTT client id).
 	Instance string
 	// Resume is the last committed cursor, nil at the first start.
@@ -61,6 +65,9 @@ type Source interface {
 	// Next blocks until there is a batch, the source has ended (io.EOF) or ctx is done (its error). A context that ends
 	// loses nothing: the next call goes on. An error that is not a *PermanentError may pass: the caller calls Next again
 	// after a backoff, and the source connects anew by itself.
+	//
+	// A source without an end that has connected, at first or anew, and has nothing to give yet says so with one empty
+	// Delivery: only that tells a quiet system from one that does not answer.
 	Next(ctx context.Context) (Delivery, error)
 	// Committed says that everything up to the cursor is durable, so that the system may forget it (an MQTT
 	// acknowledgement). It is called from the goroutine that calls Next, never while Next runs.
@@ -84,7 +91,7 @@ type Delivery struct {
 	// Batch is the rows, of SourceSettings.Schema. It is valid, and may be changed by the caller, until the next call of
 	// Next or Close. It can be nil or empty, when records failed or when only the cursor moved.
 	Batch *column.Batch
-	// Cursor is the position after the batch.
+	// Cursor is the position after the batch; nil where it has not moved, as in an empty Delivery.
 	Cursor Cursor
 	// Failed counts the records of this span that could not be read, with a sample.
 	Failed Failures
@@ -128,11 +135,11 @@ func (f *Failures) Merge(g Failures) {
 
 // OptionError says which option of a connection or of a read is wrong.
 type OptionError struct {
-	// Option is its name, Message what is wrong and what to write.
+	// Option is its name, Message what is wrong and what to write; it goes on from the option's name.
 	Option, Message string
 }
 
-func (e *OptionError) Error() string { return "option " + e.Option + ": " + e.Message }
+func (e *OptionError) Error() string { return fmt.Sprintf("option %q %s", e.Option, e.Message) }
 
 // PermanentError wraps an error that will not pass by trying again: a missing table, a refused password.
 type PermanentError struct{ Err error }

@@ -34,17 +34,18 @@ type updates struct {
 }
 
 func newAccumulator(call *flowdef.AggregateCall) (accumulator, error) {
+	if call.Func == "count" {
+		return &countAcc{}, nil
+	}
 	var arg expr.Type
 	if call.Arg != nil {
 		arg = call.Arg.Type
 	}
 	store := storageOf(arg)
-	if call.Func != "count" && store == storeNone {
+	if store == storeNone {
 		return nil, fmt.Errorf("%s needs an argument with a type", call.Func)
 	}
 	switch call.Func {
-	case "count":
-		return &countAcc{}, nil
 	case "count_distinct":
 		return newDistinctAcc(arg), nil
 	case "min", "max":

@@ -42,7 +42,7 @@ type keyRows struct {
 
 const noEntry = -1
 
-var errTableFull = errors.New("the keys of the groups need more than 4 GiB of text; group by fewer or shorter columns")
+var errTableFull = errors.New("the keys of the groups need more than 2 GiB of text; group by fewer or shorter columns")
 
 func newKeyTable(types []expr.Type) *keyTable {
 	t := &keyTable{seed: maphash.MakeSeed(), cols: make([]column.Column, len(types))}

@@ -2,16 +2,21 @@ package engine
 
 import (
 	"context"
+	"errors"
 
 	"github.com/outfeed/outfeed/agent/internal/connector"
 )
+
+// ErrCannotCommit is wrapped by what Store.Commit gives when the same checkpoint can never be stored. The run then ends
+// with it, and the next one begins with what is stored.
+var ErrCannotCommit = errors.New("the checkpoint cannot be stored")
 
 // Store keeps what a run must not lose. One run uses it from one goroutine.
 type Store interface {
 	// Load gives the state of the last commit; the zero State at the first start.
 	Load(ctx context.Context) (State, error)
-	// Commit makes a checkpoint durable as a whole, or returns an error and has made nothing of it count. It keeps no
-	// reference to the checkpoint after it returns.
+	// Commit makes a checkpoint durable as a whole. After an error its outcome is unknown, and the same checkpoint is
+	// committed again, unless the error wraps ErrCannotCommit. It keeps no reference to the checkpoint after it returns.
 	Commit(ctx context.Context, c Checkpoint) error
 }
 

@@ -71,13 +71,19 @@ func (p *pump) run(ctx context.Context, stop <-chan struct{}) {
 
 func (p *pump) deliver(ctx context.Context) {
 	wait := sourceBackoff()
+	// good is when the source last gave something. One that connects and fails again at once is not well because it
+	// connected; one that was quiet for long is.
+	good, failing := time.Now(), false
 	for ctx.Err() == nil {
 		d, err := p.next(ctx)
 		var permanent *connector.PermanentError
 		switch {
 		case err == nil:
-			wait.Reset()
+			if d.Read > 0 {
+				wait.Reset()
+			}
 			p.report(sourceReading, "")
+			good, failing = time.Now(), false
 			if !p.hand(ctx, event{pump: p, delivery: d}) {
 				return
 			}
@@ -93,6 +99,10 @@ func (p *pump) deliver(ctx context.Context) {
 			return
 		default:
 			p.report(sourceFailing, err.Error())
+			if !failing && time.Since(good) >= wait.Max {
+				wait.Reset()
+			}
+			failing = true
 			if wait.Wait(ctx) != nil {
 				return
 			}

@@ -63,6 +63,8 @@ type Runner struct {
 	discarded []StateChange
 	// uncommitted is a checkpoint of unknown outcome; nothing is processed before it landed.
 	uncommitted *Checkpoint
+	// refused says that the store can never take the uncommitted checkpoint.
+	refused     bool
 	rows        int64
 	commitTimer *time.Timer
 	idleTimer   *time.Timer
@@ -299,7 +301,8 @@ func (r *Runner) process(e event) error {
 	if err := source.counts.failAll(d.Failed); err != nil {
 		return err
 	}
-	if !r.dirty && (d.Read > 0 || d.Batch != nil || !bytes.Equal(d.Cursor, r.cursors[read])) {
+	moved := d.Cursor != nil && !bytes.Equal(d.Cursor, r.cursors[read])
+	if !r.dirty && (d.Read > 0 || d.Batch != nil || moved) {
 		r.dirty = true
 		r.commitTimer.Reset(r.set.CommitEvery)
 	}
@@ -309,7 +312,7 @@ func (r *Runner) process(e event) error {
 			return err
 		}
 	}
-	if !bytes.Equal(d.Cursor, r.cursors[read]) {
+	if moved {
 		r.cursors[read], r.moved[read] = slices.Clone(d.Cursor), true
 	}
 	r.received(read, d)
@@ -382,6 +385,10 @@ func (r *Runner) commit(ctx context.Context) error {
 		if err == nil {
 			break
 		}
+		if errors.Is(err, ErrCannotCommit) {
+			r.refused = true
+			return err
+		}
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -403,8 +410,8 @@ func (r *Runner) commit(ctx context.Context) error {
 
 // finalCommit is the last commit of a run. It has a time of its own, because ctx may have ended.
 func (r *Runner) finalCommit(ctx context.Context) error {
-	if r.commitTimer == nil {
-		return nil // the loop never began
+	if r.commitTimer == nil || r.refused {
+		return nil // the loop never began, or has given up with an error of its own
 	}
 	if ctx.Err() == nil {
 		if err := r.commit(ctx); err == nil {

@@ -247,6 +247,57 @@ func TestSourceFailuresAreRetriedAndReported(t *testing.T) {
 	})
 }
 
+// hesitant gives an empty delivery before each of its batches, as a source that has connected and has nothing yet.
+type hesitant struct {
+	*memory
+	said bool
+}
+
+func (h *hesitant) Next(ctx context.Context) (connector.Delivery, error) {
+	if h.said = !h.said; h.said {
+		return connector.Delivery{}, nil
+	}
+	return h.memory.Next(ctx)
+}
+
+func TestAnEmptyDeliveryShowsASourceAsReadingAndMovesNoCursor(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		data := pressRows(100, 3)
+		for _, from := range []int{0, 40, 100} {
+			store := recorder{memStore: newStore(), see: func(c Checkpoint) {
+				if cursor, moved := c.Cursors["readings"]; moved && (cursor == nil || from == 100) {
+					t.Errorf("a checkpoint moves the cursor to %v", cursor)
+				}
+			}}
+			store.state.Cursors["readings"] = cursorAt(from)
+			ctx, cancel := context.WithCancel(t.Context())
+			runner := NewRunner(RunSettings{
+				Program: program(t, pressFlow), Store: store, CommitRows: 1,
+				Open: func(need ReadNeed, from connector.Cursor) (connector.Source, error) {
+					m := newMemory(need, from, data, 10)
+					m.traits.Bounded = false
+					return &hesitant{memory: m}, nil
+				},
+			})
+			ended := make(chan error, 1)
+			go func() { ended <- runner.Run(ctx) }()
+			synctest.Wait()
+			report := runner.Report()
+			if s := report.Sources[0]; s.State != "reading" || (s.LastRecord == 0) != (from == 100) || report.Read != int64(100-from) {
+				t.Errorf("from %d: %+v", from, report)
+			}
+			cancel()
+			if err := <-ended; !errors.Is(err, context.Canceled) {
+				t.Errorf("Run: %v", err)
+			}
+			if got := store.state.Cursors["readings"]; !slices.Equal(got, cursorAt(100)) {
+				t.Errorf("from %d: the cursor is %v", from, got)
+			}
+		}
+	})
+}
+
 func TestAPermanentErrorNamesStepAndConnection(t *testing.T) {
 	t.Parallel()
 	store := newStore()

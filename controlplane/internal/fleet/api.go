@@ -65,6 +65,17 @@ type API interface {
 	Ready(ctx context.Context) error
 }
 
+// Sessions is what sign-in to the dashboard needs of the domain. *Service is one. Errors are *Error. Session secrets
+// are stored as SHA-256, so that every replica can check them and none can leak them.
+type Sessions interface {
+	// CreateSession begins a session of an actor who was authenticated by an API key. It ends after ttl, or with the key.
+	CreateSession(ctx context.Context, a Actor, ttl time.Duration) (secret.String, error)
+	// AuthenticateSession finds whose a session is. One that ended, expired or never was is Unauthorized.
+	AuthenticateSession(ctx context.Context, session secret.String) (Actor, error)
+	// EndSession ends a session; one that is not there is no error.
+	EndSession(ctx context.Context, session secret.String) error
+}
+
 // FlowCheck is what checking a definition found.
 type FlowCheck struct {
 	Name     string
@@ -107,7 +118,10 @@ type Gateway interface {
 	// Bundle gives the agent's signed desired state as a DSSE envelope, and its serial.
 	Bundle(ctx context.Context, id AgentIdentity) (envelope []byte, serial uint64, err error)
 	// StoreInsights inserts the insights after the last stored sequence and advances it, in one transaction. A gap is
-	// an error; what is stored already is dropped. It gives the last stored sequence.
+	// an error, unless the agent says that just those insights are gone, as after a restore of this database: then it is
+	// counted and audited. What is stored already is dropped. A record that the agent has lost (an empty one) or that can never be
+	// stored takes its place in the sequence and is counted, so that it holds up nothing. It gives the last stored
+	// sequence.
 	StoreInsights(ctx context.Context, id AgentIdentity, up *wire.InsightsUp) (stored uint64, err error)
 	StoreStatus(ctx context.Context, id AgentIdentity, s *wire.Status) error
 	// StoreRun stores a run report; again with the same run id replaces it.

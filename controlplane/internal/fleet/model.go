@@ -26,7 +26,8 @@ type Actor struct {
 	Tenant ID
 	// Workspace is the one that the actor works in.
 	Workspace ID
-	// Kind is "api_key", "agent" or "admin"; Ref and Name say which one, for the audit and for people.
+	// Kind is "api_key", "session", "agent" or "admin"; Ref and Name say which one, for the audit and for people. A
+	// session has the role and the name of the API key that began it.
 	Kind string
 	Ref  ID
 	Name string
@@ -78,6 +79,9 @@ type Agent struct {
 	LastSeen    time.Time
 	// Desired is the serial of the desired state, Applied the one that the agent reported.
 	Desired, Applied int64
+	// LostInsights counts the insights that were damaged or gone on the agent before they came here, RefusedInsights
+	// those that came and could never be stored.
+	LostInsights, RefusedInsights int64
 	// Status is the agent's newest report; nil before the first.
 	Status *AgentStatus
 	// Connectors are the kinds that the agent offers.

@@ -1,0 +1,243 @@
+// Package agent is the composition root of outfeed-agent: it puts configuration, identity, staging, supervisor and tunnel
+// together, and holds what the command line needs of them.
+//
+// Only its main and the end-to-end tests import it. Run may be called once.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/outfeed/outfeed/agent/internal/config"
+	"github.com/outfeed/outfeed/agent/internal/connectors/all"
+	"github.com/outfeed/outfeed/agent/internal/identity"
+	"github.com/outfeed/outfeed/agent/internal/stage"
+	"github.com/outfeed/outfeed/agent/internal/supervisor"
+	"github.com/outfeed/outfeed/agent/internal/tunnel"
+	"github.com/outfeed/outfeed/internal/buildinfo"
+	"github.com/outfeed/outfeed/protocol/wire"
+)
+
+// Config is what the person who runs the agent sets.
+type Config = config.Config
+
+// LoadConfig reads a file (none when path is empty), then the environment, which wins.
+func LoadConfig(path string, lookup func(string) (string, bool)) (Config, error) {
+	return config.Load(path, lookup)
+}
+
+// stageDir is the staging's folder in the data directory.
+const stageDir = "stage"
+
+// Agent runs flows and keeps one connection to the control plane.
+type Agent struct {
+	config Config
+	log    *slog.Logger
+}
+
+// New makes an agent. It touches nothing before Run.
+func New(c Config, log *slog.Logger) *Agent { return &Agent{config: c, log: log} }
+
+// parts are what an agent consists of while it runs.
+type parts struct {
+	identity   *identity.Identity
+	stage      *stage.Stage
+	supervisor *supervisor.Supervisor
+	bundles    *bundles
+	tunnel     *tunnel.Client
+	status     *status
+}
+
+// errStopped is the cause with which Run ends its parts.
+var errStopped = errors.New("the agent is stopping")
+
+// Run runs until ctx ends. Flows stop first, so that their last commits are staged, then the tunnel, then the staging.
+func (a *Agent) Run(ctx context.Context) (err error) {
+	id, err := identity.Load(a.config.DataDir)
+	if err != nil {
+		return err
+	}
+	st, err := stage.Open(ctx, stage.Settings{
+		Dir: filepath.Join(a.config.DataDir, stageDir), Owner: id.Profile().Agent, Logger: a.log, Verify: verifyInChild,
+	})
+	if err != nil {
+		return fmt.Errorf("open the staging in %s: %w", a.config.DataDir, err)
+	}
+	defer func() { err = errors.Join(err, st.Close()) }()
+	p, err := a.assemble(ctx, id, st)
+	if err != nil {
+		return err
+	}
+	a.log.InfoContext(ctx, "agent starts", "agent", id.Profile().Agent, "control_plane", id.Profile().URL, "version", buildinfo.Version())
+	if err := p.bundles.resume(ctx); err != nil {
+		return err
+	}
+	return a.runParts(ctx, p)
+}
+
+// runParts runs everything until ctx ends or a part fails.
+func (a *Agent) runParts(ctx context.Context, p *parts) error {
+	g, ctx := errgroup.WithContext(ctx)
+	// The tunnel outlives the flows, so that what their last commits staged has a chance to leave.
+	tunnelCtx, stopTunnel := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer stopTunnel(nil)
+	g.Go(func() error {
+		defer stopTunnel(errStopped)
+		return unlessDone(ctx, p.supervisor.Run(ctx))
+	})
+	g.Go(func() error { return unlessDone(tunnelCtx, p.tunnel.Run(tunnelCtx)) })
+	g.Go(func() error {
+		return unlessDone(ctx, serveLocal(ctx, socketPath(a.config.DataDir), p.status.local, a.log))
+	})
+	g.Go(func() error { return p.status.watch(ctx) })
+	if a.config.Listen != "" {
+		g.Go(func() error { return unlessDone(ctx, a.serveMetrics(ctx, p.status)) })
+	}
+	if err := g.Wait(); err != nil {
+		return fmt.Errorf("the agent stopped: %w", err)
+	}
+	return nil
+}
+
+// unlessDone leaves out the error with which a part says that it was asked to end.
+func unlessDone(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil //nolint:nilerr // see above
+	}
+	return err
+}
+
+// assemble wires the parts; none of them runs yet.
+func (a *Agent) assemble(ctx context.Context, id *identity.Identity, st *stage.Stage) (*parts, error) {
+	reports, err := newReports(ctx, st, a.log)
+	if err != nil {
+		return nil, err
+	}
+	sup := supervisor.New(supervisor.Settings{
+		Staging: staging{reports: reports, stage: st}, Connector: all.Find, AgentID: id.Profile().Agent, Logger: a.log,
+	})
+	reports.changed = sup.Reported()
+	s := &status{identity: id, stage: st, supervisor: sup, changed: make(chan struct{}, 1)}
+	s.bundles = &bundles{identity: id, stage: st, supervisor: sup, log: a.log, changed: s.signal}
+	s.tunnel, err = tunnel.New(tunnel.Settings{
+		Link: link(a.config, id.Profile().URL), Key: id.Key(), Fingerprint: id.Profile().Fingerprint,
+		Host: host(), Connectors: specs(), Counter: id, Bundles: s.bundles, Reporter: s, Outbox: outbox{st}, Reports: reports, Log: a.log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("prepare the connection to %s: %w", id.Profile().URL, err)
+	}
+	return &parts{identity: id, stage: st, supervisor: sup, bundles: s.bundles, tunnel: s.tunnel, status: s}, nil
+}
+
+// serveMetrics serves /healthz, /readyz and /metrics on loopback.
+func (a *Agent) serveMetrics(ctx context.Context, s *status) error {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", a.config.Listen)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w", a.config.Listen, err)
+	}
+	return serveHTTP(ctx, l, metricsHandler(s), a.log)
+}
+
+// status tells how the agent is: to the tunnel, to commands on this machine, and to Prometheus.
+type status struct {
+	identity   *identity.Identity
+	stage      *stage.Stage
+	supervisor *supervisor.Supervisor
+	bundles    *bundles
+	tunnel     *tunnel.Client
+	changed    chan struct{}
+}
+
+func (s *status) signal() {
+	select {
+	case s.changed <- struct{}{}:
+	default:
+	}
+}
+
+// watch passes the supervisor's changes on, until ctx ends.
+func (s *status) watch(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.supervisor.Changed():
+			s.signal()
+		}
+	}
+}
+
+// StatusChanged is for the tunnel.
+func (s *status) StatusChanged() <-chan struct{} { return s.changed }
+
+// Status is for the tunnel.
+func (s *status) Status() *wire.Status {
+	o := s.stage.Stats()
+	return &wire.Status{
+		Time: time.Now().UnixMicro(), DesiredSerial: s.bundles.DesiredSerial(), BundleError: s.bundles.refused(),
+		Flows: s.supervisor.Status(),
+		Outbox: &wire.Outbox{
+			Produced: o.Produced, Acknowledged: o.Acknowledged, WaitingRecords: o.WaitingRecords, WaitingBytes: o.WaitingBytes,
+		},
+	}
+}
+
+// local is for outfeed-agent status.
+func (s *status) local() LocalStatus {
+	o, t := s.stage.Stats(), s.tunnel.State()
+	out := LocalStatus{
+		AgentID: s.identity.Profile().Agent, Version: buildinfo.Version(), ControlPlane: s.identity.Profile().URL,
+		Tunnel:      TunnelStatus{Connected: t.Connected, Since: t.Since, Error: t.LastError, NextTry: t.NextTry},
+		BundleError: s.bundles.refused(),
+		Outbox: OutboxStatus{
+			Produced: o.Produced, Acknowledged: o.Acknowledged, WaitingRecords: o.WaitingRecords, WaitingBytes: o.WaitingBytes,
+			Lost: o.Lost, LostRemotely: o.LostRemotely, Degraded: o.Degraded, SetAside: []SetAsideStaging{},
+		},
+		Flows: []FlowStatus{},
+	}
+	for _, f := range o.Formers {
+		out.Outbox.SetAside = append(out.Outbox.SetAside, SetAsideStaging{Dir: f.Dir, AgentID: f.Owner, Waiting: f.Waiting})
+	}
+	for _, f := range s.supervisor.Status() {
+		out.Flows = append(out.Flows, localFlow(f))
+	}
+	return out
+}
+
+func localFlow(f *wire.FlowStatus) FlowStatus {
+	out := FlowStatus{
+		ID: f.GetFlowId(), Name: f.GetName(), Version: f.GetVersion(), State: f.GetState(), Error: f.GetError(),
+		Since: micros(f.GetSince()), Sources: []SourceStatus{},
+	}
+	for _, src := range f.GetSources() {
+		out.Sources = append(out.Sources, SourceStatus{
+			Step: src.GetStep(), Connection: src.GetConnection(), State: src.GetState(), Error: src.GetError(), LastRecord: micros(src.GetLastRecord()),
+		})
+	}
+	return out
+}
+
+// micros is the time of UTC microseconds; 0 is no time.
+func micros(t int64) time.Time {
+	if t == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(t).UTC()
+}
+
+// hostname is this machine's name, or "unknown".
+func hostname() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return "unknown"
+	}
+	return name
+}

@@ -1,0 +1,206 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/outfeed/outfeed/agent"
+)
+
+func flowCommand(f *flags) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "flow",
+		Short: "Check, test and run flow definitions on this machine",
+		Long:  "Works on a flow definition without any control plane. docs/flows.md describes the language.",
+	}
+	c.AddCommand(flowCheckCommand(f), flowTestCommand(f), flowRunCommand(f))
+	return c
+}
+
+func flowCheckCommand(f *flags) *cobra.Command {
+	var connections string
+	c := &cobra.Command{
+		Use:   "check FLOW.yaml",
+		Short: "Say what is wrong with a definition, and what would leave the plant",
+		Long: `Checks a definition as the control plane and the agent do: names, types, windows. With --connections it also checks
+the connections and the options of each read. When all is well it prints the egress manifest: every column that would
+leave the plant, where it comes from, and whether it is aggregated or raw.
+
+Exit code 0: all is well; 2: the definition is wrong.`,
+		Example: "  outfeed-agent flow check press-health.yaml --connections connections.yaml",
+		Args:    oneFile,
+		RunE: func(c *cobra.Command, args []string) error {
+			d, err := readDefinition(args[0], connections)
+			if err != nil {
+				return err
+			}
+			m, err := agent.CheckFlow(d)
+			if f.json {
+				return printCheckJSON(c, args[0], m, err)
+			}
+			if err != nil {
+				return err
+			}
+			return printManifest(c.OutOrStdout(), args[0], m)
+		},
+	}
+	c.Flags().StringVar(&connections, "connections", "", "`FILE` with the connections (YAML)")
+	c.Flags().BoolVar(&f.json, "json", false, "print JSON")
+	return c
+}
+
+// printCheckJSON prints the problems or the manifest; the exit code is that of the text form.
+func printCheckJSON(c *cobra.Command, name string, m agent.Manifest, err error) error {
+	wrong, isDefinition := errors.AsType[*agent.DefinitionError](err)
+	if err != nil && !isDefinition {
+		return err
+	}
+	out := struct {
+		File     string         `json:"file"`
+		OK       bool           `json:"ok"`
+		Problems agent.Problems `json:"problems"`
+		Egress   agent.Manifest `json:"egress"`
+	}{File: name, OK: err == nil, Egress: m}
+	if isDefinition {
+		out.Problems = wrong.Problems
+	}
+	e := json.NewEncoder(c.OutOrStdout())
+	e.SetIndent("", "  ")
+	return errors.Join(e.Encode(out), err)
+}
+
+func printManifest(out io.Writer, name string, m agent.Manifest) error {
+	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
+	fmt.Fprintf(w, "%s is well. What leaves the plant:\n", name)
+	for _, col := range m.Columns {
+		kind, from := "raw", strings.Join(col.Sources, ", ")
+		if col.Aggregated {
+			kind = "aggregated"
+		}
+		if from == "" {
+			from = "no column"
+		}
+		fmt.Fprintf(w, "  %s.%s\t%s\t%s\tfrom %s\n", col.Insight, col.Column, col.Type, kind, from)
+	}
+	if err := w.Flush(); err != nil {
+		return fmt.Errorf("print the manifest: %w", err)
+	}
+	return nil
+}
+
+func flowTestCommand(f *flags) *cobra.Command {
+	c := &cobra.Command{
+		Use:     "test FLOW.yaml",
+		Short:   "Run the tests of a definition",
+		Long:    "Runs the `tests:` of a definition through the real engine and shows where the insights differ from those expected.\n\nExit code 0: all pass; 1: some fail; 2: the definition is wrong.",
+		Example: "  outfeed-agent flow test press-health.yaml",
+		Args:    oneFile,
+		RunE: func(c *cobra.Command, args []string) error {
+			d, err := readDefinition(args[0], "")
+			if err != nil {
+				return err
+			}
+			results, err := agent.TestFlow(c.Context(), d)
+			if err != nil {
+				return err
+			}
+			return printTests(c.OutOrStdout(), results, f.json)
+		},
+	}
+	c.Flags().BoolVar(&f.json, "json", false, "print JSON")
+	return c
+}
+
+func printTests(w io.Writer, results []agent.TestResult, asJSON bool) error {
+	failed := 0
+	for _, r := range results {
+		if !r.Passed {
+			failed++
+		}
+	}
+	if asJSON {
+		if err := json.NewEncoder(w).Encode(results); err != nil {
+			return fmt.Errorf("print the results: %w", err)
+		}
+	} else {
+		for _, r := range results {
+			mark := "ok    "
+			if !r.Passed {
+				mark = "FAILED"
+			}
+			fmt.Fprintf(w, "%s %s\n%s", mark, r.Name, r.Difference)
+		}
+		fmt.Fprintf(w, "%d passed, %d failed\n", len(results)-failed, failed)
+	}
+	if failed > 0 {
+		return errSilent
+	}
+	return nil
+}
+
+func flowRunCommand(f *flags) *cobra.Command {
+	var connections string
+	c := &cobra.Command{
+		Use:   "run FLOW.yaml --connections CONN.yaml",
+		Short: "Run a flow here, with its insights as JSON lines on standard output",
+		Long: `Runs a flow on this machine, without any control plane. Insights go to standard output, a line each:
+
+  {"insight": NAME, "time": RFC 3339, "key": {...}, "values": {...}}
+
+and a summary to standard error. The run ends when its sources do, or with Ctrl-C. With --data-dir it stages there what
+must survive, and the next run with the same folder goes on where this one ended; without, every run starts anew.`,
+		Example: `  outfeed-agent flow run press-health.yaml --connections connections.yaml
+  outfeed-agent flow run lathe.yaml --connections connections.yaml --data-dir ./state > insights.jsonl`,
+		Args: oneFile,
+		RunE: func(c *cobra.Command, args []string) error {
+			d, err := readDefinition(args[0], connections)
+			if err != nil {
+				return err
+			}
+			summary, err := agent.RunFlow(c.Context(), agent.FlowRun{Definition: d, DataDir: f.dataDir, Out: c.OutOrStdout(), Log: c.ErrOrStderr()})
+			if summary.Started {
+				printSummary(c.ErrOrStderr(), args[0], summary)
+			}
+			return err
+		},
+	}
+	c.Flags().StringVar(&connections, "connections", "", "`FILE` with the connections (YAML)")
+	if err := c.MarkFlagRequired("connections"); err != nil {
+		panic(err)
+	}
+	return c
+}
+
+func printSummary(w io.Writer, name string, s agent.RunSummary) {
+	fmt.Fprintf(w, "%s: %d records read (%s) in %v, %d insights, %d records failed, %d late\n",
+		name, s.Read, bytesText(uint64(max(s.Bytes, 0))), s.Took.Round(1e6), s.Insights, s.Failed, s.Late)
+	for _, r := range s.Sample {
+		fmt.Fprintf(w, "  failed in %s at %s: %s: %s\n", r.Step, r.Where, r.Reason, r.Record)
+	}
+	if more := s.Failed - int64(len(s.Sample)); more > 0 && len(s.Sample) > 0 {
+		fmt.Fprintf(w, "  and %d more\n", more)
+	}
+}
+
+// readDefinition reads a definition and, when named, its connections.
+func readDefinition(flow, connections string) (agent.Definition, error) {
+	d := agent.Definition{File: flow, ConnectionsFile: connections}
+	var err error
+	if d.Flow, err = os.ReadFile(flow); err != nil { //nolint:gosec // the file that the person named
+		return d, &usageError{fmt.Errorf("read the flow: %w", err)}
+	}
+	if connections == "" {
+		return d, nil
+	}
+	if d.Connections, err = os.ReadFile(connections); err != nil { //nolint:gosec // the file that the person named
+		return d, &usageError{fmt.Errorf("read the connections: %w", err)}
+	}
+	return d, nil
+}

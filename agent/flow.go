@@ -1,0 +1,203 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/outfeed/outfeed/agent/internal/connector"
+	"github.com/outfeed/outfeed/agent/internal/connectors/all"
+	"github.com/outfeed/outfeed/agent/internal/engine"
+	"github.com/outfeed/outfeed/agent/internal/supervisor"
+	"github.com/outfeed/outfeed/protocol/flowdef"
+)
+
+// Definition is a flow definition and the connections that it uses, as texts.
+type Definition struct {
+	// File and ConnectionsFile are where the texts came from, for messages and for secrets that lie beside them.
+	File, ConnectionsFile string
+	Flow                  []byte
+	// Connections is a CONN.yaml; nil means that connections are not known, and then they are not checked.
+	Connections []byte
+}
+
+// Manifest is what would leave the plant.
+type Manifest = flowdef.Manifest
+
+// Problems is what is wrong with a text.
+type Problems = flowdef.Problems //nolint:errname // the name that flowdef gives it
+
+// TestResult is the outcome of one test of a definition.
+type TestResult = engine.TestResult
+
+// DefinitionError says that a text is wrong, and where.
+type DefinitionError struct {
+	// File is the text's.
+	File     string
+	Problems Problems
+}
+
+// Error is a line per problem, which begins with file:line:column.
+func (e *DefinitionError) Error() string {
+	lines := make([]string, len(e.Problems))
+	for i, p := range e.Problems {
+		where := e.File
+		if p.Line > 0 {
+			where = fmt.Sprintf("%s:%d:%d", e.File, p.Line, p.Column)
+		}
+		if p.Step != "" {
+			where += fmt.Sprintf(": step %q", p.Step)
+		}
+		lines[i] = where + ": " + p.Message
+	}
+	return strings.Join(lines, "\n")
+}
+
+// definitionError gives flowdef's problems their file.
+func definitionError(file string, err error) error {
+	if p, ok := errors.AsType[flowdef.Problems](err); ok {
+		return &DefinitionError{File: file, Problems: p}
+	}
+	return err
+}
+
+func specs() []flowdef.ConnectorSpec {
+	connectors := all.All()
+	list := make([]flowdef.ConnectorSpec, len(connectors))
+	for i, c := range connectors {
+		list[i] = c.Spec()
+	}
+	return list
+}
+
+// connections reads the CONN.yaml; nil when there is none.
+func (d *Definition) connections() (map[string]connector.Connection, error) {
+	if d.Connections == nil {
+		return map[string]connector.Connection{}, nil
+	}
+	defs, err := flowdef.ParseConnections(d.Connections, specs(), flowdef.Lookup{
+		Env: os.LookupEnv,
+		File: func(name string) ([]byte, error) {
+			if !filepath.IsAbs(name) {
+				name = filepath.Join(filepath.Dir(d.ConnectionsFile), name)
+			}
+			return os.ReadFile(name) //nolint:gosec // the person names it, and ParseConnections says where
+		},
+	})
+	if err != nil {
+		return nil, definitionError(d.ConnectionsFile, err)
+	}
+	byName := make(map[string]connector.Connection, len(defs))
+	for _, c := range defs {
+		byName[c.Name] = connector.Connection{Name: c.Name, Kind: c.Kind, Options: c.Options, Secrets: c.Secrets}
+	}
+	return byName, nil
+}
+
+// plan parses and checks the definition against the connections.
+func (d *Definition) plan(connections map[string]connector.Connection) (*flowdef.Plan, error) {
+	env := flowdef.Environment{Connectors: map[string]flowdef.ConnectorSpec{}}
+	for _, s := range specs() {
+		env.Connectors[s.Kind] = s
+	}
+	if d.Connections != nil {
+		env.Connections = map[string]string{}
+		for name, c := range connections {
+			env.Connections[name] = c.Kind
+		}
+	}
+	plan, err := flowdef.CheckText(d.Flow, env)
+	if err != nil {
+		return nil, definitionError(d.File, err)
+	}
+	return plan, nil
+}
+
+// CheckFlow says what is wrong with a definition, as a *DefinitionError, or what would leave the plant.
+func CheckFlow(d Definition) (Manifest, error) {
+	connections, err := d.connections()
+	if err != nil {
+		return Manifest{}, err
+	}
+	plan, err := d.plan(connections)
+	if err != nil {
+		return Manifest{}, err
+	}
+	if _, err := engine.Compile(plan); err != nil {
+		return Manifest{}, fmt.Errorf("compile %s: %w", d.File, err)
+	}
+	return plan.Egress, nil
+}
+
+// TestFlow runs the tests of a definition.
+func TestFlow(ctx context.Context, d Definition) ([]TestResult, error) {
+	connections, err := d.connections()
+	if err != nil {
+		return nil, err
+	}
+	plan, err := d.plan(connections)
+	if err != nil {
+		return nil, err
+	}
+	results, err := engine.TestFlow(ctx, plan)
+	if err != nil {
+		return nil, fmt.Errorf("test %s: %w", d.File, err)
+	}
+	return results, nil
+}
+
+// FlowRun is one run of a flow without a control plane.
+type FlowRun struct {
+	Definition
+	// DataDir is where the run stages what must survive; empty: nowhere.
+	DataDir string
+	// Out takes the insights as JSON lines, Log what happens.
+	Out, Log io.Writer
+}
+
+// RunSummary is what a run did. Started is false when it did not come so far.
+type RunSummary struct {
+	engine.Report
+	Started bool
+	Took    time.Duration
+}
+
+// RunFlow runs a flow until its sources end or ctx does.
+func RunFlow(ctx context.Context, r FlowRun) (summary RunSummary, err error) {
+	connections, err := r.connections()
+	if err != nil {
+		return RunSummary{}, err
+	}
+	plan, err := r.plan(connections)
+	if err != nil {
+		return RunSummary{}, err
+	}
+	log := slog.New(slog.NewTextHandler(r.Log, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	staging, err := r.openStaging(ctx, log)
+	if err != nil {
+		return RunSummary{}, err
+	}
+	defer func() { err = errors.Join(err, staging.Close()) }()
+	started := time.Now()
+	report, err := supervisor.RunOnce(ctx,
+		supervisor.Settings{Staging: staging, Connector: all.Find, AgentID: localAgent, Logger: log, Clock: time.Now},
+		supervisor.Deployment{
+			ID: plan.Flow.Name, Name: plan.Flow.Name, Definition: r.Flow, Connections: slices.Collect(maps.Values(connections)),
+		}, encodeLine)
+	if ctx.Err() != nil {
+		// The person ended it, which is how a flow without an end ends.
+		err = nil
+	}
+	if err != nil {
+		err = fmt.Errorf("run %s: %w", r.File, err)
+	}
+	return RunSummary{Report: report, Started: len(report.Sources) > 0, Took: time.Since(started)}, err
+}

@@ -1,0 +1,138 @@
+// Package config reads the agent's configuration from a file and the environment.
+//
+// It opens nothing but that file and holds no state. Secrets come out as secret.String.
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/outfeed/outfeed/internal/secret"
+)
+
+// Config is what the person who runs the agent sets. Every field has a default.
+type Config struct {
+	// DataDir holds the identity and the staging (OUTFEED_AGENT_DATA_DIR).
+	DataDir string `yaml:"data_dir"`
+	// Listen is the loopback address of /healthz, /readyz and /metrics (OUTFEED_AGENT_LISTEN). Empty: nowhere.
+	Listen string `yaml:"listen"`
+	// Proxy is the HTTP proxy to the control plane, user and password included (OUTFEED_AGENT_PROXY). Empty: what
+	// HTTPS_PROXY says.
+	Proxy secret.String `yaml:"proxy"`
+	// CAFile has certificates to trust beside the system's, in PEM (OUTFEED_AGENT_CA_FILE).
+	CAFile string `yaml:"ca_file"`
+	// LogLevel is debug, info, warn or error (OUTFEED_AGENT_LOG_LEVEL), LogFormat json or text (OUTFEED_AGENT_LOG_FORMAT).
+	LogLevel  slog.Level `yaml:"log_level"`
+	LogFormat string     `yaml:"log_format"`
+}
+
+// Default is the configuration of a machine where nothing is set.
+func Default() Config {
+	dir := "/var/lib/outfeed-agent"
+	if runtime.GOOS == "windows" {
+		dir = filepath.Join(os.Getenv("ProgramData"), "Outfeed", "Agent")
+	}
+	return Config{DataDir: dir, LogFormat: "text"}
+}
+
+// variables maps each environment variable to the field it sets.
+func (c *Config) variables() map[string]func(string) error {
+	text := func(to *string) func(string) error {
+		return func(v string) error { *to = v; return nil }
+	}
+	return map[string]func(string) error{
+		"OUTFEED_AGENT_DATA_DIR":   text(&c.DataDir),
+		"OUTFEED_AGENT_LISTEN":     text(&c.Listen),
+		"OUTFEED_AGENT_CA_FILE":    text(&c.CAFile),
+		"OUTFEED_AGENT_LOG_FORMAT": text(&c.LogFormat),
+		"OUTFEED_AGENT_LOG_LEVEL":  func(v string) error { return c.LogLevel.UnmarshalText([]byte(v)) },
+		"OUTFEED_AGENT_PROXY":      func(v string) error { c.Proxy = secret.New(v); return nil },
+	}
+}
+
+// Load reads a file (none when path is empty), then the environment, which wins, and checks the result.
+func Load(path string, lookup func(string) (string, bool)) (Config, error) {
+	c := Default()
+	if path != "" {
+		text, err := os.ReadFile(path) //nolint:gosec // the file that the person named
+		if err != nil {
+			return Config{}, fmt.Errorf("read the configuration: %w", err)
+		}
+		d := yaml.NewDecoder(bytes.NewReader(text))
+		d.KnownFields(true)
+		if err := d.Decode(&c); err != nil && !errors.Is(err, io.EOF) {
+			return Config{}, fmt.Errorf("configuration %s: %w", path, err)
+		}
+	}
+	for name, set := range c.variables() {
+		value, ok := lookup(name)
+		if !ok {
+			continue
+		}
+		if err := set(value); err != nil {
+			return Config{}, fmt.Errorf("environment variable %s: %w", name, err)
+		}
+	}
+	if err := c.Validate(); err != nil {
+		return Config{}, err
+	}
+	return c, nil
+}
+
+// Validate says everything that is wrong.
+func (c *Config) Validate() error {
+	var wrong []error
+	if c.DataDir == "" {
+		wrong = append(wrong, errors.New("data_dir is empty: name the folder for the agent's keys and staging"))
+	}
+	if c.LogFormat != "json" && c.LogFormat != "text" {
+		wrong = append(wrong, fmt.Errorf("log_format is %q: write json or text", c.LogFormat))
+	}
+	if c.Listen != "" {
+		wrong = append(wrong, loopback(c.Listen))
+	}
+	if !c.Proxy.Empty() {
+		u, err := url.Parse(c.Proxy.Reveal())
+		if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+			wrong = append(wrong, errors.New("proxy is not a URL like http://proxy.plant.example:3128"))
+		}
+	}
+	if c.CAFile != "" {
+		if _, err := os.Stat(c.CAFile); err != nil {
+			wrong = append(wrong, fmt.Errorf("ca_file: %w", err))
+		}
+	}
+	return errors.Join(wrong...)
+}
+
+// loopback refuses an address that other machines could reach.
+func loopback(address string) error {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("listen is %q: write an address like 127.0.0.1:9464: %w", address, err)
+	}
+	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return fmt.Errorf("listen is %q: the agent opens no port to other machines; write a loopback address like 127.0.0.1:9464", address)
+	}
+	return nil
+}
+
+// Logger writes the log as configured.
+func (c *Config) Logger(w io.Writer) *slog.Logger {
+	options := &slog.HandlerOptions{Level: c.LogLevel}
+	if strings.EqualFold(c.LogFormat, "json") {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}

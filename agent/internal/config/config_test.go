@@ -1,0 +1,72 @@
+package config_test
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/outfeed/outfeed/agent/internal/config"
+)
+
+func none(string) (string, bool) { return "", false }
+
+func write(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "agent.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestEnvironmentWinsOverFile(t *testing.T) {
+	t.Parallel()
+	path := write(t, "data_dir: /from/file\nlisten: 127.0.0.1:9464\nlog_level: debug\nproxy: http://me:hush@proxy:3128\n")
+	c, err := config.Load(path, func(name string) (string, bool) { return "/from/env", name == "OUTFEED_AGENT_DATA_DIR" })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.DataDir != "/from/env" || c.Listen != "127.0.0.1:9464" || c.LogLevel != slog.LevelDebug {
+		t.Errorf("got %+v", c)
+	}
+	if c.Proxy.Reveal() != "http://me:hush@proxy:3128" { //nolint:gosec // a password made up for this test
+		t.Error("the proxy was not read")
+	}
+	if printed := fmt.Sprintf("%+v %#v", c, c); strings.Contains(printed, "hush") {
+		t.Errorf("printing the configuration shows a secret: %s", printed)
+	}
+}
+
+func TestAnEmptyFileIsTheDefault(t *testing.T) {
+	t.Parallel()
+	c, err := config.Load(write(t, "# nothing set\n"), none)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c != config.Default() {
+		t.Errorf("got %+v, want the default", c)
+	}
+}
+
+func TestWhatIsWrongIsSaid(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ text, want string }{
+		"unknown key":    {"data_dri: /x\n", "data_dri"},
+		"open port":      {"listen: 0.0.0.0:9464\n", "opens no port"},
+		"log format":     {"log_format: xml\n", "json or text"},
+		"proxy":          {"proxy: proxy:3128\n", "not a URL"},
+		"ca file":        {"ca_file: /does/not/exist.pem\n", "ca_file"},
+		"empty data dir": {"data_dir: ''\n", "data_dir is empty"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, err := config.Load(write(t, c.text), none)
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want something about %q", err, c.want)
+			}
+		})
+	}
+}

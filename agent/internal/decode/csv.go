@@ -1,0 +1,517 @@
+package decode
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/outfeed/outfeed/agent/internal/column"
+	"github.com/outfeed/outfeed/protocol/expr"
+)
+
+// CSV decodes comma-separated values as RFC 4180 describes them, with any one-byte delimiter.
+//
+// An empty field is null; an empty field in quotes is an empty text in a string column and null in any other. White
+// space around a value that is not text does not count. A quote inside a field that does not begin with one is an
+// ordinary character. Records with too few or too many fields are failed records.
+type CSV struct {
+	rows
+	clock clock
+	delim byte
+	// fields is the column of each field of a record, or -1; last is the last field that has one.
+	fields []int
+	last   int
+	// quote is where the next quote is, from the start of the text.
+	quote int
+	// parts are the fields of a record with quotes.
+	parts []part
+	// failedCol and failedFields describe the last problem.
+	failedCol, failedFields int
+}
+
+// part is a field of a record with quotes, without them.
+type part struct {
+	start, end int
+	quoted     bool
+	doubled    bool
+}
+
+// NewCSV makes a decoder of the wanted columns of records whose fields are names, in order. Times without a zone are
+// in loc.
+func NewCSV(schema expr.Schema, names []string, delim byte, loc *time.Location) *CSV {
+	d := &CSV{rows: newRows(schema), clock: clock{loc: loc}, delim: delim, last: -1, fields: make([]int, len(names))}
+	for i, name := range names {
+		d.fields[i] = schema.Index(name)
+		if d.fields[i] >= 0 {
+			d.last = i
+		}
+	}
+	return d
+}
+
+// Header reads the header at text[off:] and gives its names and where the first record starts; that is -1 when the
+// header is not complete and more may follow.
+func Header(text []byte, off int, delim byte, final bool) (names []string, next int, err error) {
+	d := &CSV{delim: delim, quote: -1}
+	in := Input{Text: text, Final: final}
+	end, next, bad := d.split(&in, off)
+	switch {
+	case next < 0:
+		return nil, -1, nil
+	case bad != ok:
+		return nil, 0, &RecordError{Reason: bad.message("")}
+	case !utf8.Valid(text[off:end]):
+		return nil, 0, &RecordError{Reason: badUTF8.message("")}
+	}
+	for _, p := range d.parts {
+		name := string(text[p.start:p.end])
+		if p.doubled {
+			name = strings.ReplaceAll(name, `""`, `"`)
+		}
+		names = append(names, strings.TrimSpace(name))
+	}
+	return names, next, nil
+}
+
+// CheckHeader says which column of the schema the names lack, and whether one that is wanted comes twice.
+func CheckHeader(schema expr.Schema, names []string) error {
+	for _, c := range schema {
+		n := 0
+		for _, name := range names {
+			if name == c.Name {
+				n++
+			}
+		}
+		switch {
+		case n > 1:
+			return &RecordError{Reason: fmt.Sprintf("the header has column %q %d times; give each its own name", c.Name, n)}
+		case n == 1:
+		default:
+			return &RecordError{Reason: "the header lacks a column of the schema: " + expr.Unknown("column", c.Name, names)}
+		}
+	}
+	return nil
+}
+
+// Decode decodes records. Empty lines are passed over.
+func (d *CSV) Decode(b *column.Batch, in Input) Result {
+	d.open(b, in.MaxRows)
+	d.quote = -1
+	r := Result{Next: in.Off, Line: in.Line}
+	for d.row < in.MaxRows && r.Next < len(in.Text) {
+		if d.quote < r.Next {
+			d.quote = r.Next + indexOrLen(in.Text[r.Next:], '"')
+		}
+		n := bytes.IndexByte(in.Text[r.Next:], '\n')
+		end, next := r.Next+n, r.Next+n+1
+		if n < 0 {
+			if end, next = len(in.Text), len(in.Text); !in.Final && d.quote >= end {
+				r.Incomplete = true
+				break
+			}
+		}
+		if d.quote >= end {
+			d.plainLine(&r, &in, end)
+			r.Next = next
+			r.Line++
+			continue
+		}
+		if !d.quotedRecord(&r, &in) {
+			r.Incomplete = true
+			break
+		}
+	}
+	d.close(in.Text)
+	return r
+}
+
+// plainLine decodes a record without quotes.
+func (d *CSV) plainLine(r *Result, in *Input, end int) {
+	start := r.Next
+	if end > start && in.Text[end-1] == '\r' {
+		end--
+	}
+	if end == start {
+		return
+	}
+	r.Read++
+	if p := d.plain(in.Text[:end], start); p != ok {
+		d.failed(r, in, end, p)
+	}
+}
+
+func (d *CSV) plain(s []byte, p int) problem {
+	d.begin()
+	d.failedCol = -1
+	if len(s)-p > MaxRecord {
+		return tooLong
+	}
+	start, f := p, 0
+	for f <= d.last {
+		n := bytes.IndexByte(s[p:], d.delim)
+		end := p + n
+		if n < 0 {
+			end = len(s)
+		}
+		if col := d.fields[f]; col >= 0 {
+			if bad := d.cell(s, part{start: p, end: end}, col); bad != ok {
+				d.failedCol = col
+				return d.countFirst(s[start:], bad)
+			}
+		}
+		f++
+		if n < 0 {
+			p = -1
+			break
+		}
+		p = end + 1
+	}
+	if p >= 0 {
+		f += bytes.Count(s[p:], []byte{d.delim}) + 1
+	}
+	if bad := d.count(f); bad != ok {
+		return bad
+	}
+	d.commit()
+	return ok
+}
+
+// countFirst prefers a wrong number of fields to a bad value as the reason: it is often the cause.
+func (d *CSV) countFirst(record []byte, bad problem) problem {
+	if wrong := d.count(bytes.Count(record, []byte{d.delim}) + 1); wrong != ok {
+		return wrong
+	}
+	return bad
+}
+
+func (d *CSV) count(fields int) problem {
+	d.failedFields = fields
+	switch {
+	case fields < len(d.fields):
+		return fewFields
+	case fields > len(d.fields):
+		return manyFields
+	}
+	return ok
+}
+
+// quotedRecord decodes a record with quotes, which may have several lines. It says false when the record is not complete.
+func (d *CSV) quotedRecord(r *Result, in *Input) bool {
+	start := r.Next
+	end, next, bad := d.split(in, start)
+	if next < 0 {
+		if len(in.Text)-start <= MaxRecord {
+			return false
+		}
+		bad = openQuote
+	}
+	if bad == openQuote || bad == tooLong {
+		// One stray quote must not swallow what follows: only its line is given up.
+		n := bytes.IndexByte(in.Text[start:], '\n')
+		if n < 0 && !in.Final {
+			return false
+		}
+		if end, next = start+n, start+n+1; n < 0 {
+			end, next = len(in.Text), len(in.Text)
+		}
+	}
+	r.Read++
+	if bad == ok {
+		bad = d.quotedFields(in.Text)
+	}
+	if bad != ok {
+		d.failed(r, in, end, bad)
+	}
+	r.Line += int64(bytes.Count(in.Text[start:next], []byte{'\n'}))
+	if next == len(in.Text) && (next == 0 || in.Text[next-1] != '\n') {
+		r.Line++
+	}
+	r.Next = next
+	return true
+}
+
+// quotedFields decodes the parts of a record.
+func (d *CSV) quotedFields(text []byte) problem {
+	d.begin()
+	d.failedCol = -1
+	if bad := d.count(len(d.parts)); bad != ok {
+		return bad
+	}
+	for f, p := range d.parts {
+		col := d.fields[f]
+		if col < 0 {
+			continue
+		}
+		if bad := d.cell(text, p, col); bad != ok {
+			d.failedCol = col
+			return bad
+		}
+	}
+	for _, e := range d.pending {
+		d.setStr(e.col, e.start, e.start+halveQuotes(text[e.start:e.end]))
+	}
+	d.commit()
+	return ok
+}
+
+// split finds the fields of the record at off, its end and the start of the next one. A next of -1 means that it is
+// not complete and more may follow.
+func (d *CSV) split(in *Input, off int) (end, next int, bad problem) {
+	s, p := in.Text, off
+	d.parts = d.parts[:0]
+	for {
+		f, stop, wrong := d.field(s, p)
+		switch {
+		case stop == len(s) && !in.Final:
+			return 0, -1, ok
+		case wrong == openQuote:
+			return 0, 0, wrong
+		case wrong != ok:
+			bad = wrong
+		}
+		d.parts = append(d.parts, f)
+		switch {
+		case stop-off > MaxRecord:
+			return stop, stop, tooLong
+		case stop == len(s):
+			return stop, stop, bad
+		case s[stop] == '\n':
+			return stop, stop + 1, bad
+		}
+		p = stop + 1
+	}
+}
+
+// field reads the field at p, and where the delimiter or the end of the line is that ends it.
+func (d *CSV) field(s []byte, p int) (f part, stop int, bad problem) {
+	if p == len(s) || s[p] != '"' {
+		stop = d.fieldEnd(s, p)
+		return part{start: p, end: stop - carriageReturn(s, p, stop)}, stop, ok
+	}
+	f, after, closed := quotedPart(s, p+1)
+	if !closed {
+		return f, len(s), openQuote
+	}
+	stop = d.fieldEnd(s, after)
+	if stop-carriageReturn(s, after, stop) > after {
+		bad = afterQuote
+	}
+	return f, stop, bad
+}
+
+func (d *CSV) fieldEnd(s []byte, p int) int {
+	for p < len(s) && s[p] != d.delim && s[p] != '\n' {
+		p++
+	}
+	return p
+}
+
+// carriageReturn is 1 when s[start:stop] ends in the carriage return of a line's end.
+func carriageReturn(s []byte, start, stop int) int {
+	if stop > start && s[stop-1] == '\r' && (stop == len(s) || s[stop] == '\n') {
+		return 1
+	}
+	return 0
+}
+
+// quotedPart finds the end of a quoted field whose text starts at p.
+func quotedPart(s []byte, p int) (f part, next int, closed bool) {
+	f = part{start: p, quoted: true}
+	for {
+		n := bytes.IndexByte(s[p:], '"')
+		if n < 0 {
+			return f, len(s), false
+		}
+		p += n + 1
+		if p < len(s) && s[p] == '"' {
+			f.doubled = true
+			p++
+			continue
+		}
+		f.end = p - 1
+		return f, p, true
+	}
+}
+
+// halveQuotes turns doubled quotes into one, in place, and gives the new length.
+func halveQuotes(s []byte) int {
+	w := 0
+	for p := 0; p < len(s); p++ {
+		s[w] = s[p]
+		w++
+		if s[p] == '"' {
+			p++
+		}
+	}
+	return w
+}
+
+// cell decodes a field into the column.
+func (d *CSV) cell(s []byte, f part, col int) problem {
+	c := &d.cols[col]
+	if c.Type == expr.String {
+		return d.text(s, f, col)
+	}
+	text := s[f.start:f.end]
+	if len(text) > 0 && (text[0] <= ' ' || text[len(text)-1] <= ' ') {
+		text = bytes.TrimSpace(text)
+	}
+	if len(text) == 0 {
+		return ok
+	}
+	var bad problem
+	switch c.Type {
+	case expr.Float:
+		c.Floats[d.row], bad = csvFloat(text)
+	case expr.Int:
+		c.Ints[d.row], bad = csvInt(text)
+	case expr.Timestamp:
+		c.Ints[d.row], bad = d.time(text)
+	case expr.Bool:
+		c.Bools[d.row], bad = csvBool(text)
+	case expr.JSON:
+		return d.json(s, f, col)
+	case expr.String, expr.Invalid, expr.Null:
+	}
+	if bad == ok {
+		d.set(col)
+	}
+	return bad
+}
+
+func (d *CSV) text(s []byte, f part, col int) problem {
+	switch {
+	case !utf8.Valid(s[f.start:f.end]):
+		return badUTF8
+	case f.doubled:
+		d.setEscaped(col, f.start, f.end)
+	case f.end > f.start || f.quoted:
+		d.setStr(col, f.start, f.end)
+	}
+	return ok
+}
+
+func (d *CSV) json(s []byte, f part, col int) problem {
+	text := s[f.start:f.end]
+	if f.doubled {
+		text = bytes.ReplaceAll(text, []byte(`""`), []byte(`"`))
+	}
+	switch {
+	case !utf8.Valid(text):
+		return badUTF8
+	case !json.Valid(text):
+		return badJSON
+	case string(bytes.TrimSpace(text)) == "null":
+		return ok
+	}
+	return d.text(s, f, col)
+}
+
+func (d *CSV) time(text []byte) (int64, problem) {
+	if t, good := d.clock.parse(text); good {
+		return t, ok
+	}
+	ms, bad := csvInt(text)
+	if bad != ok {
+		return 0, notTime
+	}
+	t, good := epochMillis(ms)
+	if !good {
+		return 0, outOfRange
+	}
+	return t, ok
+}
+
+func csvBool(text []byte) (bool, problem) {
+	switch {
+	case len(text) == 1 && text[0] == '1', len(text) == 4 && strings.EqualFold(string(text), "true"):
+		return true, ok
+	case len(text) == 1 && text[0] == '0', len(text) == 5 && strings.EqualFold(string(text), "false"):
+		return false, ok
+	}
+	return false, wrongType
+}
+
+func csvFloat(text []byte) (float64, problem) {
+	if n, end := scanNumber(text, 0); end == len(text) {
+		return n.float(text)
+	}
+	text, good := looseNumber(text)
+	if !good {
+		return 0, wrongType
+	}
+	f, err := strconv.ParseFloat(string(text), 64)
+	if err != nil {
+		return 0, outOfRange
+	}
+	return f, ok
+}
+
+func csvInt(text []byte) (int64, problem) {
+	if n, end := scanNumber(text, 0); end == len(text) {
+		return n.int(text)
+	}
+	text, good := looseNumber(text)
+	if !good {
+		return 0, wrongType
+	}
+	for len(text) > 1 && text[0] == '0' && text[1]-'0' <= 9 {
+		text = text[1:]
+	}
+	n, end := scanNumber(text, 0)
+	if end != len(text) {
+		return 0, wrongType
+	}
+	return n.int(text)
+}
+
+// looseNumber accepts what JSON does not: a plus sign, leading zeros, nothing before or after the point.
+func looseNumber(text []byte) ([]byte, bool) {
+	if len(text) > 1 && text[0] == '+' {
+		text = text[1:]
+	}
+	digits, points, rest := 0, 0, text
+	if rest[0] == '-' {
+		rest = rest[1:]
+	}
+	for len(rest) > 0 && (rest[0]-'0' <= 9 || rest[0] == '.') {
+		if rest[0] == '.' {
+			points++
+		} else {
+			digits++
+		}
+		rest = rest[1:]
+	}
+	if digits == 0 || points > 1 {
+		return nil, false
+	}
+	if len(rest) > 0 {
+		if _, end := scanExponent(number{}, rest, 1); rest[0]|0x20 != 'e' || end != len(rest) {
+			return nil, false
+		}
+	}
+	return text, true
+}
+
+func (d *CSV) failed(r *Result, in *Input, end int, p problem) {
+	reason := ""
+	if r.sampling() {
+		reason = d.reason(p)
+	}
+	r.fail(in, in.Text[r.Next:end], reason)
+}
+
+func (d *CSV) reason(p problem) string {
+	if p == fewFields || p == manyFields {
+		return fmt.Sprintf("it has %d fields instead of %d", d.failedFields, len(d.fields))
+	}
+	if d.failedCol < 0 {
+		return p.message("")
+	}
+	c := d.schema[d.failedCol]
+	return fmt.Sprintf("column %s: %s", c.Name, p.message(c.Type.String()))
+}

@@ -1,0 +1,61 @@
+package identity
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+)
+
+// maxFile bounds what is read of a file of the identity, in bytes.
+const maxFile = 1 << 20
+
+// readPrivate reads a file that nobody else may read, and refuses it when somebody could.
+func readPrivate(path string) (_ []byte, err error) {
+	f, err := os.Open(path) //nolint:gosec // the path is made of the configured data directory and a fixed name
+	if err != nil {
+		return nil, fmt.Errorf("read the agent's identity: %w", err)
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("read the agent's identity: %w", err)
+	}
+	if err = checkPrivate(path, info); err != nil {
+		return nil, err
+	}
+	raw, err := io.ReadAll(io.LimitReader(f, maxFile))
+	if err != nil {
+		return nil, fmt.Errorf("read the agent's identity: %w", err)
+	}
+	return raw, nil
+}
+
+// writeFile writes a new file and its content to the disk.
+func writeFile(path string, content []byte) (err error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600) //nolint:gosec // as in readPrivate
+	if err != nil {
+		return fmt.Errorf("write the agent's identity: %w", err)
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if _, err = f.Write(content); err != nil {
+		return fmt.Errorf("write the agent's identity: %w", err)
+	}
+	if err = f.Sync(); err != nil {
+		return fmt.Errorf("write %s to the disk: %w", path, err)
+	}
+	return nil
+}
+
+// replaceFile changes a file's content so that after a crash it has the old or the new one, whole.
+func replaceFile(path string, content []byte) error {
+	next := path + ".new"
+	if err := writeFile(next, content); err != nil {
+		return err
+	}
+	if err := os.Rename(next, path); err != nil {
+		return fmt.Errorf("write the agent's identity: %w", err)
+	}
+	return syncDir(filepath.Dir(path))
+}

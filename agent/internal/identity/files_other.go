@@ -1,0 +1,11 @@
+//go:build !unix
+
+package identity
+
+import "io/fs"
+
+// checkPrivate leaves the decision to the access list that the data directory hands down: modes mean nothing here.
+func checkPrivate(string, fs.FileInfo) error { return nil }
+
+// syncDir does nothing: a directory cannot be flushed here, and NTFS journals a rename by itself.
+func syncDir(string) error { return nil }

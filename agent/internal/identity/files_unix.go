@@ -1,0 +1,38 @@
+//go:build unix
+
+package identity
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"syscall"
+)
+
+// checkPrivate refuses a file that another user owns or may read.
+func checkPrivate(path string, info fs.FileInfo) error {
+	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+		return fmt.Errorf("%s may be read or changed by others (mode %04o), so its keys may be known to them; "+
+			"if you trust them, mend it with: chmod 600 %s; otherwise revoke this agent and enrol again", path, mode, path)
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if ok && int(stat.Uid) != os.Geteuid() {
+		return fmt.Errorf("%s belongs to the user with id %d, and this program runs as %d; mend it with: chown -R %d %s",
+			path, stat.Uid, os.Geteuid(), os.Geteuid(), path)
+	}
+	return nil
+}
+
+// syncDir makes a rename or a new file in a directory durable.
+func syncDir(path string) (err error) {
+	dir, err := os.Open(path) //nolint:gosec // as in readPrivate
+	if err != nil {
+		return fmt.Errorf("write %s to the disk: %w", path, err)
+	}
+	defer func() { err = errors.Join(err, dir.Close()) }()
+	if err = dir.Sync(); err != nil {
+		return fmt.Errorf("write %s to the disk: %w", path, err)
+	}
+	return nil
+}

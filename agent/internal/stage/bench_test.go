@@ -1,0 +1,92 @@
+package stage_test
+
+import (
+	"encoding/binary"
+	"fmt"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/outfeed/outfeed/agent/internal/stage"
+)
+
+// benchPayload is about the size of an insight.
+const benchPayload = 200
+
+// BenchmarkCommit stages records in commits of 1, 100 and 1,000, with one flow and with eight at the same time, beside
+// bare bbolt, which stores the same records in one file and one transaction per commit. Everything is synced.
+func BenchmarkCommit(b *testing.B) {
+	for _, size := range []int{1, 100, 1000} {
+		insights := make([][]byte, size)
+		for i := range insights {
+			insights[i] = make([]byte, benchPayload)
+		}
+		for _, flows := range []int{1, 8} {
+			b.Run(fmt.Sprintf("stage/%d/flows=%d", size, flows), func(b *testing.B) { benchStage(b, insights, flows) })
+		}
+		b.Run(fmt.Sprintf("bbolt/%d", size), func(b *testing.B) { benchBolt(b, insights) })
+	}
+}
+
+func benchStage(b *testing.B, insights [][]byte, flows int) {
+	b.Helper()
+	st, err := stage.Open(b.Context(), stage.Settings{Dir: b.TempDir(), MinFreeBytes: 1, MaxBytes: 1 << 40})
+	if err != nil {
+		b.Fatal(err)
+	}
+	var next atomic.Int64
+	b.SetParallelism(flows)
+	b.RunParallel(func(pb *testing.PB) {
+		flow := fmt.Sprint("flow", next.Add(1))
+		for number := uint64(1); pb.Next(); number++ {
+			last, err := st.Commit(b.Context(), stage.Checkpoint{
+				Flow: flow, Number: number, Insights: insights,
+				Cursors: map[string][]byte{"read": binary.BigEndian.AppendUint64(nil, number)},
+			})
+			if err == nil && number%1000 == 0 {
+				err = st.Acknowledge(b.Context(), last)
+			}
+			if err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
+	b.ReportMetric(float64(b.N*len(insights))/b.Elapsed().Seconds(), "records/s")
+	if err := st.Close(); err != nil {
+		b.Fatal(err)
+	}
+}
+
+func benchBolt(b *testing.B, insights [][]byte) {
+	b.Helper()
+	db, err := bolt.Open(filepath.Join(b.TempDir(), "bare.db"), 0o600, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	seq := uint64(0)
+	for b.Loop() {
+		err := db.Update(func(tx *bolt.Tx) error {
+			bucket, err := tx.CreateBucketIfNotExists([]byte("records"))
+			if err != nil {
+				return err
+			}
+			for _, p := range insights {
+				seq++
+				if err := bucket.Put(binary.BigEndian.AppendUint64(nil, seq), p); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.N*len(insights))/b.Elapsed().Seconds(), "records/s")
+	if err := db.Close(); err != nil {
+		b.Fatal(err)
+	}
+}

@@ -1,0 +1,512 @@
+package stage
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"log/slog"
+	"maps"
+	"slices"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// Change sets one entry of an operator's state, or removes it when Value is nil.
+type Change struct {
+	Step, Key string
+	Value     []byte
+}
+
+// Checkpoint is what one flow wants to be durable as a whole.
+type Checkpoint struct {
+	// Flow is the caller's key for the flow's state.
+	Flow string
+	// Number is one more than the flow's last commit (FlowState.Number). The same checkpoint under the same number may
+	// be committed again after an error, and is stored once.
+	Number uint64
+	// Cursors are those that moved, by source.
+	Cursors map[string][]byte
+	// Changes are the operator entries that changed, in order.
+	Changes []Change
+	// Insights are the payloads for the outbox, in order.
+	Insights [][]byte
+}
+
+// sum identifies the checkpoint.
+func (c *Checkpoint) sum() uint32 {
+	h := crc32.New(castagnoli())
+	part := func(b []byte) {
+		var size [8]byte
+		binary.LittleEndian.PutUint64(size[:], uint64(len(b)))
+		_, _ = h.Write(size[:]) // a hash never gives an error
+		_, _ = h.Write(b)
+	}
+	for _, source := range slices.Sorted(maps.Keys(c.Cursors)) {
+		part([]byte(source))
+		part(c.Cursors[source])
+	}
+	for _, change := range c.Changes {
+		part(operatorKey(change.Step, change.Key))
+		if change.Value != nil {
+			part(change.Value)
+		}
+	}
+	for _, p := range c.Insights {
+		part(p)
+	}
+	return h.Sum32()
+}
+
+// request is one thing for the writer to do. Requests that wait at the same time become one commit.
+type request struct {
+	// flow is not empty for what may not share a commit with another request of the same flow.
+	flow     string
+	payloads [][]byte
+	bytes    int
+	// admit looks at what is stored; it may refuse, or say with errDone that nothing is left to write.
+	admit func(*files) error
+	// apply adds to the transaction of the state; lastSeq is set by then.
+	apply func(*bolt.Tx, *meta) error
+	// landed notes in memory what apply wrote.
+	landed  func(*files)
+	lastSeq uint64
+	// renumberFrom is not 0 for a renumbering of the outbox, which has a commit of its own.
+	renumberFrom uint64
+	done         chan error
+}
+
+// errDone says that a request needs nothing to be written.
+var errDone = errors.New("done already")
+
+// maxMerged is how many requests one commit takes.
+const maxMerged = 256
+
+// submit hands a request to the writer. Until the writer takes it ctx can end the wait; afterwards its outcome is
+// waited for, which takes no longer than the disk does.
+func (s *Stage) submit(ctx context.Context, r *request) error {
+	r.done = make(chan error, 1)
+	select {
+	case s.requests <- r:
+		return <-r.done
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-s.closing:
+		return ErrClosed
+	}
+}
+
+// write is the writer. It ends when Close is called and nothing is half done.
+func (s *Stage) write() {
+	var held *request
+	for {
+		first := held
+		if first == nil {
+			select {
+			case first = <-s.requests:
+			case <-s.closing:
+				return
+			}
+		}
+		var batch []*request
+		batch, held = s.gather(first)
+		s.process(batch)
+	}
+}
+
+// gather takes what waits now, up to one request per flow. held belongs into the next commit.
+func (s *Stage) gather(first *request) (batch []*request, held *request) {
+	batch = []*request{first}
+	if first.renumberFrom != 0 {
+		return batch, nil
+	}
+	flows, bytes := map[string]bool{first.flow: true}, first.bytes
+	for len(batch) < maxMerged && bytes < maxAppendBytes {
+		select {
+		case r := <-s.requests:
+			if r.renumberFrom != 0 || r.flow != "" && flows[r.flow] {
+				return batch, r
+			}
+			batch, bytes = append(batch, r), bytes+r.bytes
+			flows[r.flow] = true
+		default:
+			return batch, nil
+		}
+	}
+	return batch, nil
+}
+
+// process commits a batch and answers every request of it.
+func (s *Stage) process(batch []*request) {
+	if err := s.settle(); err != nil {
+		for _, r := range batch {
+			r.done <- err
+		}
+		return
+	}
+	admitted := batch[:0:0]
+	for _, r := range batch {
+		switch err := r.admit(s.files); {
+		case errors.Is(err, errDone):
+			r.done <- nil
+		case err != nil:
+			r.done <- err
+		default:
+			admitted = append(admitted, r)
+		}
+	}
+	if len(admitted) == 0 {
+		return
+	}
+	err := s.commit(admitted)
+	for _, r := range admitted {
+		r.done <- err
+	}
+}
+
+// commit writes the outbox records first and then the state that makes them count. An error leaves the outcome
+// unknown, and the stage unsettled.
+func (s *Stage) commit(batch []*request) error {
+	s.mu.RLock()
+	next := s.files.meta
+	s.mu.RUnlock()
+	var parts []appended
+	var err error
+	if len(batch) == 1 && batch[0].renumberFrom != 0 {
+		parts, err = s.renumber(&next, batch[0].renumberFrom)
+	} else {
+		var payloads [][]byte
+		for _, r := range batch {
+			payloads = append(payloads, r.payloads...)
+			r.lastSeq = next.produced + uint64(len(payloads))
+		}
+		parts, err = s.writeOutbox(next.produced+1, nil, payloads)
+		next.produced += uint64(len(payloads))
+	}
+	if err == nil {
+		err = s.writeState(batch, &next)
+	}
+	if err != nil {
+		return s.fail(err)
+	}
+	s.land(batch, parts, next)
+	return s.rollActive()
+}
+
+// writeOutbox appends the payloads with the sequences from seq on. parts is what this commit has appended before.
+func (s *Stage) writeOutbox(seq uint64, parts []appended, payloads [][]byte) ([]appended, error) {
+	for len(payloads) > 0 {
+		if err := s.at("outbox"); err != nil {
+			return nil, err
+		}
+		end, room, err := s.active(seq, parts, recordBytes(payloads[0]))
+		if err != nil {
+			return nil, err
+		}
+		part, err := end.to.append(seq, end.bytes, payloads, min(room, maxAppendBytes))
+		if err != nil {
+			return nil, err
+		}
+		payloads = payloads[part.last-seq+1:]
+		seq = part.last + 1
+		parts = append(parts, part)
+		if err := s.at("outbox landed"); err != nil {
+			return nil, err
+		}
+	}
+	return parts, nil
+}
+
+// active is the segment that the record with this sequence goes to, and the room in it.
+func (s *Stage) active(seq uint64, parts []appended, size uint64) (end appended, room int, err error) {
+	if n := len(s.files.segments); n > 0 {
+		seg := s.files.segments[n-1]
+		end = appended{to: seg, last: seg.last, bytes: seg.bytes}
+		if p := len(parts); p > 0 && parts[p-1].to == seg {
+			end = parts[p-1]
+		}
+		if end.last+1 == seq {
+			room, err = seg.room()
+			if err != nil || uint64(room) >= size || end.last < seg.first { //nolint:gosec // room is not negative
+				return end, room, err
+			}
+		}
+	}
+	seg, err := createSegment(s.settings.Dir, seq)
+	if err != nil {
+		return appended{}, 0, err
+	}
+	s.mu.Lock()
+	s.files.segments = append(s.files.segments, seg)
+	s.mu.Unlock()
+	room, err = seg.room()
+	return appended{to: seg, last: seq - 1}, room, err
+}
+
+// writeState makes the batch count.
+func (s *Stage) writeState(batch []*request, next *meta) error {
+	if err := s.at("state"); err != nil {
+		return err
+	}
+	err := s.files.state.Update(func(tx *bolt.Tx) error {
+		for _, r := range batch {
+			if r.apply == nil {
+				continue
+			}
+			if err := r.apply(tx, next); err != nil {
+				return err
+			}
+		}
+		return next.put(tx)
+	})
+	if err != nil {
+		return fmt.Errorf("write the staged state: %w", err)
+	}
+	return s.at("state landed")
+}
+
+// land notes a commit that succeeded.
+func (s *Stage) land(batch []*request, parts []appended, next meta) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := s.files
+	for _, p := range parts {
+		p.to.last, p.to.bytes, p.to.leftover = p.last, p.bytes, false
+	}
+	f.produced, f.droppedReports = next.produced, next.droppedReports
+	f.lost = max(f.lost, next.lost)
+	f.acknowledgedStored = next.acknowledged
+	f.acknowledged = max(f.acknowledged, next.acknowledged)
+	for _, r := range batch {
+		if r.landed != nil {
+			r.landed(f)
+		}
+	}
+	s.dropAcknowledged()
+	f.countAcknowledged()
+	s.noteWaiting()
+	if len(parts) > 0 {
+		select {
+		case s.changed <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// fail notes that the outcome of a commit is unknown.
+func (s *Stage) fail(err error) error {
+	err = fmt.Errorf("the staging directory %s could not be written; check the disk: %w", s.settings.Dir, err)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unsettled = err
+	s.carry = s.files.meta
+	s.settings.Logger.Error("a commit to the staging area failed", slog.Any("error", err))
+	return err
+}
+
+func (s *Stage) isUnsettled() error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.unsettled
+}
+
+// settle finds out what a failed commit left behind: it reads everything again from the files, as a start does. bbolt
+// cannot be trusted to go on in memory after an error, and the operating system may have stored any part of it.
+func (s *Stage) settle() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.unsettled == nil {
+		return nil
+	}
+	if s.files != nil {
+		old := s.files
+		s.carry.acknowledged = old.acknowledged
+		s.carry.lost, s.carry.lostRemotely, s.carry.remoteStored = old.lost, old.lostRemotely, old.remoteStored
+		s.files = nil
+		if err := old.close(); err != nil {
+			s.settings.Logger.Warn("a file could not be closed after a failed commit", slog.Any("error", err))
+		}
+	}
+	f, err := s.openFiles(0)
+	if err != nil {
+		s.unsettled = fmt.Errorf("the staging directory %s cannot be read again after an error: %w", s.settings.Dir, err)
+		return s.unsettled
+	}
+	stored := f.meta
+	f.acknowledged = min(max(stored.acknowledged, s.carry.acknowledged), f.produced)
+	f.lost = max(stored.lost, s.carry.lost)
+	f.lostRemotely = max(stored.lostRemotely, s.carry.lostRemotely)
+	f.remoteStored = s.carry.remoteStored
+	f.countAcknowledged()
+	s.files, s.unsettled = f, nil
+	s.noteWaiting()
+	s.settings.Logger.Info("the staging area was read again after a failed commit", slog.Uint64("produced", f.produced))
+	return nil
+}
+
+// at is a named point at which tests let a commit fail.
+func (s *Stage) at(point string) error {
+	if s.fault == nil {
+		return nil
+	}
+	return s.fault(point)
+}
+
+// Commit makes the checkpoint durable as a whole and gives the sequence of the last outbox record behind it. It waits
+// while the outbox or the disk is too full; ctx ends that wait.
+//
+// After an error other than ErrStaleCommit and ErrTooLarge the outcome is unknown. The caller either commits the same
+// checkpoint again under the same number, or loads the flow again: LoadFlow tells what became of it.
+func (s *Stage) Commit(ctx context.Context, c Checkpoint) (lastSeq uint64, err error) {
+	size := uint64(0)
+	for i, p := range c.Insights {
+		if len(p) > MaxRecordBytes {
+			return 0, fmt.Errorf("%w: insight %d of this commit has %d bytes and the limit is %d", ErrTooLarge, i+1, len(p), MaxRecordBytes)
+		}
+		size += recordBytes(p)
+	}
+	m := mark{number: c.Number, sum: c.sum()}
+	r := &request{flow: c.Flow, payloads: c.Insights, bytes: int(size)}
+	r.admit = func(f *files) error {
+		last := f.marks[c.Flow]
+		switch {
+		case m.number == last.number && m.number != 0 && m.sum == last.sum:
+			r.lastSeq = last.lastSeq
+			return errDone
+		case m.number != last.number+1:
+			return fmt.Errorf("%w: flow %s is at commit %d and this is number %d", ErrStaleCommit, c.Flow, last.number, m.number)
+		}
+		return nil
+	}
+	r.apply = func(tx *bolt.Tx, _ *meta) error {
+		m.lastSeq = r.lastSeq
+		return c.put(tx, m)
+	}
+	r.landed = func(f *files) { f.marks[c.Flow] = m }
+	if err := s.reserve(ctx, size); err != nil {
+		return 0, err
+	}
+	defer s.release(size)
+	if err := s.submit(ctx, r); err != nil {
+		return 0, err
+	}
+	return r.lastSeq, nil
+}
+
+// put writes the flow's part of the checkpoint.
+func (c *Checkpoint) put(tx *bolt.Tx, m mark) error {
+	flow, err := tx.Bucket([]byte(flowsBucket)).CreateBucketIfNotExists([]byte(c.Flow))
+	if err != nil {
+		return fmt.Errorf("store flow %s: %w", c.Flow, err)
+	}
+	cursors, err := flow.CreateBucketIfNotExists([]byte(cursorsBucket))
+	if err != nil {
+		return fmt.Errorf("store flow %s: %w", c.Flow, err)
+	}
+	operators, err := flow.CreateBucketIfNotExists([]byte(operatorsBucket))
+	if err != nil {
+		return fmt.Errorf("store flow %s: %w", c.Flow, err)
+	}
+	for source, cursor := range c.Cursors {
+		if err = putSealed(cursors, []byte(source), cursor); err != nil {
+			return err
+		}
+	}
+	for _, change := range c.Changes {
+		key := operatorKey(change.Step, change.Key)
+		if change.Value != nil {
+			err = putSealed(operators, key, change.Value)
+		} else {
+			err = operators.Delete(key)
+		}
+		if err != nil {
+			return fmt.Errorf("store the state of step %s: %w", change.Step, err)
+		}
+	}
+	return putSealed(flow, []byte(markKey), m.encode())
+}
+
+// roomCheck is how often a full disk is looked at again.
+const roomCheck = time.Second
+
+// reserve waits until the outbox and the disk have room for so many bytes of records.
+func (s *Stage) reserve(ctx context.Context, size uint64) error {
+	for waited := false; ; waited = true {
+		space, err := s.tryReserve(size, waited)
+		if err == nil {
+			return nil
+		}
+		timer := time.NewTimer(roomCheck)
+		select {
+		case <-space:
+		case <-timer.C:
+		case <-ctx.Done():
+		case <-s.closing:
+		}
+		timer.Stop()
+		if ctx.Err() != nil {
+			s.stopWaiting()
+			return fmt.Errorf("%w: %w", context.Cause(ctx), err)
+		}
+		select {
+		case <-s.closing:
+			s.stopWaiting()
+			return ErrClosed
+		default:
+		}
+	}
+}
+
+// stopWaiting takes a commit off the count of those that wait for room.
+func (s *Stage) stopWaiting() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.blocked--
+}
+
+// tryReserve gives the reason why there is no room now, and what to wait for.
+func (s *Stage) tryReserve(size uint64, waited bool) (<-chan struct{}, error) { //revive:disable-line:flag-parameter
+	free, err := freeBytes(s.settings.Dir)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err == nil && free < s.settings.MinFreeBytes {
+		err = fmt.Errorf("the disk of %s has %d MiB left, less than the %d MiB that stay free: make room on it", s.settings.Dir, free>>20, s.settings.MinFreeBytes>>20)
+	}
+	held := s.reserved
+	if s.files != nil {
+		held += s.files.waitingBytes()
+	}
+	if err == nil && size > 0 && held > 0 && held+size > s.settings.MaxBytes {
+		err = fmt.Errorf("the outbox is full (%d MiB wait to be sent): the flow waits until the control plane has taken some", held>>20)
+	}
+	switch {
+	case err == nil && waited:
+		s.blocked--
+	case err != nil && !waited:
+		s.blocked++
+	}
+	if err == nil {
+		s.reserved += size
+	} else {
+		s.blockedBy = err
+	}
+	return s.space, err
+}
+
+// release gives back what reserve took; by now the records are counted as waiting, or they are not there.
+func (s *Stage) release(size uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reserved -= size
+	s.wakeSpace()
+}
+
+// wakeSpace lets the commits that wait for room look again. mu is held.
+func (s *Stage) wakeSpace() {
+	if s.blocked > 0 {
+		close(s.space)
+		s.space = make(chan struct{})
+	}
+}

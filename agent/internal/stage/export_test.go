@@ -1,0 +1,13 @@
+package stage
+
+import "runtime"
+
+// FailAt calls fn at the named points of every commit; what it gives fails the commit there.
+func FailAt(s *Stage, fn func(point string) error) { s.fault = fn }
+
+// AwaitBlocked returns once n commits wait for room.
+func AwaitBlocked(s *Stage, n int) {
+	for s.Stats().Blocked != n {
+		runtime.Gosched()
+	}
+}

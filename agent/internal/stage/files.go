@@ -1,0 +1,220 @@
+package stage
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+)
+
+// The names in a staging directory.
+const (
+	lockName    = "LOCK"
+	formatName  = "FORMAT"
+	runningName = "RUNNING"
+	stateName   = "state.db"
+	// newSuffix marks a file that is still being made; a start removes it.
+	newSuffix = ".new"
+	// corruptInfix, with the time behind it, marks a file that was set aside.
+	corruptInfix = ".corrupt-"
+)
+
+// formatVersion is the layout that this code reads and writes. It is in a file of its own, in plain text, so that an
+// older agent can refuse a newer directory without opening a database that it may not understand.
+//
+//	1  2026-11  the first
+const formatVersion = 1
+
+const formatPrefix = "outfeed-stage "
+
+// bboltLockWait is how long to wait for bbolt's own lock on one file: only a verification can hold it.
+const bboltLockWait = 2 * time.Second
+
+func openReadWrite(path string, mmapBytes int) (*bolt.DB, error) {
+	db, err := bolt.Open(path, 0o600, &bolt.Options{
+		Timeout: bboltLockWait, FreelistType: bolt.FreelistMapType, InitialMmapSize: mmapBytes, NoStatistics: true,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, classify(err))
+	}
+	return db, nil
+}
+
+func openReadOnly(path string) (*bolt.DB, error) {
+	db, err := bolt.Open(path, 0o600, &bolt.Options{
+		Timeout: bboltLockWait, ReadOnly: true, PreLoadFreelist: true, FreelistType: bolt.FreelistMapType, NoStatistics: true,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, classify(err))
+	}
+	return db, nil
+}
+
+// classify adds ErrDamaged to an error of opening that says the file itself is wrong, and not the way to it.
+func classify(err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) || errors.Is(err, bolterrors.ErrTimeout) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrDamaged, err)
+}
+
+// createDatabase makes a bbolt file that is either there and whole or not there at all: it grows under another name.
+func createDatabase(path string, fill func(*bolt.Tx) error) error {
+	temp := path + newSuffix
+	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove the remains of an earlier start: %w", err)
+	}
+	db, err := openReadWrite(temp, 0)
+	if err != nil {
+		return err
+	}
+	err = db.Update(fill)
+	if closeErr := db.Close(); err == nil {
+		err = closeErr
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("create %s: %w", path, err), os.Remove(temp))
+	}
+	return publish(temp, path)
+}
+
+// createFile makes a small file that is either there and whole or not there at all.
+func createFile(path, text string) error {
+	temp := path + newSuffix
+	if err := os.WriteFile(temp, []byte(text), 0o600); err != nil {
+		return errors.Join(fmt.Errorf("create %s: %w", path, err), os.Remove(temp))
+	}
+	return publish(temp, path)
+}
+
+// publish makes the file's content durable, gives it its name, and makes the name durable.
+func publish(temp, path string) error {
+	f, err := os.OpenFile(temp, os.O_RDWR, 0o600) //nolint:gosec // the directory is the agent's own
+	if err != nil {
+		return fmt.Errorf("create %s: %w", path, err)
+	}
+	err = f.Sync()
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	if err == nil {
+		err = os.Rename(temp, path)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("create %s: %w", path, err), os.Remove(temp))
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// checkFormat refuses the directory of a newer agent, and marks a fresh one.
+func checkFormat(dir string) error {
+	path := filepath.Join(dir, formatName)
+	text, err := os.ReadFile(path) //nolint:gosec // the directory is the agent's own
+	if errors.Is(err, fs.ErrNotExist) {
+		return createFile(path, formatPrefix+strconv.Itoa(formatVersion)+"\n")
+	}
+	if err != nil {
+		return fmt.Errorf("read the format of the staging directory: %w", err)
+	}
+	digits, ok := strings.CutPrefix(strings.TrimSpace(string(text)), formatPrefix)
+	version, err := strconv.Atoi(digits)
+	if !ok || err != nil || version < 1 {
+		return fmt.Errorf("%w: %s says %.40q; restore the directory from a backup, or move it away to begin a new one", ErrDamaged, path, text)
+	}
+	if version > formatVersion {
+		return fmt.Errorf("%w: %s has format %d and this agent knows %d; start the newer agent again", ErrNewerFormat, dir, version, formatVersion)
+	}
+	return nil
+}
+
+// directoryLock holds the directory for this process.
+type directoryLock struct{ file *os.File }
+
+// lockRetry is how often a lock that another process holds is tried again: a service manager may start the next agent
+// while the last one still closes its files.
+const lockRetry = 100 * time.Millisecond
+
+// tryLock takes the lock or says who has it.
+func tryLock(dir string) (*directoryLock, error) {
+	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o600) //nolint:gosec // the directory is the agent's own
+	if err != nil {
+		return nil, fmt.Errorf("lock the staging directory: %w", err)
+	}
+	free, err := lockFile(f)
+	if err == nil && free {
+		free, err = isStillAt(f)
+	}
+	if err == nil && free {
+		return &directoryLock{file: f}, nil
+	}
+	if err == nil {
+		holder, readErr := io.ReadAll(io.LimitReader(f, 200))
+		if readErr != nil || len(holder) == 0 {
+			holder = []byte("another process")
+		}
+		err = fmt.Errorf("%w: %s is held by %s; stop that agent, or give this one another --data-dir", ErrLocked, dir, bytes.TrimSpace(holder))
+	}
+	return nil, errors.Join(err, f.Close())
+}
+
+// isStillAt says whether the open file is the one that its name leads to. It is not when the directory was set aside after
+// the file was opened and before it was locked.
+func isStillAt(f *os.File) (bool, error) {
+	mine, err := f.Stat()
+	if err != nil {
+		return false, fmt.Errorf("lock the staging directory: %w", err)
+	}
+	named, err := os.Stat(f.Name())
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("lock the staging directory: %w", err)
+	}
+	return os.SameFile(mine, named), nil
+}
+
+// describe writes who holds the lock into the file, for the process that comes second.
+func (l *directoryLock) describe() error {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "this machine"
+	}
+	text := fmt.Sprintf("%s, process %d on %s", filepath.Base(os.Args[0]), os.Getpid(), host)
+	if err = l.file.Truncate(0); err == nil {
+		_, err = l.file.WriteAt([]byte(text), 0)
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", l.file.Name(), err)
+	}
+	return nil
+}
+
+func (l *directoryLock) release() error {
+	if err := l.file.Close(); err != nil {
+		return fmt.Errorf("release the staging directory: %w", err)
+	}
+	return nil
+}
+
+// exists says whether there is a file of that name.
+func exists(path string) (bool, error) {
+	_, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for %s: %w", path, err)
+	}
+	return true, nil
+}

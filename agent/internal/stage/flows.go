@@ -1,0 +1,126 @@
+package stage
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+)
+
+// FlowState is what a flow resumes from.
+type FlowState struct {
+	// Number is that of the flow's last commit, 0 when there was none.
+	Number uint64
+	// Cursors are by source.
+	Cursors map[string][]byte
+	// Operators are the entries of every operator's state, by step and key.
+	Operators map[string]map[string][]byte
+}
+
+// LoadFlow gives the state of the flow's last commit; a flow that never committed has an empty one.
+func (s *Stage) LoadFlow(ctx context.Context, flow string) (FlowState, error) {
+	st := FlowState{Cursors: map[string][]byte{}, Operators: map[string]map[string][]byte{}}
+	err := s.view(ctx, func(tx *bolt.Tx) error {
+		b := tx.Bucket([]byte(flowsBucket)).Bucket([]byte(flow))
+		if b == nil {
+			return nil
+		}
+		return st.read(b)
+	})
+	if err != nil {
+		return FlowState{}, fmt.Errorf("load the state of flow %s: %w", flow, err)
+	}
+	return st, nil
+}
+
+func (st *FlowState) read(b *bolt.Bucket) error {
+	value, err := getSealed(b, []byte(markKey))
+	if err != nil {
+		return err
+	}
+	m, err := parseMark(value)
+	if err != nil {
+		return err
+	}
+	st.Number = m.number
+	err = eachSealed(b.Bucket([]byte(cursorsBucket)), func(key, value []byte) error {
+		st.Cursors[string(key)] = bytes.Clone(value)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return eachSealed(b.Bucket([]byte(operatorsBucket)), func(key, value []byte) error {
+		step, entry, err := parseOperatorKey(key)
+		if err != nil {
+			return err
+		}
+		entries := st.Operators[step]
+		if entries == nil {
+			entries = map[string][]byte{}
+			st.Operators[step] = entries
+		}
+		entries[entry] = append([]byte{}, value...)
+		return nil
+	})
+}
+
+// eachSealed calls fn for every entry of a bucket.
+func eachSealed(b *bolt.Bucket, fn func(key, value []byte) error) error {
+	if b == nil {
+		return fmt.Errorf("%w: a bucket is missing", ErrDamaged)
+	}
+	err := b.ForEach(func(key, sealed []byte) error {
+		if sealed == nil {
+			return fmt.Errorf("%w: the bucket %q is where an entry should be", ErrDamaged, key)
+		}
+		value, err := unseal(key, sealed)
+		if err != nil {
+			return err
+		}
+		return fn(key, value)
+	})
+	if err != nil {
+		return fmt.Errorf("read the entries: %w", err)
+	}
+	return nil
+}
+
+// DropFlow forgets a flow's state. Its insights stay in the outbox. Dropping what is not there is no error.
+func (s *Stage) DropFlow(ctx context.Context, flow string) error {
+	return s.submit(ctx, &request{
+		flow: flow,
+		admit: func(f *files) error {
+			if _, ok := f.marks[flow]; !ok {
+				return errDone
+			}
+			return nil
+		},
+		apply: func(tx *bolt.Tx, _ *meta) error {
+			err := tx.Bucket([]byte(flowsBucket)).DeleteBucket([]byte(flow))
+			if err != nil && !errors.Is(err, bolterrors.ErrBucketNotFound) {
+				return fmt.Errorf("drop the state of flow %s: %w", flow, err)
+			}
+			return nil
+		},
+		landed: func(f *files) { delete(f.marks, flow) },
+	})
+}
+
+// Flows gives the keys of all flows that have a state, sorted.
+func (s *Stage) Flows(ctx context.Context) ([]string, error) {
+	if err := s.settled(ctx); err != nil {
+		return nil, err
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.files == nil {
+		return nil, s.unavailableLocked()
+	}
+	return slices.Sorted(maps.Keys(s.files.marks)), nil
+}

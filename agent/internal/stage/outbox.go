@@ -1,0 +1,457 @@
+package stage
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// Record is one insight of the outbox.
+type Record struct {
+	// Seq is its place in the agent's sequence, which starts at 1 and has no gap.
+	Seq uint64
+	// Payload is what was committed. It is nil when Lost.
+	Payload []byte
+	// Lost says that the record was damaged on the disk. It is still sent, as an empty record, so that the sequence has
+	// no gap.
+	Lost bool
+}
+
+// idleSegmentBytes is how large the last segment's file may stay when everything in it is acknowledged.
+const idleSegmentBytes = 8 << 20
+
+// OutboxChanged gives a channel that receives after records were added. It holds one signal, for one reader.
+func (s *Stage) OutboxChanged() <-chan struct{} { return s.changed }
+
+// ReadOutbox gives the records behind the sequence, and behind what is acknowledged, in order: at most maxRecords, and
+// no more payload than maxBytes unless the first alone is larger. Nothing waiting gives no records and no error.
+func (s *Stage) ReadOutbox(ctx context.Context, after uint64, maxRecords, maxBytes int) ([]Record, error) {
+	if err := s.settled(ctx); err != nil {
+		return nil, err
+	}
+	s.mu.RLock()
+	if s.files == nil {
+		s.mu.RUnlock()
+		return nil, s.unavailable()
+	}
+	r := &outboxReader{next: max(after, s.files.acknowledged) + 1, end: s.files.produced, maxRecords: maxRecords, maxBytes: maxBytes}
+	err := r.readAll(s.files.segments)
+	s.mu.RUnlock()
+	if err != nil {
+		return nil, err
+	}
+	s.noteDamaged(r.damaged)
+	return r.records, nil
+}
+
+// noteDamaged remembers damaged records until they are acknowledged, for the count of what was lost.
+func (s *Stage) noteDamaged(seqs []uint64) {
+	if len(seqs) == 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.files == nil {
+		return
+	}
+	for _, seq := range seqs {
+		if seq > s.files.acknowledged {
+			s.files.damaged[seq] = struct{}{}
+		}
+	}
+}
+
+// outboxReader collects records across segments and fills the gaps between what is there.
+type outboxReader struct {
+	next, end            uint64
+	maxRecords, maxBytes int
+	bytes                int
+	records              []Record
+	damaged              []uint64
+	full                 bool
+}
+
+func (r *outboxReader) readAll(segments []*segment) error {
+	for _, seg := range segments {
+		if r.full || r.next > r.end {
+			return nil
+		}
+		if seg.empty() || seg.last < r.next {
+			continue
+		}
+		r.fill(min(seg.first-1, r.end))
+		if r.full {
+			return nil
+		}
+		last := min(seg.last, r.end)
+		err := seg.read(r.next, func(seq uint64, payload []byte, ok bool) bool {
+			if seq > last {
+				return false
+			}
+			r.skipTo(seq)
+			r.add(seq, payload, ok)
+			return !r.full
+		})
+		if err != nil {
+			return err
+		}
+		r.skipTo(last + 1)
+	}
+	r.fill(r.end)
+	return nil
+}
+
+// fill adds the sequences up to the given one, which are in no segment.
+func (r *outboxReader) fill(upTo uint64) {
+	for !r.full && r.next <= upTo {
+		r.append(Record{Seq: r.next, Lost: true})
+	}
+}
+
+// skipTo adds the sequences in front of the given one, which a segment should have.
+func (r *outboxReader) skipTo(seq uint64) {
+	for !r.full && r.next < seq {
+		r.add(r.next, nil, false)
+	}
+}
+
+func (r *outboxReader) add(seq uint64, payload []byte, ok bool) {
+	if r.full {
+		return
+	}
+	if !ok {
+		r.damaged = append(r.damaged, seq)
+		r.append(Record{Seq: seq, Lost: true})
+		return
+	}
+	if len(r.records) > 0 && r.bytes+len(payload) > r.maxBytes {
+		r.full = true
+		return
+	}
+	r.bytes += len(payload)
+	r.append(Record{Seq: seq, Payload: append(make([]byte, 0, len(payload)), payload...)})
+}
+
+func (r *outboxReader) append(rec Record) {
+	r.records = append(r.records, rec)
+	r.next = rec.Seq + 1
+	r.full = len(r.records) >= r.maxRecords
+}
+
+// Acknowledge says that the control plane has stored everything up to the sequence. It is durable with the next commit,
+// at the latest when that lets a segment be dropped; before that a crash only sends some records again. ErrBeyondEnd
+// says that there are not so many.
+func (s *Stage) Acknowledge(ctx context.Context, upTo uint64) error {
+	if err := s.settled(ctx); err != nil {
+		return err
+	}
+	drop, err := s.moveAcknowledged(upTo)
+	if err != nil || !drop {
+		return err
+	}
+	return s.submit(ctx, &request{admit: func(*files) error { return nil }})
+}
+
+// moveAcknowledged notes the acknowledgement in memory and says whether something can be dropped by storing it.
+func (s *Stage) moveAcknowledged(upTo uint64) (drop bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := s.files
+	switch {
+	case f == nil:
+		return false, s.unavailableLocked()
+	case upTo > f.produced:
+		return false, fmt.Errorf("%w: %d was acknowledged and %d is the last", ErrBeyondEnd, upTo, f.produced)
+	case upTo <= f.acknowledged:
+		return false, nil
+	}
+	f.lost += f.lostBetween(f.acknowledged, upTo)
+	for seq := range f.damaged {
+		if seq <= upTo {
+			delete(f.damaged, seq)
+		}
+	}
+	f.acknowledged = upTo
+	f.countAcknowledged()
+	s.waitingSince = time.Time{}
+	s.noteWaiting()
+	s.wakeSpace()
+	if len(f.segments) == 0 || f.segments[0].last > upTo {
+		return false, nil
+	}
+	if len(f.segments) > 1 {
+		return true, nil
+	}
+	size, err := f.segments[0].fileBytes()
+	return size > idleSegmentBytes, err
+}
+
+// lostBetween counts the sequences behind after, up to and with upTo, that no segment has or that are damaged in it.
+func (f *files) lostBetween(after, upTo uint64) uint64 {
+	lost := upTo - after
+	for _, seg := range f.segments {
+		if low, high := max(seg.first, after+1), min(seg.last, upTo); low <= high && !seg.empty() {
+			lost -= high - low + 1
+		}
+	}
+	for seq := range f.damaged {
+		if seq > after && seq <= upTo {
+			lost++
+		}
+	}
+	return lost
+}
+
+// countAcknowledged computes acknowledgedBytes.
+func (f *files) countAcknowledged() {
+	sum := uint64(0)
+	for _, seg := range f.segments {
+		n, err := seg.bytesUpTo(f.acknowledged)
+		if err != nil {
+			// Damaged: the count is put right when the segment is dropped.
+			continue
+		}
+		sum += n
+	}
+	f.acknowledgedBytes = sum
+}
+
+// waitingBytes is what the records take that are not acknowledged.
+func (f *files) waitingBytes() uint64 {
+	sum := uint64(0)
+	for _, seg := range f.segments {
+		sum += seg.bytes
+	}
+	return sum - min(sum, f.acknowledgedBytes)
+}
+
+// dropAcknowledged removes the segments that are acknowledged as a whole, except for the last one: its name keeps the
+// sequence. mu is held or not yet shared.
+func (s *Stage) dropAcknowledged() {
+	f := s.files
+	for len(f.segments) > 1 && f.segments[0].last <= f.acknowledgedStored {
+		if err := f.segments[0].drop(); err != nil {
+			s.settings.Logger.Warn("a segment could not be dropped; the next start removes it", slog.Any("error", err))
+		}
+		f.segments = f.segments[1:]
+	}
+}
+
+// rollActive replaces a large last segment in which nothing waits by an empty one.
+func (s *Stage) rollActive() error {
+	f := s.files
+	if len(f.segments) != 1 || f.segments[0].last > f.acknowledgedStored || f.segments[0].empty() {
+		return nil
+	}
+	size, err := f.segments[0].fileBytes()
+	if err != nil || size <= idleSegmentBytes {
+		return err
+	}
+	seg, err := createSegment(s.settings.Dir, f.produced+1)
+	if err != nil {
+		// Nothing is lost by keeping the file, for example because the disk is full.
+		s.settings.Logger.Warn("an empty segment could not be made", slog.Any("error", err))
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f.segments = append(f.segments, seg)
+	s.dropAcknowledged()
+	f.countAcknowledged()
+	return nil
+}
+
+// acknowledgedMoved says whether there is an acknowledgement that is not on the disk.
+func (s *Stage) acknowledgedMoved() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.files != nil && s.files.acknowledged != s.files.acknowledgedStored
+}
+
+// noteWaiting keeps waitingSince. mu is held or not yet shared.
+func (s *Stage) noteWaiting() {
+	switch waiting := s.files.produced > s.files.acknowledged; {
+	case !waiting:
+		s.waitingSince = time.Time{}
+	case s.waitingSince.IsZero():
+		s.waitingSince = time.Now()
+	}
+}
+
+// Reconcile compares what the control plane has stored with what is here, when a session begins, and gives the sequence
+// behind which to send.
+//
+// Where the control plane has less than it once acknowledged, its database went back: those insights are no longer here
+// either, and are counted in Stats.LostRemotely once. Where it has more than was ever produced here, this directory went
+// back: what waits gets new sequences behind the control plane's, because under the old ones it would be taken for a
+// repetition and be lost in silence.
+func (s *Stage) Reconcile(ctx context.Context, stored uint64) (after uint64, err error) {
+	if err := s.settled(ctx); err != nil {
+		return 0, err
+	}
+	s.mu.RLock()
+	if s.files == nil {
+		s.mu.RUnlock()
+		return 0, s.unavailable()
+	}
+	now := s.files.meta
+	s.mu.RUnlock()
+	switch {
+	case stored > now.produced:
+		s.settings.Logger.ErrorContext(ctx, "the control plane has more insights of this agent than its staging directory; what waits gets new numbers",
+			slog.Uint64("stored", stored), slog.Uint64("produced", now.produced))
+		r := &request{renumberFrom: stored}
+		r.admit = func(f *files) error {
+			if stored <= f.produced {
+				return errDone
+			}
+			return nil
+		}
+		return stored, s.submit(ctx, r)
+	case stored < now.acknowledged:
+		s.noteRemoteLoss(stored)
+		return now.acknowledged, nil
+	}
+	s.mu.Lock()
+	if s.files != nil {
+		s.files.remoteStored = 0
+	}
+	s.mu.Unlock()
+	return stored, s.Acknowledge(ctx, stored)
+}
+
+// noteRemoteLoss counts what the control plane has lost, once for each time that it went back.
+func (s *Stage) noteRemoteLoss(stored uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := s.files
+	if f == nil || f.remoteStored == stored+1 {
+		return
+	}
+	f.remoteStored = stored + 1
+	f.lostRemotely += f.acknowledged - stored
+	s.settings.Logger.Error("the control plane no longer has insights that it had acknowledged",
+		slog.Uint64("stored", stored), slog.Uint64("acknowledged", f.acknowledged))
+}
+
+// renumberPage is how many records are moved at a time.
+const renumberPage = 10_000
+
+// renumber writes what waits once more, behind the given sequence.
+func (s *Stage) renumber(next *meta, base uint64) ([]appended, error) {
+	var parts []appended
+	from, seq := next.acknowledged, base+1
+	old := s.files.segments
+	for from < next.produced {
+		r := &outboxReader{next: from + 1, end: next.produced, maxRecords: renumberPage, maxBytes: maxAppendBytes}
+		if err := r.readAll(old); err != nil {
+			return nil, err
+		}
+		var payloads [][]byte
+		for _, rec := range r.records {
+			if rec.Lost {
+				next.lost++
+			} else {
+				payloads = append(payloads, rec.Payload)
+			}
+		}
+		var err error
+		if parts, err = s.writeOutbox(seq, parts, payloads); err != nil {
+			return nil, err
+		}
+		seq += uint64(len(payloads))
+		from = r.next - 1
+	}
+	next.acknowledged, next.produced = base, seq-1
+	return parts, nil
+}
+
+// Stats is the state of the staging area. Counters only rise.
+type Stats struct {
+	// Produced is the last sequence, Acknowledged the last that the control plane has stored.
+	Produced, Acknowledged uint64
+	// WaitingRecords and WaitingBytes are what is between the two.
+	WaitingRecords, WaitingBytes uint64
+	// WaitingFor is for how long this process has seen records wait without an acknowledgement.
+	WaitingFor time.Duration
+	// Lost counts the insights that were damaged here, LostRemotely those that the control plane lost after it had
+	// acknowledged them.
+	Lost, LostRemotely uint64
+	// SetAside counts the files that were found damaged and renamed to .corrupt-<time>.
+	SetAside uint64
+	// Formers are the staging directories of other owners that lay beside this one when it was opened. The result shares
+	// it and must not change it.
+	Formers []Former
+	// DroppedReports counts the run reports that were dropped for newer ones.
+	DroppedReports uint64
+	// Blocked is how many commits wait for room, and BlockedBy why.
+	Blocked   int
+	BlockedBy string
+	// Degraded says why nothing can be written at present; empty when all is well.
+	Degraded string
+}
+
+// Stats gives the state of the staging area; it never waits for the disk.
+func (s *Stage) Stats() Stats {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	m, st := s.carry, Stats{Formers: s.formers}
+	if f := s.files; f != nil {
+		m = f.meta
+		st.WaitingBytes = f.waitingBytes()
+		m.lost += f.lostBetween(f.acknowledged, f.produced)
+	}
+	st.Produced, st.Acknowledged, st.WaitingRecords = m.produced, m.acknowledged, m.produced-m.acknowledged
+	st.Lost, st.LostRemotely, st.SetAside, st.DroppedReports = m.lost, m.lostRemotely, m.setAside, m.droppedReports
+	if !s.waitingSince.IsZero() {
+		st.WaitingFor = time.Since(s.waitingSince)
+	}
+	if st.Blocked = s.blocked; s.blocked > 0 {
+		st.BlockedBy = s.blockedBy.Error()
+	}
+	if s.unsettled != nil {
+		st.Degraded = s.unsettled.Error()
+	}
+	return st
+}
+
+// settled lets the writer find out what a failed commit left behind, if there was one.
+func (s *Stage) settled(ctx context.Context) error {
+	if s.isUnsettled() == nil {
+		return nil
+	}
+	return s.submit(ctx, &request{admit: func(*files) error { return errDone }})
+}
+
+// unavailable says why there are no files.
+func (s *Stage) unavailable() error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.unavailableLocked()
+}
+
+func (s *Stage) unavailableLocked() error {
+	if s.unsettled != nil {
+		return s.unsettled
+	}
+	return ErrClosed
+}
+
+// view reads the state.
+func (s *Stage) view(ctx context.Context, fn func(*bolt.Tx) error) error {
+	if err := s.settled(ctx); err != nil {
+		return err
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.files == nil {
+		return s.unavailableLocked()
+	}
+	if err := s.files.state.View(fn); err != nil {
+		return fmt.Errorf("read the staged state: %w", err)
+	}
+	return nil
+}

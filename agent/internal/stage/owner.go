@@ -1,0 +1,191 @@
+package stage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+const (
+	// ownerName holds the owner as text.
+	ownerName = "OWNER"
+	// waitingName is in a directory that was set aside: how many insights had waited, or unknownWaiting.
+	waitingName    = "WAITING"
+	unknownWaiting = "unknown"
+	// formerInfix, with the owner and the time behind it, marks a whole directory that was set aside.
+	formerInfix = ".of-"
+	// maxOwner bounds an owner, in bytes.
+	maxOwner = 200
+)
+
+// Former is a staging directory of another owner that was set aside. Nothing in it is ever sent.
+type Former struct {
+	// Dir is where it lies now.
+	Dir string
+	// Owner is whose it is, empty when that cannot be read any more.
+	Owner string
+	// Waiting is how many insights had waited to be sent, -1 when that could not be read.
+	Waiting int64
+}
+
+// Owner gives whose a staging directory is, or an empty text when there is none or nobody has claimed it yet.
+func Owner(dir string) (string, error) {
+	path := filepath.Join(dir, ownerName)
+	text, err := os.ReadFile(path) //nolint:gosec // the directory is the agent's own
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("read the owner of the staging directory: %w", err)
+	}
+	owner, complete := strings.CutSuffix(string(text), "\n")
+	if !complete || owner == "" || len(owner) > maxOwner || strings.ContainsAny(owner, "\n\x00") {
+		return "", fmt.Errorf("%w: %s should name one owner and says %.40q; restore the directory from a backup, or move it away to begin a new one", ErrDamaged, path, text)
+	}
+	return owner, nil
+}
+
+// take makes and locks the directory. One of another owner is set aside first, as a whole: what waits in it was meant for
+// somebody else.
+func take(ctx context.Context, settings Settings) (*directoryLock, error) {
+	for {
+		if err := makeDir(settings.Dir); err != nil {
+			return nil, err
+		}
+		lock, err := acquireLock(ctx, settings)
+		if err != nil {
+			return nil, err
+		}
+		other, err := claim(settings)
+		switch {
+		case err != nil:
+			return nil, errors.Join(err, lock.release())
+		case other == "":
+			return lock, nil
+		}
+		if err := setAside(ctx, settings, lock, other); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// claim makes a directory without an owner that of the settings', and gives the owner when it is another one.
+func claim(settings Settings) (other string, err error) {
+	if err := checkFormat(settings.Dir); err != nil || settings.Owner == "" {
+		return "", err
+	}
+	owner, err := Owner(settings.Dir)
+	switch {
+	case err != nil:
+		return "", err
+	case owner == "":
+		// It is new, or from before owners were recorded.
+		return "", createFile(filepath.Join(settings.Dir, ownerName), settings.Owner+"\n")
+	case owner != settings.Owner:
+		return owner, nil
+	}
+	return "", nil
+}
+
+// setAside gives the directory another name and lets go of its lock. Nothing in it is lost, and nothing of it is used.
+func setAside(ctx context.Context, settings Settings, lock *directoryLock, owner string) error {
+	waiting, problem := settings.countWaiting(ctx)
+	if ctx.Err() != nil {
+		return errors.Join(context.Cause(ctx), lock.release())
+	}
+	text := strconv.FormatUint(waiting, 10)
+	if problem != nil {
+		text = unknownWaiting
+	}
+	if err := createFile(filepath.Join(settings.Dir, waitingName), text+"\n"); err != nil {
+		return errors.Join(err, lock.release())
+	}
+	target := settings.Dir + formerInfix + nameOf(owner) + "-" + time.Now().UTC().Format("20060102T150405.000000Z")
+	if err := lock.move(settings.Dir, target); err != nil {
+		return fmt.Errorf("set the staging directory of %s aside, whose insights must not be sent as those of %s: %w", owner, settings.Owner, err)
+	}
+	if err := syncDir(filepath.Dir(settings.Dir)); err != nil {
+		return err
+	}
+	attrs := []any{slog.String("now_in", target), slog.String("owner", owner), slog.String("new_owner", settings.Owner), slog.String("waiting_insights", text)}
+	if problem != nil {
+		attrs = append(attrs, slog.Any("error", problem))
+	}
+	settings.Logger.WarnContext(ctx, "the staged insights belong to another agent, so they are not sent; the staging directory was set aside and a new one begins", attrs...)
+	return nil
+}
+
+// countWaiting reads how many insights wait. After an unclean stop the file is verified first, because reading a damaged
+// one can end the process.
+func (s *Settings) countWaiting(ctx context.Context) (n uint64, err error) {
+	path := filepath.Join(s.Dir, stateName)
+	there, err := exists(path)
+	if err != nil || !there {
+		return 0, err
+	}
+	unclean, err := exists(filepath.Join(s.Dir, runningName))
+	if err != nil {
+		return 0, err
+	}
+	if unclean {
+		if err := s.verifyOne(ctx, path); err != nil {
+			return 0, err
+		}
+	}
+	db, err := openReadOnly(path)
+	if err != nil {
+		return 0, err
+	}
+	err = db.View(func(tx *bolt.Tx) error {
+		m, err := readMeta(tx)
+		n = m.produced - m.acknowledged
+		return err
+	})
+	if err = errors.Join(err, db.Close()); err != nil {
+		return 0, fmt.Errorf("count what waits: %w", err)
+	}
+	return n, nil
+}
+
+// nameOf is an owner as a part of a file's name.
+func nameOf(owner string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '-' || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' {
+			return r
+		}
+		return '_'
+	}, owner[:min(len(owner), 64)])
+}
+
+// formers lists the directories that were set aside, by their names.
+func formers(dir string) ([]Former, error) {
+	parent, prefix := filepath.Dir(dir), filepath.Base(dir)+formerInfix
+	entries, err := os.ReadDir(parent)
+	if err != nil {
+		return nil, fmt.Errorf("look for staging directories that were set aside: %w", err)
+	}
+	list := []Former{}
+	for _, e := range entries {
+		if !e.IsDir() || !strings.HasPrefix(e.Name(), prefix) {
+			continue
+		}
+		f := Former{Dir: filepath.Join(parent, e.Name()), Waiting: -1}
+		// What cannot be read there any more is no reason not to start.
+		f.Owner, _ = Owner(f.Dir)
+		text, err := os.ReadFile(filepath.Join(f.Dir, waitingName))
+		if n, parseErr := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); err == nil && parseErr == nil {
+			f.Waiting = n
+		}
+		list = append(list, f)
+	}
+	return list, nil
+}

@@ -1,0 +1,56 @@
+//go:build unix
+
+package stage
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// segmentMmapBytes is how much address space a segment takes at once, so that growing it never waits for readers.
+const segmentMmapBytes = 64 << 20
+
+// lockFile takes the file for this process and says whether it was free.
+func lockFile(f *os.File) (free bool, err error) {
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) || errors.Is(err, unix.EINTR) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("lock %s: %w", f.Name(), err)
+	}
+	return true, nil
+}
+
+// move gives the directory another name while it is locked, and lets go of it.
+func (l *directoryLock) move(dir, target string) error {
+	return errors.Join(os.Rename(dir, target), l.release())
+}
+
+// syncDir makes the names in a directory durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir) //nolint:gosec // the directory is the agent's own
+	if err != nil {
+		return fmt.Errorf("open the staging directory: %w", err)
+	}
+	err = d.Sync()
+	if closeErr := d.Close(); err == nil {
+		err = closeErr
+	}
+	if err != nil {
+		return fmt.Errorf("make the names in %s durable: %w", dir, err)
+	}
+	return nil
+}
+
+// freeBytes is how much an unprivileged process may still write to the disk of dir.
+func freeBytes(dir string) (uint64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, fmt.Errorf("ask how much space is free at %s: %w", dir, err)
+	}
+	return st.Bavail * uint64(st.Bsize), nil //nolint:gosec // the block size is positive, and its type differs between systems
+}

@@ -1,0 +1,53 @@
+package stage
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/windows"
+)
+
+// segmentMmapBytes is 0 because Windows would make the file that large at once.
+const segmentMmapBytes = 0
+
+// lockOffset lies far behind the text of the lock file, so that another process can still read who holds it.
+const lockOffset = 1 << 30
+
+// lockFile takes the file for this process and says whether it was free.
+func lockFile(f *os.File) (free bool, err error) {
+	at := &windows.Overlapped{Offset: lockOffset}
+	err = windows.LockFileEx(windows.Handle(f.Fd()), windows.LOCKFILE_EXCLUSIVE_LOCK|windows.LOCKFILE_FAIL_IMMEDIATELY, 0, 1, 0, at)
+	if errors.Is(err, windows.ERROR_LOCK_VIOLATION) || errors.Is(err, windows.ERROR_IO_PENDING) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("lock %s: %w", f.Name(), err)
+	}
+	return true, nil
+}
+
+// move lets go of the directory and gives it another name. Windows renames no directory with an open file in it; for the
+// same reason this fails when another process took the directory in between.
+func (l *directoryLock) move(dir, target string) error {
+	if err := l.release(); err != nil {
+		return err
+	}
+	return os.Rename(dir, target) //nolint:wrapcheck // the caller says what it was doing
+}
+
+// syncDir does nothing: NTFS journals names, and Windows cannot flush a directory.
+func syncDir(string) error { return nil }
+
+// freeBytes is how much this process may still write to the disk of dir.
+func freeBytes(dir string) (uint64, error) {
+	name, err := windows.UTF16PtrFromString(dir)
+	if err != nil {
+		return 0, fmt.Errorf("ask how much space is free at %s: %w", dir, err)
+	}
+	var free uint64
+	if err := windows.GetDiskFreeSpaceEx(name, &free, nil, nil); err != nil {
+		return 0, fmt.Errorf("ask how much space is free at %s: %w", dir, err)
+	}
+	return free, nil
+}

@@ -1,0 +1,45 @@
+package stage
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+)
+
+// castagnoli is a function and not a variable because packages hold no state; MakeTable returns one shared table.
+func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }
+
+// sumBytes is the length of a checksum.
+const sumBytes = 4
+
+// seal puts a CRC32C over key and value in front of the value.
+func seal(key, value []byte) []byte {
+	sum := crc32.Update(crc32.Checksum(key, castagnoli()), castagnoli(), value)
+	out := make([]byte, sumBytes, sumBytes+len(value))
+	binary.LittleEndian.PutUint32(out, sum)
+	return append(out, value...)
+}
+
+// unseal gives the value that seal was given. It aliases its argument.
+func unseal(key, sealed []byte) ([]byte, error) {
+	if len(sealed) < sumBytes {
+		return nil, fmt.Errorf("%w: the entry %q is cut short", ErrDamaged, key)
+	}
+	value := sealed[sumBytes:]
+	sum := crc32.Update(crc32.Checksum(key, castagnoli()), castagnoli(), value)
+	if binary.LittleEndian.Uint32(sealed) != sum {
+		return nil, fmt.Errorf("%w: the checksum of the entry %q does not match", ErrDamaged, key)
+	}
+	return value, nil
+}
+
+// number is a number as a key: in byte order, so that keys sort by value.
+func number(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
+
+// parseNumber reads what number wrote.
+func parseNumber(b []byte) (uint64, error) {
+	if len(b) != 8 {
+		return 0, fmt.Errorf("%w: a number has %d bytes instead of 8", ErrDamaged, len(b))
+	}
+	return binary.BigEndian.Uint64(b), nil
+}

@@ -1,0 +1,367 @@
+package stage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/outfeed/outfeed/internal/backoff"
+)
+
+// Settings is what Open needs.
+type Settings struct {
+	// Dir is the directory; it is made when it is not there. Nothing else may write to it.
+	Dir string
+	// Owner is who stages here, such as the agent's id, at most 200 bytes in one line. The directory of another owner is
+	// set aside as a whole (see Stats.Formers) and a fresh one begins. Empty neither looks at the owner nor records one.
+	Owner string
+	// Logger may be nil, for none.
+	Logger *slog.Logger
+	// MaxBytes is how much the outbox may hold, in bytes of waiting records; 0 means 1 GiB. A full outbox makes Commit
+	// wait: nothing is dropped to make room.
+	MaxBytes uint64
+	// MinFreeBytes is how much of the disk stays free; below it Commit waits. 0 means 64 MiB.
+	MinFreeBytes uint64
+	// LockWait is how long to wait for a directory that another process holds; 0 means 2 s.
+	LockWait time.Duration
+	// Verify checks one file after an unclean stop. It should run stage.Verify in a child process, because reading a
+	// damaged file can end the process. It gives nil for a whole file and an error that wraps ErrDamaged for a damaged
+	// one (a child that died counts as that); any other error means that it could not be found out, and ends Open. Nil
+	// verifies inside this process.
+	Verify func(ctx context.Context, path string) error
+}
+
+func (s *Settings) setDefaults() {
+	if s.Logger == nil {
+		s.Logger = slog.New(slog.DiscardHandler)
+	}
+	if s.MaxBytes == 0 {
+		s.MaxBytes = 1 << 30
+	}
+	if s.MinFreeBytes == 0 {
+		s.MinFreeBytes = 64 << 20
+	}
+	if s.LockWait == 0 {
+		s.LockWait = 2 * time.Second
+	}
+	if s.Verify == nil {
+		s.Verify = func(_ context.Context, path string) error { return Verify(path) }
+	}
+}
+
+// Stage is an open staging directory.
+type Stage struct {
+	settings Settings
+	lock     *directoryLock
+	// formers is what Open found set aside.
+	formers []Former
+	// fault is called at named points of a commit, so that tests can make it fail there. It is nil outside of tests.
+	fault func(point string) error
+
+	requests  chan *request
+	closing   chan struct{}
+	closeOnce sync.Once
+	closeErr  error
+	writer    sync.WaitGroup
+	changed   chan struct{}
+
+	// mu guards what follows. The writer alone changes produced and the files, and may therefore read them without it.
+	mu sync.RWMutex
+	// files is nil while they could not be opened again after an error; unsettled says that a commit has failed and that
+	// the files have not been read again since.
+	files     *files
+	unsettled error
+	// carry is the numbers at the time of the failure; those in memory can be ahead of those on the disk.
+	carry meta
+	// reserved is the outbox bytes of commits under way, and space is closed when some become free.
+	reserved uint64
+	space    chan struct{}
+	// blocked counts the commits that wait for room, for the reason blockedBy.
+	blocked   int
+	blockedBy error
+	// waitingSince is when records began to wait, zero while none do.
+	waitingSince time.Time
+}
+
+// files is the open databases and what was read from them.
+type files struct {
+	meta
+	state *bolt.DB
+	// segments are in order; the last one is written to.
+	segments []*segment
+	// acknowledgedBytes is what the acknowledged records in the segments take.
+	acknowledgedBytes uint64
+	// acknowledgedStored is the acknowledged sequence that is on the disk.
+	acknowledgedStored uint64
+	// damaged are the waiting records that were found damaged.
+	damaged map[uint64]struct{}
+	marks   map[string]mark
+}
+
+// Open opens the staging directory, and makes it when it is not there. After an unclean stop it verifies the files
+// first. What is damaged is set aside and reported in Stats, and so is the whole directory of another owner.
+//
+// Errors wrap ErrLocked, ErrNewerFormat or ErrDamaged where they apply.
+func Open(ctx context.Context, settings Settings) (*Stage, error) {
+	settings.setDefaults()
+	if len(settings.Owner) > maxOwner || strings.ContainsAny(settings.Owner, "\n\x00") {
+		return nil, fmt.Errorf("the owner %.40q of a staging directory must be one line of at most %d bytes", settings.Owner, maxOwner)
+	}
+	lock, err := take(ctx, settings)
+	if err != nil {
+		return nil, err
+	}
+	s := &Stage{
+		settings: settings, lock: lock,
+		requests: make(chan *request), closing: make(chan struct{}),
+		changed: make(chan struct{}, 1), space: make(chan struct{}),
+	}
+	if err := s.start(ctx); err != nil {
+		return nil, errors.Join(err, lock.release())
+	}
+	s.writer.Go(s.write)
+	return s, nil
+}
+
+// makeDir makes the directory and its name durable.
+func makeDir(dir string) error {
+	there, err := exists(dir)
+	if err != nil || there {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make the staging directory: %w", err)
+	}
+	return syncDir(filepath.Dir(dir))
+}
+
+// acquireLock takes the directory, and waits a little for a process that is about to leave it.
+func acquireLock(ctx context.Context, settings Settings) (*directoryLock, error) {
+	tries := int(settings.LockWait/lockRetry) + 1
+	for i := 0; ; i++ {
+		lock, err := tryLock(settings.Dir)
+		if err == nil || !errors.Is(err, ErrLocked) || i+1 >= tries {
+			return lock, err
+		}
+		if sleepErr := backoff.Sleep(ctx, lockRetry); sleepErr != nil {
+			return nil, errors.Join(err, sleepErr)
+		}
+	}
+}
+
+// start brings the files into order and opens them. The lock is held.
+func (s *Stage) start(ctx context.Context) error {
+	dir := s.settings.Dir
+	if err := s.lock.describe(); err != nil {
+		return err
+	}
+	if err := removeUnfinished(dir); err != nil {
+		return err
+	}
+	running := filepath.Join(dir, runningName)
+	unclean, err := exists(running)
+	if err != nil {
+		return err
+	}
+	setAside := uint64(0)
+	if unclean {
+		if setAside, err = s.verifyAll(ctx); err != nil {
+			return err
+		}
+	} else if err = createFile(running, "removed by a clean stop\n"); err != nil {
+		return err
+	}
+	if s.formers, err = formers(dir); err != nil {
+		return err
+	}
+	f, err := s.openFiles(setAside)
+	if err != nil {
+		return err
+	}
+	s.files = f
+	s.dropAcknowledged()
+	s.noteWaiting()
+	return nil
+}
+
+// removeUnfinished removes files that a stopped process was still making.
+func removeUnfinished(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("list the staging directory: %w", err)
+	}
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), newSuffix) {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove the remains of an earlier start: %w", err)
+		}
+	}
+	return nil
+}
+
+// openFiles opens every file and finds what counts. It writes only to make a state.db that is missing, and to set aside
+// what turns out damaged. setAside is how many files were set aside before.
+func (s *Stage) openFiles(setAside uint64) (*files, error) {
+	f := &files{damaged: map[uint64]struct{}{}}
+	fresh, aside, err := f.openState(s)
+	setAside += aside
+	if err == nil {
+		aside, err = f.openSegments(s, fresh)
+		setAside += aside
+	}
+	if err == nil && fresh {
+		err = f.begin(s.settings.Dir)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.close())
+	}
+	f.setAside += setAside
+	f.acknowledgedStored = f.acknowledged
+	f.countAcknowledged()
+	return f, nil
+}
+
+// openState opens state.db. It says whether there is none, and how many damaged files it set aside.
+func (f *files) openState(s *Stage) (fresh bool, setAside uint64, err error) {
+	path := filepath.Join(s.settings.Dir, stateName)
+	there, err := exists(path)
+	if err != nil || !there {
+		return true, 0, err
+	}
+	err = f.loadState(path)
+	if errors.Is(err, ErrDamaged) {
+		s.settings.Logger.Error("the staged state is damaged and was set aside", slog.String("file", path), slog.Any("error", err))
+		f.meta = meta{}
+		return true, 1, errors.Join(f.close(), quarantine(path))
+	}
+	return false, 0, err
+}
+
+func (f *files) loadState(path string) error {
+	db, err := openReadWrite(path, 0)
+	if err != nil {
+		return err
+	}
+	f.state = db
+	err = db.View(func(tx *bolt.Tx) error {
+		if f.meta, err = readMeta(tx); err != nil {
+			return err
+		}
+		f.marks, err = readMarks(tx)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("read %s: %w", path, err)
+	}
+	return nil
+}
+
+// openSegments opens the outbox. Without a state everything in it counts, because nothing says otherwise.
+func (f *files) openSegments(s *Stage, fresh bool) (setAside uint64, err error) {
+	firsts, err := listSegments(s.settings.Dir)
+	if err != nil {
+		return 0, err
+	}
+	end := f.produced
+	if fresh {
+		end = ^uint64(0)
+	}
+	for _, first := range firsts {
+		path := segmentPath(s.settings.Dir, first)
+		seg, err := openSegment(path, first, end)
+		if errors.Is(err, ErrDamaged) {
+			s.settings.Logger.Error("a part of the outbox is damaged and was set aside", slog.String("file", path), slog.Any("error", err))
+			setAside++
+			if err = quarantine(path); err != nil {
+				return setAside, err
+			}
+			continue
+		}
+		if err != nil {
+			return setAside, err
+		}
+		if !fresh && first > end+1 {
+			// A renumbering that did not land.
+			if err := seg.drop(); err != nil {
+				return setAside, err
+			}
+			continue
+		}
+		f.segments = append(f.segments, seg)
+	}
+	if fresh && len(f.segments) > 0 {
+		f.produced = f.segments[len(f.segments)-1].last
+		f.acknowledged = f.segments[0].first - 1
+	}
+	return setAside, nil
+}
+
+// begin makes a state.db that continues behind the outbox.
+func (f *files) begin(dir string) error {
+	path := filepath.Join(dir, stateName)
+	if err := createState(path, f.meta); err != nil {
+		return err
+	}
+	return f.loadState(path)
+}
+
+func (f *files) close() error {
+	var errs []error
+	if f.state != nil {
+		errs = append(errs, f.state.Close())
+		f.state = nil
+	}
+	for _, seg := range f.segments {
+		errs = append(errs, seg.db.Close())
+	}
+	f.segments = nil
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("close the staged files: %w", err)
+	}
+	return nil
+}
+
+// Close waits for what is being written, stores what was acknowledged and closes the files. It is safe twice. Nothing
+// may use the Stage afterwards; what still waits in it gets ErrClosed.
+func (s *Stage) Close() error {
+	s.closeOnce.Do(func() {
+		close(s.closing)
+		s.writer.Wait()
+		s.closeErr = s.finish()
+	})
+	return s.closeErr
+}
+
+// finish runs after the writer has ended. The mark of an unclean stop goes only when all is well.
+func (s *Stage) finish() error {
+	var errs []error
+	if s.isUnsettled() == nil && s.acknowledgedMoved() {
+		errs = append(errs, s.commit(nil))
+	}
+	s.mu.Lock()
+	clean := s.unsettled == nil
+	if s.files != nil {
+		errs = append(errs, s.files.close())
+		s.files = nil
+	}
+	s.mu.Unlock()
+	if err := errors.Join(errs...); err != nil || !clean {
+		return errors.Join(err, s.lock.release())
+	}
+	err := os.Remove(filepath.Join(s.settings.Dir, runningName))
+	if err == nil {
+		err = syncDir(s.settings.Dir)
+	}
+	return errors.Join(err, s.lock.release())
+}

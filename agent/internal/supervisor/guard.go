@@ -1,0 +1,62 @@
+package supervisor
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+
+	"github.com/outfeed/outfeed/agent/internal/connector"
+)
+
+// panicError is a panic that was caught. It says what happened and where, for whoever mends it.
+type panicError struct {
+	value any
+	stack []byte
+}
+
+func (e *panicError) Error() string {
+	return fmt.Sprintf("internal error, please report it: %v", e.value)
+}
+
+// catch turns a panic into an error. It must be deferred.
+func catch(err *error) {
+	if p := recover(); p != nil {
+		*err = &panicError{value: p, stack: debug.Stack()}
+	}
+}
+
+// guarded keeps a panic in a source from ending the agent: the engine calls sources in goroutines of its own.
+type guarded struct{ source connector.Source }
+
+func newGuarded(open func() (connector.Source, error)) (source connector.Source, err error) {
+	defer catch(&err)
+	inner, err := open()
+	if err != nil {
+		return nil, err
+	}
+	return &guarded{source: inner}, nil
+}
+
+func (g *guarded) Traits() connector.Traits { return g.source.Traits() }
+
+// Next ends the run when the source panics: what a source does afterwards is unknown.
+func (g *guarded) Next(ctx context.Context) (d connector.Delivery, err error) {
+	var caught error
+	defer func() {
+		if caught != nil {
+			err = &connector.PermanentError{Err: caught}
+		}
+	}()
+	defer catch(&caught)
+	return g.source.Next(ctx)
+}
+
+func (g *guarded) Committed(ctx context.Context, upTo connector.Cursor) (err error) {
+	defer catch(&err)
+	return g.source.Committed(ctx, upTo)
+}
+
+func (g *guarded) Close() (err error) {
+	defer catch(&err)
+	return g.source.Close()
+}

@@ -1,0 +1,30 @@
+package supervisor
+
+import (
+	"context"
+
+	"github.com/outfeed/outfeed/agent/internal/connector"
+	"github.com/outfeed/outfeed/agent/internal/engine"
+)
+
+// Encoder makes the outbox payload of an insight. It must give the same bytes for the same insight.
+type Encoder func(*engine.Insight) ([]byte, error)
+
+// RunOnce runs one deployment once, whatever its trigger says, to the end of its sources or of ctx. It is for a person
+// who tries a flow out: nothing is retried but the sources, and nothing is reported.
+func RunOnce(ctx context.Context, s Settings, d Deployment, encode Encoder) (engine.Report, error) {
+	p, err := prepare(s, d)
+	if err != nil {
+		return engine.Report{}, err
+	}
+	runner := engine.NewRunner(engine.RunSettings{
+		Program: p.program,
+		Open: func(need engine.ReadNeed, resume connector.Cursor) (connector.Source, error) {
+			return p.newSource(s, need, resume)
+		},
+		Store:   &store{staging: s.Staging, dep: &d, encode: encode},
+		Started: s.Clock(), Clock: s.Clock, Logger: s.Logger,
+	})
+	err = guardedRun(ctx, runner)
+	return runner.Report(), err
+}

@@ -1,0 +1,165 @@
+package supervisor
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/outfeed/outfeed/agent/internal/engine"
+	"github.com/outfeed/outfeed/protocol/wire"
+)
+
+// The statuses of a run, as in wire.RunReport.
+const (
+	runRunning = "running"
+	runOK      = "ok"
+	runFailed  = "failed"
+	runStopped = "stopped"
+)
+
+// run is one run of a flow, and what was reported of it. A batch run has one report, which is replaced as the run goes
+// on; a continuous one has a report per interval, with the counts of that interval.
+type run struct {
+	u          *unit
+	runner     *engine.Runner
+	store      *store
+	continuous bool
+
+	// What follows belongs to watch, and after it to finish.
+	id      string
+	started time.Time
+	// base is what the reports before have told.
+	base engine.Report
+	// seen are the sources as they were looked at last.
+	seen []engine.SourceReport
+}
+
+func newRun(u *unit, runner *engine.Runner, st *store, continuous bool) *run {
+	return &run{u: u, runner: runner, store: st, continuous: continuous, id: uuid.NewString(), started: u.now()}
+}
+
+// trouble says what keeps a run that goes on from working.
+func (r *run) trouble(sources []engine.SourceReport) string {
+	if problem := r.store.failing(); problem != "" {
+		return problem
+	}
+	for _, s := range sources {
+		if s.State == sourceFailing {
+			return fmt.Sprintf("step %s: connection %s: %s", s.Step, s.Connection, s.Error)
+		}
+	}
+	return ""
+}
+
+// watch reports at every interval, and says when a source has changed.
+func (r *run) watch(ctx context.Context) {
+	report := time.NewTicker(r.u.s.settings.ReportEvery)
+	defer report.Stop()
+	look := time.NewTicker(r.u.s.settings.WatchEvery)
+	defer look.Stop()
+	if !r.continuous {
+		r.put(ctx, r.report(runRunning, r.runner.Report(), ""))
+	}
+	trouble := ""
+	for {
+		select {
+		case <-report.C:
+			r.interval(ctx)
+		case <-look.C:
+			now := r.runner.Report().Sources
+			is := r.trouble(now)
+			if is != trouble || !slices.EqualFunc(now, r.seen, sameState) {
+				trouble, r.seen = is, now
+				signal(r.u.s.changed)
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// sameState compares sources, without when they last had a record.
+func sameState(a, b engine.SourceReport) bool {
+	a.LastRecord, b.LastRecord = 0, 0
+	return a == b
+}
+
+// interval reports a run that goes on.
+func (r *run) interval(ctx context.Context) {
+	now := r.runner.Report()
+	trouble := r.trouble(now.Sources)
+	if !r.continuous {
+		r.put(ctx, r.report(runRunning, now, trouble))
+		return
+	}
+	status := runOK
+	if trouble != "" {
+		status = runFailed
+	}
+	r.put(ctx, r.report(status, now, trouble))
+	r.id, r.started, r.base = uuid.NewString(), r.u.now(), now
+}
+
+// finish reports the end of the run.
+func (r *run) finish(ctx context.Context, stopped bool, err error) {
+	status, problem := runOK, ""
+	switch {
+	case stopped:
+		status = runStopped
+	case err != nil:
+		status, problem = runFailed, err.Error()
+	}
+	limited, cancel := context.WithTimeout(ctx, finishTimeout)
+	defer cancel()
+	r.put(limited, r.report(status, r.runner.Report(), problem))
+}
+
+// finishTimeout bounds how long a stopping flow waits for its last report to be stored.
+const finishTimeout = 5 * time.Second
+
+// report makes the message; the counts are those since base.
+func (r *run) report(status string, now engine.Report, problem string) *wire.RunReport {
+	out := &wire.RunReport{
+		RunId: r.id, DeploymentId: r.u.dep.ID, FlowId: r.u.dep.FlowID, Version: r.u.dep.Version,
+		Status: status, Started: r.started.UnixMicro(), Error: problem,
+		RecordsRead: since(now.Read, r.base.Read), BytesRead: since(now.Bytes, r.base.Bytes),
+		RecordsFailed: since(now.Failed, r.base.Failed), RecordsLate: since(now.Late, r.base.Late), Insights: since(now.Insights, r.base.Insights),
+	}
+	if status != runRunning {
+		out.Ended = r.u.now().UnixMicro()
+	}
+	for i, s := range now.Steps {
+		var before engine.StepCount
+		if i < len(r.base.Steps) {
+			before = r.base.Steps[i]
+		}
+		out.Steps = append(out.Steps, &wire.StepCount{Step: s.Step, RowsIn: since(s.In, before.In), RowsOut: since(s.Out, before.Out)})
+	}
+	if out.RecordsFailed > 0 {
+		for _, f := range now.Sample {
+			out.FailedSample = append(out.FailedSample, &wire.FailedRecord{Step: f.Step, Where: f.Where, Reason: f.Reason, Record: f.Record})
+		}
+	}
+	return out
+}
+
+// since is how far a counter has risen.
+func since(now, before int64) uint64 { return uint64(max(0, now-before)) }
+
+// put stores a report. A report that cannot be stored is lost, and the flow goes on.
+func (r *run) put(ctx context.Context, m *wire.RunReport) {
+	payload, err := proto.Marshal(m)
+	if err == nil {
+		err = r.u.s.settings.Staging.PutRunReport(ctx, m.GetRunId(), payload)
+	}
+	if err != nil {
+		r.u.s.settings.Logger.WarnContext(ctx, "a run report could not be stored", slog.String("flow", r.u.dep.Name), slog.Any("error", err))
+		return
+	}
+	signal(r.u.s.reported)
+}

@@ -1,0 +1,93 @@
+package supervisor
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/outfeed/outfeed/agent/internal/connector"
+	"github.com/outfeed/outfeed/agent/internal/engine"
+	"github.com/outfeed/outfeed/protocol/wire"
+)
+
+// store is the engine's Store for one run of a deployment.
+type store struct {
+	staging Staging
+	dep     *Deployment
+	// encode makes the outbox record of an insight.
+	encode Encoder
+	// number is that of the last commit known to have landed.
+	number uint64
+
+	mu      sync.Mutex
+	problem string
+}
+
+// Load gives the state of the last commit.
+func (s *store) Load(ctx context.Context) (engine.State, error) {
+	stored, err := s.staging.LoadFlow(ctx, s.dep.ID)
+	if err != nil {
+		return engine.State{}, err
+	}
+	s.number = stored.Number
+	state := engine.State{Cursors: map[string]connector.Cursor{}, Operators: stored.Operators}
+	for step, cursor := range stored.Cursors {
+		state.Cursors[step] = cursor
+	}
+	return state, nil
+}
+
+// Commit stores a checkpoint. Called again with the same one after an error, it uses the same number, so that the
+// staging can tell whether it had landed.
+func (s *store) Commit(ctx context.Context, c engine.Checkpoint) error {
+	out := Checkpoint{Flow: s.dep.ID, Number: s.number + 1, Cursors: map[string][]byte{}}
+	for step, cursor := range c.Cursors {
+		out.Cursors[step] = cursor
+	}
+	for _, change := range c.Changes {
+		out.Changes = append(out.Changes, Change(change))
+	}
+	for i := range c.Insights {
+		payload, err := s.encode(&c.Insights[i])
+		if err != nil {
+			return fmt.Errorf("%w: %w", engine.ErrCannotCommit, err)
+		}
+		out.Insights = append(out.Insights, payload)
+	}
+	err := s.staging.Commit(ctx, out)
+	if err == nil {
+		s.number++
+		s.setProblem("")
+		return nil
+	}
+	s.setProblem(err.Error())
+	return err
+}
+
+// recordEncoder makes outbox records as the control plane stores them.
+func recordEncoder(d *Deployment) Encoder {
+	return func(i *engine.Insight) ([]byte, error) {
+		payload, err := proto.MarshalOptions{Deterministic: true}.Marshal(&wire.InsightRecord{
+			FlowId: d.FlowID, FlowVersion: d.Version, Name: i.Name, Time: i.Time, KeyJson: i.Key, ValuesJson: i.Values,
+		})
+		if err != nil {
+			return nil, fmt.Errorf("the insight %s cannot be encoded: %w", i.Name, err)
+		}
+		return payload, nil
+	}
+}
+
+func (s *store) setProblem(text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.problem = text
+}
+
+// failing says why the last commit failed, "" when it did not.
+func (s *store) failing() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.problem
+}

@@ -1,0 +1,253 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/outfeed/outfeed/agent/internal/connector"
+	"github.com/outfeed/outfeed/agent/internal/engine"
+	"github.com/outfeed/outfeed/internal/backoff"
+	"github.com/outfeed/outfeed/protocol/flowdef"
+	"github.com/outfeed/outfeed/protocol/wire"
+)
+
+// The states of a flow, as in wire.FlowStatus.
+const (
+	stateStarting   = "starting"
+	stateRunning    = "running"
+	stateWaiting    = "waiting"
+	stateBackingOff = "backing_off"
+	stateCompleted  = "completed"
+	stateFailed     = "failed"
+	stateRefused    = "refused"
+)
+
+// sourceFailing is the state of a source, as in engine.SourceReport, that makes its flow's report one of a failure.
+const sourceFailing = "failing"
+
+// steadyRun is how long a run must have lasted for the next failure to wait only shortly again.
+const steadyRun = time.Minute
+
+// unit is one deployment that shall run. Its goroutine runs it over and over as the trigger says.
+type unit struct {
+	s      *Supervisor
+	dep    Deployment
+	cancel context.CancelCauseFunc
+	done   chan struct{}
+
+	mu      sync.Mutex
+	state   string
+	problem string
+	since   time.Time
+	// current is the run under way, nil between runs; sources is what the last run said at its end.
+	current *run
+	sources []engine.SourceReport
+}
+
+// run is the unit's goroutine.
+func (u *unit) run(ctx context.Context) {
+	p, err := u.prepare()
+	if err != nil {
+		u.set(stateRefused, err)
+		return
+	}
+	switch p.trigger.Kind {
+	case flowdef.Continuous:
+		u.keepRunning(ctx, p)
+	case flowdef.Every:
+		u.repeat(ctx, p, func(started time.Time) (time.Time, bool) { return nextPeriod(started, u.now(), p.trigger.Every), true })
+	case flowdef.Cron:
+		u.onSchedule(ctx, p)
+	case flowdef.Manual:
+		u.set(stateWaiting, nil)
+	}
+}
+
+func (u *unit) now() time.Time { return u.s.settings.Clock() }
+
+func (u *unit) prepare() (p *prepared, err error) {
+	defer catch(&err)
+	return prepare(u.s.settings, u.dep)
+}
+
+// keepRunning runs a continuous flow until its sources end, and again after each failure.
+func (u *unit) keepRunning(ctx context.Context, p *prepared) {
+	wait := u.s.settings.Backoff
+	for {
+		started := u.now()
+		err := u.runOnce(ctx, p)
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil {
+			u.set(stateCompleted, nil)
+			return
+		}
+		if _, ok := errors.AsType[*engine.StoppedError](err); ok {
+			// The same record would stop it again, so it waits for another version.
+			u.set(stateFailed, err)
+			return
+		}
+		if u.now().Sub(started) >= steadyRun {
+			wait.Reset()
+		}
+		u.set(stateBackingOff, err)
+		if wait.Wait(ctx) != nil {
+			return
+		}
+	}
+}
+
+// nextPeriod is the next whole period after a start that has not passed yet: runs never overlap, and what was missed
+// is not made up for.
+func nextPeriod(started, now time.Time, every time.Duration) time.Time {
+	missed := max(0, now.Sub(started)/every)
+	next := started.Add(missed * every)
+	if !next.After(now) || !next.After(started) {
+		next = next.Add(every)
+	}
+	return next
+}
+
+// onSchedule waits for the first time that the schedule names, and goes on from there.
+func (u *unit) onSchedule(ctx context.Context, p *prepared) {
+	u.set(stateWaiting, nil)
+	next, ok := p.schedule.next(u.now())
+	if !ok {
+		u.set(stateRefused, fmt.Errorf("the trigger's cron expression %q never comes true", p.trigger.Cron))
+		return
+	}
+	if u.sleepUntil(ctx, next) != nil {
+		return
+	}
+	u.repeat(ctx, p, func(time.Time) (time.Time, bool) { return p.schedule.next(u.now()) })
+}
+
+// repeat runs a batch flow now and then at each time that next gives. A run that failed is tried again after a while,
+// unless the next one is due before.
+func (u *unit) repeat(ctx context.Context, p *prepared, next func(started time.Time) (time.Time, bool)) {
+	wait := u.s.settings.Backoff
+	for {
+		started := u.now()
+		err := u.runOnce(ctx, p)
+		if ctx.Err() != nil {
+			return
+		}
+		at, ok := next(started)
+		if err == nil {
+			wait.Reset()
+			u.set(stateWaiting, nil)
+		} else {
+			u.set(stateBackingOff, err)
+			if again := u.now().Add(wait.Next()); !ok || again.Before(at) {
+				at, ok = again, true
+			}
+		}
+		if !ok || u.sleepUntil(ctx, at) != nil {
+			return
+		}
+	}
+}
+
+// sleepStep bounds one sleep, so that a clock that was set, or a machine that slept, is noticed.
+const sleepStep = time.Minute
+
+func (u *unit) sleepUntil(ctx context.Context, at time.Time) error {
+	for {
+		left := at.Sub(u.now())
+		if left <= 0 {
+			return nil
+		}
+		if err := backoff.Sleep(ctx, min(left, sleepStep)); err != nil {
+			return err
+		}
+	}
+}
+
+// runOnce runs the flow once, with reports.
+func (u *unit) runOnce(ctx context.Context, p *prepared) error {
+	u.set(stateStarting, nil)
+	st := &store{staging: u.s.settings.Staging, dep: &u.dep, encode: recordEncoder(&u.dep)}
+	started := u.now()
+	runner := engine.NewRunner(engine.RunSettings{
+		Program: p.program,
+		Open: func(need engine.ReadNeed, resume connector.Cursor) (connector.Source, error) {
+			return p.newSource(u.s.settings, need, resume)
+		},
+		Store: st, Started: started, Clock: u.s.settings.Clock,
+		Logger: u.s.settings.Logger.With("deployment", u.dep.ID, "flow", u.dep.Name, "version", u.dep.Version),
+	})
+	r := newRun(u, runner, st, p.trigger.Kind == flowdef.Continuous)
+	u.enter(r)
+	watch, stopWatch := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	watching.Go(func() { r.watch(watch) })
+	err := guardedRun(ctx, runner)
+	stopWatch()
+	watching.Wait()
+	u.leave(runner.Report().Sources)
+	// The last report is stored even though ctx may have ended.
+	r.finish(context.WithoutCancel(ctx), ctx.Err() != nil, err)
+	if err != nil && ctx.Err() == nil {
+		if caught, ok := errors.AsType[*panicError](err); ok {
+			u.s.settings.Logger.ErrorContext(ctx, "a flow failed with an internal error", slog.String("flow", u.dep.Name), slog.String("stack", string(caught.stack)))
+		}
+		u.s.settings.Logger.WarnContext(ctx, "a flow failed", slog.String("flow", u.dep.Name), slog.Any("error", err))
+	}
+	return err
+}
+
+func guardedRun(ctx context.Context, runner *engine.Runner) (err error) {
+	defer catch(&err)
+	return runner.Run(ctx)
+}
+
+func (u *unit) enter(r *run) {
+	u.mu.Lock()
+	u.current = r
+	u.mu.Unlock()
+	u.set(stateRunning, nil)
+}
+
+func (u *unit) leave(sources []engine.SourceReport) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.current, u.sources = nil, sources
+}
+
+// set changes the state and says so.
+func (u *unit) set(state string, problem error) {
+	u.mu.Lock()
+	if u.state != state {
+		u.since = u.now()
+	}
+	u.state, u.problem = state, ""
+	if problem != nil {
+		u.problem = problem.Error()
+	}
+	u.mu.Unlock()
+	signal(u.s.changed)
+}
+
+// status tells how the flow is.
+func (u *unit) status() *wire.FlowStatus {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	out := &wire.FlowStatus{
+		DeploymentId: u.dep.ID, FlowId: u.dep.FlowID, Name: u.dep.Name, Version: u.dep.Version,
+		State: u.state, Error: u.problem, Since: u.since.UnixMicro(),
+	}
+	sources := u.sources
+	if u.current != nil {
+		sources = u.current.runner.Report().Sources
+		out.Error = u.current.trouble(sources)
+	}
+	for _, s := range sources {
+		out.Sources = append(out.Sources, &wire.SourceStatus{Step: s.Step, Connection: s.Connection, State: s.State, Error: s.Error, LastRecord: s.LastRecord})
+	}
+	return out
+}

@@ -1,0 +1,69 @@
+package tunnel
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/outfeed/outfeed/protocol/wire"
+)
+
+func TestPauseAfter(t *testing.T) {
+	t.Parallel()
+	const jitter = 700 * time.Millisecond
+	for name, c := range map[string]struct {
+		err         error
+		least, most time.Duration
+	}{
+		"a cut":          {errors.New("cut"), jitter, jitter},
+		"503":            {&BusyError{Status: 503}, jitter, jitter},
+		"503 and a wait": {fmt.Errorf("wrapped: %w", &BusyError{Status: 503, RetryAfter: 10 * time.Second}), 10 * time.Second, 15*time.Second + 2*jitter},
+		"restarting":     {refused(&wire.Refusal{Code: wire.RefusalUnavailable, RetryAfterMs: 2500}), 2500 * time.Millisecond, 2500*time.Millisecond + jitter},
+		"revoked":        {refused(&wire.Refusal{Code: wire.RefusalAgentRevoked}), 5 * time.Minute, 10*time.Minute + jitter},
+		"a clone":        {refused(&wire.Refusal{Code: wire.RefusalClone}), 5 * time.Minute, 10*time.Minute + jitter},
+		"a mad wait":     {refused(&wire.Refusal{Code: wire.RefusalTooMany, RetryAfterMs: 1 << 62}), 24 * time.Hour, 24*time.Hour + jitter},
+		"a wait before":  {refused(&wire.Refusal{Code: wire.RefusalTooMany, RetryAfterMs: -5}), jitter, jitter},
+	} {
+		if got := pauseAfter(c.err, jitter); got < c.least || got > c.most {
+			t.Errorf("%s: %s, want %s to %s", name, got, c.least, c.most)
+		}
+	}
+}
+
+func TestRetryAfter(t *testing.T) {
+	t.Parallel()
+	for header, want := range map[string]time.Duration{
+		"": 0, "7": 7 * time.Second, "-7": 0, "x": 0, "99999999999999999999": 0, "4000000000": 24 * time.Hour,
+		"Thu, 01 Jan 1970 00:00:00 GMT": 0,
+	} {
+		if got := retryAfter(header); got != want {
+			t.Errorf("%q: %s, want %s", header, got, want)
+		}
+	}
+	if got := retryAfter(time.Now().Add(time.Hour).UTC().Format(http.TimeFormat)); got < 50*time.Minute || got > time.Hour {
+		t.Errorf("a date in an hour: %s", got)
+	}
+}
+
+func FuzzRetryAfter(f *testing.F) {
+	f.Add("1")
+	f.Fuzz(func(t *testing.T, header string) {
+		if got := retryAfter(header); got < 0 || got > 24*time.Hour {
+			t.Fatalf("%q: %s", header, got)
+		}
+	})
+}
+
+// TestOfferKeepsTheNewest offers more bundles than are applied.
+func TestOfferKeepsTheNewest(t *testing.T) {
+	t.Parallel()
+	c := &Client{desired: make(chan []byte, 1)}
+	for n := range 5 {
+		c.offer([]byte{byte(n)})
+	}
+	if got := <-c.desired; got[0] != 4 {
+		t.Errorf("bundle %d waits, want the newest", got[0])
+	}
+}

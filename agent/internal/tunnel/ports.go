@@ -1,0 +1,68 @@
+package tunnel
+
+import (
+	"context"
+
+	"github.com/outfeed/outfeed/protocol/wire"
+)
+
+// Counter gives the connect counter: greater than every one before, on disk before it is returned.
+type Counter interface {
+	NextCounter() (uint64, error)
+}
+
+// Bundles takes the desired state. One call at a time is made; the newest envelope wins over those not applied yet.
+type Bundles interface {
+	// ApplyBundle checks a DSSE envelope around a wire.Bundle and makes it so. It reports a refusal by itself, in the
+	// next Status; the error is only logged here.
+	ApplyBundle(ctx context.Context, envelope []byte) error
+	// DesiredSerial is the serial of the desired state that the agent holds; 0 for none.
+	DesiredSerial() uint64
+}
+
+// Reporter says how the agent is. Both methods may be called at any time.
+type Reporter interface {
+	// Status is how the agent is now; the caller owns it.
+	Status() *wire.Status
+	// StatusChanged receives after the status has changed. It holds one signal, for one reader.
+	StatusChanged() <-chan struct{}
+}
+
+// Record is one insight that waits in the outbox.
+type Record struct {
+	// Seq is its place in the agent's sequence, which starts at 1 and has no gap.
+	Seq uint64
+	// Payload is a marshalled wire.InsightRecord. An empty one stands for a record that was lost.
+	Payload []byte
+}
+
+// Outbox keeps insights until the control plane has stored them. Its methods are called from several goroutines.
+type Outbox interface {
+	// Reconcile is told what the control plane has stored when a session begins, and gives the sequence behind which to
+	// send. One that is greater says that the insights between are gone, which the control plane is told.
+	Reconcile(ctx context.Context, stored uint64) (after uint64, err error)
+	// ReadOutbox gives the records behind the sequence in order: at most maxRecords, and no more payload than maxBytes
+	// unless the first alone is larger. Nothing waiting gives no records and no error.
+	ReadOutbox(ctx context.Context, after uint64, maxRecords, maxBytes int) ([]Record, error)
+	// Acknowledge says that the control plane has stored everything up to the sequence.
+	Acknowledge(ctx context.Context, upTo uint64) error
+	// OutboxChanged receives after records were added. It holds one signal, for one reader.
+	OutboxChanged() <-chan struct{}
+}
+
+// Report is one run report that waits.
+type Report struct {
+	// Number rises with every report that is added or changed.
+	Number uint64
+	Report *wire.RunReport
+}
+
+// Reports keeps run reports until the control plane has stored them. Its methods are called from several goroutines.
+type Reports interface {
+	// ReadReports gives at most limit of the reports behind the number, in order.
+	ReadReports(ctx context.Context, after uint64, limit int) ([]Report, error)
+	// DropReports removes the reports up to the number.
+	DropReports(ctx context.Context, upTo uint64) error
+	// ReportsChanged receives after reports were added. It holds one signal, for one reader.
+	ReportsChanged() <-chan struct{}
+}

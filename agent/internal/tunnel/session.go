@@ -1,0 +1,246 @@
+package tunnel
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/outfeed/outfeed/internal/backoff"
+	"github.com/outfeed/outfeed/internal/mux"
+	"github.com/outfeed/outfeed/protocol/seal"
+	"github.com/outfeed/outfeed/protocol/wire"
+)
+
+const (
+	// statusEvery is how often a Status is sent at the least, and statusGap how far apart two are at the least.
+	statusEvery = 15 * time.Second
+	statusGap   = time.Second
+	// reportWindow is how many run reports may be unacknowledged.
+	reportWindow = 64
+)
+
+// errEnded is when the control plane ended the session in an orderly way.
+var errEnded = errors.New("the control plane ended the session")
+
+// session is one connection from Hello to its end.
+type session struct {
+	*Client
+	streams *mux.Session
+	control *mux.Stream
+
+	// sending keeps the two writers of the control stream apart.
+	sending sync.Mutex
+	// reports are the numbers of the run reports that were sent and are not acknowledged, in order.
+	reports chan uint64
+}
+
+// session connects, and works until something ends it. It never returns nil.
+func (c *Client) session(ctx context.Context) error {
+	// Kept before it is used, so that no number is ever used twice.
+	counter, err := c.settings.Counter.NextCounter()
+	if err != nil {
+		return err
+	}
+	streams, inner, err := c.link.connect(ctx, c.settings.Key, c.settings.Fingerprint, c.settings.Log)
+	if err != nil {
+		return err
+	}
+	s := &session{Client: c, streams: streams, reports: make(chan uint64, reportWindow)}
+	stop := context.AfterFunc(ctx, func() { _ = streams.Close() })
+	defer stop()
+	welcome, err := s.hello(counter, inner)
+	if err == nil {
+		c.setState(State{Connected: true, Since: time.Now()})
+		c.settings.Log.InfoContext(ctx, "the tunnel is up", slog.Uint64("insights_stored", welcome.GetInsightsStored()))
+		err = s.work(ctx, welcome)
+	}
+	return errors.Join(err, streams.Close())
+}
+
+func (s *session) hello(counter uint64, inner *tls.ConnectionState) (*wire.Welcome, error) {
+	message, err := seal.HelloMessage(inner, counter)
+	if err != nil {
+		return nil, err
+	}
+	hello := &wire.Hello{
+		Host: s.settings.Host, Counter: counter, Signature: ed25519.Sign(s.settings.Key, message),
+		DesiredSerial: s.settings.Bundles.DesiredSerial(), Clock: time.Now().UnixMicro(),
+	}
+	for _, spec := range s.settings.Connectors {
+		encoded, marshalErr := json.Marshal(spec)
+		if marshalErr != nil {
+			return nil, fmt.Errorf("describe a connector to the control plane: %w", marshalErr)
+		}
+		hello.ConnectorSpecs = append(hello.ConnectorSpecs, encoded)
+	}
+	if s.control, err = openStream(s.streams, wire.KindControl); err != nil {
+		return nil, err
+	}
+	if err = s.send(&wire.ControlUp{Message: &wire.ControlUp_Hello{Hello: hello}}); err != nil {
+		return nil, err
+	}
+	answer, err := readAnswer(s.control)
+	if err != nil {
+		return nil, err
+	}
+	welcome := answer.GetWelcome()
+	if welcome == nil {
+		return nil, fmt.Errorf("the control plane answered the hello with a %T", answer.GetMessage())
+	}
+	return welcome, nil
+}
+
+// work runs the session's conversations; the first that ends takes the others with it.
+func (s *session) work(ctx context.Context, welcome *wire.Welcome) error {
+	after, err := s.settings.Outbox.Reconcile(ctx, welcome.GetInsightsStored())
+	if err != nil {
+		return fmt.Errorf("agree with the control plane on what it has stored: %w", err)
+	}
+	stream, err := openStream(s.streams, wire.KindInsights)
+	if err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	insights := newInsights(s.settings.Outbox, stream, after)
+	if stored := welcome.GetInsightsStored(); after > stored {
+		insights.lostBefore = after - stored
+	}
+	group.Go(func() error { return s.receive(ctx) })
+	group.Go(func() error { return s.sendStatus(ctx) })
+	group.Go(func() error { return s.sendReports(ctx) })
+	group.Go(func() error { return insights.send(ctx) })
+	group.Go(func() error { return insights.receive(ctx) })
+	group.Go(func() error { return s.refuseStreams(ctx) })
+	// Closing is what unblocks the readers and writers.
+	stop := context.AfterFunc(ctx, func() { _ = s.streams.Close() })
+	defer stop()
+	err = group.Wait()
+	if err == nil {
+		err = errEnded
+	}
+	return err
+}
+
+func (s *session) send(m *wire.ControlUp) error {
+	s.sending.Lock()
+	defer s.sending.Unlock()
+	return wire.WriteMessage(s.control, m)
+}
+
+// receive reads the control stream.
+func (s *session) receive(ctx context.Context) error {
+	var acknowledged uint64
+	for {
+		down := &wire.ControlDown{}
+		if err := wire.ReadMessage(s.control, down); err != nil {
+			return fmt.Errorf("the connection to the control plane was lost: %w", err)
+		}
+		switch m := down.GetMessage().(type) {
+		case *wire.ControlDown_Desired:
+			s.offer(m.Desired.GetEnvelope())
+		case *wire.ControlDown_RunReportsStored:
+			if err := s.reportsStored(ctx, &acknowledged, m.RunReportsStored); err != nil {
+				return err
+			}
+		case *wire.ControlDown_Refusal:
+			return refused(m.Refusal)
+		case nil:
+			// A newer control plane says something that this version does not know.
+		default:
+			return fmt.Errorf("the control plane sent a %T in the middle of a session", m)
+		}
+	}
+}
+
+// reportsStored drops the run reports that the acknowledgement covers, counted from the session's first.
+func (s *session) reportsStored(ctx context.Context, acknowledged *uint64, stored uint64) error {
+	var last uint64
+	for *acknowledged < stored {
+		select {
+		case last = <-s.reports:
+			*acknowledged++
+		default:
+			return fmt.Errorf("the control plane acknowledged %d run reports of this session, but %d were sent", stored, *acknowledged)
+		}
+	}
+	if last == 0 {
+		return nil
+	}
+	if err := s.settings.Reports.DropReports(ctx, last); err != nil {
+		return fmt.Errorf("drop the run reports that the control plane has stored: %w", err)
+	}
+	return nil
+}
+
+// sendStatus sends one at once, one after each change, and one every 15 s.
+func (s *session) sendStatus(ctx context.Context) error {
+	regular := time.NewTicker(statusEvery)
+	defer regular.Stop()
+	for {
+		if err := s.send(&wire.ControlUp{Message: &wire.ControlUp_Status{Status: s.settings.Reporter.Status()}}); err != nil {
+			return err
+		}
+		// Changes come in bursts; what changes during this pause goes out in one piece after it.
+		if err := backoff.Sleep(ctx, statusGap); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-s.settings.Reporter.StatusChanged():
+		case <-regular.C:
+		}
+	}
+}
+
+// sendReports sends the run reports that wait, at most reportWindow ahead of their acknowledgements.
+func (s *session) sendReports(ctx context.Context) error {
+	var after uint64
+	for {
+		reports, err := s.settings.Reports.ReadReports(ctx, after, reportWindow)
+		if err != nil {
+			return fmt.Errorf("read the run reports that wait: %w", err)
+		}
+		for _, r := range reports {
+			select {
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			case s.reports <- r.Number:
+			}
+			if err := s.send(&wire.ControlUp{Message: &wire.ControlUp_RunReport{RunReport: r.Report}}); err != nil {
+				return err
+			}
+			after = r.Number
+		}
+		if len(reports) > 0 {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-s.settings.Reports.ReportsChanged():
+		}
+	}
+}
+
+// refuseStreams closes whatever the control plane opens: nothing connects into the plant.
+func (s *session) refuseStreams(ctx context.Context) error {
+	for {
+		stream, err := s.streams.Accept(ctx)
+		if err != nil {
+			return fmt.Errorf("the connection to the control plane was lost: %w", err)
+		}
+		s.settings.Log.WarnContext(ctx, "the control plane tried to open a stream, which was refused")
+		if err := stream.Close(); err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,209 @@
+// Package tunnel is the agent's one connection: it dials the control plane, keeps the session, and carries the typed
+// conversations of protocol/wire over it.
+//
+// It checks no bundle and stores nothing: what it sends and receives passes through the ports that it declares. Nothing
+// connects in: a stream that the control plane opens is refused. A Client runs once; State may be called at any time.
+package tunnel
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/outfeed/outfeed/internal/backoff"
+	"github.com/outfeed/outfeed/internal/secret"
+	"github.com/outfeed/outfeed/protocol/flowdef"
+	"github.com/outfeed/outfeed/protocol/wire"
+)
+
+const (
+	// dialTimeout bounds everything up to the end of the inner handshake, answerTimeout the wait for an answer in it.
+	dialTimeout   = 30 * time.Second
+	answerTimeout = 30 * time.Second
+	// settled is how long a session must last to count as a success, after which waiting starts small again.
+	settled = 10 * time.Second
+	// slowRetry is how long to wait at the least after a refusal that only a person can lift.
+	slowRetry = 5 * time.Minute
+)
+
+// Link is how to reach the control plane.
+type Link struct {
+	// URL is its address, "https://host[:port]". "http://" is accepted for a loopback address only.
+	URL string
+	// Proxy is the URL of an HTTP proxy, with user and password where it wants them. Empty takes the environment's
+	// (HTTPS_PROXY, NO_PROXY), "none" takes none.
+	Proxy secret.String
+	// CAFile names a PEM file of certificate authorities to trust beside the system's; empty for none.
+	CAFile string
+}
+
+// Settings is what code sets of a Client.
+type Settings struct {
+	Link Link
+	// Key is the agent's Ed25519 key, and Fingerprint the control plane's, pinned at enrolment.
+	Key         ed25519.PrivateKey
+	Fingerprint string
+	Host        *wire.Host
+	// Connectors are the kinds that this agent offers.
+	Connectors []flowdef.ConnectorSpec
+
+	Counter  Counter
+	Bundles  Bundles
+	Reporter Reporter
+	Outbox   Outbox
+	Reports  Reports
+	Log      *slog.Logger
+
+	// MinWait and MaxWait are the first and the greatest ceiling of the wait between tries; 0 for 1 s and 5 min.
+	MinWait, MaxWait time.Duration
+}
+
+// State is how the connection is.
+type State struct {
+	Connected bool
+	// Since is when it became so.
+	Since time.Time
+	// LastError is why the last try or session ended; empty when there was none.
+	LastError string
+	// NextTry is when the next one begins; zero while connected or trying.
+	NextTry time.Time
+}
+
+// Client keeps the agent connected.
+type Client struct {
+	settings Settings
+	link     *dialer
+	// desired holds the newest envelope that is not applied yet.
+	desired chan []byte
+
+	mu    sync.Mutex
+	state State
+}
+
+// New checks the settings.
+func New(s Settings) (*Client, error) {
+	link, err := newDialer(s.Link)
+	if err != nil {
+		return nil, err
+	}
+	return &Client{settings: s, link: link, desired: make(chan []byte, 1)}, nil
+}
+
+// State is how the connection is now.
+func (c *Client) State() State {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.state
+}
+
+// Run connects, and connects again, until ctx ends, which is no error.
+func (c *Client) Run(ctx context.Context) error {
+	c.setState(State{Since: time.Now()})
+	var applier sync.WaitGroup
+	applier.Go(func() { c.applyBundles(ctx) })
+	defer applier.Wait()
+	wait := backoff.Backoff{Min: c.settings.MinWait, Max: c.settings.MaxWait}
+	for {
+		c.trying()
+		err := c.session(ctx)
+		if ctx.Err() != nil {
+			c.setState(State{Since: time.Now()})
+			return nil
+		}
+		down := c.State()
+		if down.Connected && time.Since(down.Since) >= settled {
+			wait.Reset()
+		}
+		if down.Connected {
+			down.Connected, down.Since = false, time.Now()
+		}
+		pause := pauseAfter(err, wait.Next())
+		down.LastError, down.NextTry = err.Error(), time.Now().Add(pause)
+		c.setState(down)
+		c.settings.Log.WarnContext(ctx, "the tunnel is down", slog.String("error", err.Error()), slog.Duration("next_try", pause))
+		if backoff.Sleep(ctx, pause) != nil {
+			return nil
+		}
+	}
+}
+
+// pauseAfter is how long to wait after an error: what the control plane asked for, plus the backoff's jitter, and long
+// where only a person can help.
+func pauseAfter(err error, jitter time.Duration) time.Duration {
+	if busy, ok := errors.AsType[*BusyError](err); ok && busy.RetryAfter > 0 {
+		return busy.RetryAfter + rand.N(busy.RetryAfter/2+1) + jitter //nolint:gosec // jitter needs no cryptographic randomness
+	}
+	refused, ok := errors.AsType[*RefusedError](err)
+	if !ok {
+		return jitter
+	}
+	pause := refused.RetryAfter
+	switch refused.Code {
+	case wire.RefusalAgentRevoked, wire.RefusalAgentUnknown, wire.RefusalClone:
+		pause = max(pause, slowRetry+rand.N(slowRetry)) //nolint:gosec // as above
+	}
+	return pause + jitter
+}
+
+func (c *Client) trying() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.state.NextTry = time.Time{}
+}
+
+func (c *Client) setState(s State) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.state = s
+}
+
+// offer hands over an envelope, in place of one that still waits.
+func (c *Client) offer(envelope []byte) {
+	for {
+		select {
+		case c.desired <- envelope:
+			return
+		default:
+		}
+		select {
+		case <-c.desired:
+		default:
+		}
+	}
+}
+
+// applyBundles applies envelopes outside the session, since applying one must not stop when the link does.
+func (c *Client) applyBundles(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case envelope := <-c.desired:
+			if err := c.settings.Bundles.ApplyBundle(ctx, envelope); err != nil {
+				c.settings.Log.WarnContext(ctx, "the desired flows were not applied", slog.String("error", err.Error()))
+			}
+		}
+	}
+}
+
+// RefusedError is when the control plane refused the agent or something it sent.
+type RefusedError struct {
+	// Code is one of wire's refusals.
+	Code, Message string
+	RetryAfter    time.Duration
+}
+
+func (e *RefusedError) Error() string {
+	return fmt.Sprintf("the control plane refused (%s): %s", e.Code, e.Message)
+}
+
+func refused(r *wire.Refusal) error {
+	const longest = 24 * time.Hour
+	after := min(max(r.GetRetryAfterMs(), 0), longest.Milliseconds())
+	return &RefusedError{Code: r.GetCode(), Message: r.GetMessage(), RetryAfter: time.Duration(after) * time.Millisecond}
+}

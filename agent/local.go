@@ -1,0 +1,161 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// LocalStatus is what outfeed-agent status shows. It is served as JSON on a socket in the data directory.
+type LocalStatus struct {
+	AgentID      string       `json:"agent_id"`
+	Version      string       `json:"version"`
+	ControlPlane string       `json:"control_plane"`
+	Tunnel       TunnelStatus `json:"tunnel"`
+	BundleError  string       `json:"bundle_error,omitempty"`
+	Outbox       OutboxStatus `json:"outbox"`
+	Flows        []FlowStatus `json:"flows"`
+}
+
+// TunnelStatus is the state of the connection to the control plane.
+type TunnelStatus struct {
+	Connected bool      `json:"connected"`
+	Since     time.Time `json:"since,omitzero"`
+	Error     string    `json:"error,omitempty"`
+	NextTry   time.Time `json:"next_try,omitzero"`
+}
+
+// OutboxStatus counts insights; counters only rise.
+type OutboxStatus struct {
+	Produced       uint64 `json:"produced"`
+	Acknowledged   uint64 `json:"acknowledged"`
+	WaitingRecords uint64 `json:"waiting_records"`
+	WaitingBytes   uint64 `json:"waiting_bytes"`
+	// Lost are those that were damaged on this machine's disk, LostRemotely those that the control plane lost after it
+	// had acknowledged them.
+	Lost         uint64 `json:"lost"`
+	LostRemotely uint64 `json:"lost_remotely"`
+	// Degraded says why nothing can be written at present.
+	Degraded string `json:"degraded,omitempty"`
+	// SetAside are the staging directories of agents that this machine was before.
+	SetAside []SetAsideStaging `json:"set_aside"`
+}
+
+// SetAsideStaging is a staging directory of another agent, which is kept and never sent.
+type SetAsideStaging struct {
+	Dir     string `json:"dir"`
+	AgentID string `json:"agent_id"`
+	// Waiting is how many insights had waited in it, -1 when that is not known.
+	Waiting int64 `json:"waiting"`
+}
+
+// FlowStatus is how one deployed flow is doing.
+type FlowStatus struct {
+	ID      string         `json:"id"`
+	Name    string         `json:"name"`
+	Version uint32         `json:"version"`
+	State   string         `json:"state"`
+	Error   string         `json:"error,omitempty"`
+	Since   time.Time      `json:"since"`
+	Sources []SourceStatus `json:"sources"`
+}
+
+// SourceStatus is how one read step is doing.
+type SourceStatus struct {
+	Step       string    `json:"step"`
+	Connection string    `json:"connection"`
+	State      string    `json:"state"`
+	Error      string    `json:"error,omitempty"`
+	LastRecord time.Time `json:"last_record,omitzero"`
+}
+
+// maxSocketPath is the longest path that a Unix socket can have on every system that the agent runs on.
+const maxSocketPath = 100
+
+// socketPath is where the status is served. A path too long for a socket is moved to the temporary folder.
+func socketPath(dataDir string) string {
+	p := filepath.Join(dataDir, "agent.sock")
+	if len(p) <= maxSocketPath {
+		return p
+	}
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(p)) // a hash does not fail
+	return filepath.Join(os.TempDir(), fmt.Sprintf("outfeed-agent-%x.sock", h.Sum64()))
+}
+
+// serveLocal serves the status to this machine's own commands until ctx ends. The stage's lock makes sure that no other
+// agent uses the same data directory, so a socket that is there is a dead one.
+func serveLocal(ctx context.Context, path string, status func() LocalStatus, log *slog.Logger) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove the status socket of an earlier run: %w", err)
+	}
+	l, err := new(net.ListenConfig).Listen(ctx, "unix", path)
+	if err != nil {
+		return fmt.Errorf("open the status socket %s: %w", path, err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return errors.Join(fmt.Errorf("protect the status socket: %w", err), l.Close())
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		if err := json.NewEncoder(w).Encode(status()); err != nil {
+			log.WarnContext(r.Context(), "cannot answer a status request", "error", err)
+		}
+	})
+	return serveHTTP(ctx, l, mux, log)
+}
+
+// serveHTTP serves on a listener until ctx ends.
+func serveHTTP(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger) error {
+	server := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(l) }()
+	select {
+	case err := <-ended:
+		return fmt.Errorf("serve on %s: %w", l.Addr(), err)
+	case <-ctx.Done():
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	err := server.Shutdown(stop)
+	if served := <-ended; !errors.Is(served, http.ErrServerClosed) {
+		err = errors.Join(err, served)
+	}
+	if err != nil {
+		return fmt.Errorf("stop serving on %s: %w", l.Addr(), err)
+	}
+	return nil
+}
+
+// ReadStatus asks the agent that runs on this machine with that data directory.
+func ReadStatus(ctx context.Context, c Config) (LocalStatus, error) {
+	path := socketPath(c.DataDir)
+	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", path)
+		},
+	}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://agent/status", http.NoBody)
+	if err != nil {
+		return LocalStatus{}, fmt.Errorf("ask the agent: %w", err)
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return LocalStatus{}, fmt.Errorf("no agent answers for %s (start it with: outfeed-agent run --data-dir %s): %w", c.DataDir, c.DataDir, err)
+	}
+	defer resp.Body.Close() //nolint:errcheck // it has been read
+	var s LocalStatus
+	if err := json.NewDecoder(resp.Body).Decode(&s); err != nil {
+		return LocalStatus{}, fmt.Errorf("read the agent's answer: %w", err)
+	}
+	return s, nil
+}

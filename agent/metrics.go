@@ -1,0 +1,89 @@
+package agent
+
+import (
+	"fmt"
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// metricsHandler serves /metrics, /healthz (the process lives) and /readyz (it is connected and can stage).
+func metricsHandler(s *status) http.Handler {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(newCollector(s), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		local := s.local()
+		switch {
+		case local.Outbox.Degraded != "":
+			answer(w, http.StatusServiceUnavailable, "cannot stage: "+local.Outbox.Degraded)
+		case !local.Tunnel.Connected:
+			answer(w, http.StatusServiceUnavailable, "not connected to the control plane: "+local.Tunnel.Error)
+		default:
+			answer(w, http.StatusOK, "ok")
+		}
+	})
+	return mux
+}
+
+func answer(w http.ResponseWriter, code int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(code)
+	fmt.Fprintln(w, text)
+}
+
+// collector reads the agent's numbers when Prometheus asks, so that nothing is counted twice.
+type collector struct {
+	status *status
+
+	connected, produced, acknowledged, waiting, waitingBytes, lost, flows *prometheus.Desc
+}
+
+func newCollector(s *status) *collector {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("outfeed_agent_"+name, help, labels, nil)
+	}
+	return &collector{
+		status:       s,
+		connected:    desc("connected", "1 while the agent is connected to the control plane."),
+		produced:     desc("insights_produced_total", "Insights staged since the data directory was made."),
+		acknowledged: desc("insights_acknowledged_total", "Insights that the control plane has stored."),
+		waiting:      desc("outbox_insights", "Insights that wait to be sent."),
+		waitingBytes: desc("outbox_bytes", "Bytes of the insights that wait to be sent."),
+		lost:         desc("insights_lost_total", "Insights that were lost, by where.", "where"),
+		flows:        desc("flows", "Deployed flows by state.", "state"),
+	}
+}
+
+// Describe is for Prometheus.
+func (c *collector) Describe(to chan<- *prometheus.Desc) { prometheus.DescribeByCollect(c, to) }
+
+// Collect is for Prometheus.
+func (c *collector) Collect(to chan<- prometheus.Metric) {
+	s := c.status.local()
+	send := func(d *prometheus.Desc, t prometheus.ValueType, v float64, labels ...string) {
+		to <- prometheus.MustNewConstMetric(d, t, v, labels...)
+	}
+	connected := 0.0
+	if s.Tunnel.Connected {
+		connected = 1
+	}
+	send(c.connected, prometheus.GaugeValue, connected)
+	send(c.produced, prometheus.CounterValue, float64(s.Outbox.Produced))
+	send(c.acknowledged, prometheus.CounterValue, float64(s.Outbox.Acknowledged))
+	send(c.waiting, prometheus.GaugeValue, float64(s.Outbox.WaitingRecords))
+	send(c.waitingBytes, prometheus.GaugeValue, float64(s.Outbox.WaitingBytes))
+	send(c.lost, prometheus.CounterValue, float64(s.Outbox.Lost), "agent")
+	send(c.lost, prometheus.CounterValue, float64(s.Outbox.LostRemotely), "control_plane")
+	states := map[string]int{}
+	for _, f := range s.Flows {
+		states[f.State]++
+	}
+	for state, n := range states {
+		send(c.flows, prometheus.GaugeValue, float64(n), state)
+	}
+}

@@ -1,0 +1,112 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/outfeed/outfeed/agent/internal/stage"
+	"github.com/outfeed/outfeed/agent/internal/tunnel"
+	"github.com/outfeed/outfeed/protocol/wire"
+)
+
+// maxReports is how many run reports the stage keeps.
+const maxReports = 1000
+
+// reports gives the run reports of the stage the numbers that the tunnel sends them under. A report that changes gets a
+// new number, so that an acknowledgement of the old text does not remove the new one.
+type reports struct {
+	stage *stage.Stage
+	log   *slog.Logger
+	// changed receives after a report was put.
+	changed <-chan struct{}
+
+	mu      sync.Mutex
+	last    uint64
+	numbers map[string]uint64
+}
+
+// newReports numbers what an earlier run has left, the newest first.
+func newReports(ctx context.Context, st *stage.Stage, log *slog.Logger) (*reports, error) {
+	r := &reports{stage: st, log: log, numbers: map[string]uint64{}}
+	left, err := st.RunReports(ctx, maxReports)
+	if err != nil {
+		return nil, fmt.Errorf("read the run reports: %w", err)
+	}
+	for _, report := range left {
+		r.last++
+		r.numbers[report.ID] = r.last
+	}
+	return r, nil
+}
+
+// PutRunReport keeps a report until the control plane has stored it.
+func (r *reports) PutRunReport(ctx context.Context, id string, payload []byte) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.stage.PutRunReport(ctx, id, payload); err != nil {
+		return fmt.Errorf("keep a run report: %w", err)
+	}
+	r.last++
+	r.numbers[id] = r.last
+	return nil
+}
+
+// ReadReports is for the tunnel.
+func (r *reports) ReadReports(ctx context.Context, after uint64, limit int) ([]tunnel.Report, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	stored, err := r.stage.RunReports(ctx, maxReports)
+	if err != nil {
+		return nil, fmt.Errorf("read the run reports: %w", err)
+	}
+	var found []tunnel.Report
+	for _, s := range stored {
+		n := r.numbers[s.ID]
+		if n <= after {
+			continue
+		}
+		report := &wire.RunReport{}
+		if err := proto.Unmarshal(s.Payload, report); err != nil {
+			r.log.ErrorContext(ctx, "a run report on this machine cannot be read and is dropped", "run", s.ID, "error", err)
+			if err := r.drop(ctx, s.ID); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		found = append(found, tunnel.Report{Number: n, Report: report})
+	}
+	slices.SortFunc(found, func(a, b tunnel.Report) int { return cmp.Compare(a.Number, b.Number) })
+	return found[:min(limit, len(found))], nil
+}
+
+// DropReports is for the tunnel.
+func (r *reports) DropReports(ctx context.Context, upTo uint64) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var ids []string
+	for id, n := range r.numbers {
+		if n <= upTo {
+			ids = append(ids, id)
+		}
+	}
+	return r.drop(ctx, ids...)
+}
+
+func (r *reports) drop(ctx context.Context, ids ...string) error {
+	if err := r.stage.DropRunReports(ctx, ids...); err != nil {
+		return fmt.Errorf("drop run reports that the control plane has stored: %w", err)
+	}
+	for _, id := range ids {
+		delete(r.numbers, id)
+	}
+	return nil
+}
+
+// ReportsChanged is for the tunnel.
+func (r *reports) ReportsChanged() <-chan struct{} { return r.changed }

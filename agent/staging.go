@@ -1,0 +1,59 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/outfeed/outfeed/agent/internal/engine"
+	"github.com/outfeed/outfeed/agent/internal/stage"
+	"github.com/outfeed/outfeed/agent/internal/supervisor"
+	"github.com/outfeed/outfeed/agent/internal/tunnel"
+)
+
+// staging is the supervisor's view of the stage.
+type staging struct {
+	*reports
+	stage *stage.Stage
+}
+
+func (s staging) LoadFlow(ctx context.Context, flow string) (supervisor.FlowState, error) {
+	st, err := s.stage.LoadFlow(ctx, flow)
+	return supervisor.FlowState(st), err
+}
+
+func (s staging) Commit(ctx context.Context, c supervisor.Checkpoint) error {
+	out := stage.Checkpoint{Flow: c.Flow, Number: c.Number, Cursors: c.Cursors, Insights: c.Insights}
+	out.Changes = make([]stage.Change, len(c.Changes))
+	for i, change := range c.Changes {
+		out.Changes[i] = stage.Change(change)
+	}
+	_, err := s.stage.Commit(ctx, out)
+	if errors.Is(err, stage.ErrStaleCommit) || errors.Is(err, stage.ErrTooLarge) || errors.Is(err, stage.ErrClosed) {
+		return fmt.Errorf("%w: %w", engine.ErrCannotCommit, err)
+	}
+	return err
+}
+
+func (s staging) DropFlow(ctx context.Context, flow string) error {
+	return s.stage.DropFlow(ctx, flow)
+}
+
+func (s staging) Flows(ctx context.Context) ([]string, error) {
+	return s.stage.Flows(ctx)
+}
+
+// outbox is the tunnel's view of the stage.
+type outbox struct{ *stage.Stage }
+
+func (o outbox) ReadOutbox(ctx context.Context, after uint64, maxRecords, maxBytes int) ([]tunnel.Record, error) {
+	records, err := o.Stage.ReadOutbox(ctx, after, maxRecords, maxBytes)
+	if err != nil {
+		return nil, fmt.Errorf("read the outbox: %w", err)
+	}
+	out := make([]tunnel.Record, len(records))
+	for i, r := range records {
+		out[i] = tunnel.Record{Seq: r.Seq, Payload: r.Payload}
+	}
+	return out, nil
+}

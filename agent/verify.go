@@ -1,0 +1,56 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+
+	"github.com/outfeed/outfeed/agent/internal/stage"
+)
+
+// VerifyCommand is the name of the hidden command that runs VerifyStore.
+const VerifyCommand = "verify-store"
+
+// ErrCannotVerify is what VerifyStore wraps when it could not find out whether the file is damaged.
+var ErrCannotVerify = errors.New("the file could not be read")
+
+// ExitCannotVerify is the exit code for it. Every other failure of the command, and its death, means damage.
+const ExitCannotVerify = 75
+
+// VerifyStore reads a file of the staging from end to end. A damaged one gives an error, or ends the process.
+func VerifyStore(path string) error {
+	err := stage.Verify(path)
+	if err == nil {
+		return nil
+	}
+	if !errors.Is(err, stage.ErrDamaged) {
+		err = fmt.Errorf("%w: %w", ErrCannotVerify, err)
+	}
+	return fmt.Errorf("verify %s: %w", path, err)
+}
+
+// verifyInChild has a child process of this same program verify a file, because reading a damaged one can end the
+// process that does.
+func verifyInChild(ctx context.Context, path string) error {
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find this program, to verify %s: %w", path, err)
+	}
+	c := exec.CommandContext(ctx, self, VerifyCommand, path) //nolint:gosec // this same program, and a file of the data directory
+	var said bytes.Buffer
+	c.Stderr = &said
+	err = c.Run()
+	if err == nil {
+		return nil
+	}
+	first, _, _ := strings.Cut(said.String(), "\n")
+	exit, exited := errors.AsType[*exec.ExitError](err)
+	if !exited || ctx.Err() != nil || exit.ExitCode() == ExitCannotVerify {
+		return fmt.Errorf("cannot find out whether %s is damaged: %w: %s", path, err, first)
+	}
+	return fmt.Errorf("%w: %s", stage.ErrDamaged, first)
+}

@@ -1,0 +1,271 @@
+package fleet
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"math"
+	"time"
+
+	"github.com/outfeed/outfeed/protocol/wire"
+)
+
+// The bounds of what an agent may say. Longer texts are cut, longer lists refused.
+const (
+	longestText  = 4096
+	mostFlows    = 1000
+	mostSteps    = 1000
+	mostSamples  = 100
+	longestEntry = 200
+)
+
+// timeOf reads microseconds since 1970. What lies outside the years 1 to 9999, which neither RFC 3339 nor people can
+// write, becomes the nearest time inside: a plant's wild clock must not hold up what comes after it.
+func timeOf(micros int64) time.Time {
+	lowest := time.Date(1, 1, 1, 0, 0, 0, 1000, time.UTC).UnixMicro()
+	highest := time.Date(9999, 12, 31, 23, 59, 59, 999_999_000, time.UTC).UnixMicro()
+	return time.UnixMicro(min(max(micros, lowest), highest)).UTC()
+}
+
+// maybeTime is timeOf where 0 means never.
+func maybeTime(micros int64) time.Time {
+	if micros == 0 {
+		return time.Time{}
+	}
+	return timeOf(micros)
+}
+
+// StoreStatus keeps an agent's newest status.
+func (s *Service) StoreStatus(ctx context.Context, id AgentIdentity, w *wire.Status) error {
+	if len(w.GetFlows()) > mostFlows {
+		return fail(Invalid, "the agent reports on %d flows; at most %d are read", len(w.GetFlows()), mostFlows)
+	}
+	st := statusOf(w)
+	applied := int64(min(w.GetDesiredSerial(), math.MaxInt64))
+	return s.write(ctx, id.Tenant, func(ctx context.Context, tx Tx) error {
+		if err := tx.SaveStatus(ctx, id.Agent, applied, st); errors.Is(err, ErrNoRow) {
+			return agentRevoked()
+		} else if err != nil {
+			return err
+		}
+		return tx.Notify(ctx, Notice{Event: Event{Kind: "agent", ID: id.Agent}, Workspace: id.Workspace})
+	})
+}
+
+func statusOf(w *wire.Status) AgentStatus {
+	st := AgentStatus{
+		Time: timeOf(w.GetTime()), BundleError: clean(w.GetBundleError(), longestText), Flows: []FlowStatus{},
+		Outbox: OutboxStatus{
+			Produced: w.GetOutbox().GetProduced(), Acknowledged: w.GetOutbox().GetAcknowledged(),
+			WaitingRecords: w.GetOutbox().GetWaitingRecords(), WaitingBytes: w.GetOutbox().GetWaitingBytes(),
+		},
+	}
+	for _, f := range w.GetFlows() {
+		fs := FlowStatus{
+			Deployment: ID(clean(f.GetDeploymentId(), longestEntry)), Flow: ID(clean(f.GetFlowId(), longestEntry)), Name: clean(f.GetName(), longestEntry),
+			Version: int(min(f.GetVersion(), math.MaxInt32)), State: clean(f.GetState(), longestEntry), Error: clean(f.GetError(), longestText),
+			Since: timeOf(f.GetSince()), Sources: []SourceStatus{},
+		}
+		for _, src := range f.GetSources()[:min(len(f.GetSources()), mostSteps)] {
+			fs.Sources = append(fs.Sources, SourceStatus{
+				Step: clean(src.GetStep(), longestEntry), Connection: clean(src.GetConnection(), longestEntry), State: clean(src.GetState(), longestEntry),
+				Error: clean(src.GetError(), longestText), LastRecord: maybeTime(src.GetLastRecord()),
+			})
+		}
+		st.Flows = append(st.Flows, fs)
+	}
+	return st
+}
+
+// StoreRun stores a run report.
+func (s *Service) StoreRun(ctx context.Context, id AgentIdentity, w *wire.RunReport) error {
+	r, err := runOf(id.Agent, w)
+	if err != nil {
+		return err
+	}
+	return s.write(ctx, id.Tenant, func(ctx context.Context, tx Tx) error {
+		if _, err := agentState(tx.AgentState(ctx, id.Agent)); err != nil {
+			return err
+		}
+		if err := tx.StoreRun(ctx, id.Workspace, r); err != nil {
+			return err
+		}
+		return tx.Notify(ctx, Notice{Event: Event{Kind: "run", ID: r.ID}, Workspace: id.Workspace})
+	})
+}
+
+func runOf(agent ID, w *wire.RunReport) (Run, error) {
+	number := func(n uint64) int64 { return int64(min(n, math.MaxInt64)) }
+	r := Run{
+		ID: ID(w.GetRunId()), Agent: agent, Flow: ID(w.GetFlowId()), Version: int(min(w.GetVersion(), math.MaxInt32)), Status: w.GetStatus(),
+		Started: timeOf(w.GetStarted()), Ended: maybeTime(w.GetEnded()), RecordsRead: number(w.GetRecordsRead()), BytesRead: number(w.GetBytesRead()),
+		Failed: number(w.GetRecordsFailed()), Late: number(w.GetRecordsLate()), Insights: number(w.GetInsights()),
+		Error: clean(w.GetError(), longestText), Steps: []StepCount{}, Sample: []FailedRecord{},
+	}
+	if !isID(r.ID) || !isID(r.Flow) {
+		return Run{}, fail(Invalid, "the agent reports a run without proper ids: update outfeed-agent")
+	}
+	switch r.Status {
+	case "running", "ok", "failed", "stopped":
+	default:
+		return Run{}, fail(Invalid, "the agent reports a run as %q, which is no status: update outfeed-agent", clean(r.Status, longestEntry))
+	}
+	for _, c := range w.GetSteps()[:min(len(w.GetSteps()), mostSteps)] {
+		r.Steps = append(r.Steps, StepCount{Step: clean(c.GetStep(), longestEntry), In: number(c.GetRowsIn()), Out: number(c.GetRowsOut())})
+	}
+	for _, f := range w.GetFailedSample()[:min(len(w.GetFailedSample()), mostSamples)] {
+		r.Sample = append(r.Sample, FailedRecord{
+			Step: clean(f.GetStep(), longestEntry), Where: clean(f.GetWhere(), longestText), Reason: clean(f.GetReason(), longestText),
+			Record: clean(f.GetRecord(), longestText),
+		})
+	}
+	return r, nil
+}
+
+// Runs lists run reports, newest first.
+func (s *Service) Runs(ctx context.Context, a Actor, f RunFilter) (out []Run, err error) {
+	if err := require(a, Viewer); err != nil {
+		return nil, err
+	}
+	if err := checkFilterIDs(f.Flow, f.Agent); err != nil {
+		return nil, err
+	}
+	if f.Limit, err = limit(f.Limit, 100, 1000); err != nil {
+		return nil, err
+	}
+	err = s.read(ctx, a.Tenant, func(ctx context.Context, tx Tx) (err error) {
+		out, err = tx.Runs(ctx, a.Workspace, f)
+		return err
+	})
+	return out, err
+}
+
+func limit(n, normal, most int) (int, error) {
+	if n == 0 {
+		return normal, nil
+	}
+	if n < 0 || n > most {
+		return 0, fail(Invalid, "limit %d is outside 1 to %d", n, most)
+	}
+	return n, nil
+}
+
+func checkFilterIDs(flow, agent ID) error {
+	if flow != "" && !isID(flow) {
+		return fail(Invalid, "%q is no flow id", flow)
+	}
+	if agent != "" && !isID(agent) {
+		return fail(Invalid, "%q is no agent id", agent)
+	}
+	return nil
+}
+
+// Run gives one run report.
+func (s *Service) Run(ctx context.Context, a Actor, id ID) (out Run, err error) {
+	if err := require(a, Viewer); err != nil {
+		return Run{}, err
+	}
+	if !isID(id) {
+		return Run{}, found(ErrNoRow, "run", string(id))
+	}
+	err = s.read(ctx, a.Tenant, func(ctx context.Context, tx Tx) (err error) {
+		out, err = tx.RunByID(ctx, a.Workspace, id)
+		return found(err, "run", string(id))
+	})
+	return out, err
+}
+
+// Insights gives a page of insights, newest first by their own time.
+func (s *Service) Insights(ctx context.Context, a Actor, f InsightFilter) (InsightPage, error) {
+	if err := require(a, Viewer); err != nil {
+		return InsightPage{}, err
+	}
+	if err := checkFilterIDs(f.Flow, f.Agent); err != nil {
+		return InsightPage{}, err
+	}
+	n, err := limit(f.Limit, 500, 10_000)
+	if err != nil {
+		return InsightPage{}, err
+	}
+	var after *InsightCursor
+	if f.After != "" {
+		if after, err = parseCursor(f.After); err != nil {
+			return InsightPage{}, err
+		}
+	}
+	// One more than asked for tells whether there is a next page.
+	f.Limit = n + 1
+	f.Name = clean(f.Name, longestEntry)
+	var p InsightPage
+	err = s.read(ctx, a.Tenant, func(ctx context.Context, tx Tx) (err error) {
+		p.Insights, err = tx.Insights(ctx, a.Workspace, f, after)
+		return err
+	})
+	if err != nil {
+		return InsightPage{}, err
+	}
+	if len(p.Insights) > n {
+		p.Insights = p.Insights[:n]
+		p.Next = p.Insights[n-1].Cursor()
+	}
+	return p, nil
+}
+
+// cursor is the JSON of a place in a listing.
+type cursor struct {
+	Time  int64 `json:"t"`
+	Agent ID    `json:"a"`
+	Seq   int64 `json:"s"`
+}
+
+// Cursor is the place of an insight in a listing, for InsightFilter.After.
+func (i *Insight) Cursor() string {
+	b, err := json.Marshal(cursor{Time: i.Time.UnixMicro(), Agent: i.Agent, Seq: i.Seq})
+	if err != nil {
+		return ""
+	}
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+func parseCursor(text string) (*InsightCursor, error) {
+	var c cursor
+	b, err := base64.RawURLEncoding.DecodeString(text)
+	if err == nil {
+		err = json.Unmarshal(b, &c)
+	}
+	if err != nil || !isID(c.Agent) {
+		return nil, fail(Invalid, "the place to continue from cannot be read: take it from the page before, unchanged")
+	}
+	return &InsightCursor{Time: timeOf(c.Time), Agent: c.Agent, Seq: c.Seq}, nil
+}
+
+// InsightNames lists the insights that exist.
+func (s *Service) InsightNames(ctx context.Context, a Actor) (out []InsightName, err error) {
+	if err := require(a, Viewer); err != nil {
+		return nil, err
+	}
+	err = s.read(ctx, a.Tenant, func(ctx context.Context, tx Tx) (err error) {
+		out, err = tx.InsightNames(ctx, a.Workspace)
+		return err
+	})
+	return out, err
+}
+
+// mostBySeq bounds what InsightsBySeq reads at once.
+const mostBySeq = 100_000
+
+// InsightsBySeq reads the insights of an event, in their order.
+func (s *Service) InsightsBySeq(ctx context.Context, a Actor, agent ID, from, to int64) (out []Insight, err error) {
+	if err := require(a, Viewer); err != nil {
+		return nil, err
+	}
+	if !isID(agent) || from < 1 || to < from || to-from >= mostBySeq {
+		return nil, fail(Invalid, "the insights %d to %d of the agent %q cannot be read at once", from, to, agent)
+	}
+	err = s.read(ctx, a.Tenant, func(ctx context.Context, tx Tx) (err error) {
+		out, err = tx.InsightsBySeq(ctx, a.Workspace, agent, from, to)
+		return err
+	})
+	return out, err
+}

@@ -1,0 +1,275 @@
+package fleet_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdh"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/json"
+	"log/slog"
+	"testing"
+
+	"github.com/outfeed/outfeed/controlplane/internal/fleet"
+	"github.com/outfeed/outfeed/controlplane/internal/postgres"
+	"github.com/outfeed/outfeed/controlplane/internal/vault"
+	"github.com/outfeed/outfeed/internal/pgtest"
+	"github.com/outfeed/outfeed/internal/secret"
+	"github.com/outfeed/outfeed/migrations"
+	"github.com/outfeed/outfeed/protocol/flowdef"
+	"github.com/outfeed/outfeed/protocol/seal"
+	"github.com/outfeed/outfeed/protocol/wire"
+)
+
+func TestMain(m *testing.M) {
+	pgtest.Main(m, func(ctx context.Context, url string) error { return postgres.Migrate(ctx, secret.New(url), "") })
+}
+
+// world is a control plane's domain on a database of its own.
+type world struct {
+	*fleet.Service
+	db        *pgtest.DB
+	bundleKey ed25519.PublicKey
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	db := pgtest.New(t)
+	return newReplica(t, db, "replica-1")
+}
+
+// newReplica starts a Service for any number of tenants.
+func newReplica(t *testing.T, db *pgtest.DB, name string) *world {
+	t.Helper()
+	return startReplica(t, db, name, fleet.ManyTenants)
+}
+
+// startReplica starts a Service on a database; several share one as the replicas of a control plane do.
+func startReplica(t *testing.T, db *pgtest.DB, name string, tenancy fleet.Tenancy) *world {
+	t.Helper()
+	st, err := postgres.Open(t.Context(), postgres.Settings{
+		URL: secret.New(db.URLFor(migrations.Application)), Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- st.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		st.Close()
+	})
+	v, err := vault.New(bytes.Repeat([]byte{7}, vault.KeySize))
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{9}, ed25519.SeedSize))
+	public, ok := key.Public().(ed25519.PublicKey)
+	if !ok {
+		t.Fatal("the key has no public half")
+	}
+	return &world{
+		Service: fleet.New(fleet.Settings{Store: st, Secrets: v, Identity: public, BundleKey: key, Replica: name, Tenancy: tenancy}),
+		db:      db, bundleKey: public,
+	}
+}
+
+// tenant makes a tenant and gives its owner.
+func (w *world) tenant(t *testing.T, name string) fleet.Actor {
+	t.Helper()
+	_, key, err := w.CreateTenant(t.Context(), name, "owner@"+name+".example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := w.Authenticate(t.Context(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// machine is what an agent has.
+type machine struct {
+	id      fleet.AgentIdentity
+	public  ed25519.PublicKey
+	sealing *ecdh.PrivateKey
+	counter uint64
+}
+
+func newMachine(t *testing.T) *machine {
+	t.Helper()
+	public, _, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealing, err := ecdh.X25519().GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &machine{public: public, sealing: sealing}
+}
+
+// token makes a token and reads it.
+func (w *world) token(t *testing.T, a fleet.Actor) seal.Token {
+	t.Helper()
+	_, text, err := w.CreateToken(t.Context(), a, map[string]string{"site": "berlin"}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tok, err := seal.ParseToken(text.Reveal())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tok
+}
+
+func (m *machine) enroll(tok seal.Token) *wire.Enroll {
+	return &wire.Enroll{
+		TokenId: tok.ID, TokenSecret: tok.SecretText(), TokenTenant: tok.Tenant, X25519PublicKey: m.sealing.PublicKey().Bytes(),
+		Host: &wire.Host{Hostname: "press-pc", Os: "linux", Arch: "amd64", AgentVersion: "v1"}, Labels: map[string]string{"line": "3", "site": "nowhere"},
+	}
+}
+
+// agent enrols a machine and connects it.
+func (w *world) agent(t *testing.T, a fleet.Actor) *machine {
+	t.Helper()
+	m := newMachine(t)
+	if _, err := w.Enroll(t.Context(), m.enroll(w.token(t, a)), m.public); err != nil {
+		t.Fatal(err)
+	}
+	id, err := w.AgentByKey(t.Context(), m.public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.id = id
+	w.connect(t, m)
+	return m
+}
+
+// connect begins the machine's next session and gives the stored sequence.
+func (w *world) connect(t *testing.T, m *machine) uint64 {
+	t.Helper()
+	m.counter++
+	seq, err := w.Connect(t.Context(), m.id, hello(t, m.counter))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return seq
+}
+
+func hello(t *testing.T, counter uint64) *wire.Hello {
+	t.Helper()
+	spec, err := json.Marshal(flowdef.ConnectorSpec{
+		Kind: "mqtt", Title: "MQTT",
+		Options: []flowdef.Option{
+			{Name: "host", Type: flowdef.OptionString, Required: true},
+			{Name: "port", Type: flowdef.OptionInt, Min: 1, Max: 65535},
+			{Name: "password", Type: flowdef.OptionSecret},
+		},
+		ReadOptions: []flowdef.Option{{Name: "topic", Type: flowdef.OptionString, Required: true}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &wire.Hello{
+		Host: &wire.Host{Hostname: "press-pc", Os: "linux", Arch: "amd64", AgentVersion: "v2"}, Counter: counter, ConnectorSpecs: [][]byte{spec},
+	}
+}
+
+// press is a connection; hot and hotter are two texts of one flow that reads it.
+func press() fleet.Connection {
+	return fleet.Connection{
+		Name: "press", Kind: "mqtt", Options: map[string]any{"host": "10.0.0.1", "port": float64(1883)},
+		Secrets: map[string]secret.String{"password": secret.New("hunter2")},
+	}
+}
+
+const hot = `flow: hot-presses
+description: Presses that run hot
+trigger: continuous
+steps:
+  - id: readings
+    read: press
+    with: {topic: plant/press}
+    schema: {ts: timestamp, machine: string, temp: float}
+  - filter: temp > 60
+  - insight: hot
+    key: [machine]
+    time: ts
+`
+
+const hotter = hot + "# hotter\n"
+
+// plant is a tenant with an agent that runs the flow.
+type plant struct {
+	owner      fleet.Actor
+	agent      *machine
+	connection fleet.Connection
+	flow       fleet.Flow
+	deployment fleet.Deployment
+}
+
+func (w *world) plant(t *testing.T, name string) *plant {
+	t.Helper()
+	p := &plant{owner: w.tenant(t, name)}
+	p.agent = w.agent(t, p.owner)
+	var err error
+	if p.connection, err = w.ApplyConnection(t.Context(), p.owner, press()); err != nil {
+		t.Fatal(err)
+	}
+	if p.flow, _, err = w.ApplyFlow(t.Context(), p.owner, hot); err != nil {
+		t.Fatal(err)
+	}
+	if _, err = w.Publish(t.Context(), p.owner, "hot-presses", 0); err != nil {
+		t.Fatal(err)
+	}
+	deployed, err := w.Deploy(t.Context(), p.owner, "hot-presses", 0, []string{"press-pc"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(deployed) != 1 {
+		t.Fatalf("deployed on %d agents", len(deployed))
+	}
+	p.deployment = deployed[0]
+	return p
+}
+
+// insights makes n insights from a sequence on.
+func insights(flow fleet.ID, first uint64, n int) *wire.InsightsUp {
+	up := &wire.InsightsUp{FirstSeq: first}
+	for i := range n {
+		seq := int64(first) + int64(i) //nolint:gosec // small
+		up.Insights = append(up.Insights, &wire.InsightRecord{
+			FlowId: string(flow), FlowVersion: 1, Name: "hot", Time: 1_700_000_000_000_000 + seq*1_000_000,
+			KeyJson: []byte(`{"machine":"M1"}`), ValuesJson: []byte(`{"temp": 71.50}`),
+		})
+	}
+	return up
+}
+
+func wantCode(t *testing.T, what string, err error, code fleet.Code) {
+	t.Helper()
+	if err == nil {
+		t.Errorf("%s: it went through, want %s", what, code)
+	} else if got := fleet.CodeOf(err); got != code {
+		t.Errorf("%s: got %s (%v), want %s", what, got, err, code)
+	}
+}
+
+// bundle opens the agent's bundle.
+func (w *world) bundle(t *testing.T, m *machine) *wire.Bundle {
+	t.Helper()
+	envelope, serial, err := w.Bundle(t.Context(), m.id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := open(t, envelope, w.bundleKey)
+	if b.GetSerial() != serial {
+		t.Errorf("the bundle says serial %d and the call %d", b.GetSerial(), serial)
+	}
+	return b
+}

@@ -1,0 +1,196 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/outfeed/outfeed/internal/backoff"
+	"github.com/outfeed/outfeed/internal/mux"
+	"github.com/outfeed/outfeed/protocol/wire"
+)
+
+const (
+	// storeTries is how often something is tried that may work the next time; with storeWaitMin and storeWaitMax about
+	// half a minute, in which a database can restart.
+	storeTries   = 12
+	storeWaitMin = 200 * time.Millisecond
+	storeWaitMax = 5 * time.Second
+)
+
+// errChangesEnded is when the domain stops telling of changes, without which a revocation would go unnoticed.
+var errChangesEnded = errors.New("changes of the desired state can no longer be followed")
+
+// insist tries something until it works, until its error cannot pass, or until it was tried often enough.
+func insist(ctx context.Context, try func() error) error {
+	wait := backoff.Backoff{Min: storeWaitMin, Max: storeWaitMax}
+	for n := 1; ; n++ {
+		err := try()
+		if err == nil || !passing(err) || n == storeTries {
+			return err
+		}
+		if wait.Wait(ctx) != nil {
+			return err
+		}
+	}
+}
+
+// pushDesired sends the desired state now and after every change, and notices a revocation.
+func (p *peer) pushDesired(ctx context.Context, changes <-chan struct{}) error {
+	var sent uint64
+	for first := true; ; first = false {
+		envelope, serial, err := p.desired(ctx)
+		switch {
+		case err != nil && (fatal(err) || ctx.Err() != nil):
+			return refuse(err)
+		case err != nil:
+			p.log.ErrorContext(ctx, "the desired state of an agent could not be read", slog.String("error", err.Error()))
+		case first || serial != sent:
+			if err = p.send(&wire.ControlDown{Message: &wire.ControlDown_Desired{Desired: &wire.Desired{Envelope: envelope}}}); err != nil {
+				return err
+			}
+			sent = serial
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case _, ok := <-changes:
+			if !ok {
+				return &refusal{code: wire.RefusalUnavailable, message: "the control plane lost touch with its database", err: errChangesEnded}
+			}
+		}
+	}
+}
+
+// desired reads the signed desired state of an agent that is still allowed to have one.
+func (p *peer) desired(ctx context.Context) (envelope []byte, serial uint64, err error) {
+	err = insist(ctx, func() error {
+		id, tryErr := p.gateway.fleet.AgentByKey(ctx, p.key)
+		if tryErr != nil {
+			return tryErr
+		}
+		envelope, serial, tryErr = p.gateway.fleet.Bundle(ctx, id)
+		return tryErr
+	})
+	return envelope, serial, err
+}
+
+// receive reads the control stream.
+func (p *peer) receive(ctx context.Context) error {
+	var reports uint64
+	for {
+		up := &wire.ControlUp{}
+		if err := wire.ReadMessage(p.control, up); err != nil {
+			return oversized(err)
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		switch m := up.GetMessage().(type) {
+		case *wire.ControlUp_Status:
+			if err := p.storeStatus(ctx, m.Status); err != nil {
+				return err
+			}
+		case *wire.ControlUp_RunReport:
+			if err := p.storeRun(ctx, m.RunReport); err != nil {
+				return err
+			}
+			reports++
+			if err := p.send(&wire.ControlDown{Message: &wire.ControlDown_RunReportsStored{RunReportsStored: reports}}); err != nil {
+				return err
+			}
+		case nil:
+			// A newer agent says something that this version does not know.
+		default:
+			return breach("an enrolment or a hello is only allowed as the first message")
+		}
+	}
+}
+
+// storeStatus stores a status. One that could not be stored is not tried again: the next comes within 15 s.
+func (p *peer) storeStatus(ctx context.Context, s *wire.Status) error {
+	err := p.gateway.fleet.StoreStatus(ctx, p.id, s)
+	if err == nil {
+		return nil
+	}
+	if fatal(err) {
+		return refuse(err)
+	}
+	p.log.WarnContext(ctx, "an agent's status was not stored", slog.String("error", err.Error()))
+	return nil
+}
+
+// storeRun stores a run report. One that can never be stored is dropped, counted and logged, so that it does not hold up
+// those behind it.
+func (p *peer) storeRun(ctx context.Context, r *wire.RunReport) error {
+	err := insist(ctx, func() error {
+		return p.gateway.fleet.StoreRun(ctx, p.id, r)
+	})
+	switch {
+	case err == nil:
+		p.gateway.metrics.reports.Inc()
+		return nil
+	case ctx.Err() != nil || passing(err) || fatal(err):
+		return refuse(err)
+	default:
+		p.gateway.metrics.reportsRefused.Inc()
+		p.log.ErrorContext(ctx, "a run report cannot be stored and is dropped", slog.String("run_id", r.GetRunId()), slog.String("error", err.Error()))
+		return nil
+	}
+}
+
+// acceptInsights waits for the insights stream, and refuses any other.
+func (p *peer) acceptInsights(ctx context.Context, group *errgroup.Group, stored uint64) error {
+	for taken := false; ; taken = true {
+		stream, kind, err := p.accept(ctx)
+		if err != nil {
+			return err
+		}
+		if kind != wire.KindInsights || taken {
+			return breach(fmt.Sprintf("a session has one %q stream and one %q stream", wire.KindControl, wire.KindInsights))
+		}
+		group.Go(func() error { return p.storeInsights(ctx, stream, stored) })
+	}
+}
+
+// storeInsights stores batch after batch, and acknowledges each when it is committed.
+func (p *peer) storeInsights(ctx context.Context, stream *mux.Stream, before uint64) error {
+	for {
+		up := &wire.InsightsUp{}
+		if err := wire.ReadMessage(stream, up); err != nil {
+			return oversized(err)
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		count := uint64(len(up.GetInsights()))
+		if up.GetFirstSeq() == 0 || count == 0 || up.GetFirstSeq()+count < count {
+			return breach("a batch of insights must have a sequence from 1 and at least one insight")
+		}
+		last := up.GetFirstSeq() + count - 1
+		var stored uint64
+		err := insist(ctx, func() (tryErr error) {
+			stored, tryErr = p.gateway.fleet.StoreInsights(ctx, p.id, up)
+			return tryErr
+		})
+		if err != nil {
+			return refuse(err)
+		}
+		if stored < last {
+			return &refusal{code: wire.RefusalInternal, message: fmt.Sprintf("insights up to %d were sent and up to %d are stored", last, stored)}
+		}
+		if stored > before {
+			// What the agent has lost before this batch is in the sequence too, and was not stored.
+			p.gateway.metrics.insights.Add(float64(min(stored-before, count)))
+			before = stored
+		}
+		// More may be stored, by a session that was cut off; the agent knows only of what it sent in this one.
+		if err := wire.WriteMessage(stream, &wire.InsightsDown{Stored: last}); err != nil {
+			return err
+		}
+	}
+}

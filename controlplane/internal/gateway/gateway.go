@@ -1,0 +1,224 @@
+// Package gateway terminates the agents' tunnels: it admits connections at a bounded rate, authenticates agents by their
+// keys, and passes their typed conversations to the domain.
+//
+// It holds no rule of the domain and no SQL; all of that is behind fleet.Gateway. What an agent may cost is bounded. A
+// Gateway is an http.Handler for one path, safe for concurrent use; it serves only while Run runs.
+package gateway
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/outfeed/outfeed/controlplane/internal/fleet"
+	"github.com/outfeed/outfeed/internal/mux"
+	"github.com/outfeed/outfeed/protocol/seal"
+)
+
+// Path is where the handler belongs.
+const Path = "/tunnel/v1"
+
+const (
+	defaultHandshakes = 64
+	defaultPerSecond  = 100
+	// handshakeTimeout bounds everything between the WebSocket upgrade and the answer to the first message.
+	handshakeTimeout = 20 * time.Second
+	// lingerTimeout is how long a peer that was told to go has to read why.
+	lingerTimeout = 3 * time.Second
+	// retryLater is the greatest wait that is asked of a connection that was not admitted.
+	retryLater = 20 * time.Second
+)
+
+// errDraining is why sessions end when Run does.
+var errDraining = errors.New("the control plane is stopping")
+
+// Settings is what code sets of a Gateway.
+type Settings struct {
+	Fleet fleet.Gateway
+	// Key is the control plane's Ed25519 key, whose fingerprint the enrolment tokens carry.
+	Key        ed25519.PrivateKey
+	Log        *slog.Logger
+	Registerer prometheus.Registerer
+	// HandshakesAtOnce is how many connections may be on their way in; 0 for 64.
+	HandshakesAtOnce int
+	// AdmitPerSecond is how many connections are let in per second, and at once after a quiet second; 0 for 100.
+	AdmitPerSecond int
+}
+
+// Gateway accepts tunnels.
+type Gateway struct {
+	fleet     fleet.Gateway
+	tls       *tls.Config
+	log       *slog.Logger
+	metrics   *metrics
+	admission *admission
+	perSecond int
+
+	// sessions counts every connection that is being served.
+	sessions sync.WaitGroup
+	mu       sync.Mutex
+	open     bool
+	peers    map[*peer]struct{}
+	// byAgent has the newest session of each agent.
+	byAgent map[fleet.ID]*peer
+}
+
+// New makes a Gateway that does not serve yet.
+func New(s Settings) (*Gateway, error) {
+	config, err := seal.ServerConfig(s.Key)
+	if err != nil {
+		return nil, fmt.Errorf("prepare the gateway: %w", err)
+	}
+	m, err := newMetrics(s.Registerer)
+	if err != nil {
+		return nil, err
+	}
+	if s.HandshakesAtOnce <= 0 {
+		s.HandshakesAtOnce = defaultHandshakes
+	}
+	if s.AdmitPerSecond <= 0 {
+		s.AdmitPerSecond = defaultPerSecond
+	}
+	return &Gateway{
+		fleet: s.Fleet, tls: config, log: s.Log, metrics: m, perSecond: s.AdmitPerSecond,
+		admission: newAdmission(s.HandshakesAtOnce, s.AdmitPerSecond),
+		peers:     map[*peer]struct{}{}, byAgent: map[fleet.ID]*peer{},
+	}, nil
+}
+
+// Run serves until ctx ends, then tells the connected agents to reconnect elsewhere and waits for their sessions. That
+// is no error.
+func (g *Gateway) Run(ctx context.Context) error {
+	g.mu.Lock()
+	g.open = true
+	g.mu.Unlock()
+	<-ctx.Done()
+	g.mu.Lock()
+	g.open = false
+	for p := range g.peers {
+		p.cancel(errDraining)
+	}
+	g.mu.Unlock()
+	g.sessions.Wait()
+	return nil
+}
+
+// Serving says whether connections are let in: while Run runs and its ctx has not ended.
+func (g *Gateway) Serving() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.open
+}
+
+// ServeHTTP takes one tunnel and returns at its end.
+func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithCancelCause(r.Context())
+	defer cancel(nil)
+	p := &peer{gateway: g, log: g.log.With(slog.String("remote", r.RemoteAddr)), cancel: cancel}
+	if !g.enter(p) {
+		g.busy(w, time.Second)
+		return
+	}
+	defer g.leave(p)
+	admitted, ok := g.admission.admit()
+	if !ok {
+		g.busy(w, time.Second+rand.N(retryLater)) //nolint:gosec // jitter needs no cryptographic randomness
+		return
+	}
+	// The slot is for the handshake alone; serve gives it back as soon as that is over.
+	defer admitted()
+	ws, err := websocket.Accept(w, r, nil)
+	if err != nil {
+		p.log.DebugContext(ctx, "a request was no WebSocket upgrade", slog.String("error", err.Error()))
+		return
+	}
+	defer func() { _ = ws.CloseNow() }()
+	conn := mux.WithClose(websocket.NetConn(context.WithoutCancel(ctx), ws, websocket.MessageBinary), ws.CloseNow)
+	err = p.serve(ctx, g.metrics.count(conn), admitted)
+	p.log.InfoContext(ctx, "a tunnel ended", slog.String("agent_id", string(p.id.Agent)), slog.String("reason", reason(err)))
+}
+
+func reason(err error) string {
+	if err == nil {
+		return "done"
+	}
+	return err.Error()
+}
+
+// busy answers a connection that is not let in now.
+func (g *Gateway) busy(w http.ResponseWriter, after time.Duration) {
+	g.metrics.turnedAway.Inc()
+	w.Header().Set("Retry-After", strconv.Itoa(int(after.Seconds())))
+	http.Error(w, "the control plane is busy or restarting; try again later", http.StatusServiceUnavailable)
+}
+
+func (g *Gateway) enter(p *peer) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.open {
+		return false
+	}
+	g.peers[p] = struct{}{}
+	g.sessions.Add(1)
+	return true
+}
+
+func (g *Gateway) leave(p *peer) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.peers, p)
+	g.sessions.Done()
+}
+
+// connected makes p the session of its agent and ends the one before, which is dead or a copy.
+func (g *Gateway) connected(p *peer) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if before := g.byAgent[p.id.Agent]; before != nil {
+		before.cancel(errReplaced)
+	}
+	g.byAgent[p.id.Agent] = p
+	g.metrics.connected.Set(float64(len(g.byAgent)))
+}
+
+func (g *Gateway) disconnected(p *peer) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.byAgent[p.id.Agent] == p {
+		delete(g.byAgent, p.id.Agent)
+	}
+	g.metrics.connected.Set(float64(len(g.byAgent)))
+}
+
+// spread is how long agents should wait after a restart, so that they do not all come back at once.
+func (g *Gateway) spread() time.Duration {
+	g.mu.Lock()
+	agents := len(g.byAgent)
+	g.mu.Unlock()
+	return rand.N(time.Duration(agents)*time.Second/time.Duration(g.perSecond) + time.Second) //nolint:gosec // as above
+}
+
+// secure runs the inner TLS session.
+func (g *Gateway) secure(ctx context.Context, conn net.Conn) (*tls.Conn, ed25519.PublicKey, error) {
+	inner := tls.Server(conn, g.tls)
+	if err := inner.HandshakeContext(ctx); err != nil {
+		return nil, nil, fmt.Errorf("the inner TLS handshake failed: %w", err)
+	}
+	key, err := seal.PeerKey(inner.ConnectionState())
+	if err != nil {
+		return nil, nil, err
+	}
+	return inner, key, nil
+}

@@ -1,0 +1,241 @@
+package gateway
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/outfeed/outfeed/controlplane/internal/fleet"
+	"github.com/outfeed/outfeed/internal/mux"
+	"github.com/outfeed/outfeed/protocol/seal"
+	"github.com/outfeed/outfeed/protocol/wire"
+)
+
+// disconnectTimeout bounds the record of a session's end.
+const disconnectTimeout = 5 * time.Second
+
+// peer is one connection.
+type peer struct {
+	gateway *Gateway
+	log     *slog.Logger
+	cancel  context.CancelCauseFunc
+
+	key     ed25519.PublicKey
+	inner   tls.ConnectionState
+	streams *mux.Session
+	control *mux.Stream
+	// sending keeps the writers of the control stream apart.
+	sending sync.Mutex
+
+	// id is zero until the hello was accepted.
+	id fleet.AgentIdentity
+}
+
+// serve runs one connection to its end. handshaken is called as soon as the peer is known.
+func (p *peer) serve(ctx context.Context, conn net.Conn, handshaken func()) error {
+	early, cancel := context.WithTimeoutCause(ctx, handshakeTimeout, errors.New("the handshake took longer than "+handshakeTimeout.String()))
+	defer cancel()
+	inner, key, err := p.gateway.secure(early, conn)
+	if err != nil {
+		return err
+	}
+	p.key, p.inner = key, inner.ConnectionState()
+	if p.streams, err = mux.Server(inner, p.log); err != nil {
+		return errors.Join(err, inner.Close())
+	}
+	defer func() { _ = p.streams.Close() }()
+	first, err := p.first(early)
+	if err != nil {
+		p.finish(err)
+		return err
+	}
+	switch m := first.GetMessage().(type) {
+	case *wire.ControlUp_Enroll:
+		err = p.enroll(early, m.Enroll)
+		p.finish(err)
+		return err
+	case *wire.ControlUp_Hello:
+		return p.session(ctx, m.Hello, handshaken)
+	default:
+		err = breach("the first message must be an enrolment or a hello")
+		p.finish(err)
+		return err
+	}
+}
+
+// first waits for the control stream and its first message.
+func (p *peer) first(ctx context.Context) (*wire.ControlUp, error) {
+	// Ending the early context ends the wait for a message that does not come.
+	stop := context.AfterFunc(ctx, func() { _ = p.streams.Close() })
+	defer stop()
+	stream, kind, err := p.accept(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p.control = stream
+	if kind != wire.KindControl {
+		return nil, breach(fmt.Sprintf("the first stream must be %q", wire.KindControl))
+	}
+	first := &wire.ControlUp{}
+	if err = wire.ReadMessage(stream, first); err != nil {
+		return nil, oversized(err)
+	}
+	return first, nil
+}
+
+// accept takes the next stream and reads its header.
+func (p *peer) accept(ctx context.Context) (*mux.Stream, wire.Kind, error) {
+	stream, err := p.streams.Accept(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	if p.control == nil {
+		// Whatever it will turn out to be, it is where a refusal goes.
+		p.control = stream
+	}
+	if err = stream.SetReadDeadline(time.Now().Add(handshakeTimeout)); err != nil {
+		return nil, "", err
+	}
+	header := &wire.StreamHeader{}
+	if err = wire.ReadMessage(stream, header); err != nil {
+		return nil, "", oversized(err)
+	}
+	kind, err := wire.CheckHeader(header)
+	if err != nil {
+		return nil, "", breach(err.Error())
+	}
+	return stream, kind, stream.SetReadDeadline(time.Time{})
+}
+
+// oversized tells a peer whose message was too big; other errors of reading mean that nobody is there to be told.
+func oversized(err error) error {
+	if errors.Is(err, wire.ErrTooBig) {
+		return &refusal{code: wire.RefusalProtocol, message: err.Error()}
+	}
+	return err
+}
+
+func (p *peer) enroll(ctx context.Context, e *wire.Enroll) error {
+	if len(e.GetX25519PublicKey()) != 32 {
+		return breach("the enrolment's X25519 key must have 32 bytes")
+	}
+	enrolled, err := p.gateway.fleet.Enroll(ctx, e, p.key)
+	if err != nil {
+		return refuse(err)
+	}
+	p.log.InfoContext(ctx, "an agent enrolled", slog.String("agent_id", enrolled.GetAgentId()), slog.String("tenant_id", enrolled.GetTenantId()))
+	return p.send(&wire.ControlDown{Message: &wire.ControlDown_Enrolled{Enrolled: enrolled}})
+}
+
+// session runs from the hello on.
+func (p *peer) session(ctx context.Context, hello *wire.Hello, handshaken func()) error {
+	stored, changes, err := p.hello(ctx, hello)
+	handshaken()
+	if err != nil {
+		p.finish(err)
+		return err
+	}
+	defer p.disconnect(ctx, hello.GetCounter())
+	p.gateway.metrics.sessions.Inc()
+	p.gateway.connected(p)
+	defer p.gateway.disconnected(p)
+
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return p.pushDesired(ctx, changes) })
+	group.Go(func() error { return p.receive(ctx) })
+	group.Go(func() error { return p.acceptInsights(ctx, group, stored) })
+	group.Go(func() error {
+		<-ctx.Done()
+		p.finish(context.Cause(ctx))
+		// This unblocks those who still read or write.
+		return p.streams.Close()
+	})
+	return group.Wait() //nolint:wrapcheck // the errors are ours
+}
+
+// hello authenticates the agent and welcomes it.
+func (p *peer) hello(ctx context.Context, hello *wire.Hello) (stored uint64, changes <-chan struct{}, err error) {
+	message, err := seal.HelloMessage(&p.inner, hello.GetCounter())
+	if err != nil {
+		return 0, nil, err
+	}
+	if !ed25519.Verify(p.key, message, hello.GetSignature()) {
+		return 0, nil, breach("the hello's signature is not valid for this session")
+	}
+	id, err := p.gateway.fleet.AgentByKey(ctx, p.key)
+	if err != nil {
+		return 0, nil, refuse(err)
+	}
+	// Before the first bundle is read, so that no change falls in between.
+	if changes, err = p.gateway.fleet.Changes(ctx, id); err != nil {
+		return 0, nil, refuse(err)
+	}
+	if stored, err = p.gateway.fleet.Connect(ctx, id, hello); err != nil {
+		return 0, nil, refuse(err)
+	}
+	p.id = id
+	p.log = p.log.With(slog.String("agent_id", string(id.Agent)))
+	welcome := &wire.Welcome{InsightsStored: stored, Clock: time.Now().UnixMicro()}
+	if err = p.send(&wire.ControlDown{Message: &wire.ControlDown_Welcome{Welcome: welcome}}); err != nil {
+		p.disconnect(ctx, hello.GetCounter())
+		return 0, nil, err
+	}
+	p.log.InfoContext(ctx, "an agent connected", slog.Uint64("insights_stored", stored))
+	return stored, changes, nil
+}
+
+// disconnect records the end, also when the reason is that everything is ending.
+func (p *peer) disconnect(ctx context.Context, counter uint64) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), disconnectTimeout)
+	defer cancel()
+	if err := p.gateway.fleet.Disconnect(ctx, p.id, counter); err != nil {
+		p.log.WarnContext(ctx, "the end of a session was not recorded", slog.String("error", err.Error()))
+	}
+}
+
+func (p *peer) send(m *wire.ControlDown) error {
+	p.sending.Lock()
+	defer p.sending.Unlock()
+	return wire.WriteMessage(p.control, m)
+}
+
+// finish tells the peer why its session ends, where there is something to tell, and gives it a moment to read it.
+func (p *peer) finish(cause error) {
+	if r := p.goodbye(cause); r != nil {
+		p.gateway.metrics.refusals.WithLabelValues(r.GetCode()).Inc()
+		if p.control == nil || p.send(&wire.ControlDown{Message: &wire.ControlDown_Refusal{Refusal: r}}) != nil {
+			return
+		}
+	} else if cause != nil {
+		return
+	}
+	moment := time.NewTimer(lingerTimeout)
+	defer moment.Stop()
+	select {
+	case <-p.streams.Done():
+	case <-moment.C:
+	}
+}
+
+// goodbye is the refusal that an error is worth; nil when the peer is gone, or when all went well.
+func (p *peer) goodbye(cause error) *wire.Refusal {
+	if errors.Is(cause, errDraining) {
+		return &wire.Refusal{
+			Code: wire.RefusalUnavailable, Message: "the control plane is restarting",
+			RetryAfterMs: p.gateway.spread().Milliseconds(),
+		}
+	}
+	r, ok := errors.AsType[*refusal](cause)
+	if !ok {
+		return nil
+	}
+	return &wire.Refusal{Code: r.code, Message: r.message, RetryAfterMs: r.after.Milliseconds()}
+}

@@ -1,0 +1,285 @@
+// Package api has the request and response types of the HTTP API, shared by the server and the outfeed command.
+//
+// The types are the wire format and nothing else: no rules, no I/O, and no import of the domain, so that a client stays
+// small. Times are RFC 3339; a time that has not happened is left out. Values are safe for concurrent reading.
+package api
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/outfeed/outfeed/protocol/flowdef"
+)
+
+// List is an answer with several of something.
+type List[T any] struct {
+	Items []T `json:"items"`
+}
+
+// SignIn asks for a dashboard session.
+type SignIn struct {
+	APIKey string `json:"api_key" minLength:"1" maxLength:"512" doc:"An API key (ofk_…)."`
+}
+
+// Me is who is asking.
+type Me struct {
+	TenantID    string `json:"tenant_id"`
+	WorkspaceID string `json:"workspace_id"`
+	Kind        string `json:"kind" doc:"How the caller was authenticated, for example api_key."`
+	ID          string `json:"id"`
+	Name        string `json:"name"`
+	Role        string `json:"role" enum:"owner,editor,operator,viewer"`
+}
+
+// APIKey is a key of this API, without its text.
+type APIKey struct { //nolint:revive // an API key is what everybody calls it
+	ID         string    `json:"id"`
+	Name       string    `json:"name"`
+	Role       string    `json:"role" enum:"owner,editor,operator,viewer"`
+	CreatedAt  time.Time `json:"created_at"`
+	LastUsedAt time.Time `json:"last_used_at,omitzero"`
+}
+
+// APIKeyCreate asks for an API key.
+type APIKeyCreate struct { //nolint:revive // an API key is what everybody calls it
+	Name string `json:"name" minLength:"1" maxLength:"100" example:"nightly report"`
+	Role string `json:"role" enum:"owner,editor,operator,viewer"`
+}
+
+// APIKeyCreated is a new key with its text, which is shown this once.
+type APIKeyCreated struct { //nolint:revive // an API key is what everybody calls it
+	APIKey APIKey `json:"api_key"`
+	Key    string `json:"key" doc:"The text of the key. It is shown this once."`
+}
+
+// AgentToken is an enrolment token, without its text.
+type AgentToken struct {
+	ID        string            `json:"id"`
+	Labels    map[string]string `json:"labels"`
+	CreatedAt time.Time         `json:"created_at"`
+	ExpiresAt time.Time         `json:"expires_at"`
+	UsedAt    time.Time         `json:"used_at,omitzero"`
+	AgentID   string            `json:"agent_id,omitempty" doc:"The agent that used it."`
+}
+
+// AgentTokenCreate asks for an enrolment token.
+type AgentTokenCreate struct {
+	Labels     map[string]string `json:"labels,omitempty" doc:"Labels of the agent that will use it." example:"{\"site\":\"berlin\"}"`
+	TTLSeconds int               `json:"ttl_seconds,omitempty" minimum:"0" maximum:"3600" doc:"How long it is valid; 0 means an hour, which is the most."`
+}
+
+// AgentTokenCreated is a new token with its text, which is shown this once.
+type AgentTokenCreated struct {
+	AgentToken AgentToken `json:"agent_token"`
+	Token      string     `json:"token" doc:"The text for outfeed-agent enroll --token. It is shown this once."`
+	URL        string     `json:"url,omitempty" doc:"The address for outfeed-agent enroll --url. Absent when the control plane does not know its own: then it is the one of this request." example:"https://outfeed.example.com"`
+}
+
+// Agent is one installed outfeed-agent.
+type Agent struct {
+	ID              string            `json:"id"`
+	WorkspaceID     string            `json:"workspace_id"`
+	Name            string            `json:"name"`
+	Labels          map[string]string `json:"labels"`
+	Hostname        string            `json:"hostname"`
+	OS              string            `json:"os"`
+	Arch            string            `json:"arch"`
+	Version         string            `json:"version"`
+	Fingerprint     string            `json:"fingerprint" doc:"SHA-256 of its Ed25519 public key, in hex."`
+	CreatedAt       time.Time         `json:"created_at"`
+	RevokedAt       time.Time         `json:"revoked_at,omitzero"`
+	Connected       bool              `json:"connected"`
+	LastSeenAt      time.Time         `json:"last_seen_at,omitzero"`
+	DesiredSerial   int64             `json:"desired_serial" doc:"The serial of what it shall run."`
+	AppliedSerial   int64             `json:"applied_serial" doc:"The serial of what it runs. Equal to desired_serial when it is up to date."`
+	LostInsights    int64             `json:"lost_insights" doc:"Insights that were damaged or gone on the agent before they came here."`
+	RefusedInsights int64             `json:"refused_insights" doc:"Insights that came and could never be stored."`
+	Status          *AgentStatus      `json:"status,omitempty" doc:"Its newest report; absent before the first."`
+	ConnectorKinds  []string          `json:"connector_kinds"`
+}
+
+// AgentStatus is what an agent says of itself.
+type AgentStatus struct {
+	Time        time.Time    `json:"time"`
+	BundleError string       `json:"bundle_error,omitempty" doc:"Why it refused the newest desired state."`
+	Flows       []FlowStatus `json:"flows"`
+	Outbox      OutboxStatus `json:"outbox"`
+}
+
+// FlowStatus is how one deployed flow is doing on one agent.
+type FlowStatus struct {
+	DeploymentID string         `json:"deployment_id"`
+	FlowID       string         `json:"flow_id"`
+	Name         string         `json:"name"`
+	Version      int            `json:"version"`
+	State        string         `json:"state"`
+	Error        string         `json:"error,omitempty"`
+	Since        time.Time      `json:"since"`
+	Sources      []SourceStatus `json:"sources"`
+}
+
+// SourceStatus is how one read step is doing.
+type SourceStatus struct {
+	Step       string    `json:"step"`
+	Connection string    `json:"connection"`
+	State      string    `json:"state"`
+	Error      string    `json:"error,omitempty"`
+	LastRecord time.Time `json:"last_record,omitzero"`
+}
+
+// OutboxStatus is what waits on an agent.
+type OutboxStatus struct {
+	Produced       uint64 `json:"produced" doc:"The last sequence that the agent made."`
+	Acknowledged   uint64 `json:"acknowledged" doc:"The last sequence that the control plane has stored."`
+	WaitingRecords uint64 `json:"waiting_records"`
+	WaitingBytes   uint64 `json:"waiting_bytes"`
+}
+
+// Connection is how to reach one plant system. Secrets are write-only: only their names are shown.
+type Connection struct {
+	ID          string         `json:"id"`
+	Name        string         `json:"name"`
+	Kind        string         `json:"kind"`
+	Options     map[string]any `json:"options"`
+	SecretNames []string       `json:"secret_names"`
+	CreatedAt   time.Time      `json:"created_at"`
+	UpdatedAt   time.Time      `json:"updated_at"`
+}
+
+// ConnectionApply is what a connection shall be.
+type ConnectionApply struct {
+	Kind    string            `json:"kind" minLength:"1" maxLength:"64" example:"mqtt"`
+	Options map[string]any    `json:"options,omitempty" doc:"The options of the connector, without the secret ones."`
+	Secrets map[string]string `json:"secrets,omitempty" writeOnly:"true" doc:"The secret options. One that is left out stays as it is."`
+}
+
+// FlowDefinition carries the text of a flow.
+type FlowDefinition struct {
+	Definition string `json:"definition" minLength:"1" maxLength:"1048576" doc:"The flow as YAML or JSON."`
+}
+
+// FlowCheck is what checking a definition found.
+type FlowCheck struct {
+	OK       bool             `json:"ok" doc:"True when there are no problems."`
+	Name     string           `json:"name"`
+	Problems []FlowProblem    `json:"problems"`
+	Egress   flowdef.Manifest `json:"egress" doc:"Every column that would leave the plant."`
+}
+
+// Flow is a named definition.
+type Flow struct {
+	ID               string       `json:"id"`
+	Name             string       `json:"name"`
+	Description      string       `json:"description"`
+	CreatedAt        time.Time    `json:"created_at"`
+	UpdatedAt        time.Time    `json:"updated_at"`
+	LatestVersion    int          `json:"latest_version"`
+	PublishedVersion int          `json:"published_version" doc:"The highest published version; 0 for none."`
+	Deployments      []Deployment `json:"deployments" doc:"Where it runs."`
+}
+
+// FlowVersion is one immutable text of a flow.
+type FlowVersion struct {
+	FlowID      string           `json:"flow_id"`
+	Version     int              `json:"version"`
+	Definition  string           `json:"definition"`
+	SHA256      string           `json:"sha256"`
+	CreatedAt   time.Time        `json:"created_at"`
+	CreatedBy   string           `json:"created_by"`
+	PublishedAt time.Time        `json:"published_at,omitzero" doc:"Absent for a draft."`
+	Egress      flowdef.Manifest `json:"egress"`
+}
+
+// FlowApplied is a flow after its definition was applied, and the version that holds the text.
+type FlowApplied struct {
+	Flow    Flow        `json:"flow"`
+	Version FlowVersion `json:"version"`
+}
+
+// FlowPublish says which version to publish.
+type FlowPublish struct {
+	Version int `json:"version,omitempty" minimum:"0" doc:"0 means the latest."`
+}
+
+// FlowDeploy says what to deploy where.
+type FlowDeploy struct {
+	Version int      `json:"version,omitempty" minimum:"0" doc:"0 means the latest published one."`
+	Agents  []string `json:"agents" minItems:"1" maxItems:"1000" doc:"Agents by id, by name, or by label as key=value." example:"[\"site=berlin\"]"`
+}
+
+// FlowUndeploy says where to stop a flow.
+type FlowUndeploy struct {
+	Agents []string `json:"agents,omitempty" maxItems:"1000" doc:"Agents by id, by name, or by label; none means all."`
+}
+
+// Deployment says that a version of a flow runs on an agent.
+type Deployment struct {
+	ID        string    `json:"id"`
+	FlowID    string    `json:"flow_id"`
+	FlowName  string    `json:"flow_name"`
+	Version   int       `json:"version"`
+	AgentID   string    `json:"agent_id"`
+	CreatedAt time.Time `json:"created_at"`
+}
+
+// Run is an execution insight: one execution of a batch flow, or one interval of a continuous one.
+type Run struct {
+	ID          string         `json:"id"`
+	AgentID     string         `json:"agent_id"`
+	FlowID      string         `json:"flow_id"`
+	FlowName    string         `json:"flow_name"`
+	Version     int            `json:"version"`
+	Status      string         `json:"status"`
+	StartedAt   time.Time      `json:"started_at"`
+	EndedAt     time.Time      `json:"ended_at,omitzero"`
+	RecordsRead int64          `json:"records_read"`
+	BytesRead   int64          `json:"bytes_read"`
+	Failed      int64          `json:"failed"`
+	Late        int64          `json:"late"`
+	Insights    int64          `json:"insights"`
+	Error       string         `json:"error,omitempty"`
+	Steps       []StepCount    `json:"steps"`
+	Sample      []FailedRecord `json:"sample" doc:"Some of the records that failed."`
+}
+
+// StepCount is the rows in and out of a step during a run.
+type StepCount struct {
+	Step    string `json:"step"`
+	RowsIn  int64  `json:"rows_in"`
+	RowsOut int64  `json:"rows_out"`
+}
+
+// FailedRecord is one record that could not be used.
+type FailedRecord struct {
+	Step   string `json:"step"`
+	Where  string `json:"where"`
+	Reason string `json:"reason"`
+	Record string `json:"record"`
+}
+
+// Insight is one record that a flow produced. AgentID and Seq name it.
+type Insight struct {
+	AgentID    string          `json:"agent_id"`
+	Seq        int64           `json:"seq" doc:"Its place in the agent's gap-free sequence."`
+	FlowID     string          `json:"flow_id"`
+	FlowName   string          `json:"flow_name"`
+	Version    int             `json:"version"`
+	Name       string          `json:"name"`
+	Time       time.Time       `json:"time"`
+	ReceivedAt time.Time       `json:"received_at"`
+	Key        json.RawMessage `json:"key"`
+	Values     json.RawMessage `json:"values"`
+}
+
+// InsightPage is one page of insights, newest first.
+type InsightPage struct {
+	Items []Insight `json:"items"`
+	Next  string    `json:"next,omitempty" doc:"Give it as ?after= for the next page; absent on the last."`
+}
+
+// InsightName is an insight that some flow has produced.
+type InsightName struct {
+	Name   string    `json:"name"`
+	FlowID string    `json:"flow_id"`
+	LastAt time.Time `json:"last_at,omitzero"`
+}

@@ -1,0 +1,233 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/outfeed/outfeed/controlplane/internal/fleet"
+)
+
+// keptSessions is how many of an agent's sessions are kept, by its connect counter.
+const keptSessions = 100
+
+func scanToken(row pgx.CollectableRow) (t fleet.EnrollToken, err error) {
+	return scanned(row, &t, &t.ID, &t.Labels, &t.Created, &t.Expires, maybe(&t.Used), maybeID(&t.Agent))
+}
+
+func (t *tx) CreateToken(ctx context.Context, workspace fleet.ID, n fleet.EnrollToken, hash []byte, ttl time.Duration) (fleet.EnrollToken, error) {
+	return one(ctx, t, `
+		INSERT INTO enroll_tokens (tenant_id, id, workspace_id, secret_hash, labels, expires_at)
+		VALUES (@tenant, @id, @workspace, @hash, @labels, now() + @ttl::interval)
+		RETURNING id, labels, created_at, expires_at, used_at, agent_id::text`,
+		args{"id": n.ID, "workspace": workspace, "hash": hash, "labels": labels(n.Labels), "ttl": ttl}, scanToken)
+}
+
+func (t *tx) Tokens(ctx context.Context, workspace fleet.ID) ([]fleet.EnrollToken, error) {
+	return many(ctx, t, `
+		SELECT id, labels, created_at, expires_at, used_at, agent_id::text FROM enroll_tokens
+		WHERE tenant_id = @tenant AND workspace_id = @workspace ORDER BY id DESC LIMIT 1000`,
+		args{"workspace": workspace}, scanToken)
+}
+
+func (t *tx) UseToken(ctx context.Context, id fleet.ID, hash []byte) (workspace fleet.ID, l map[string]string, err error) {
+	_, err = one(ctx, t, `
+		UPDATE enroll_tokens SET used_at = now()
+		WHERE tenant_id = @tenant AND id = @id AND secret_hash = @hash AND used_at IS NULL AND expires_at > now()
+		RETURNING workspace_id, labels`,
+		args{"id": id, "hash": hash},
+		func(row pgx.CollectableRow) (struct{}, error) { return scanned(row, &struct{}{}, &workspace, &l) })
+	return workspace, l, err
+}
+
+func (t *tx) TokenByHash(ctx context.Context, id fleet.ID, hash []byte) (fleet.EnrollToken, error) {
+	return one(ctx, t, `
+		SELECT id, labels, created_at, expires_at, used_at, agent_id::text FROM enroll_tokens
+		WHERE tenant_id = @tenant AND id = @id AND secret_hash = @hash`,
+		args{"id": id, "hash": hash}, scanToken)
+}
+
+func (t *tx) SetTokenAgent(ctx context.Context, id, agent fleet.ID) error {
+	return t.must(ctx, "UPDATE enroll_tokens SET agent_id = @agent WHERE tenant_id = @tenant AND id = @id", args{"id": id, "agent": agent})
+}
+
+// labels writes no labels as an empty object.
+func labels(l map[string]string) map[string]string {
+	if l == nil {
+		return map[string]string{}
+	}
+	return l
+}
+
+func (t *tx) AgentNames(ctx context.Context, workspace fleet.ID, prefix string) ([]string, error) {
+	return many(ctx, t, `
+		SELECT name FROM agents
+		WHERE tenant_id = @tenant AND workspace_id = @workspace AND revoked_at IS NULL AND starts_with(name, @prefix)`,
+		args{"workspace": workspace, "prefix": prefix}, pgx.RowTo[string])
+}
+
+func agentArgs(a fleet.NewAgent) args {
+	return args{
+		"id": a.ID, "workspace": a.Workspace, "name": a.Name, "labels": labels(a.Labels), "hostname": a.Host.Hostname,
+		"os": a.Host.OS, "arch": a.Host.Arch, "version": a.Host.Version, "public_key": a.PublicKey,
+		"sealing_key": a.SealingKey, "fingerprint": a.Fingerprint,
+	}
+}
+
+func (t *tx) CreateAgent(ctx context.Context, a fleet.NewAgent) error {
+	return t.do(ctx, `
+		INSERT INTO agents (tenant_id, id, workspace_id, name, labels, hostname, os, arch, version, public_key, sealing_key, fingerprint)
+		VALUES (@tenant, @id, @workspace, @name, @labels, @hostname, @os, @arch, @version, @public_key, @sealing_key, @fingerprint)`,
+		agentArgs(a))
+}
+
+func (t *tx) RenewAgent(ctx context.Context, a fleet.NewAgent) error {
+	return t.must(ctx, `
+		UPDATE agents SET labels = @labels, hostname = @hostname, os = @os, arch = @arch, version = @version,
+			sealing_key = @sealing_key, desired = desired + 1
+		WHERE tenant_id = @tenant AND id = @id AND revoked_at IS NULL`, agentArgs(a))
+}
+
+// selectAgents is read by scanAgent. A session that nobody has heard of for a minute is over: its control
+// plane was killed.
+const selectAgents = `
+	SELECT a.id, a.workspace_id, a.name, a.labels, a.hostname, a.os, a.arch, a.version, a.fingerprint, a.created_at, a.revoked_at,
+		a.desired, a.applied, a.lost_insights, a.refused_insights, a.status, a.connectors,
+		coalesce(bool_or(s.ended_at IS NULL AND s.seen_at > now() - interval '60 seconds'), false), max(s.seen_at)
+	FROM agents a
+	LEFT JOIN agent_sessions s ON s.tenant_id = a.tenant_id AND s.agent_id = a.id
+	WHERE a.tenant_id = @tenant AND a.workspace_id = @workspace
+		AND (@ref = '' OR a.id::text = @ref OR (a.name = @ref AND a.revoked_at IS NULL))
+	GROUP BY a.tenant_id, a.id
+	ORDER BY a.revoked_at IS NOT NULL, a.name, a.id`
+
+func scanAgent(row pgx.CollectableRow) (a fleet.Agent, err error) {
+	var status, connectors []byte
+	err = row.Scan(&a.ID, &a.Workspace, &a.Name, &a.Labels, &a.Hostname, &a.OS, &a.Arch, &a.Version, &a.Fingerprint, &a.Created,
+		maybe(&a.Revoked), &a.Desired, &a.Applied, &a.LostInsights, &a.RefusedInsights, &status, &connectors, &a.Connected, maybe(&a.LastSeen))
+	if err != nil {
+		return a, fmt.Errorf("read an agent: %w", err)
+	}
+	if status != nil {
+		if err := json.Unmarshal(status, &a.Status); err != nil {
+			return a, fmt.Errorf("read the status of the agent %s: %w", a.ID, err)
+		}
+	}
+	if err := json.Unmarshal(connectors, &a.Connectors); err != nil {
+		return a, fmt.Errorf("read the connectors of the agent %s: %w", a.ID, err)
+	}
+	return a, nil
+}
+
+func (t *tx) Agents(ctx context.Context, workspace fleet.ID) ([]fleet.Agent, error) {
+	return many(ctx, t, selectAgents, args{"workspace": workspace, "ref": ""}, scanAgent)
+}
+
+func (t *tx) AgentByRef(ctx context.Context, workspace fleet.ID, ref string) (fleet.Agent, error) {
+	if ref == "" {
+		return fleet.Agent{}, fleet.ErrNoRow
+	}
+	return one(ctx, t, selectAgents, args{"workspace": workspace, "ref": ref}, scanAgent)
+}
+
+func (t *tx) AgentByFingerprint(ctx context.Context, fingerprint string) (fleet.NewAgent, error) {
+	return one(ctx, t, `
+		SELECT id, workspace_id, name FROM agents
+		WHERE tenant_id = @tenant AND fingerprint = @fingerprint AND revoked_at IS NULL`,
+		args{"fingerprint": fingerprint},
+		func(row pgx.CollectableRow) (a fleet.NewAgent, err error) {
+			return scanned(row, &a, &a.ID, &a.Workspace, &a.Name)
+		})
+}
+
+func (t *tx) RevokeAgent(ctx context.Context, agent fleet.ID) error {
+	a := args{"agent": agent}
+	if err := t.must(ctx, "UPDATE agents SET revoked_at = now() WHERE tenant_id = @tenant AND id = @agent AND revoked_at IS NULL", a); err != nil {
+		return err
+	}
+	if err := t.do(ctx, "UPDATE agent_sessions SET ended_at = now() WHERE tenant_id = @tenant AND agent_id = @agent AND ended_at IS NULL", a); err != nil {
+		return err
+	}
+	return t.do(ctx, "DELETE FROM deployments WHERE tenant_id = @tenant AND agent_id = @agent", a)
+}
+
+func (t *tx) BumpDesired(ctx context.Context, agents []fleet.ID) error {
+	// Locked in one order, so that two changes that touch the same agents do not wait for each other.
+	return t.do(ctx, `
+		UPDATE agents SET desired = desired + 1
+		WHERE tenant_id = @tenant AND id IN (
+			SELECT id FROM agents WHERE tenant_id = @tenant AND id = ANY (@agents::uuid[]) AND revoked_at IS NULL ORDER BY id FOR NO KEY UPDATE)`,
+		args{"agents": texts(agents)})
+}
+
+func texts(ids []fleet.ID) []string {
+	out := make([]string, len(ids))
+	for i, id := range ids {
+		out[i] = string(id)
+	}
+	return out
+}
+
+func scanAgentState(row pgx.CollectableRow) (a fleet.AgentState, err error) {
+	return scanned(row, &a, &a.Workspace, &a.Name, &a.Revoked, &a.Counter, maybe(&a.CloneSeen), &a.StoredSeq, &a.Desired, &a.SealingKey)
+}
+
+func (t *tx) LockAgent(ctx context.Context, agent fleet.ID) (fleet.AgentState, error) {
+	return one(ctx, t, `
+		SELECT workspace_id, name, revoked_at IS NOT NULL, counter, clone_seen_at, stored_seq, desired, sealing_key
+		FROM agents WHERE tenant_id = @tenant AND id = @agent FOR NO KEY UPDATE`, args{"agent": agent}, scanAgentState)
+}
+
+func (t *tx) AgentState(ctx context.Context, agent fleet.ID) (fleet.AgentState, error) {
+	return one(ctx, t, `
+		SELECT workspace_id, name, revoked_at IS NOT NULL, counter, clone_seen_at, stored_seq, desired, sealing_key
+		FROM agents WHERE tenant_id = @tenant AND id = @agent`, args{"agent": agent}, scanAgentState)
+}
+
+func (t *tx) MarkClone(ctx context.Context, agent fleet.ID) error {
+	return t.must(ctx, "UPDATE agents SET clone_seen_at = now() WHERE tenant_id = @tenant AND id = @agent", args{"agent": agent})
+}
+
+func (t *tx) BeginSession(ctx context.Context, s fleet.NewSession) error {
+	a := args{
+		"agent": s.Agent, "counter": s.Counter, "replica": s.Replica, "hostname": s.Host.Hostname, "os": s.Host.OS, "arch": s.Host.Arch,
+		"version": s.Host.Version, "applied": s.Applied, "connectors": string(s.Connectors), "oldest": s.Counter - keptSessions,
+	}
+	statements := []string{
+		"UPDATE agent_sessions SET ended_at = now() WHERE tenant_id = @tenant AND agent_id = @agent AND ended_at IS NULL",
+		"DELETE FROM agent_sessions WHERE tenant_id = @tenant AND agent_id = @agent AND counter < @oldest",
+		"INSERT INTO agent_sessions (tenant_id, agent_id, counter, replica) VALUES (@tenant, @agent, @counter, @replica)",
+		`UPDATE agents SET counter = @counter, hostname = @hostname, os = @os, arch = @arch, version = @version, applied = @applied,
+			connectors = @connectors::json
+		WHERE tenant_id = @tenant AND id = @agent`,
+	}
+	for _, sql := range statements {
+		if err := t.do(ctx, sql, a); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *tx) EndSession(ctx context.Context, agent fleet.ID, counter int64) error {
+	return t.do(ctx, `
+		UPDATE agent_sessions SET ended_at = now()
+		WHERE tenant_id = @tenant AND agent_id = @agent AND counter = @counter AND ended_at IS NULL`,
+		args{"agent": agent, "counter": counter})
+}
+
+func (t *tx) SaveStatus(ctx context.Context, agent fleet.ID, applied int64, s fleet.AgentStatus) error {
+	text, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("write an agent's status: %w", err)
+	}
+	a := args{"agent": agent, "applied": applied, "status": string(text)}
+	err = t.must(ctx, "UPDATE agents SET status = @status::json, applied = @applied WHERE tenant_id = @tenant AND id = @agent AND revoked_at IS NULL", a)
+	if err != nil {
+		return err
+	}
+	return t.do(ctx, "UPDATE agent_sessions SET seen_at = now() WHERE tenant_id = @tenant AND agent_id = @agent AND ended_at IS NULL", a)
+}

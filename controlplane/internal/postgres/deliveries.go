@@ -1,0 +1,213 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/outfeed/outfeed/controlplane/internal/fleet"
+)
+
+// keptRefused is how many refused insights of an agent are kept.
+const keptRefused = 1000
+
+func (t *tx) StoreInsights(ctx context.Context, d fleet.Delivery) error {
+	if err := t.insertInsights(ctx, d); err != nil {
+		return err
+	}
+	if err := t.insertRefused(ctx, d); err != nil {
+		return err
+	}
+	return t.must(ctx, `
+		UPDATE agents SET stored_seq = @last, lost_insights = lost_insights + @lost, refused_insights = refused_insights + @refused
+		WHERE tenant_id = @tenant AND id = @agent`,
+		args{"agent": d.Agent, "last": d.Last, "lost": d.Lost, "refused": len(d.Refused)})
+}
+
+func (t *tx) insertInsights(ctx context.Context, d fleet.Delivery) error {
+	n := len(d.Insights)
+	if n == 0 {
+		return nil
+	}
+	seqs, flows, versions, names := make([]int64, n), make([]string, n), make([]int32, n), make([]string, n)
+	times, keys, values := make([]time.Time, n), make([]string, n), make([]string, n)
+	for i := range d.Insights {
+		in := &d.Insights[i]
+		seqs[i], flows[i], versions[i], names[i] = in.Seq, string(in.Flow), int32(in.Version), in.Name //nolint:gosec // the domain has bounded it
+		times[i], keys[i], values[i] = in.Time, string(in.Key), string(in.Values)
+	}
+	a := args{
+		"agent": d.Agent, "workspace": d.Workspace, "seqs": seqs, "flows": flows, "versions": versions,
+		"names": names, "times": times, "keys": keys, "values": values,
+	}
+	// unnest and not COPY, which is refused under row-level security.
+	if err := t.do(ctx, `
+		INSERT INTO insights (tenant_id, workspace_id, agent_id, seq, flow_id, flow_version, name, insight_time, key_json, values_json)
+		SELECT @tenant, @workspace, @agent, u.seq, u.flow, u.version, u.name, u.at, u.key::json, u.value::json
+		FROM unnest(@seqs::bigint[], @flows::uuid[], @versions::int[], @names::text[], @times::timestamptz[], @keys::text[], @values::text[])
+			AS u (seq, flow, version, name, at, key, value)`, a); err != nil {
+		return err
+	}
+	// In one order, so that two agents with the same new names do not wait for each other.
+	return t.do(ctx, `
+		INSERT INTO insight_names (tenant_id, workspace_id, flow_id, name)
+		SELECT DISTINCT @tenant::uuid, @workspace::uuid, u.flow, u.name FROM unnest(@flows::uuid[], @names::text[]) AS u (flow, name)
+		ORDER BY 3, 4
+		ON CONFLICT DO NOTHING`, a)
+}
+
+// insertRefused keeps what was refused, and removes the agent's oldest beyond keptRefused.
+func (t *tx) insertRefused(ctx context.Context, d fleet.Delivery) error {
+	refused := d.Refused[max(0, len(d.Refused)-keptRefused):]
+	n := len(refused)
+	if n == 0 {
+		return nil
+	}
+	seqs, reasons, records := make([]int64, n), make([]string, n), make([][]byte, n)
+	for i := range refused {
+		seqs[i], reasons[i], records[i] = refused[i].Seq, refused[i].Reason, refused[i].Record
+	}
+	a := args{"agent": d.Agent, "seqs": seqs, "reasons": reasons, "records": records, "kept": keptRefused}
+	if err := t.do(ctx, `
+		INSERT INTO refused_insights (tenant_id, agent_id, seq, reason, record)
+		SELECT @tenant, @agent, u.seq, u.reason, u.record
+		FROM unnest(@seqs::bigint[], @reasons::text[], @records::bytea[]) AS u (seq, reason, record)`, a); err != nil {
+		return err
+	}
+	return t.do(ctx, `
+		DELETE FROM refused_insights WHERE tenant_id = @tenant AND agent_id = @agent AND seq < (
+			SELECT min(newest.seq) FROM (
+				SELECT r.seq FROM refused_insights r WHERE r.tenant_id = @tenant AND r.agent_id = @agent
+				ORDER BY r.seq DESC LIMIT @kept) AS newest)`, a)
+}
+
+func scanInsight(row pgx.CollectableRow) (i fleet.Insight, err error) {
+	return scanned(row, &i, &i.Agent, &i.Seq, &i.Flow, &i.FlowName, &i.Version, &i.Name, &i.Time, &i.Received, &i.Key, &i.Values)
+}
+
+func (t *tx) Insights(ctx context.Context, workspace fleet.ID, f fleet.InsightFilter, after *fleet.InsightCursor) ([]fleet.Insight, error) {
+	// Without a cursor the listing begins above every insight.
+	below, agent, seq := pgtype.Timestamptz{InfinityModifier: pgtype.Infinity, Valid: true}, "ffffffff-ffff-ffff-ffff-ffffffffffff", int64(0)
+	if after != nil {
+		below, agent, seq = pgtype.Timestamptz{Time: after.Time, Valid: true}, string(after.Agent), after.Seq
+	}
+	key := f.Key
+	if key == nil {
+		key = map[string]string{}
+	}
+	return many(ctx, t, `
+		SELECT i.agent_id, i.seq, i.flow_id, coalesce(w.name, ''), i.flow_version, i.name, i.insight_time, i.received_at, i.key_json, i.values_json
+		FROM insights i
+		LEFT JOIN flows w ON w.tenant_id = i.tenant_id AND w.id = i.flow_id AND w.workspace_id = i.workspace_id
+		WHERE i.tenant_id = @tenant AND i.workspace_id = @workspace
+			AND (@name = '' OR i.name = @name)
+			AND (@flow = '' OR i.flow_id = nullif(@flow, '')::uuid)
+			AND (@of_agent = '' OR i.agent_id = nullif(@of_agent, '')::uuid)
+			AND (@from::timestamptz IS NULL OR i.insight_time >= @from)
+			AND (@to::timestamptz IS NULL OR i.insight_time < @to)
+			AND (i.insight_time, i.agent_id, i.seq) < (@below::timestamptz, @below_agent::uuid, @below_seq::bigint)
+			AND (@key::jsonb = '{}' OR NOT EXISTS (
+				SELECT FROM jsonb_each_text(@key::jsonb) AS k WHERE i.key_json ->> k.key IS DISTINCT FROM k.value))
+		ORDER BY i.insight_time DESC, i.agent_id DESC, i.seq DESC
+		LIMIT @limit`,
+		args{
+			"workspace": workspace, "name": f.Name, "flow": string(f.Flow), "of_agent": string(f.Agent), "from": orNull(f.From), "to": orNull(f.To),
+			"below": below, "below_agent": agent, "below_seq": seq, "key": key, "limit": f.Limit,
+		}, scanInsight)
+}
+
+func (t *tx) InsightsBySeq(ctx context.Context, workspace, agent fleet.ID, from, to int64) ([]fleet.Insight, error) {
+	return many(ctx, t, `
+		SELECT i.agent_id, i.seq, i.flow_id, coalesce(w.name, ''), i.flow_version, i.name, i.insight_time, i.received_at, i.key_json, i.values_json
+		FROM insights i
+		LEFT JOIN flows w ON w.tenant_id = i.tenant_id AND w.id = i.flow_id AND w.workspace_id = i.workspace_id
+		WHERE i.tenant_id = @tenant AND i.workspace_id = @workspace AND i.agent_id = @agent AND i.seq BETWEEN @from AND @to
+		ORDER BY i.seq`,
+		args{"workspace": workspace, "agent": agent, "from": from, "to": to}, scanInsight)
+}
+
+func (t *tx) InsightNames(ctx context.Context, workspace fleet.ID) ([]fleet.InsightName, error) {
+	return many(ctx, t, `
+		SELECT n.name, n.flow_id, last.insight_time
+		FROM insight_names n
+		CROSS JOIN LATERAL (
+			SELECT i.insight_time FROM insights i
+			WHERE i.tenant_id = @tenant AND i.workspace_id = @workspace AND i.name = n.name AND i.flow_id = n.flow_id
+			ORDER BY i.insight_time DESC LIMIT 1) AS last
+		WHERE n.tenant_id = @tenant AND n.workspace_id = @workspace
+		ORDER BY n.name, n.flow_id`,
+		args{"workspace": workspace},
+		func(row pgx.CollectableRow) (n fleet.InsightName, err error) {
+			return scanned(row, &n, &n.Name, &n.Flow, &n.Last)
+		})
+}
+
+func (t *tx) StoreRun(ctx context.Context, workspace fleet.ID, r fleet.Run) error {
+	steps, err := json.Marshal(r.Steps)
+	if err != nil {
+		return fmt.Errorf("write the steps of a run: %w", err)
+	}
+	sample, err := json.Marshal(r.Sample)
+	if err != nil {
+		return fmt.Errorf("write the sample of a run: %w", err)
+	}
+	// Another agent's run of that id stays as it is; ids are random, so only a hostile agent gets there.
+	return t.do(ctx, `
+		INSERT INTO runs (tenant_id, id, workspace_id, agent_id, flow_id, version, status, started_at, ended_at, records_read, bytes_read,
+			records_failed, records_late, insights, error, steps, sample)
+		VALUES (@tenant, @id, @workspace, @agent, @flow, @version, @status, @started, @ended, @read, @bytes,
+			@failed, @late, @insights, @error, @steps::json, @sample::json)
+		ON CONFLICT (tenant_id, id) DO UPDATE SET status = excluded.status, started_at = excluded.started_at, ended_at = excluded.ended_at,
+			records_read = excluded.records_read, bytes_read = excluded.bytes_read, records_failed = excluded.records_failed,
+			records_late = excluded.records_late, insights = excluded.insights, error = excluded.error, steps = excluded.steps,
+			sample = excluded.sample
+		WHERE runs.agent_id = excluded.agent_id`,
+		args{
+			"id": r.ID, "workspace": workspace, "agent": r.Agent, "flow": r.Flow, "version": r.Version, "status": r.Status, "started": r.Started,
+			"ended": orNull(r.Ended), "read": r.RecordsRead, "bytes": r.BytesRead, "failed": r.Failed, "late": r.Late, "insights": r.Insights,
+			"error": r.Error, "steps": string(steps), "sample": string(sample),
+		})
+}
+
+const selectRuns = `
+	SELECT r.id, r.agent_id, r.flow_id, coalesce(f.name, ''), r.version, r.status, r.started_at, r.ended_at, r.records_read, r.bytes_read,
+		r.records_failed, r.records_late, r.insights, r.error, r.steps, r.sample
+	FROM runs r
+	LEFT JOIN flows f ON f.tenant_id = r.tenant_id AND f.id = r.flow_id AND f.workspace_id = r.workspace_id
+	WHERE r.tenant_id = @tenant AND r.workspace_id = @workspace
+		AND (@id = '' OR r.id = nullif(@id, '')::uuid)
+		AND (@flow = '' OR r.flow_id = nullif(@flow, '')::uuid)
+		AND (@agent = '' OR r.agent_id = nullif(@agent, '')::uuid)
+		AND (@status = '' OR r.status = @status)
+	ORDER BY r.started_at DESC, r.id DESC
+	LIMIT @limit`
+
+func scanRun(row pgx.CollectableRow) (r fleet.Run, err error) {
+	var steps, sample []byte
+	err = row.Scan(&r.ID, &r.Agent, &r.Flow, &r.FlowName, &r.Version, &r.Status, &r.Started, maybe(&r.Ended), &r.RecordsRead, &r.BytesRead,
+		&r.Failed, &r.Late, &r.Insights, &r.Error, &steps, &sample)
+	if err != nil {
+		return r, fmt.Errorf("read a run: %w", err)
+	}
+	if err := json.Unmarshal(steps, &r.Steps); err != nil {
+		return r, fmt.Errorf("read the steps of the run %s: %w", r.ID, err)
+	}
+	if err := json.Unmarshal(sample, &r.Sample); err != nil {
+		return r, fmt.Errorf("read the sample of the run %s: %w", r.ID, err)
+	}
+	return r, nil
+}
+
+func (t *tx) Runs(ctx context.Context, workspace fleet.ID, f fleet.RunFilter) ([]fleet.Run, error) {
+	return many(ctx, t, selectRuns, args{
+		"workspace": workspace, "id": "", "flow": string(f.Flow), "agent": string(f.Agent), "status": f.Status, "limit": f.Limit,
+	}, scanRun)
+}
+
+func (t *tx) RunByID(ctx context.Context, workspace, id fleet.ID) (fleet.Run, error) {
+	return one(ctx, t, selectRuns, args{"workspace": workspace, "id": string(id), "flow": "", "agent": "", "status": "", "limit": 1}, scanRun)
+}

@@ -1,0 +1,26 @@
+// Short names for the API's types, which schema.d.ts holds as generated from the OpenAPI document.
+
+import type { components } from "./schema";
+
+type Schemas = components["schemas"];
+
+export type Me = Schemas["Me"];
+export type Agent = Schemas["Agent"];
+export type AgentTokenCreated = Schemas["AgentTokenCreated"];
+export type FlowStatus = Schemas["FlowStatus"];
+export type Connection = Schemas["Connection"];
+export type Flow = Schemas["Flow"];
+export type FlowVersion = Schemas["FlowVersion"];
+export type EgressColumn = Schemas["EgressColumn"];
+export type Run = Schemas["Run"];
+export type Insight = Schemas["Insight"];
+export type InsightName = Schemas["InsightName"];
+
+/** The data of each server-sent event, by its name. */
+export interface Events {
+  insights: Schemas["InsightsEvent"];
+  run: Schemas["RunEvent"];
+  agent: Schemas["AgentEvent"];
+  flow: Schemas["FlowEvent"];
+  connection: Schemas["ConnectionEvent"];
+}

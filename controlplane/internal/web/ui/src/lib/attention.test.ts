@@ -1,0 +1,190 @@
+import { describe, expect, it } from "vitest";
+import type { Agent, Flow, FlowStatus, Run } from "../api/types";
+import { findings, flowHealth } from "./attention";
+
+const now = new Date("2026-03-01T12:00:00Z");
+const at = "2026-03-01T11:00:00Z";
+
+function status(over: Partial<FlowStatus> = {}): FlowStatus {
+  return {
+    deployment_id: "d1",
+    flow_id: "f1",
+    name: "press-health",
+    version: 1,
+    state: "running",
+    since: at,
+    sources: [],
+    ...over,
+  };
+}
+
+function agent(over: Partial<Agent> = {}, flows: FlowStatus[] = [status()], waiting = 0): Agent {
+  return {
+    id: "a1",
+    workspace_id: "w1",
+    name: "press-hall",
+    labels: {},
+    hostname: "h",
+    os: "linux",
+    arch: "amd64",
+    version: "1",
+    fingerprint: "ff",
+    created_at: at,
+    connected: true,
+    last_seen_at: at,
+    desired_serial: 1,
+    applied_serial: 1,
+    lost_insights: 0,
+    refused_insights: 0,
+    status: {
+      time: at,
+      flows,
+      outbox: { produced: 0, acknowledged: 0, waiting_records: waiting, waiting_bytes: 0 },
+    },
+    connector_kinds: [],
+    ...over,
+  };
+}
+
+function run(over: Partial<Run> = {}): Run {
+  return {
+    id: "r1",
+    agent_id: "a1",
+    flow_id: "f1",
+    flow_name: "press-health",
+    version: 1,
+    status: "ok",
+    started_at: at,
+    records_read: 1,
+    bytes_read: 1,
+    failed: 0,
+    late: 0,
+    insights: 1,
+    steps: [],
+    sample: [],
+    ...over,
+  };
+}
+
+const deployed: Flow = {
+  id: "f1",
+  name: "press-health",
+  description: "",
+  created_at: at,
+  updated_at: at,
+  latest_version: 1,
+  published_version: 1,
+  deployments: [{ id: "d1", flow_id: "f1", flow_name: "press-health", version: 1, agent_id: "a1", created_at: at }],
+};
+
+describe("findings", () => {
+  it("finds nothing where all is well", () => {
+    expect(findings([agent()], [run()], now)).toEqual([]);
+  });
+
+  it("puts what is bad before what is a warning, each with its reason", () => {
+    const found = findings(
+      [
+        agent({}, [
+          status({
+            state: "backing_off",
+            sources: [{ step: "readings", connection: "press-plc", state: "failing", error: "connection refused" }],
+          }),
+        ]),
+        agent({ id: "a2", name: "lathe-cell", connected: false }),
+      ],
+      [run({ failed: 3 })],
+      now,
+    );
+    expect(found.map((f) => [f.severity, f.subject, f.message])).toEqual([
+      ["bad", "press-health", "Backing off on press-hall: press-plc: connection refused"],
+      ["bad", "lathe-cell", "Not connected for 1 h. Its flows go on; insights wait on the machine."],
+      ["warn", "press-health", "3 records of the newest run could not be used."],
+    ]);
+  });
+
+  it("tells refused bundles, refused flows, full outboxes and agents that never came", () => {
+    const refused = agent({}, [status({ state: "refused", error: "not allowed by the plant's policy" })], 20_000);
+    if (refused.status) refused.status.bundle_error = "the signature is not of a known key";
+    const messages = findings([refused, agent({ id: "a2", connected: false, last_seen_at: "" })], [], now).map(
+      (f) => f.message,
+    );
+    expect(messages).toContain("Refused its newest configuration: the signature is not of a known key");
+    expect(messages).toContain("Refused on press-hall: not allowed by the plant's policy");
+    expect(messages).toContain("20\u202f000 insights wait to be sent.");
+    expect(messages).toContain("Has never connected.");
+  });
+
+  it("tells a source that fails once: not as a flow that runs, nor again as a run that failed", () => {
+    const source = {
+      step: "readings",
+      connection: "press-plc",
+      state: "failing",
+      error: "connection refused",
+      last_record: "2026-03-01T11:50:00Z",
+    };
+    const flow = status({ error: "step readings: connection press-plc: connection refused", sources: [source] });
+    const found = findings([agent({}, [flow])], [run({ status: "failed", error: flow.error ?? "" })], now);
+    expect(found).toEqual([
+      {
+        severity: "bad",
+        subject: "press-health",
+        target: { kind: "flow", id: "f1" },
+        message: "Failing on press-hall: press-plc: connection refused",
+        since: new Date(source.last_record),
+      },
+    ]);
+    const mended = findings([agent()], [run({ status: "failed", error: "x" })], now);
+    expect(mended.map((f) => f.message)).toEqual(["The newest run failed: x"]);
+  });
+
+  it("gives a flow's own reason when it is not that of a source", () => {
+    const source = { step: "readings", connection: "press-plc", state: "reading", error: "was away for a moment" };
+    const found = findings(
+      [agent({}, [status({ state: "failed", error: "the disk is full", sources: [source] })])],
+      [],
+      now,
+    );
+    expect(found[0]?.message).toBe("Failed on press-hall: the disk is full");
+  });
+
+  it("tells what an agent has lost and what was refused", () => {
+    const found = findings([agent({ lost_insights: 5, refused_insights: 1 })], [], now);
+    expect(found.map((f) => [f.severity, f.target.id, f.message])).toEqual([
+      ["warn", "a1", "5 insights damaged or gone on the machine before they could be sent; see the agent's log."],
+      ["warn", "a1", "1 insight could never be stored; see the control plane's log."],
+    ]);
+  });
+
+  it("leaves revoked agents, older runs and runs before a good one in peace", () => {
+    expect(
+      findings(
+        [agent({ connected: false, revoked_at: at })],
+        [
+          run({ id: "old", status: "failed", started_at: "2026-03-01T10:00:00Z" }),
+          run({ id: "new" }),
+          run({ id: "x", flow_id: "f2", status: "failed", started_at: "2026-02-20T10:00:00Z" }),
+        ],
+        now,
+      ),
+    ).toEqual([]);
+  });
+});
+
+describe("flowHealth", () => {
+  it.each([
+    ["running", [agent()]],
+    ["running", [agent({}, [status({ state: "completed" })])]],
+    ["waiting", [agent({}, [status({ state: "starting" })])]],
+    ["failing", [agent({}, [status({ state: "failed" })])]],
+    ["failing", [agent({}, [status({ sources: [{ step: "s", connection: "c", state: "failing" }] })])]],
+    ["unknown", [agent({ connected: false })]],
+    ["unknown", []],
+  ] as const)("is %s", (want, agents) => {
+    expect(flowHealth(deployed, [...agents])).toBe(want);
+  });
+
+  it("is idle without a deployment", () => {
+    expect(flowHealth({ ...deployed, deployments: [] }, [agent()])).toBe("idle");
+  });
+});

@@ -1,0 +1,148 @@
+// What needs a person's attention, worst first. Pure: the same rules for the overview, the lists and the tests.
+
+import type { Agent, Flow, FlowStatus, Run } from "../api/types";
+import { duration, parseTime, plural } from "./format";
+
+export type Severity = "bad" | "warn";
+
+export interface Finding {
+  severity: Severity;
+  /** What it is about, and where to read more of it. */
+  subject: string;
+  target: { kind: "agent" | "flow" | "run"; id: string };
+  message: string;
+  since: Date | undefined;
+}
+
+/** The state of a flow across agents. */
+export type FlowHealth = "running" | "waiting" | "failing" | "unknown" | "idle";
+
+const failingStates = new Set(["failed", "refused", "backing_off"]);
+
+/** Whether a flow on one agent is failing: it says so, or one of its sources does. */
+export function isFailing(status: FlowStatus): boolean {
+  return failingStates.has(status.state) || status.sources.some((s) => s.state === "failing");
+}
+
+/** The first reason that a flow on one agent gives, in its own words: that of a source, which names the connection. */
+export function failureReason(status: FlowStatus): string {
+  const source = status.sources.find((s) => s.error && (!status.error || status.error.includes(s.error)));
+  return source ? `${source.connection}: ${source.error}` : (status.error ?? "");
+}
+
+/** The state of a flow on one agent in a word or two: one that runs but cannot read is failing. */
+export function flowStateText(status: FlowStatus): string {
+  return stateText(status.state === "running" && isFailing(status) ? "failing" : status.state);
+}
+
+/** One word for a flow on all the agents it is deployed to; the worst wins. */
+export function flowHealth(flow: Flow, agents: readonly Agent[]): FlowHealth {
+  const deployments = flow.deployments;
+  if (deployments.length === 0) return "idle";
+  const found = deployments.map((deployment): FlowHealth => {
+    const agent = agents.find((a) => a.id === deployment.agent_id);
+    const status = agent?.status?.flows.find((f) => f.flow_id === flow.id);
+    if (!agent?.connected || !status) return "unknown";
+    if (isFailing(status)) return "failing";
+    return status.state === "running" || status.state === "completed" ? "running" : "waiting";
+  });
+  const worst: FlowHealth[] = ["failing", "unknown", "waiting"];
+  return worst.find((health) => found.includes(health)) ?? "running";
+}
+
+/** Everything worth a look, bad before warn, newest first within each. */
+export function findings(agents: readonly Agent[], runs: readonly Run[], now: Date): Finding[] {
+  const active = agents.filter((a) => !parseTime(a.revoked_at));
+  const all = [...active.flatMap((a) => ofAgent(a, now)), ...ofRuns(runs, active, now)];
+  const rank = { bad: 0, warn: 1 };
+  return all.sort(
+    (a, b) => rank[a.severity] - rank[b.severity] || (b.since?.getTime() ?? 0) - (a.since?.getTime() ?? 0),
+  );
+}
+
+function ofAgent(agent: Agent, now: Date): Finding[] {
+  const target = { kind: "agent", id: agent.id } as const;
+  const about = (severity: Severity, message: string, since: Date | undefined): Finding[] => [
+    { severity, subject: agent.name, target, message, since },
+  ];
+  const status = agent.status;
+  const at = parseTime(status?.time);
+  const waiting = status?.outbox.waiting_records ?? 0;
+  return [
+    ...(agent.connected ? [] : about("bad", absence(agent, now), parseTime(agent.last_seen_at))),
+    ...(status?.bundle_error ? about("bad", `Refused its newest configuration: ${status.bundle_error}`, at) : []),
+    ...(status?.flows ?? []).filter(isFailing).map((flow) => ofFlow(flow, agent)),
+    ...(agent.lost_insights > 0 ? about("warn", `${plural(agent.lost_insights, "insight")} ${lost}`, undefined) : []),
+    ...(agent.refused_insights > 0
+      ? about("warn", `${plural(agent.refused_insights, "insight")} ${refused}`, undefined)
+      : []),
+    ...(agent.connected && waiting > 10_000 ? about("warn", `${plural(waiting, "insight")} wait to be sent.`, at) : []),
+  ];
+}
+
+// Both count since the agent was enrolled: what is lost does not come back.
+const lost = "damaged or gone on the machine before they could be sent; see the agent's log.";
+const refused = "could never be stored; see the control plane's log.";
+
+function absence(agent: Agent, now: Date): string {
+  const seen = parseTime(agent.last_seen_at);
+  if (!seen) return "Has never connected.";
+  const away = duration(now.getTime() - seen.getTime());
+  return `Not connected for ${away}. Its flows go on; insights wait on the machine.`;
+}
+
+function ofFlow(flow: FlowStatus, agent: Agent): Finding {
+  return {
+    severity: "bad",
+    subject: flow.name,
+    target: { kind: "flow", id: flow.flow_id },
+    message: `${flowStateText(flow)} on ${agent.name}${reasonSuffix(flow)}`,
+    since: failingSince(flow),
+  };
+}
+
+// A flow that runs on with a source that fails has been in its state for longer than it has failed.
+function failingSince(flow: FlowStatus): Date | undefined {
+  const source = flow.state === "running" ? flow.sources.find((s) => s.state === "failing") : undefined;
+  return parseTime(source?.last_record) ?? parseTime(flow.since);
+}
+
+function reasonSuffix(flow: FlowStatus): string {
+  const reason = failureReason(flow);
+  return reason ? `: ${reason}` : ".";
+}
+
+const dayMs = 86_400_000;
+
+// A run that failed is told once for each flow, with the newest: a flow that fails every minute is one thing to mend.
+// It is not told at all while the agent itself says that the flow is failing.
+function ofRuns(runs: readonly Run[], agents: readonly Agent[], now: Date): Finding[] {
+  const isTold = (run: Run) =>
+    agents.some((a) => a.id === run.agent_id && a.status?.flows.some((f) => f.flow_id === run.flow_id && isFailing(f)));
+  const newest = new Map<string, Run>();
+  for (const run of runs) {
+    const other = newest.get(run.flow_id);
+    if (!other || run.started_at > other.started_at) newest.set(run.flow_id, run);
+  }
+  return [...newest.values()].flatMap((run): Finding[] => {
+    const started = parseTime(run.started_at);
+    if (!started || now.getTime() - started.getTime() > dayMs) return [];
+    const target = { kind: "run", id: run.id } as const;
+    if (run.status === "failed" && isTold(run)) return [];
+    if (run.status === "failed") {
+      const message = run.error ? `The newest run failed: ${run.error}` : "The newest run failed.";
+      return [{ severity: "bad", subject: run.flow_name, target, message, since: started }];
+    }
+    if (run.failed > 0) {
+      const message = `${plural(run.failed, "record")} of the newest run could not be used.`;
+      return [{ severity: "warn", subject: run.flow_name, target, message, since: started }];
+    }
+    return [];
+  });
+}
+
+/** A state of the protocol as people say it: "backing_off" is "backing off". */
+export function stateText(state: string): string {
+  const text = state.replaceAll("_", " ");
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}

@@ -1,0 +1,160 @@
+import { useQuery } from "@tanstack/react-query";
+import { Link, useParams } from "@tanstack/react-router";
+import { agentQuery } from "../api/queries";
+import type { Agent, FlowStatus } from "../api/types";
+import { AgentState, FlowStateBadge, SourceState } from "../components/state";
+import {
+  Ago,
+  Badge,
+  Empty,
+  ErrorNote,
+  Facts,
+  Labels,
+  Loaded,
+  PageHead,
+  Panel,
+  Table,
+  Time,
+  Troubled,
+} from "../components/ui";
+import { bytes, count, parseTime } from "../lib/format";
+
+export function AgentDetail() {
+  const { agent: ref } = useParams({ from: "/agents/$agent" });
+  const agent = useQuery(agentQuery(ref));
+  return <Loaded query={agent}>{(data) => <Detail agent={data} />}</Loaded>;
+}
+
+function Detail({ agent }: { agent: Agent }) {
+  const { status } = agent;
+  const behind = agent.applied_serial !== agent.desired_serial;
+  return (
+    <>
+      <PageHead title={agent.name} note={<AgentState agent={agent} />}>
+        <Link to="/runs" search={{ agent: agent.id }} className="button">
+          Runs of this agent
+        </Link>
+      </PageHead>
+      {status?.bundle_error && (
+        <ErrorNote error={new Error(`The agent refused its newest configuration: ${status.bundle_error}`)} />
+      )}
+      <Panel title="Machine">
+        <Facts
+          facts={[
+            ["Last seen", <Ago key="seen" time={agent.last_seen_at} />],
+            ["Host", agent.hostname || "–"],
+            ["System", `${agent.os}/${agent.arch}`],
+            ["Version", agent.version || "–"],
+            ["Labels", <Labels key="labels" labels={agent.labels} />],
+            ["Enrolled", <Time key="created" time={agent.created_at} />],
+            ...(parseTime(agent.revoked_at)
+              ? [["Revoked", <Time key="revoked" time={agent.revoked_at} />] as [string, React.ReactNode]]
+              : []),
+            [
+              "Configuration",
+              behind ? (
+                <Badge key="behind" tone="warn">
+                  {`at ${agent.applied_serial}, shall be ${agent.desired_serial}`}
+                </Badge>
+              ) : (
+                `up to date (${agent.applied_serial})`
+              ),
+            ],
+            ["Reads", agent.connector_kinds.join(", ") || "–"],
+          ]}
+        />
+        <p className="border-t border-line px-3 py-2 text-sm break-all text-muted">
+          Key fingerprint <span className="font-mono">{agent.fingerprint}</span>
+        </p>
+      </Panel>
+      <Panel title="Outbox" aside={status && <Ago time={status.time} />}>
+        {status ? (
+          <Facts
+            facts={[
+              ["Waiting to be sent", `${count(status.outbox.waiting_records)} insights`],
+              ["Size on disk", bytes(status.outbox.waiting_bytes)],
+              ["Produced so far", count(status.outbox.produced)],
+              ["Stored by the control plane", count(status.outbox.acknowledged)],
+              ["Lost on the machine", <Troubled key="lost" n={agent.lost_insights} />],
+              ["Refused by the control plane", <Troubled key="refused" n={agent.refused_insights} />],
+            ]}
+          />
+        ) : (
+          <p className="px-3 py-4 text-muted">The agent has not reported yet.</p>
+        )}
+      </Panel>
+      <Panel title="Flows on this agent">
+        {status && status.flows.length > 0 ? (
+          status.flows.map((flow) => <FlowPart key={flow.deployment_id} flow={flow} />)
+        ) : (
+          <Empty title="No flow runs here" command={`outfeed flow deploy FLOW ${agent.name}`}>
+            Deploy a published flow to this agent:
+          </Empty>
+        )}
+      </Panel>
+    </>
+  );
+}
+
+/** Whether a flow's error is one that stands beside its source. */
+const isOfSource = ({ error, sources }: FlowStatus) => sources.some((s) => s.error && error?.includes(s.error));
+
+function FlowPart({ flow }: { flow: FlowStatus }) {
+  return (
+    <div className="border-b border-line last:border-b-0">
+      <div className="flex flex-wrap items-center gap-x-3 gap-y-1 px-3 pt-2.5 pb-1.5">
+        <Link to="/flows/$flow" params={{ flow: flow.flow_id }} className="link">
+          {flow.name}
+        </Link>
+        <span className="text-muted">version {flow.version}</span>
+        <FlowStateBadge status={flow} />
+        <span className="text-sm text-muted">
+          since <Ago time={flow.since} />
+        </span>
+      </div>
+      {flow.error && !isOfSource(flow) && <p className="px-3 pb-2 break-words text-bad">{flow.error}</p>}
+      {flow.sources.length > 0 && (
+        <Table
+          label={`Sources of ${flow.name}`}
+          head={
+            <>
+              <th scope="col" className="w-1/6">
+                Source
+              </th>
+              <th scope="col" className="w-1/6">
+                Connection
+              </th>
+              <th scope="col" className="w-1/8">
+                State
+              </th>
+              <th scope="col" className="w-1/8">
+                Last record
+              </th>
+              <th scope="col">Error</th>
+            </>
+          }
+        >
+          {flow.sources.map((source) => (
+            <tr key={source.step}>
+              <td>{source.step}</td>
+              <td>{source.connection}</td>
+              <td>
+                <SourceState state={source.state} />
+              </td>
+              <td className="whitespace-nowrap">
+                <Ago time={source.last_record} />
+              </td>
+              <td className="min-w-48 break-words">
+                {source.error ? (
+                  <span className="text-bad">{source.error}</span>
+                ) : (
+                  <span className="text-muted">–</span>
+                )}
+              </td>
+            </tr>
+          ))}
+        </Table>
+      )}
+    </div>
+  );
+}

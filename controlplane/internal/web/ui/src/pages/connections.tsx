@@ -1,0 +1,113 @@
+import { useQuery } from "@tanstack/react-query";
+import { Link } from "@tanstack/react-router";
+import { agentsQuery, connectionsQuery, connectorsQuery } from "../api/queries";
+import type { Agent, Connection } from "../api/types";
+import { SourceState } from "../components/state";
+import { Ago, Empty, Loaded, PageHead, Panel, Table } from "../components/ui";
+import { plural } from "../lib/format";
+import { usesOf } from "../lib/uses";
+
+export function Connections() {
+  const connections = useQuery(connectionsQuery);
+  const agents = useQuery(agentsQuery);
+  const connectors = useQuery(connectorsQuery);
+  const title = (kind: string) => connectors.data?.find((c) => c.kind === kind)?.title ?? kind;
+  return (
+    <>
+      <PageHead title="Connections" />
+      <Panel title="Plant systems" aside={connections.data && plural(connections.data.length, "connection")}>
+        <Loaded query={connections}>
+          {(list) =>
+            list.length === 0 ? (
+              <Empty title="No connection yet" command="outfeed connection apply -f CONN.yaml">
+                A connection says how the agents reach a plant system: a broker, a database, a folder. Write them to a
+                file, and apply it:
+              </Empty>
+            ) : (
+              <ConnectionTable connections={list} agents={agents.data ?? []} title={title} />
+            )
+          }
+        </Loaded>
+      </Panel>
+    </>
+  );
+}
+
+function ConnectionTable(props: { connections: Connection[]; agents: Agent[]; title: (kind: string) => string }) {
+  return (
+    <Table
+      label="Plant systems"
+      head={
+        <>
+          <th scope="col">Connection</th>
+          <th scope="col">Kind</th>
+          <th scope="col">Options</th>
+          <th scope="col">Used by</th>
+          <th scope="col">Changed</th>
+        </>
+      }
+    >
+      {props.connections.map((connection) => (
+        <tr key={connection.id}>
+          <td className="font-medium whitespace-nowrap">{connection.name}</td>
+          <td className="whitespace-nowrap">{props.title(connection.kind)}</td>
+          <td className="min-w-56">
+            <Options connection={connection} />
+          </td>
+          <td className="min-w-64">
+            <Uses name={connection.name} agents={props.agents} />
+          </td>
+          <td className="whitespace-nowrap">
+            <Ago time={connection.updated_at} />
+          </td>
+        </tr>
+      ))}
+    </Table>
+  );
+}
+
+function Options({ connection }: { connection: Connection }) {
+  const options = Object.entries(connection.options).sort(([a], [b]) => (a < b ? -1 : 1));
+  return (
+    <dl className="space-y-0.5 text-sm">
+      {options.map(([name, value]) => (
+        <div key={name}>
+          <dt className="inline text-muted">{name} </dt>
+          <dd className="inline wrap-anywhere">{typeof value === "string" ? value : JSON.stringify(value)}</dd>
+        </div>
+      ))}
+      {connection.secret_names.map((name) => (
+        <div key={name}>
+          <dt className="inline text-muted">{name} </dt>
+          <dd className="inline" title="Stored encrypted, and never shown again.">
+            ••••••
+          </dd>
+        </div>
+      ))}
+    </dl>
+  );
+}
+
+function Uses({ name, agents }: { name: string; agents: Agent[] }) {
+  const uses = usesOf(name, agents);
+  if (uses.length === 0) return <span className="text-muted">no running flow</span>;
+  return (
+    <ul className="space-y-1.5">
+      {uses.map((use) => (
+        <li key={`${use.agent.id}/${use.flowId}/${use.step}`}>
+          <div className="flex flex-wrap items-center gap-x-2">
+            <Link to="/flows/$flow" params={{ flow: use.flowId }} className="link">
+              {use.flowName}
+            </Link>
+            <span className="text-muted">on</span>
+            <Link to="/agents/$agent" params={{ agent: use.agent.id }} className="link">
+              {use.agent.name}
+            </Link>
+            <SourceState state={use.state} />
+          </div>
+          {use.error && <p className="text-sm break-words text-bad">{use.error}</p>}
+        </li>
+      ))}
+    </ul>
+  );
+}

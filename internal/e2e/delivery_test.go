@@ -1,0 +1,305 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// stream is how many messages the delivery test sends, one every few milliseconds.
+const stream = 6000
+
+// rawFlow makes one insight of each message, windowFlow one of each ten seconds of event time.
+const rawFlow = `
+flow: raw
+trigger: continuous
+steps:
+  - read: press
+    with: {topic: plant/press/+/state, format: json}
+    schema: {ts: timestamp, machine: string, n: int}
+  - insight: raw
+    key: [machine]
+`
+
+const windowFlow = `
+flow: windows
+trigger: continuous
+steps:
+  - read: press
+    with: {topic: plant/press/+/state, format: json}
+    schema: {ts: timestamp, machine: string, n: int}
+  - aggregate: {messages: count(), total: sum(n)}
+    by: [machine]
+    window: {tumbling: 10s, time: ts, late: 1s}
+  - insight: per_ten_seconds
+    key: [machine]
+`
+
+// origin is the event time of the first message; each next one is a tenth of a second later.
+var origin = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+func message(n int) string {
+	return fmt.Sprintf(`{"ts":%q,"machine":"P%d","n":%d}`, origin.Add(time.Duration(n)*100*time.Millisecond).Format(time.RFC3339Nano), n%2, n)
+}
+
+// TestEveryInsightArrivesOnce kills the agent, the control plane and PostgreSQL in turn while messages stream, and cuts
+// the link.
+func TestEveryInsightArrivesOnce(t *testing.T) {
+	b := newBroker(t)
+	s := newSite(t)
+	s.connections(b.connection())
+	s.apply(rawFlow)
+	s.apply(windowFlow)
+	s.waitFlows("running", 2)
+
+	faults := map[int]func(){
+		700:  func() { s.agent.kill(); s.startAgent() },
+		1500: func() { s.controlPlane.kill(); s.startControlPlane() },
+		2300: func() { kill(t, s.postmaster()) },
+		3000: func() { s.link.setCut(true) },
+		3600: func() { s.link.setCut(false) },
+		4200: func() { s.agent.kill(); s.startAgent() },
+		4300: func() { s.agent.kill(); s.startAgent() },
+		4800: func() { kill(t, s.postmaster()); s.controlPlane.kill(); s.startControlPlane() },
+		5400: func() { s.link.setCut(true); s.agent.kill(); s.startAgent(); s.link.setCut(false) },
+	}
+	p := b.publisher()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for n := range stream {
+		<-tick.C
+		if fault := faults[n]; fault != nil {
+			fault()
+		}
+		p.send(fmt.Sprintf("plant/press/P%d/state", n%2), message(n))
+	}
+	s.checkRaw()
+	s.checkWindows()
+}
+
+func kill(t *testing.T, pid int) {
+	t.Helper()
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// waitFlows waits until that many flows of the agent are in a state.
+func (s *site) waitFlows(state string, want int) {
+	s.t.Helper()
+	s.eventually(fmt.Sprintf("%d flows are %s", want, state), func() error {
+		st := s.agentStatus()
+		n := 0
+		for _, f := range st.Flows {
+			if f.State == state {
+				n++
+			}
+		}
+		if n != want {
+			return fmt.Errorf("the agent says %+v", st)
+		}
+		return nil
+	})
+}
+
+// agentStatus is what outfeed-agent status says on the machine.
+type agentStatus struct {
+	Flows []struct {
+		Name    string `json:"name"`
+		State   string `json:"state"`
+		Error   string `json:"error"`
+		Sources []struct {
+			State string `json:"state"`
+			Error string `json:"error"`
+		} `json:"sources"`
+	} `json:"flows"`
+	Outbox struct {
+		Produced     uint64 `json:"produced"`
+		Acknowledged uint64 `json:"acknowledged"`
+		Waiting      uint64 `json:"waiting_records"`
+	} `json:"outbox"`
+	Tunnel struct {
+		Connected bool   `json:"connected"`
+		Error     string `json:"error"`
+	} `json:"tunnel"`
+}
+
+func (s *site) agentStatus() agentStatus {
+	s.t.Helper()
+	var st agentStatus
+	out, said, err := s.try(s.agentEnv(), nil, bin(s.t, "outfeed-agent"), "status", "--json")
+	if err != nil {
+		s.t.Logf("status: %v: %s", err, said)
+		return st
+	}
+	if err := json.Unmarshal(out, &st); err != nil {
+		s.t.Fatalf("status printed %s: %v", out, err)
+	}
+	return st
+}
+
+// checkRaw wants each number of the stream exactly once, in a sequence without a gap or a double.
+func (s *site) checkRaw() {
+	s.t.Helper()
+	var all []insight
+	s.eventually("every raw insight has arrived", func() (err error) {
+		if all, err = s.insights("raw"); err != nil {
+			return err
+		}
+		if len(all) < stream {
+			return fmt.Errorf("%d of %d", len(all), stream)
+		}
+		return nil
+	})
+	seen := make(map[int]int, stream)
+	for _, in := range all {
+		var v struct {
+			N int `json:"n"`
+		}
+		if err := json.Unmarshal(in.Values, &v); err != nil {
+			s.t.Fatal(err)
+		}
+		seen[v.N]++
+	}
+	for n := range stream {
+		if seen[n] != 1 {
+			s.t.Errorf("message %d gave %d insights, want exactly one", n, seen[n])
+		}
+	}
+}
+
+// checkWindows compares each closed window with what was sent.
+func (s *site) checkWindows() {
+	s.t.Helper()
+	type sum struct{ Messages, Total int }
+	want := map[string]sum{}
+	for n := range stream {
+		k := fmt.Sprintf("P%d %s", n%2, origin.Add(time.Duration(n/100)*10*time.Second).Format(time.RFC3339))
+		w := want[k]
+		want[k] = sum{w.Messages + 1, w.Total + n}
+	}
+	// The last window stays open: nothing has come after it.
+	closed := len(want) - 2
+	var all []insight
+	s.eventually("every window has arrived", func() (err error) {
+		if all, err = s.insights("per_ten_seconds"); err != nil {
+			return err
+		}
+		if len(all) < closed {
+			return fmt.Errorf("%d of %d", len(all), closed)
+		}
+		return nil
+	})
+	got := map[string]sum{}
+	for _, in := range all {
+		var k struct{ Machine string }
+		var v sum
+		if err := errors.Join(json.Unmarshal(in.Key, &k), json.Unmarshal(in.Values, &v)); err != nil {
+			s.t.Fatal(err)
+		}
+		name := k.Machine + " " + in.Time.Format(time.RFC3339)
+		if _, twice := got[name]; twice {
+			s.t.Errorf("window %s arrived twice", name)
+		}
+		got[name] = v
+	}
+	for name, g := range got {
+		if g != want[name] {
+			s.t.Errorf("window %s is %+v, want %+v", name, g, want[name])
+		}
+	}
+}
+
+// TestFlowsRunWithoutTheControlPlane starts an agent whose control plane is gone.
+func TestFlowsRunWithoutTheControlPlane(t *testing.T) {
+	b := newBroker(t)
+	s := newSite(t)
+	s.connections(b.connection())
+	s.apply(rawFlow)
+	s.waitFlows("running", 1)
+	s.agent.stop()
+	s.controlPlane.stop()
+
+	s.startAgent()
+	s.waitFlows("running", 1)
+	p := b.publisher()
+	for n := range 50 {
+		p.send("plant/press/P0/state", message(n))
+	}
+	s.eventually("fifty insights wait on the agent", func() error {
+		if st := s.agentStatus(); st.Outbox.Waiting != 50 {
+			return fmt.Errorf("the agent says %+v", st.Outbox)
+		}
+		return nil
+	})
+	s.startControlPlane()
+	s.eventually("they arrive when the control plane is back", func() error {
+		all, err := s.insights("raw")
+		if err == nil && len(all) != 50 {
+			err = fmt.Errorf("%d of 50", len(all))
+		}
+		return err
+	})
+}
+
+// TestAnUnreachableBrokerShowsAndPasses takes the broker away and brings it back.
+func TestAnUnreachableBrokerShowsAndPasses(t *testing.T) {
+	b := newBroker(t)
+	s := newSite(t)
+	s.connections(b.connection())
+	b.process.kill()
+	s.apply(rawFlow)
+	s.eventually("the agent says that the source is failing, and why", func() error {
+		st := s.agentStatus()
+		if len(st.Flows) != 1 || len(st.Flows[0].Sources) != 1 || st.Flows[0].Sources[0].State != "failing" || st.Flows[0].Sources[0].Error == "" {
+			return fmt.Errorf("the agent says %+v", st.Flows)
+		}
+		return nil
+	})
+	s.eventually("the control plane shows it", func() error {
+		var list struct {
+			Items []struct {
+				Status struct {
+					Flows []struct {
+						Sources []struct {
+							State string `json:"state"`
+							Error string `json:"error"`
+						} `json:"sources"`
+					} `json:"flows"`
+				} `json:"status"`
+			} `json:"items"`
+		}
+		if err := s.get("/agents", &list); err != nil {
+			return err
+		}
+		if f := list.Items[0].Status.Flows; len(f) != 1 || len(f[0].Sources) != 1 || f[0].Sources[0].State != "failing" || f[0].Sources[0].Error == "" {
+			return fmt.Errorf("the control plane says %+v", f)
+		}
+		return nil
+	})
+	if err := os.Remove(b.config + ".log"); err != nil {
+		t.Fatal(err)
+	}
+	b.start()
+	s.eventually("the agent reads again", func() error {
+		st := s.agentStatus()
+		if len(st.Flows) != 1 || len(st.Flows[0].Sources) != 1 || st.Flows[0].Sources[0].State != "reading" {
+			return fmt.Errorf("the agent says %+v", st.Flows)
+		}
+		return nil
+	})
+	b.publisher().send("plant/press/P0/state", message(1))
+	s.eventually("and its insight arrives", func() error {
+		all, err := s.insights("raw")
+		if err == nil && len(all) != 1 {
+			err = fmt.Errorf("%d insights", len(all))
+		}
+		return err
+	})
+}

@@ -1,0 +1,105 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"testing"
+)
+
+// link is a wire that a test can cut and mend.
+type link struct {
+	address string
+	to      string
+
+	mu    sync.Mutex
+	cut   bool
+	conns map[net.Conn]struct{}
+}
+
+// newLink forwards connections to an address until the test ends.
+func newLink(t *testing.T, to string) *link {
+	t.Helper()
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &link{address: listener.Addr().String(), to: to, conns: map[net.Conn]struct{}{}}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			c, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() { l.forward(c) })
+		}
+	})
+	t.Cleanup(func() {
+		if err := listener.Close(); err != nil {
+			t.Error(err)
+		}
+		l.setCut(true)
+		wg.Wait()
+	})
+	return l
+}
+
+// setCut cuts the wire, and everything on it, or mends it.
+func (l *link) setCut(cut bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.cut = cut
+	if !cut {
+		return
+	}
+	for c := range l.conns {
+		c.Close() //nolint:errcheck // the point is to break it
+	}
+}
+
+// add keeps a connection for cutting, unless the wire is cut already.
+func (l *link) add(c net.Conn) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.cut {
+		return false
+	}
+	l.conns[c] = struct{}{}
+	return true
+}
+
+func (l *link) remove(c net.Conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.conns, c)
+	c.Close() //nolint:errcheck // it may be closed already
+}
+
+func (l *link) forward(in net.Conn) {
+	defer l.remove(in)
+	if !l.add(in) {
+		return
+	}
+	out, err := net.Dial("tcp", l.to) //nolint:noctx // loopback answers at once
+	if err != nil {
+		return
+	}
+	defer l.remove(out)
+	if !l.add(out) {
+		return
+	}
+	var wg sync.WaitGroup
+	pump := func(to, from net.Conn) {
+		if _, err := io.Copy(to, from); err != nil && !errors.Is(err, net.ErrClosed) {
+			to.Close() //nolint:errcheck // the other direction ends too
+		}
+		to.Close() //nolint:errcheck // the other direction ends too
+	}
+	wg.Go(func() { pump(in, out) })
+	pump(out, in)
+	wg.Wait()
+}

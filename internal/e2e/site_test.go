@@ -1,0 +1,428 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// deadline is how long anything here may take to come about. It is generous: nothing fails because a machine is slow.
+const deadline = 2 * time.Minute
+
+// site is a control plane and an agent that reaches it over a link that a test can cut.
+type site struct {
+	t   *testing.T
+	dir string
+	// api is the control plane's plain HTTP address, link the address that the agent knows.
+	api, admin, tls string
+	link            *link
+	apiKey          string
+	controlPlane    *process
+	agent           *process
+}
+
+// bin is the path of a binary that make build made.
+func bin(t *testing.T, name string) string {
+	t.Helper()
+	p, err := filepath.Abs(filepath.Join("..", "..", "bin", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(p); err != nil {
+		t.Fatalf("%v: run make e2e, which builds it", err)
+	}
+	return p
+}
+
+// enterable is a folder that the account that PostgreSQL runs as may enter, which t.TempDir is not for root.
+func enterable(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "outfeed-e2e") //nolint:usetesting // see above
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("kept for a look: %s", dir)
+			return
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // that is its purpose
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close() //nolint:errcheck // the address is all that is wanted
+	return l.Addr().String()
+}
+
+// newSite starts a control plane with a tenant, and enrols and starts an agent.
+func newSite(t *testing.T) *site {
+	t.Helper()
+	s := newControlPlane(t)
+	s.enrol(s.link.address)
+	s.startAgent()
+	s.waitConnected()
+	return s
+}
+
+// newControlPlane starts a control plane with a tenant.
+func newControlPlane(t *testing.T) *site {
+	t.Helper()
+	s := &site{t: t, dir: enterable(t), api: freeAddress(t), admin: freeAddress(t), tls: freeAddress(t)}
+	s.link = newLink(t, s.tls)
+	s.startControlPlane()
+	s.createTenant()
+	return s
+}
+
+func (s *site) path(parts ...string) string {
+	return filepath.Join(append([]string{s.dir}, parts...)...)
+}
+
+func (s *site) controlPlaneEnv() []string {
+	return []string{
+		"OUTFEED_DATA_DIR=" + s.path("cp"), "OUTFEED_LISTEN=" + s.api, "OUTFEED_TLS_LISTEN=" + s.tls, "OUTFEED_ADMIN_LISTEN=" + s.admin,
+		"OUTFEED_PUBLIC_URL=https://" + s.link.address,
+	}
+}
+
+// startControlPlane starts it and waits until it serves.
+func (s *site) startControlPlane() {
+	s.t.Helper()
+	s.controlPlane = start(s.t, s.path("controlplane.log"), s.controlPlaneEnv(), bin(s.t, "outfeed-controlplane"), "serve")
+	s.waitReady()
+}
+
+func (s *site) waitReady() {
+	s.t.Helper()
+	s.eventually("the control plane serves", func() error {
+		s.controlPlane.mustLive()
+		resp, err := http.Get("http://" + s.api + "/readyz") //nolint:noctx // eventually bounds it
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close() //nolint:errcheck // nothing of it is read
+		if resp.StatusCode != http.StatusOK {
+			return errors.New(resp.Status)
+		}
+		return nil
+	})
+}
+
+func (s *site) createTenant() {
+	s.t.Helper()
+	var made struct {
+		APIKey string `json:"api_key"`
+	}
+	out := s.command(s.controlPlaneEnv(), nil, bin(s.t, "outfeed-controlplane"), "admin", "tenant", "create", "Plant "+rand.Text()[:6], "--owner", "owner@example.com", "--json")
+	if err := json.Unmarshal(out, &made); err != nil || made.APIKey == "" {
+		s.t.Fatalf("admin tenant create printed %s (%v)", out, err)
+	}
+	s.apiKey = made.APIKey
+	s.outfeed(strings.NewReader(made.APIKey), "login", "http://"+s.api, "--api-key-stdin")
+}
+
+// token makes an enrolment token.
+func (s *site) token() string {
+	s.t.Helper()
+	var token struct {
+		Token string `json:"token"`
+	}
+	out := s.outfeed(nil, "agent", "token", "--label", "site=test", "--json")
+	if err := json.Unmarshal(out, &token); err != nil || token.Token == "" {
+		s.t.Fatalf("agent token printed %s (%v)", out, err)
+	}
+	return token.Token
+}
+
+func (s *site) agentEnv() []string {
+	return []string{"OUTFEED_AGENT_DATA_DIR=" + s.path("agent"), "OUTFEED_AGENT_CA_FILE=" + s.path("cp", "tls", "cert.pem"), "OUTFEED_AGENT_LOG_LEVEL=debug"}
+}
+
+func (s *site) enrol(address string) {
+	s.t.Helper()
+	file := s.path("token")
+	if err := os.WriteFile(file, []byte(s.token()), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	s.command(s.agentEnv(), nil, bin(s.t, "outfeed-agent"), "enroll", "--url", "https://"+address, "--token-file", file)
+}
+
+func (s *site) startAgent() {
+	s.t.Helper()
+	s.agent = start(s.t, s.path("agent.log"), s.agentEnv(), bin(s.t, "outfeed-agent"), "run")
+}
+
+func (s *site) waitConnected() {
+	s.t.Helper()
+	s.eventually("the agent is connected", func() error {
+		s.agent.mustLive()
+		var list struct {
+			Items []struct {
+				Connected bool `json:"connected"`
+			} `json:"items"`
+		}
+		if err := s.get("/agents", &list); err != nil {
+			return err
+		}
+		if len(list.Items) == 0 || !list.Items[0].Connected {
+			return fmt.Errorf("agents: %+v", list.Items)
+		}
+		return nil
+	})
+}
+
+// outfeed runs the client, signed in.
+func (s *site) outfeed(stdin *strings.Reader, args ...string) []byte {
+	s.t.Helper()
+	return s.command([]string{"OUTFEED_CONFIG=" + s.path("client.json")}, stdin, bin(s.t, "outfeed"), args...)
+}
+
+// command runs a program that must succeed and gives its standard output.
+func (s *site) command(env []string, stdin *strings.Reader, name string, args ...string) []byte {
+	s.t.Helper()
+	out, said, err := s.try(env, stdin, name, args...)
+	if err != nil {
+		s.t.Fatalf("%s %s: %v\n%s%s", filepath.Base(name), strings.Join(args, " "), err, out, said)
+	}
+	return out
+}
+
+// try runs a program that may fail.
+func (s *site) try(env []string, stdin *strings.Reader, name string, args ...string) (out []byte, said string, err error) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), deadline)
+	defer cancel()
+	c := exec.CommandContext(ctx, name, args...) //nolint:gosec // the project's own binaries
+	c.Env = append(cleanEnv(), env...)
+	if stdin != nil {
+		c.Stdin = stdin
+	}
+	var stdout, stderr bytes.Buffer
+	c.Stdout, c.Stderr = &stdout, &stderr
+	err = c.Run()
+	return stdout.Bytes(), stderr.String(), err
+}
+
+// cleanEnv is this process's environment without Outfeed's own variables.
+func cleanEnv() []string {
+	return slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "OUTFEED_") })
+}
+
+// apply writes a definition to a file and publishes and deploys it on the agent.
+func (s *site) apply(definition string) {
+	s.t.Helper()
+	file := s.path("flow-" + rand.Text()[:8] + ".yaml")
+	if err := os.WriteFile(file, []byte(definition), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	s.outfeed(nil, "flow", "apply", file, "--publish", "--deploy", "site=test")
+}
+
+func (s *site) connections(text string) {
+	s.t.Helper()
+	file := s.path("connections.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	s.outfeed(nil, "connection", "apply", "-f", file)
+}
+
+// get asks the API.
+func (s *site) get(path string, into any) error {
+	req, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, "http://"+s.api+"/api/v1"+path, http.NoBody)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", "Bearer "+s.apiKey)
+	client := http.Client{Timeout: 30 * time.Second}
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close() //nolint:errcheck // it has been read
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("GET %s: %s", path, resp.Status)
+	}
+	return json.NewDecoder(resp.Body).Decode(into)
+}
+
+// insight is one insight as the API shows it.
+type insight struct {
+	Seq    int64           `json:"seq"`
+	Time   time.Time       `json:"time"`
+	Name   string          `json:"name"`
+	Key    json.RawMessage `json:"key"`
+	Values json.RawMessage `json:"values"`
+}
+
+// insights reads all the insights of a name, oldest first by sequence.
+func (s *site) insights(name string) ([]insight, error) {
+	var all []insight
+	for after := ""; ; {
+		var page struct {
+			Items []insight `json:"items"`
+			Next  string    `json:"next"`
+		}
+		q := url.Values{"name": {name}, "limit": {"10000"}}
+		if after != "" {
+			q.Set("after", after)
+		}
+		if err := s.get("/insights?"+q.Encode(), &page); err != nil {
+			return nil, err
+		}
+		all = append(all, page.Items...)
+		if after = page.Next; after == "" {
+			break
+		}
+	}
+	slices.SortFunc(all, func(a, b insight) int { return int(a.Seq - b.Seq) })
+	return all, nil
+}
+
+// eventually asks until the answer is good.
+func (s *site) eventually(what string, ask func() error) {
+	s.t.Helper()
+	eventually(s.t, what, ask)
+}
+
+func eventually(t *testing.T, what string, ask func() error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), deadline)
+	defer cancel()
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := ask()
+		if err == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("waited %v until %s: %v", deadline, what, err)
+		case <-tick.C:
+		}
+	}
+}
+
+// postmaster is the process id of the control plane's private PostgreSQL.
+func (s *site) postmaster() int {
+	s.t.Helper()
+	text, err := os.ReadFile(s.path("cp", "postgres", "pgdata", "postmaster.pid"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	first, _, _ := strings.Cut(string(text), "\n")
+	pid, err := strconv.Atoi(first)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return pid
+}
+
+// process is a program that runs beside the test.
+type process struct {
+	t    *testing.T
+	cmd  *exec.Cmd
+	gone chan struct{}
+}
+
+// start runs a program with its output appended to a file, and stops it when the test ends.
+func start(t *testing.T, logFile string, env []string, name string, args ...string) *process {
+	t.Helper()
+	log, err := os.OpenFile(logFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()                //nolint:errcheck // the child has its own handle
+	c := exec.Command(name, args...) //nolint:gosec,noctx // stop ends it, with the right signal
+	c.Env = append(cleanEnv(), env...)
+	c.Stdout, c.Stderr = log, log
+	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p := &process{t: t, cmd: c, gone: make(chan struct{})}
+	go func() {
+		defer close(p.gone)
+		c.Wait() //nolint:errcheck // a killed process is no error here
+	}()
+	t.Cleanup(func() {
+		p.stop()
+		if t.Failed() {
+			t.Logf("the end of %s:\n%s", logFile, tail(logFile, 4000))
+		}
+	})
+	return p
+}
+
+// mustLive ends the test when the process has ended by itself.
+func (p *process) mustLive() {
+	p.t.Helper()
+	select {
+	case <-p.gone:
+		p.t.Fatalf("%s ended by itself", filepath.Base(p.cmd.Path))
+	default:
+	}
+}
+
+// kill ends it at once, as a power cut would.
+func (p *process) kill() {
+	p.t.Helper()
+	if err := p.cmd.Process.Kill(); err != nil {
+		p.t.Fatal(err)
+	}
+	<-p.gone
+}
+
+// stop asks it to end and waits.
+func (p *process) stop() {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		return
+	}
+	t := time.NewTimer(deadline)
+	defer t.Stop()
+	select {
+	case <-p.gone:
+	case <-t.C:
+		p.t.Errorf("%s did not stop within %v", filepath.Base(p.cmd.Path), deadline)
+		p.kill()
+	}
+}
+
+func tail(file string, n int) string {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err.Error()
+	}
+	return string(text[max(0, len(text)-n):])
+}

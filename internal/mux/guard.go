@@ -1,0 +1,248 @@
+package mux
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+)
+
+// The frames of yamux: version, type (1 byte each), flags (2), stream (4), length (4), big-endian.
+// https://github.com/hashicorp/yamux/blob/master/spec.md
+const (
+	headerSize = 12
+
+	typeData   = 0
+	typeWindow = 1
+	typePing   = 2
+	typeGoAway = 3
+
+	flagOpen   = 1
+	flagFinish = 4
+	flagReset  = 8
+)
+
+// maxTracked bounds the streams that are remembered, the peer's and our own.
+const maxTracked = 2 * MaxStreams
+
+// guard is the connection as yamux sees it: it reads every frame's header on the way in and fails the connection when
+// the peer exceeds a limit.
+type guard struct {
+	net.Conn
+	// peerParity is the lowest bit of the ids of the streams that the peer opens.
+	peerParity uint32
+
+	// header collects a frame's header, and skip is what is left of a frame's body. Only Read uses them.
+	header [headerSize]byte
+	have   int
+	skip   uint32
+
+	mu      sync.Mutex
+	streams map[uint32]*tracked
+	// opened is how many of them the peer opened, and lastOpened the newest one's id.
+	opened     int
+	lastOpened uint32
+	unread     int
+	pings      float64
+	pingsAt    time.Time
+	failed     error
+}
+
+// tracked is what is remembered of a stream until both sides have closed it.
+type tracked struct {
+	unread                  int
+	byPeer                  bool
+	closedHere, closedThere bool
+}
+
+func newGuard(conn net.Conn, peerParity uint32) *guard {
+	return &guard{Conn: conn, peerParity: peerParity, streams: map[uint32]*tracked{}, pings: MaxPings, pingsAt: time.Now()}
+}
+
+// Read reads from the peer, within the limits.
+func (g *guard) Read(p []byte) (int, error) {
+	n, err := g.Conn.Read(p)
+	if limit := g.inspect(p[:n]); limit != nil {
+		return 0, limit
+	}
+	return n, err //nolint:wrapcheck // yamux compares it with io.EOF
+}
+
+func (g *guard) inspect(p []byte) error {
+	for len(p) > 0 {
+		if g.skip > 0 {
+			n := min(int64(g.skip), int64(len(p)))
+			p = p[n:]
+			g.skip -= uint32(n) //nolint:gosec // at most skip
+			continue
+		}
+		n := copy(g.header[g.have:], p)
+		g.have += n
+		p = p[n:]
+		if g.have < headerSize {
+			return nil
+		}
+		g.have = 0
+		if err := g.frame(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (g *guard) frame() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.failed != nil {
+		return g.failed
+	}
+	g.failed = g.check()
+	return g.failed
+}
+
+// check looks at the header that has been read. mu is held.
+func (g *guard) check() error {
+	kind := g.header[1]
+	flags := binary.BigEndian.Uint16(g.header[2:])
+	id := binary.BigEndian.Uint32(g.header[4:])
+	length := binary.BigEndian.Uint32(g.header[8:])
+	switch {
+	case g.header[0] != 0 || kind > typeGoAway:
+		return fmt.Errorf("%w: a frame of version %d and type %d", ErrLimit, g.header[0], kind)
+	case kind == typePing:
+		if flags&flagOpen != 0 {
+			return g.ping()
+		}
+		return nil
+	case kind == typeGoAway:
+		return nil
+	}
+	if flags&flagOpen != 0 {
+		if err := g.open(id); err != nil {
+			return err
+		}
+	}
+	if kind == typeData {
+		if length > streamWindow {
+			return fmt.Errorf("%w: a frame of %d bytes", ErrLimit, length)
+		}
+		g.skip = length
+		if err := g.arrived(id, int(length)); err != nil {
+			return err
+		}
+	}
+	if flags&(flagFinish|flagReset) != 0 {
+		return g.closedByPeer(id)
+	}
+	return nil
+}
+
+func (g *guard) closedByPeer(id uint32) error {
+	s, err := g.own(id)
+	if err != nil {
+		return err
+	}
+	s.closedThere = true
+	g.forget(id, s)
+	return nil
+}
+
+// own finds a stream, and begins to remember one that this side has opened.
+func (g *guard) own(id uint32) (*tracked, error) {
+	s := g.streams[id]
+	if s != nil {
+		return s, nil
+	}
+	if id%2 == g.peerParity || len(g.streams) >= maxTracked {
+		return nil, fmt.Errorf("%w: a frame for the stream %d, which is not open", ErrLimit, id)
+	}
+	s = &tracked{}
+	g.streams[id] = s
+	return s, nil
+}
+
+func (g *guard) ping() error {
+	now := time.Now()
+	g.pings = min(MaxPings, g.pings+now.Sub(g.pingsAt).Seconds()*MaxPings)
+	g.pingsAt = now
+	if g.pings < 1 {
+		return fmt.Errorf("%w: more than %d pings a second", ErrLimit, MaxPings)
+	}
+	g.pings--
+	return nil
+}
+
+func (g *guard) open(id uint32) error {
+	if id%2 != g.peerParity || id <= g.lastOpened {
+		return fmt.Errorf("%w: the stream id %d, which is used or not the peer's to open", ErrLimit, id)
+	}
+	if g.opened >= MaxStreams {
+		return fmt.Errorf("%w: more than %d streams", ErrLimit, MaxStreams)
+	}
+	g.lastOpened = id
+	g.opened++
+	g.streams[id] = &tracked{byPeer: true}
+	return nil
+}
+
+func (g *guard) arrived(id uint32, n int) error {
+	if n == 0 {
+		return nil
+	}
+	s, err := g.own(id)
+	if err != nil {
+		return err
+	}
+	s.unread += n
+	g.unread += n
+	if g.unread > MaxUnread {
+		return fmt.Errorf("%w: more than %d bytes that nobody has read yet", ErrLimit, MaxUnread)
+	}
+	return nil
+}
+
+// consumed notes that n bytes of a stream were read.
+func (g *guard) consumed(id uint32, n int) {
+	if n == 0 {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if s := g.streams[id]; s != nil {
+		s.unread -= n
+		g.unread -= n
+	}
+}
+
+// closedHere notes that this side has closed a stream.
+func (g *guard) closedHere(id uint32) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s := g.streams[id]
+	if s == nil {
+		s = &tracked{}
+		g.streams[id] = s
+	}
+	s.closedHere = true
+	g.forget(id, s)
+}
+
+// forget drops a stream that both sides have closed. mu is held.
+func (g *guard) forget(id uint32, s *tracked) {
+	if !s.closedHere || !s.closedThere {
+		return
+	}
+	g.unread -= s.unread
+	if s.byPeer {
+		g.opened--
+	}
+	delete(g.streams, id)
+}
+
+// violation is the limit that the peer exceeded, or nil.
+func (g *guard) violation() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.failed
+}

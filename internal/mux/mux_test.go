@@ -1,0 +1,327 @@
+package mux
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/yamux"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+// pair gives two connected TCP ends on loopback.
+func pair(t *testing.T) (left, right net.Conn) {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	accepted := make(chan net.Conn, 1)
+	go func() {
+		conn, acceptErr := l.Accept()
+		if acceptErr != nil {
+			t.Error(acceptErr)
+		}
+		accepted <- conn
+	}()
+	left, err = new(net.Dialer).DialContext(t.Context(), "tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	right = <-accepted
+	t.Cleanup(func() { _ = left.Close(); _ = right.Close() })
+	return left, right
+}
+
+// sessions gives two ends with short time-outs.
+func sessions(t *testing.T, timing timing) (client, server *Session) {
+	t.Helper()
+	left, right := pair(t)
+	client, err := start(newGuard(left, 0), yamux.Client, timing, quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err = start(newGuard(right, 1), yamux.Server, timing, quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Close(); _ = server.Close() })
+	return client, server
+}
+
+func TestEcho(t *testing.T) {
+	t.Parallel()
+	client, server := sessions(t, usual())
+	done := make(chan error, 1)
+	go func() {
+		for range 20 {
+			s, err := server.Accept(t.Context())
+			if err != nil {
+				done <- err
+				return
+			}
+			if _, err = io.Copy(s, s); err != nil {
+				done <- err
+				return
+			}
+			if err = s.Close(); err != nil {
+				done <- err
+				return
+			}
+		}
+		done <- nil
+	}()
+	sent := bytes.Repeat([]byte("0123456789abcdef"), 40_000)
+	for range 20 {
+		s, err := client.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		wrote := make(chan error, 1)
+		go func() {
+			_, writeErr := s.Write(sent)
+			wrote <- writeErr
+		}()
+		got := make([]byte, len(sent))
+		if _, err = io.ReadFull(s, got); err != nil || !bytes.Equal(got, sent) {
+			t.Fatalf("echo: %v", err)
+		}
+		if err = <-wrote; err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if err = s.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	// Nothing is remembered of streams that both sides have closed, once the last close has arrived.
+	last, err := client.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err = last.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	s, err := server.Accept(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err = io.ReadFull(s, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	server.guard.mu.Lock()
+	defer server.guard.mu.Unlock()
+	if n, unread := len(server.guard.streams), server.guard.unread; n != 1 || unread != 0 {
+		t.Errorf("%d streams and %d unread bytes are remembered", n, unread)
+	}
+}
+
+func frame(kind byte, flags uint16, id, length uint32) []byte {
+	out := []byte{0, kind, 0, 0}
+	binary.BigEndian.PutUint16(out[2:], flags)
+	out = binary.BigEndian.AppendUint32(out, id)
+	return binary.BigEndian.AppendUint32(out, length)
+}
+
+// TestHostilePeers sends raw frames that yamux alone would take in.
+func TestHostilePeers(t *testing.T) {
+	t.Parallel()
+	var pings, streams, unread, reopened bytes.Buffer
+	for n := range uint32(50) {
+		pings.Write(frame(typePing, flagOpen, 0, n))
+	}
+	for n := range uint32(MaxStreams + 1) {
+		streams.Write(frame(typeWindow, flagOpen, 2*n+1, 0))
+	}
+	body := make([]byte, streamWindow)
+	for n := range uint32(MaxUnread/streamWindow + 1) {
+		unread.Write(frame(typeData, flagOpen, 2*n+1, streamWindow))
+		unread.Write(body)
+	}
+	reopened.Write(frame(typeWindow, flagOpen, 1, 0))
+	reopened.Write(frame(typeWindow, flagFinish, 1, 0))
+	reopened.Write(frame(typeWindow, flagOpen, 1, 0))
+	for name, c := range map[string]struct {
+		sent []byte
+		says string
+	}{
+		"ping flood":          {pings.Bytes(), "pings a second"},
+		"stream flood":        {streams.Bytes(), "256 streams"},
+		"unread bytes":        {unread.Bytes(), "nobody has read"},
+		"huge frame":          {frame(typeData, flagOpen, 1, 1<<30), "frame of 1073741824 bytes"},
+		"reused id":           {reopened.Bytes(), "stream id 1"},
+		"our own id":          {frame(typeWindow, flagOpen, 2, 0), "stream id 2"},
+		"data for no stream":  {append(frame(typeData, 0, 7, 1), 'x'), "not open"},
+		"close of no stream":  {frame(typeWindow, flagReset, 7, 0), "not open"},
+		"unknown frame":       {frame(9, 0, 0, 0), "type 9"},
+		"another protocol":    {[]byte("GET / HTTP/1.1\r\n\r\n"), "version 71"},
+		"closes of our sides": {closes(maxTracked + 1), "not open"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			left, right := pair(t)
+			server, err := Server(right, quiet())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = server.Close() }()
+			go func() { _, _ = io.Copy(io.Discard, left) }()
+			// The write fails when the session ends before all is taken, which is what is wanted.
+			_, _ = left.Write(c.sent)
+			<-server.Done()
+			_, err = server.Open()
+			if !errors.Is(err, ErrLimit) || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("the session ended with %v, want one that says %q", err, c.says)
+			}
+		})
+	}
+}
+
+func closes(n uint32) []byte {
+	var out []byte
+	for i := range n {
+		out = append(out, frame(typeWindow, flagReset, 2*i+2, 0)...)
+	}
+	return out
+}
+
+// TestLimitsLetAnOrdinaryPeerThrough fills what is allowed to the brim.
+func TestLimitsLetAnOrdinaryPeerThrough(t *testing.T) {
+	t.Parallel()
+	g := newGuard(nil, 1)
+	var in bytes.Buffer
+	for n := range uint32(MaxStreams) {
+		in.Write(frame(typeWindow, flagOpen, 2*n+1, 0))
+	}
+	for n := range uint32(MaxPings) {
+		in.Write(frame(typePing, flagOpen, 0, n))
+	}
+	for n := range uint32(MaxUnread / streamWindow) {
+		in.Write(frame(typeData, 0, 2*n+1, streamWindow))
+		in.Write(make([]byte, streamWindow))
+	}
+	// However the bytes are cut.
+	data := in.Bytes()
+	for step := 1; len(data) > 0; step = step%4099 + 1 {
+		n := min(step, len(data))
+		if err := g.inspect(data[:n]); err != nil {
+			t.Fatal(err)
+		}
+		data = data[n:]
+	}
+	if g.unread != MaxUnread {
+		t.Errorf("%d bytes are counted as unread, want %d", g.unread, MaxUnread)
+	}
+	for n := range uint32(MaxUnread / streamWindow) {
+		g.consumed(2*n+1, streamWindow)
+	}
+	if g.unread != 0 {
+		t.Errorf("%d bytes are counted as unread after reading", g.unread)
+	}
+}
+
+// TestUnreadPeerEndsTheSession writes to a peer that never reads.
+func TestUnreadPeerEndsTheSession(t *testing.T) {
+	t.Parallel()
+	client, server := sessions(t, timing{keepAlive: time.Hour, write: 200 * time.Millisecond})
+	s, err := client.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err = server.Accept(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	_, err = s.Write(make([]byte, 4*streamWindow))
+	if !errors.Is(err, ErrWriteTimeout) {
+		t.Errorf("the write ended with %v, want ErrWriteTimeout", err)
+	}
+	<-client.Done()
+	<-server.Done()
+}
+
+// TestSilentPeerEndsTheSession has a peer that takes everything and answers nothing.
+func TestSilentPeerEndsTheSession(t *testing.T) {
+	t.Parallel()
+	left, right := pair(t)
+	go func() { _, _ = io.Copy(io.Discard, right) }()
+	client, err := start(newGuard(left, 0), yamux.Client, timing{keepAlive: 50 * time.Millisecond, write: 100 * time.Millisecond}, quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-client.Done()
+	if _, err = client.Accept(t.Context()); err == nil {
+		t.Error("the session goes on")
+	}
+	if err = client.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestCloseUnblocks closes under a reader, a writer and an accepter.
+func TestCloseUnblocks(t *testing.T) {
+	t.Parallel()
+	client, server := sessions(t, usual())
+	s, err := client.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err = server.Accept(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{}, 3)
+	go func() { _, _ = io.Copy(io.Discard, s); ended <- struct{}{} }()
+	go func() { _, _ = s.Write(make([]byte, 4*streamWindow)); ended <- struct{}{} }()
+	go func() { _, _ = client.Accept(t.Context()); ended <- struct{}{} }()
+	if err = client.Close(); err != nil {
+		t.Error(err)
+	}
+	for range 3 {
+		<-ended
+	}
+}
+
+func TestKeepAliveNoticesWithin45Seconds(t *testing.T) {
+	t.Parallel()
+	for range 1000 {
+		u := usual()
+		if u.keepAlive < 10*time.Second || u.keepAlive > 15*time.Second || u.keepAlive+u.write > 45*time.Second {
+			t.Fatalf("a keep-alive every %s with a time-out of %s", u.keepAlive, u.write)
+		}
+	}
+}
+
+func FuzzGuard(f *testing.F) {
+	f.Add(frame(typeData, flagOpen, 1, 3))
+	f.Add(append(frame(typeWindow, flagOpen|flagFinish, 1, 0), frame(typePing, flagOpen, 0, 1)...))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		whole, split := newGuard(nil, 1), newGuard(nil, 1)
+		errWhole := whole.inspect(data)
+		var errSplit error
+		for i := range data {
+			if errSplit = split.inspect(data[i : i+1]); errSplit != nil {
+				break
+			}
+		}
+		if (errWhole == nil) != (errSplit == nil) {
+			t.Fatalf("in one piece %v, in single bytes %v", errWhole, errSplit)
+		}
+		if whole.unread < 0 || whole.opened < 0 || len(whole.streams) > maxTracked+MaxStreams {
+			t.Fatalf("unread %d, opened %d, tracked %d", whole.unread, whole.opened, len(whole.streams))
+		}
+	})
+}

@@ -1,0 +1,59 @@
+package flowdef
+
+import (
+	"bytes"
+	"regexp"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// syntax reports an error of the YAML library, whose text is `yaml: line 3: …`. The library names no line when it means
+// the first one, and counts from zero what its parser, unlike its scanner, found.
+func (p *parser) syntax(err error) {
+	const what = "the text is neither YAML nor JSON: %s"
+	message := strings.TrimPrefix(err.Error(), "yaml: ")
+	pos := Pos{1, 1}
+	if rest, ok := strings.CutPrefix(message, "line "); ok {
+		if number, after, found := strings.Cut(rest, ": "); found {
+			if line, err := strconv.Atoi(number); err == nil {
+				pos, message = Pos{line, 1}, after
+				if strings.HasPrefix(message, "did not find expected ',' or") || message == "did not find expected key" {
+					pos.Line = min(line+1, len(p.lines))
+				}
+			}
+		}
+	}
+	unseen := func(r rune) bool { return unicode.IsControl(r) && r != '\t' && r != '\n' && r != '\r' && r != '\u0085' }
+	if strings.HasPrefix(message, "control characters") {
+		if i := bytes.IndexFunc(p.text, unseen); i >= 0 {
+			pos = p.place(i)
+		}
+	} else if name, at := p.bareVariable(message, pos.Line); name != "" {
+		p.problem(at, "write %s in quotes: between { and } its own braces mean something else to YAML", strconv.Quote(name))
+		return
+	}
+	p.problem(pos, what, clip(message))
+}
+
+var bare = regexp.MustCompile(`[:,\[{]\s+(\$\{[A-Za-z_][A-Za-z0-9_]*\})`)
+
+// bareVariable finds the ${NAME} without quotes that broke a {…}, in the given line or below; "" when that was not it.
+func (p *parser) bareVariable(message string, line int) (string, Pos) {
+	if !strings.HasPrefix(message, "did not find expected ',' or") || line < 1 || line > len(p.lines) {
+		return "", Pos{}
+	}
+	start := p.lines[line-1]
+	m := bare.FindSubmatchIndex(p.text[start:])
+	if m == nil {
+		return "", Pos{}
+	}
+	return string(p.text[start+m[2] : start+m[3]]), p.place(start + m[2])
+}
+
+// place is the place of a byte of the text.
+func (p *parser) place(offset int) Pos {
+	line := bytes.Count(p.text[:offset], []byte("\n"))
+	return Pos{line + 1, utf8.RuneCount(p.text[p.lines[line]:offset]) + 1}
+}

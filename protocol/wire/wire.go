@@ -1,0 +1,148 @@
+// Package wire is what travels inside the tunnel: the messages, their framing, the version and the kinds of stream.
+//
+// It opens no connection and checks no signature. There is no network tunnel: a stream carries one of the kinds named
+// here, each a typed conversation, and no kind exists that dials, forwards or runs anything. Functions are safe for
+// concurrent use; one stream is written by one goroutine at a time and read by one.
+package wire
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+)
+
+//go:generate sh -c "protoc -I ../.. --plugin=protoc-gen-go=${DOLLAR}(go tool -n protoc-gen-go) --go_out=../.. --go_opt=module=github.com/outfeed/outfeed ../../protocol/wire/wire.proto"
+
+// Version is the protocol's version, one number that rises with every change:
+//
+//	1 (2026-11-21): control and insights streams.
+const Version = 1
+
+// MinVersion is the oldest version that this program still speaks.
+const MinVersion = 1
+
+// MaxMessage bounds a message, in bytes, without its length prefix.
+const MaxMessage = 8 << 20
+
+// maxElements bounds the repeated and nested elements of one message. An element of two bytes on the wire takes a
+// hundred in memory, so the bound on bytes alone would not bound memory.
+const maxElements = 1 << 15
+
+// lengthSize is the size of the length before each message, big-endian.
+const lengthSize = 4
+
+// readStep is how much is allocated on the word of a length prefix alone; more only as it arrives.
+const readStep = 64 << 10
+
+// ErrTooBig is when a message is over MaxMessage bytes or has too many elements.
+var ErrTooBig = errors.New("the message is too big")
+
+// Kind is the kind of conversation that a stream carries.
+type Kind string
+
+// The kinds of stream. An agent opens both, one of each.
+const (
+	KindControl  Kind = "control"
+	KindInsights Kind = "insights"
+)
+
+// Kinds lists every kind of stream that exists.
+func Kinds() []Kind { return []Kind{KindControl, KindInsights} }
+
+// The codes of a Refusal.
+const (
+	RefusalTokenUsed    = "token_used"
+	RefusalTokenExpired = "token_expired"
+	RefusalTokenUnknown = "token_unknown"
+	RefusalAgentUnknown = "agent_unknown"
+	RefusalAgentRevoked = "agent_revoked"
+	RefusalClone        = "clone_suspected"
+	RefusalTooMany      = "too_many"
+	RefusalUnavailable  = "unavailable"
+	RefusalProtocol     = "protocol"
+	RefusalInternal     = "internal"
+)
+
+// NewHeader is the first message on a stream of that kind.
+func NewHeader(kind Kind) *StreamHeader {
+	return &StreamHeader{Version: Version, Kind: string(kind)}
+}
+
+// CheckHeader gives the kind of the stream that a header announces, or says why it is refused.
+func CheckHeader(h *StreamHeader) (Kind, error) {
+	if v := h.GetVersion(); v < MinVersion || v > Version {
+		return "", fmt.Errorf("the peer speaks version %d of the tunnel's protocol and this program speaks %d to %d; update the older of agent and control plane", v, MinVersion, Version)
+	}
+	kind := Kind(h.GetKind())
+	if !slices.Contains(Kinds(), kind) {
+		return "", fmt.Errorf("the peer opened a stream of the kind %.40q, which does not exist; a stream is one of %q", h.GetKind(), Kinds())
+	}
+	return kind, nil
+}
+
+// WriteMessage writes one message with its length before it, in a single Write.
+func WriteMessage(w io.Writer, m proto.Message) error {
+	size := proto.Size(m)
+	if size > MaxMessage {
+		return fmt.Errorf("write a %s of %d bytes, at most %d are allowed: %w", m.ProtoReflect().Descriptor().Name(), size, MaxMessage, ErrTooBig)
+	}
+	buf := make([]byte, lengthSize, lengthSize+size)
+	buf, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(buf, m)
+	if err != nil {
+		return fmt.Errorf("encode a %s: %w", m.ProtoReflect().Descriptor().Name(), err)
+	}
+	binary.BigEndian.PutUint32(buf, uint32(len(buf)-lengthSize)) //nolint:gosec // at most MaxMessage
+	if _, err := w.Write(buf); err != nil {
+		return fmt.Errorf("send a %s: %w", m.ProtoReflect().Descriptor().Name(), err)
+	}
+	return nil
+}
+
+// ReadMessage reads one message into the given one, replacing what it held. The error is io.EOF (wrapped) when the
+// stream ended between two messages, and ErrTooBig when the bound is exceeded, which is seen before anything is
+// allocated.
+func ReadMessage(r io.Reader, into proto.Message) error {
+	name := into.ProtoReflect().Descriptor().Name()
+	var prefix [lengthSize]byte
+	if _, err := io.ReadFull(r, prefix[:]); err != nil {
+		return fmt.Errorf("receive a %s: %w", name, err)
+	}
+	size := binary.BigEndian.Uint32(prefix[:])
+	if size > MaxMessage {
+		return fmt.Errorf("receive a %s of %d bytes, at most %d are allowed: %w", name, size, MaxMessage, ErrTooBig)
+	}
+	body, err := readBody(r, int(size))
+	if err != nil {
+		return fmt.Errorf("receive a %s of %d bytes: %w", name, size, err)
+	}
+	if err := checkElements(into.ProtoReflect().Descriptor(), body); err != nil {
+		return fmt.Errorf("receive a %s: %w", name, err)
+	}
+	if err := (proto.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(body, into); err != nil {
+		return fmt.Errorf("decode a %s: %w", name, err)
+	}
+	return nil
+}
+
+// readBody reads size bytes, allocating no faster than they arrive.
+func readBody(r io.Reader, size int) ([]byte, error) {
+	body := make([]byte, 0, min(size, readStep))
+	for len(body) < size {
+		if len(body) == cap(body) {
+			body = slices.Grow(body, min(size-len(body), len(body)))
+		}
+		n, err := io.ReadFull(r, body[len(body):min(cap(body), size)])
+		body = body[:len(body)+n]
+		if errors.Is(err, io.EOF) {
+			return nil, io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return nil, err //nolint:wrapcheck // ReadMessage wraps it
+		}
+	}
+	return body, nil
+}
