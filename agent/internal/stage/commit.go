@@ -1,6 +1,7 @@
 package stage
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -368,6 +369,7 @@ func (s *Stage) Commit(ctx context.Context, c Checkpoint) (lastSeq uint64, err e
 		size += recordBytes(p)
 	}
 	m := mark{number: c.Number, sum: c.sum()}
+	entries := sortChanges(c.Changes)
 	r := &request{flow: c.Flow, payloads: c.Insights, bytes: int(size)}
 	r.admit = func(f *files) error {
 		last := f.marks[c.Flow]
@@ -382,7 +384,7 @@ func (s *Stage) Commit(ctx context.Context, c Checkpoint) (lastSeq uint64, err e
 	}
 	r.apply = func(tx *bolt.Tx, _ *meta) error {
 		m.lastSeq = r.lastSeq
-		return c.put(tx, m)
+		return c.put(tx, m, entries)
 	}
 	r.landed = func(f *files) { f.marks[c.Flow] = m }
 	if err := s.reserve(ctx, size); err != nil {
@@ -395,8 +397,32 @@ func (s *Stage) Commit(ctx context.Context, c Checkpoint) (lastSeq uint64, err e
 	return r.lastSeq, nil
 }
 
+// entry is a change with its key in the bucket.
+type entry struct {
+	key    []byte
+	change *Change
+}
+
+// sortChanges gives the last change of every key, by key. bbolt keeps what a transaction adds between two stored keys in
+// one sorted list, so that putting many new keys costs the square of their number unless each belongs at the end.
+func sortChanges(changes []Change) []entry {
+	entries := make([]entry, len(changes))
+	for i := range changes {
+		entries[i] = entry{key: operatorKey(changes[i].Step, changes[i].Key), change: &changes[i]}
+	}
+	slices.SortStableFunc(entries, func(a, b entry) int { return bytes.Compare(a.key, b.key) })
+	last := entries[:0]
+	for i := range entries {
+		if i+1 < len(entries) && bytes.Equal(entries[i].key, entries[i+1].key) {
+			continue
+		}
+		last = append(last, entries[i])
+	}
+	return last
+}
+
 // put writes the flow's part of the checkpoint.
-func (c *Checkpoint) put(tx *bolt.Tx, m mark) error {
+func (c *Checkpoint) put(tx *bolt.Tx, m mark, entries []entry) error {
 	flow, err := tx.Bucket([]byte(flowsBucket)).CreateBucketIfNotExists([]byte(c.Flow))
 	if err != nil {
 		return fmt.Errorf("store flow %s: %w", c.Flow, err)
@@ -414,15 +440,15 @@ func (c *Checkpoint) put(tx *bolt.Tx, m mark) error {
 			return err
 		}
 	}
-	for _, change := range c.Changes {
-		key := operatorKey(change.Step, change.Key)
-		if change.Value != nil {
-			err = putSealed(operators, key, change.Value)
+	for i := range entries {
+		e := &entries[i]
+		if e.change.Value != nil {
+			err = putSealed(operators, e.key, e.change.Value)
 		} else {
-			err = operators.Delete(key)
+			err = operators.Delete(e.key)
 		}
 		if err != nil {
-			return fmt.Errorf("store the state of step %s: %w", change.Step, err)
+			return fmt.Errorf("store the state of step %s: %w", e.change.Step, err)
 		}
 	}
 	return putSealed(flow, []byte(markKey), m.encode())
