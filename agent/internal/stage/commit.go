@@ -77,6 +77,16 @@ type request struct {
 	// renumberFrom is not 0 for a renumbering of the outbox, which has a commit of its own.
 	renumberFrom uint64
 	done         chan error
+	// release gives back what was reserved for the request, once it is answered or will never be taken; nil for nothing.
+	release func()
+}
+
+// answer ends the request.
+func (r *request) answer(err error) {
+	if r.release != nil {
+		r.release()
+	}
+	r.done <- err
 }
 
 // errDone says that a request needs nothing to be written.
@@ -85,18 +95,28 @@ var errDone = errors.New("done already")
 // maxMerged is how many requests one commit takes.
 const maxMerged = 256
 
-// submit hands a request to the writer. Until the writer takes it ctx can end the wait; afterwards its outcome is
-// waited for, which takes no longer than the disk does.
+// submit hands a request to the writer and waits for its outcome. ctx ends the wait; a request that the writer has
+// taken by then goes on, so that its outcome is unknown and what it refers to must stay as it is.
 func (s *Stage) submit(ctx context.Context, r *request) error {
 	r.done = make(chan error, 1)
+	var err error
 	select {
 	case s.requests <- r:
-		return <-r.done
+		select {
+		case err = <-r.done:
+			return err
+		case <-ctx.Done():
+			return fmt.Errorf("the staging area is still being written: %w", context.Cause(ctx))
+		}
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		err = context.Cause(ctx)
 	case <-s.closing:
-		return ErrClosed
+		err = ErrClosed
 	}
+	if r.release != nil {
+		r.release()
+	}
+	return err
 }
 
 // write is the writer. It ends when Close is called and nothing is half done.
@@ -143,7 +163,7 @@ func (s *Stage) gather(first *request) (batch []*request, held *request) {
 func (s *Stage) process(batch []*request) {
 	if err := s.settle(); err != nil {
 		for _, r := range batch {
-			r.done <- err
+			r.answer(err)
 		}
 		return
 	}
@@ -151,9 +171,9 @@ func (s *Stage) process(batch []*request) {
 	for _, r := range batch {
 		switch err := r.admit(s.files); {
 		case errors.Is(err, errDone):
-			r.done <- nil
+			r.answer(nil)
 		case err != nil:
-			r.done <- err
+			r.answer(err)
 		default:
 			admitted = append(admitted, r)
 		}
@@ -163,7 +183,7 @@ func (s *Stage) process(batch []*request) {
 	}
 	err := s.commit(admitted)
 	for _, r := range admitted {
-		r.done <- err
+		r.answer(err)
 	}
 }
 
@@ -356,10 +376,12 @@ func (s *Stage) at(point string) error {
 }
 
 // Commit makes the checkpoint durable as a whole and gives the sequence of the last outbox record behind it. It waits
-// while the outbox or the disk is too full; ctx ends that wait.
+// while the outbox or the disk is too full, and for the disk; ctx ends the wait.
 //
 // After an error other than ErrStaleCommit and ErrTooLarge the outcome is unknown. The caller either commits the same
-// checkpoint again under the same number, or loads the flow again: LoadFlow tells what became of it.
+// checkpoint again under the same number, or loads the flow again: LoadFlow tells what became of it. When it was ctx that
+// ended the wait, the commit may still be under way: nothing may change what the checkpoint refers to before a later
+// call for the flow has come back without ctx ending, or Close has.
 func (s *Stage) Commit(ctx context.Context, c Checkpoint) (lastSeq uint64, err error) {
 	size := uint64(0)
 	for i, p := range c.Insights {
@@ -390,7 +412,7 @@ func (s *Stage) Commit(ctx context.Context, c Checkpoint) (lastSeq uint64, err e
 	if err := s.reserve(ctx, size); err != nil {
 		return 0, err
 	}
-	defer s.release(size)
+	r.release = func() { s.release(size) }
 	if err := s.submit(ctx, r); err != nil {
 		return 0, err
 	}
