@@ -105,7 +105,7 @@ func BenchmarkManyNewEntries(b *testing.B) {
 				for number := range uint64(2) {
 					changes := make([]stage.Change, n)
 					for i := range changes {
-						key := uint64(i)*2 + number //nolint:gosec // not negative
+						key := uint64(i)*2 + number
 						if order == "scattered" {
 							key *= 0x9E3779B97F4A7C15
 						}

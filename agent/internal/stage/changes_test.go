@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"testing"
 )
 
@@ -14,7 +15,7 @@ func TestChangesAreStoredInTheOrderOfTheirKeys(t *testing.T) {
 	var changes []Change
 	want := map[string]*Change{}
 	for i := range 5000 {
-		c := Change{Step: fmt.Sprintf("step%d", rng.IntN(12)), Key: fmt.Sprint(rng.IntN(300))}
+		c := Change{Step: fmt.Sprintf("step%d", rng.IntN(12)), Key: strconv.Itoa(rng.IntN(300))}
 		if rng.IntN(3) > 0 {
 			c.Value = fmt.Append(nil, i)
 		}

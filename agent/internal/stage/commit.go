@@ -392,7 +392,7 @@ func (s *Stage) Commit(ctx context.Context, c Checkpoint) (lastSeq uint64, err e
 	}
 	m := mark{number: c.Number, sum: c.sum()}
 	entries := sortChanges(c.Changes)
-	r := &request{flow: c.Flow, payloads: c.Insights, bytes: int(size)}
+	r := &request{flow: c.Flow, payloads: c.Insights, bytes: int(size)} //nolint:gosec // the payloads are in memory
 	r.admit = func(f *files) error {
 		last := f.marks[c.Flow]
 		switch {
