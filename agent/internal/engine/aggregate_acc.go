@@ -53,17 +53,25 @@ func newAccumulator(call *flowdef.AggregateCall) (accumulator, error) {
 	case "first", "last":
 		return newPick(call.Func, store)
 	}
-	switch {
-	case call.Func == "sum" && arg == expr.Int:
-		return &intSumAcc{}, nil
-	case call.Func == "sum" && arg == expr.Float:
-		return &floatSumAcc{}, nil
-	case call.Func == "avg" && arg == expr.Float:
-		return &meanAcc{}, nil
-	case call.Func == "stddev" && arg == expr.Float:
-		return &stddevAcc{}, nil
+	if acc, ok := newMomentAccumulator(call.Func, arg); ok {
+		return acc, nil
 	}
 	return nil, fmt.Errorf("the agent does not know the aggregate %s of %s; a newer agent may", call.Func, arg)
+}
+
+// newMomentAccumulator makes what adds numbers up.
+func newMomentAccumulator(name string, arg expr.Type) (acc accumulator, ok bool) {
+	switch {
+	case name == "sum" && arg == expr.Int:
+		return &intSumAcc{}, true
+	case name == "sum" && arg == expr.Float:
+		return &floatSumAcc{}, true
+	case name == "avg" && arg == expr.Float:
+		return &meanAcc{}, true
+	case name == "stddev" && arg == expr.Float:
+		return &stddevAcc{}, true
+	}
+	return nil, false
 }
 
 func growTo[T any](s []T, n int) []T {

@@ -7,19 +7,19 @@ import (
 	"github.com/outfeed/outfeed/agent/internal/column"
 )
 
-// benchmarkStep pushes batches of a bounded flow through a pipeline, one batch per iteration, and reports the time per
-// row. Stepping the times forward closes windows as a stream would.
-func benchmarkStep(b *testing.B, text string, fill func(batch *column.Batch, row int)) {
-	b.Helper()
-	p := program(b, text)
+// stepper makes a function that pushes one batch of an endless flow through its operators. Stepping the times forward
+// closes windows as a stream would.
+func stepper(tb testing.TB, text string, fill func(batch *column.Batch, row int)) func() {
+	tb.Helper()
+	p := program(tb, text)
 	pipe, err := p.main.instantiate(func(int) span { return endless }, 0)
 	if err != nil {
-		b.Fatal(err)
+		tb.Fatal(err)
 	}
 	if len(pipe.joins) > 0 {
 		builder, tableErr := p.main.joins[0].right.instantiate(func(int) span { return bounded }, 0)
 		if tableErr != nil {
-			b.Fatal(tableErr)
+			tb.Fatal(tableErr)
 		}
 		right := column.NewBatch(p.main.joins[0].right.reads[0].need.Schema)
 		for i := range 1000 {
@@ -28,7 +28,7 @@ func benchmarkStep(b *testing.B, text string, fill func(batch *column.Batch, row
 			right.Len++
 		}
 		if tableErr = builder.sources[0].push(right); tableErr != nil {
-			b.Fatal(tableErr)
+			tb.Fatal(tableErr)
 		}
 		pipe.joins[0].table = builder.table.table
 	}
@@ -37,10 +37,9 @@ func benchmarkStep(b *testing.B, text string, fill func(batch *column.Batch, row
 		fill(batch, i)
 		batch.Len++
 	}
-	b.ReportAllocs()
-	step := func() {
+	return func() {
 		if err = pipe.sources[0].push(batch); err != nil {
-			b.Fatal(err)
+			tb.Fatal(err)
 		}
 		pipe.box.reset()
 		for c := range batch.Cols {
@@ -51,13 +50,39 @@ func benchmarkStep(b *testing.B, text string, fill func(batch *column.Batch, row
 			}
 		}
 	}
+}
+
+// benchmarkStep reports the time per row.
+func benchmarkStep(b *testing.B, text string, fill func(batch *column.Batch, row int)) {
+	b.Helper()
+	step := stepper(b, text, fill)
 	for range 20 {
 		step()
 	}
+	b.ReportAllocs()
 	for b.Loop() {
 		step()
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/column.TargetRows, "ns/row")
+}
+
+// TestSteadyStateAllocatesNothing is not parallel, because it counts the allocations of the whole process. A batch has
+// 4096 rows; growing a window's table now and then is allowed for.
+func TestSteadyStateAllocatesNothing(t *testing.T) {
+	for name, text := range map[string]string{
+		"filter and map": benchRead + "  - filter: state == \"RUN\" and temp > 60\n  - map: {y: count / 2, l: upper(machine)}\n  - filter: y < 0 and l == \"\"\n" + dropAll,
+		"aggregate": benchRead + "  - aggregate: {n: count(), a: avg(temp), m: max(vibration), s: sum(count), l: last(state)}\n    by: [machine]\n" +
+			"    window: {tumbling: 1m, time: ts, late: 5s}\n  - insight: out\n    key: [machine]\n",
+		"join": benchRead + "  - id: orders\n    read: mes\n    schema: {ord: int, customer: string}\n  - join: orders\n    from: readings\n    on: [ord]\n    type: left\n  - insight: out\n    time: ts\n",
+	} {
+		step := stepper(t, text, fillPress)
+		for range 50 {
+			step()
+		}
+		if n := testing.AllocsPerRun(200, step); n > 4 {
+			t.Errorf("%s: %v allocations per batch", name, n)
+		}
+	}
 }
 
 func fillPress(b *column.Batch, i int) {

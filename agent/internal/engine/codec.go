@@ -90,7 +90,7 @@ func (r *reader) bool() bool {
 
 func (r *reader) text() []byte {
 	n, size := binary.Uvarint(r.s)
-	if r.err != nil || size <= 0 || n > uint64(len(r.s)-size) { //nolint:gosec // size is at most the length
+	if r.err != nil || size <= 0 || n > uint64(len(r.s)-size) { //nolint:gosec // Uvarint reads no more than there is
 		r.err = errCorruptState
 		return nil
 	}

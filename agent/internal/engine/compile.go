@@ -164,11 +164,7 @@ func (g *graph) require(i int) error {
 	case flowdef.Join:
 		return g.requireJoin(i)
 	case flowdef.Insight:
-		markAll(from, step.InsightKey)
-		markAll(from, step.InsightValues)
-		if step.InsightTime >= 0 {
-			from[step.InsightTime] = true
-		}
+		g.requireInsight(step, live, from)
 	default:
 		return fmt.Errorf("the agent does not know the verb %s; a newer agent may", step.Verb)
 	}
@@ -240,6 +236,19 @@ func markAggregate(step *flowdef.PlanStep, from []bool) {
 	}
 	if step.Aggregate.Window != nil {
 		from[step.WindowTime] = true
+	}
+}
+
+// requireInsight marks what the insights hold and what is read of the rows that go on. For a table the step makes no
+// insights (see operator), but it leaves out the same rows.
+func (g *graph) requireInsight(step *flowdef.PlanStep, live, from []bool) {
+	mark(from, live)
+	if g.sink < 0 {
+		markAll(from, step.InsightKey)
+		markAll(from, step.InsightValues)
+	}
+	if step.InsightTime >= 0 {
+		from[step.InsightTime] = true
 	}
 }
 
@@ -418,8 +427,12 @@ func (p *pipeline) operator(i int, spans func(read int) span, root int, started 
 		return j, &j.outputs, nil
 	case flowdef.Insight:
 		s := newInsightStep(step, input, started)
-		s.counts, s.box = counts, &p.box
-		return s, &outputs{}, nil
+		s.counts, s.live = counts, positions(live)
+		// The main graph has every insight step; a table that is read through one must not make its insights twice.
+		if p.graph.sink < 0 {
+			s.box = &p.box
+		}
+		return s, &s.outputs, nil
 	case flowdef.Read:
 	}
 	return nil, nil, fmt.Errorf("the agent does not know the verb %s; a newer agent may", step.Verb)

@@ -38,14 +38,20 @@ func (o *outbox) take() []Insight {
 
 func (o *outbox) reset() { o.data, o.items = o.data[:0], o.items[:0] }
 
-// insightStep turns rows into insights.
+// insightStep turns rows into insights and passes them on, without those that failed.
 type insightStep struct {
-	counts      *stepCounts
-	name        string
+	outputs
+	counts *stepCounts
+	name   string
+	// box is nil where the rows are for a table: they pass, and neither insights nor failures are made of them.
 	box         *outbox
 	started     int64
 	timeCol     int
 	key, values []member
+	// live are the columns that something behind the step reads; sel and out serve batches with rows that failed.
+	live []int
+	sel  []int32
+	out  *column.Batch
 }
 
 // member is a member of an insight's JSON: its name with quotes and colon, and its column.
@@ -55,7 +61,7 @@ type member struct {
 }
 
 func newInsightStep(step *flowdef.PlanStep, input expr.Schema, started int64) *insightStep {
-	s := &insightStep{name: step.Insight.Name, started: started, timeCol: step.InsightTime}
+	s := &insightStep{name: step.Insight.Name, started: started, timeCol: step.InsightTime, out: column.NewBatch(step.Output)}
 	s.key, s.values = members(input, step.InsightKey), members(input, step.InsightValues)
 	return s
 }
@@ -73,29 +79,51 @@ func members(schema expr.Schema, cols []int) []member {
 }
 
 func (s *insightStep) push(b *column.Batch) error {
-	s.counts.in += int64(b.Len)
+	s.sel = s.sel[:0]
 	for row := range b.Len {
-		p := pending{name: s.name, time: s.started, key: len(s.box.data)}
-		if s.timeCol >= 0 {
-			if b.Cols[s.timeCol].Null(row) {
-				if err := s.fail(b, row); err != nil {
-					return err
-				}
-				continue
-			}
-			p.time = b.Cols[s.timeCol].Ints[row]
+		if s.timeCol < 0 || !b.Cols[s.timeCol].Null(row) {
+			s.sel = append(s.sel, i32(row))
+		} else if err := s.fail(b, row); err != nil {
+			return err
 		}
-		s.box.data = appendObject(s.box.data, s.key, b, row)
-		p.values = len(s.box.data)
-		s.box.data = appendObject(s.box.data, s.values, b, row)
-		p.end = len(s.box.data)
-		s.box.items = append(s.box.items, p)
-		s.counts.out++
 	}
-	return nil
+	if s.box != nil {
+		s.counts.in += int64(b.Len)
+		s.counts.out += int64(len(s.sel))
+		for _, row := range s.sel {
+			s.add(b, int(row))
+		}
+	}
+	if len(s.next) == 0 {
+		return nil
+	}
+	if len(s.sel) == b.Len {
+		return s.emit(b)
+	}
+	for _, pos := range s.live {
+		s.out.Cols[pos].Gather(&b.Cols[pos], s.sel)
+	}
+	s.out.Len = len(s.sel)
+	return s.emit(s.out)
+}
+
+// add makes an insight of a row.
+func (s *insightStep) add(b *column.Batch, row int) {
+	p := pending{name: s.name, time: s.started, key: len(s.box.data)}
+	if s.timeCol >= 0 {
+		p.time = b.Cols[s.timeCol].Ints[row]
+	}
+	s.box.data = appendObject(s.box.data, s.key, b, row)
+	p.values = len(s.box.data)
+	s.box.data = appendObject(s.box.data, s.values, b, row)
+	p.end = len(s.box.data)
+	s.box.items = append(s.box.items, p)
 }
 
 func (s *insightStep) fail(b *column.Batch, row int) error {
+	if s.box == nil {
+		return nil
+	}
 	return s.counts.fail(connector.FailedRecord{
 		Where:  "step " + s.counts.step,
 		Reason: fmt.Sprintf("the time column %s is null", b.Schema[s.timeCol].Name),

@@ -234,13 +234,11 @@ func oracleCall(n *expr.Node, args []any) any {
 	case "length":
 		return int64(len([]rune(as[string](args[0]))))
 	case "concat":
-		joined := ""
-		var joinedSb238 strings.Builder
+		var joined strings.Builder
 		for _, a := range args {
-			joinedSb238.WriteString(as[string](a))
+			joined.WriteString(as[string](a))
 		}
-		joined += joinedSb238.String()
-		return joined
+		return joined.String()
 	case "int":
 		if f, ok := args[0].(float64); ok {
 			if f = math.Trunc(f); math.IsNaN(f) || f < -9223372036854775808 || f >= 9223372036854775808 {

@@ -16,7 +16,8 @@ type Store interface {
 	// Load gives the state of the last commit; the zero State at the first start.
 	Load(ctx context.Context) (State, error)
 	// Commit makes a checkpoint durable as a whole. After an error its outcome is unknown, and the same checkpoint is
-	// committed again, unless the error wraps ErrCannotCommit. It keeps no reference to the checkpoint after it returns.
+	// committed again, unless the error wraps ErrCannotCommit. It keeps no reference to the checkpoint after it returns,
+	// except when ctx ended: then it may still be reading it, and the run changes nothing in it any more.
 	Commit(ctx context.Context, c Checkpoint) error
 }
 

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"log/slog"
 	"slices"
 
 	"github.com/outfeed/outfeed/agent/internal/connector"
@@ -61,12 +62,23 @@ func (r *Runner) received(read int, d *connector.Delivery) {
 	}
 }
 
-// reporter sets the state of the source at that place of the report.
+// reporter sets the state of the source at that place of the report, and logs when it begins to fail, fails in another
+// way, or works again; not every retry.
 func (r *Runner) reporter(read int) func(state, problem string) {
 	return func(state, problem string) {
 		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.report.Sources[read].State, r.report.Sources[read].Error = state, problem
+		s := &r.report.Sources[read]
+		before := s.Error
+		s.State, s.Error = state, problem
+		step, connection := slog.String("step", s.Step), slog.String("connection", s.Connection)
+		r.mu.Unlock()
+		switch {
+		case problem == before:
+		case problem != "":
+			r.set.Logger.Warn("the source fails", step, connection, slog.String("error", problem))
+		default:
+			r.set.Logger.Info("the source works again", step, connection)
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -243,6 +244,81 @@ func TestSourceFailuresAreRetriedAndReported(t *testing.T) {
 		}
 		if report.Read != 100 || report.Bytes != 1000 || report.Sources[0].State != "ended" || report.Sources[0].Error != "" {
 			t.Errorf("the report is %+v", report)
+		}
+	})
+}
+
+// stuck is a store whose commits last until their context ends.
+type stuck struct {
+	*memStore
+	entered chan struct{}
+}
+
+func (s stuck) Commit(ctx context.Context, _ Checkpoint) error {
+	select {
+	case s.entered <- struct{}{}:
+	default:
+	}
+	<-ctx.Done()
+	return context.Cause(ctx)
+}
+
+func TestARunThatIsToldToStopDoesNotWaitForALongCommit(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := stuck{newStore(), make(chan struct{}, 1)}
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { <-store.entered; cancel() }()
+		start := time.Now()
+		_, err := Run(ctx, RunSettings{
+			Program: program(t, pressFlow), Store: store, CommitRows: 1, Open: opener(map[string]*table{"readings": pressRows(100, 3)}, 10),
+		})
+		if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "the last commit did not succeed") {
+			t.Errorf("Run: %v", err)
+		}
+		if d := time.Since(start); d > finalTimeout {
+			t.Errorf("the run ended after %v, want %v at most", d, finalTimeout)
+		}
+	})
+}
+
+// TestAFailingSourceIsLoggedOncePerChange has a source that fails three times in a row, twice with the same words.
+func TestAFailingSourceIsLoggedOncePerChange(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		handler := slog.NewTextHandler(&log, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey {
+				return slog.Attr{}
+			}
+			return a
+		}})
+		_, err := Run(t.Context(), RunSettings{
+			Program: program(t, pressFlow), Store: newStore(), Logger: slog.New(handler),
+			Open: func(need ReadNeed, from connector.Cursor) (connector.Source, error) {
+				m := newMemory(need, from, pressRows(100, 3), 10)
+				m.faults = map[int]error{}
+				calls := 0
+				m.onNext = func(at int) {
+					if at != 30 {
+						return
+					}
+					if calls++; calls < 4 {
+						m.faults[30] = []error{errors.New("refused"), errors.New("refused"), errors.New("no route")}[calls-1]
+					}
+				}
+				return m, nil
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := `level=WARN msg="the source fails" step=readings connection=press-plc error=refused
+level=WARN msg="the source fails" step=readings connection=press-plc error="no route"
+level=INFO msg="the source works again" step=readings connection=press-plc
+`
+		if log.String() != want {
+			t.Errorf("the log is\n%swant\n%s", log.String(), want)
 		}
 	})
 }

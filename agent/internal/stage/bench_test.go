@@ -90,3 +90,36 @@ func benchBolt(b *testing.B, insights [][]byte) {
 		b.Fatal(err)
 	}
 }
+
+// BenchmarkManyNewEntries commits 100,000 new entries of an operator's state at once, and as many again between them, in
+// the order of their keys and scattered.
+func BenchmarkManyNewEntries(b *testing.B) {
+	const n = 100_000
+	for _, order := range []string{"sorted", "scattered"} {
+		b.Run(order, func(b *testing.B) {
+			for b.Loop() {
+				st, err := stage.Open(b.Context(), stage.Settings{Dir: b.TempDir(), MinFreeBytes: 1})
+				if err != nil {
+					b.Fatal(err)
+				}
+				for number := range uint64(2) {
+					changes := make([]stage.Change, n)
+					for i := range changes {
+						key := uint64(i)*2 + number
+						if order == "scattered" {
+							key *= 0x9E3779B97F4A7C15
+						}
+						changes[i] = stage.Change{Step: "sums", Key: fmt.Sprintf("%016x", key), Value: make([]byte, 16)}
+					}
+					if _, err := st.Commit(b.Context(), stage.Checkpoint{Flow: "f", Number: number + 1, Changes: changes}); err != nil {
+						b.Fatal(err)
+					}
+				}
+				if err := st.Close(); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(b.N*2*n)/b.Elapsed().Seconds(), "entries/s")
+		})
+	}
+}

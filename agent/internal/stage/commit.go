@@ -1,6 +1,7 @@
 package stage
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -76,6 +77,16 @@ type request struct {
 	// renumberFrom is not 0 for a renumbering of the outbox, which has a commit of its own.
 	renumberFrom uint64
 	done         chan error
+	// release gives back what was reserved for the request, once it is answered or will never be taken; nil for nothing.
+	release func()
+}
+
+// answer ends the request.
+func (r *request) answer(err error) {
+	if r.release != nil {
+		r.release()
+	}
+	r.done <- err
 }
 
 // errDone says that a request needs nothing to be written.
@@ -84,18 +95,28 @@ var errDone = errors.New("done already")
 // maxMerged is how many requests one commit takes.
 const maxMerged = 256
 
-// submit hands a request to the writer. Until the writer takes it ctx can end the wait; afterwards its outcome is
-// waited for, which takes no longer than the disk does.
+// submit hands a request to the writer and waits for its outcome. ctx ends the wait; a request that the writer has
+// taken by then goes on, so that its outcome is unknown and what it refers to must stay as it is.
 func (s *Stage) submit(ctx context.Context, r *request) error {
 	r.done = make(chan error, 1)
+	var err error
 	select {
 	case s.requests <- r:
-		return <-r.done
+		select {
+		case err = <-r.done:
+			return err
+		case <-ctx.Done():
+			return fmt.Errorf("the staging area is still being written: %w", context.Cause(ctx))
+		}
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		err = context.Cause(ctx)
 	case <-s.closing:
-		return ErrClosed
+		err = ErrClosed
 	}
+	if r.release != nil {
+		r.release()
+	}
+	return err
 }
 
 // write is the writer. It ends when Close is called and nothing is half done.
@@ -142,7 +163,7 @@ func (s *Stage) gather(first *request) (batch []*request, held *request) {
 func (s *Stage) process(batch []*request) {
 	if err := s.settle(); err != nil {
 		for _, r := range batch {
-			r.done <- err
+			r.answer(err)
 		}
 		return
 	}
@@ -150,9 +171,9 @@ func (s *Stage) process(batch []*request) {
 	for _, r := range batch {
 		switch err := r.admit(s.files); {
 		case errors.Is(err, errDone):
-			r.done <- nil
+			r.answer(nil)
 		case err != nil:
-			r.done <- err
+			r.answer(err)
 		default:
 			admitted = append(admitted, r)
 		}
@@ -162,7 +183,7 @@ func (s *Stage) process(batch []*request) {
 	}
 	err := s.commit(admitted)
 	for _, r := range admitted {
-		r.done <- err
+		r.answer(err)
 	}
 }
 
@@ -355,10 +376,12 @@ func (s *Stage) at(point string) error {
 }
 
 // Commit makes the checkpoint durable as a whole and gives the sequence of the last outbox record behind it. It waits
-// while the outbox or the disk is too full; ctx ends that wait.
+// while the outbox or the disk is too full, and for the disk; ctx ends the wait.
 //
 // After an error other than ErrStaleCommit and ErrTooLarge the outcome is unknown. The caller either commits the same
-// checkpoint again under the same number, or loads the flow again: LoadFlow tells what became of it.
+// checkpoint again under the same number, or loads the flow again: LoadFlow tells what became of it. When it was ctx that
+// ended the wait, the commit may still be under way: nothing may change what the checkpoint refers to before a later
+// call for the flow has come back without ctx ending, or Close has.
 func (s *Stage) Commit(ctx context.Context, c Checkpoint) (lastSeq uint64, err error) {
 	size := uint64(0)
 	for i, p := range c.Insights {
@@ -368,7 +391,8 @@ func (s *Stage) Commit(ctx context.Context, c Checkpoint) (lastSeq uint64, err e
 		size += recordBytes(p)
 	}
 	m := mark{number: c.Number, sum: c.sum()}
-	r := &request{flow: c.Flow, payloads: c.Insights, bytes: int(size)}
+	entries := sortChanges(c.Changes)
+	r := &request{flow: c.Flow, payloads: c.Insights, bytes: int(size)} //nolint:gosec // the payloads are in memory
 	r.admit = func(f *files) error {
 		last := f.marks[c.Flow]
 		switch {
@@ -382,21 +406,45 @@ func (s *Stage) Commit(ctx context.Context, c Checkpoint) (lastSeq uint64, err e
 	}
 	r.apply = func(tx *bolt.Tx, _ *meta) error {
 		m.lastSeq = r.lastSeq
-		return c.put(tx, m)
+		return c.put(tx, m, entries)
 	}
 	r.landed = func(f *files) { f.marks[c.Flow] = m }
 	if err := s.reserve(ctx, size); err != nil {
 		return 0, err
 	}
-	defer s.release(size)
+	r.release = func() { s.release(size) }
 	if err := s.submit(ctx, r); err != nil {
 		return 0, err
 	}
 	return r.lastSeq, nil
 }
 
+// entry is a change with its key in the bucket.
+type entry struct {
+	key    []byte
+	change *Change
+}
+
+// sortChanges gives the last change of every key, by key. bbolt keeps what a transaction adds between two stored keys in
+// one sorted list, so that putting many new keys costs the square of their number unless each belongs at the end.
+func sortChanges(changes []Change) []entry {
+	entries := make([]entry, len(changes))
+	for i := range changes {
+		entries[i] = entry{key: operatorKey(changes[i].Step, changes[i].Key), change: &changes[i]}
+	}
+	slices.SortStableFunc(entries, func(a, b entry) int { return bytes.Compare(a.key, b.key) })
+	last := entries[:0]
+	for i := range entries {
+		if i+1 < len(entries) && bytes.Equal(entries[i].key, entries[i+1].key) {
+			continue
+		}
+		last = append(last, entries[i])
+	}
+	return last
+}
+
 // put writes the flow's part of the checkpoint.
-func (c *Checkpoint) put(tx *bolt.Tx, m mark) error {
+func (c *Checkpoint) put(tx *bolt.Tx, m mark, entries []entry) error {
 	flow, err := tx.Bucket([]byte(flowsBucket)).CreateBucketIfNotExists([]byte(c.Flow))
 	if err != nil {
 		return fmt.Errorf("store flow %s: %w", c.Flow, err)
@@ -414,15 +462,15 @@ func (c *Checkpoint) put(tx *bolt.Tx, m mark) error {
 			return err
 		}
 	}
-	for _, change := range c.Changes {
-		key := operatorKey(change.Step, change.Key)
-		if change.Value != nil {
-			err = putSealed(operators, key, change.Value)
+	for i := range entries {
+		e := &entries[i]
+		if e.change.Value != nil {
+			err = putSealed(operators, e.key, e.change.Value)
 		} else {
-			err = operators.Delete(key)
+			err = operators.Delete(e.key)
 		}
 		if err != nil {
-			return fmt.Errorf("store the state of step %s: %w", change.Step, err)
+			return fmt.Errorf("store the state of step %s: %w", e.change.Step, err)
 		}
 	}
 	return putSealed(flow, []byte(markKey), m.encode())

@@ -22,16 +22,21 @@ type FlowState struct {
 	Operators map[string]map[string][]byte
 }
 
-// LoadFlow gives the state of the flow's last commit; a flow that never committed has an empty one.
+// LoadFlow gives the state of the flow's last commit; a flow that never committed has an empty one. It waits for
+// what is still under way for the flow.
 func (s *Stage) LoadFlow(ctx context.Context, flow string) (FlowState, error) {
 	st := FlowState{Cursors: map[string][]byte{}, Operators: map[string]map[string][]byte{}}
-	err := s.view(ctx, func(tx *bolt.Tx) error {
-		b := tx.Bucket([]byte(flowsBucket)).Bucket([]byte(flow))
-		if b == nil {
-			return nil
-		}
-		return st.read(b)
-	})
+	// The writer takes this one behind a commit of the flow whose caller no longer waits.
+	err := s.submit(ctx, &request{flow: flow, admit: func(*files) error { return errDone }})
+	if err == nil {
+		err = s.view(ctx, func(tx *bolt.Tx) error {
+			b := tx.Bucket([]byte(flowsBucket)).Bucket([]byte(flow))
+			if b == nil {
+				return nil
+			}
+			return st.read(b)
+		})
+	}
 	if err != nil {
 		return FlowState{}, fmt.Errorf("load the state of flow %s: %w", flow, err)
 	}

@@ -312,6 +312,52 @@ func testMerging(t *testing.T) {
 	}
 }
 
+// TestTheWaitForACommitEndsWithItsContext holds a commit inside the writer: its caller gets away, the same checkpoint
+// lands once, and whoever loads the flow waits for what is under way.
+func TestTheWaitForACommitEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		st := open(t, settings(t, t.TempDir()))
+		inside, goOn := make(chan struct{}), make(chan struct{})
+		var once sync.Once
+		stage.FailAt(st, func(at string) error {
+			if at == "state" {
+				once.Do(func() { close(inside); <-goOn })
+			}
+			return nil
+		})
+		c := stage.Checkpoint{Flow: "f", Number: 1, Insights: payloads(10, "p"), Changes: []stage.Change{{Step: "s", Key: "k", Value: []byte("v")}}}
+		stop := errors.New("told to stop")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		go func() { <-inside; cancel(stop) }()
+		if _, err := st.Commit(ctx, c); !errors.Is(err, stop) {
+			t.Fatalf("Commit gives %v", err)
+		}
+		short, cancelShort := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancelShort()
+		if _, err := st.Commit(short, c); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("the repetition gives %v", err)
+		}
+		loaded := make(chan stage.FlowState)
+		go func() {
+			state, err := st.LoadFlow(t.Context(), "f")
+			if err != nil {
+				t.Error(err)
+			}
+			loaded <- state
+		}()
+		synctest.Wait()
+		close(goOn)
+		if state := <-loaded; state.Number != 1 || string(state.Operators["s"]["k"]) != "v" {
+			t.Errorf("the flow is loaded as %+v", state)
+		}
+		commit(t, st, c)
+		if got := readAll(t, st, 0); len(got) != 10 {
+			t.Errorf("the outbox has %d records, want 10", len(got))
+		}
+	})
+}
+
 func TestAcknowledgedSegmentsAreDropped(t *testing.T) {
 	t.Parallel()
 	s := settings(t, t.TempDir())
