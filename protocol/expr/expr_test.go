@@ -209,7 +209,10 @@ func TestErrors(t *testing.T) {
 		{`1 + not ok`, 4, `parentheses`},
 		{"\xff", 0, `UTF-8`},
 		{long, 200, `nested more than 200`},
-		{strings.Repeat("1+", 300) + "1", 401, `nested more than 200`},
+		{strings.Repeat("1+", 2001) + "1", 4001, `more than 2000 operators in a row`},
+		{strings.Repeat("ok?1:", 300) + "1", 998, `nested more than 200`},
+		{strings.Repeat("temp??", 300) + "1", 1200, `nested more than 200`},
+		{strings.Repeat("-(", 150) + "1" + strings.Repeat(")", 150), 200, `nested more than 200`},
 		{strings.Repeat("x", 65<<10), 0, `bytes`},
 	} {
 		t.Run(tt.text[:min(len(tt.text), 40)], func(t *testing.T) {
@@ -226,6 +229,29 @@ func TestErrors(t *testing.T) {
 				t.Errorf("got  %d: %s\nwant %d: …%s…", e.Pos, e.Message, tt.pos, tt.want)
 			}
 		})
+	}
+}
+
+func TestChains(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{
+		strings.Repeat("ok and ", 2000) + "ok",
+		strings.Repeat("temp > 1 and count == 2 or ", 999) + "ok",
+		strings.Repeat("1 + ", 1000) + strings.Repeat("temp * 2 - ", 999) + "1",
+		strings.Repeat("(", 150) + strings.Repeat("ok or ", 1000) + "ok" + strings.Repeat(")", 150),
+	} {
+		n, err := expr.Parse(text)
+		if err != nil {
+			t.Errorf("%.40s: %v", text, err)
+			continue
+		}
+		if n, err = expr.Check(n, columns()); err != nil || n.Type == expr.Invalid {
+			t.Errorf("%.40s: %v", text, err)
+			continue
+		}
+		if again, err := expr.Parse(expr.Format(n)); err != nil || expr.Format(again) != expr.Format(n) {
+			t.Errorf("%.40s: its canonical text reads differently: %v", text, err)
+		}
 	}
 }
 

@@ -7,10 +7,15 @@ import (
 	"unicode/utf8"
 )
 
-// MaxLength is the most bytes of an expression's text, MaxDepth the most levels of its tree and of its parentheses.
 const (
+	// MaxLength is the most bytes of an expression's text.
 	MaxLength = 64 << 10
-	MaxDepth  = 200
+	// MaxDepth is the most levels that an expression is nested, parentheses included. A chain of operators that bind
+	// alike and group to the left, such as a and b and c, is one level.
+	MaxDepth = 200
+	// MaxOperators is the most levels of the tree, to which each operator of a chain adds one: what walks a tree calls
+	// itself that often.
+	MaxOperators = 2000
 )
 
 // Binding powers, from the loosest operator to the tightest.
@@ -90,7 +95,7 @@ func Parse(text string) (*Node, error) {
 	if !utf8.ValidString(text) {
 		return nil, errorAt(0, "the expression is not UTF-8 text")
 	}
-	p := parser{lexer: lexer{text: text}, heights: map[*Node]int{}}
+	p := parser{lexer: lexer{text: text}, heights: map[*Node]height{}}
 	if err := p.advance(); err != nil {
 		return nil, err
 	}
@@ -112,9 +117,12 @@ type parser struct {
 	lexer lexer
 	tok   token
 	depth int
-	// heights holds the levels of each inner node's tree; a node that is not in it is a leaf.
-	heights map[*Node]int
+	// heights holds the height of each inner node's tree; a node that is not in it is a leaf.
+	heights map[*Node]height
 }
+
+// height is how far a node is above its leaves: nested counts a chain as one level, levels every operator of it.
+type height struct{ nested, levels int }
 
 func (p *parser) advance() (err error) {
 	p.tok, err = p.lexer.next()
@@ -134,16 +142,33 @@ func (p *parser) expect(symbol string) error {
 
 // make builds an inner node and refuses trees that are too deep for what walks them later.
 func (p *parser) make(op Op, pos int, args ...*Node) (*Node, error) {
-	height := 0
-	for _, a := range args {
-		height = max(height, p.heights[a])
+	var h height
+	n := &Node{Op: op, Pos: pos, Args: args}
+	for i, a := range args {
+		below := p.heights[a]
+		h.levels = max(h.levels, below.levels+1)
+		if i > 0 || !chains(n, a) {
+			below.nested++
+		}
+		h.nested = max(h.nested, below.nested)
 	}
-	if height++; height > MaxDepth {
+	if h.nested > MaxDepth {
 		return nil, errTooDeep(pos)
 	}
-	n := &Node{Op: op, Pos: pos, Args: args}
-	p.heights[n] = height
+	if h.levels > MaxOperators {
+		return nil, errorAt(pos, "the expression has more than %d operators in a row; split it over several columns of a map", MaxOperators)
+	}
+	p.heights[n] = h
 	return n, nil
+}
+
+// chains says whether n continues the chain of operators that its left operand is.
+func chains(n, left *Node) bool {
+	switch power := powerOf(n); power {
+	case bindOr, bindAnd, bindAdd, bindMul:
+		return powerOf(left) == power
+	}
+	return false
 }
 
 func errTooDeep(pos int) *Error {

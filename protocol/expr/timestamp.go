@@ -3,8 +3,8 @@ package expr
 import "time"
 
 // ParseTimestamp reads RFC 3339, `YYYY-MM-DD hh:mm:ss[.ffffff]` (a T may stand for the space) or `YYYY-MM-DD`, the last
-// two in loc. Decimals beyond microseconds are cut off. Years go from 1 to 9999. The result is in microseconds since
-// 1970-01-01T00:00:00Z; ok is false for any other text.
+// two in loc as LocalOffset says. Decimals beyond microseconds are cut off. Years go from 1 to 9999. The result is in
+// microseconds since 1970-01-01T00:00:00Z; ok is false for any other text.
 func ParseTimestamp(text string, loc *time.Location) (micros int64, ok bool) {
 	r := timeReader{text: text}
 	year, month, day := r.date()
@@ -23,14 +23,38 @@ func ParseTimestamp(text string, loc *time.Location) (micros int64, ok bool) {
 	if r.bad || r.text != "" || year == 0 || hour > 23 || minute > 59 || second > 59 {
 		return 0, false
 	}
-	t := time.Date(year, time.Month(month), day, hour, minute, second, fraction*int(time.Microsecond), zone)
-	if d := time.Date(year, time.Month(month), day, 0, 0, 0, 0, time.UTC); d.Day() != day || int(d.Month()) != month {
+	local := time.Date(year, time.Month(month), day, hour, minute, second, fraction*int(time.Microsecond), time.UTC)
+	if local.Day() != day || int(local.Month()) != month {
 		return 0, false
 	}
-	if y := t.UTC().Year(); y < 1 || y > 9999 {
+	micros = local.UnixMicro() - LocalOffset(local.UnixMicro(), zone)
+	if y := time.UnixMicro(micros).UTC().Year(); y < 1 || y > 9999 {
 		return 0, false
 	}
-	return t.UnixMicro(), true
+	return micros, true
+}
+
+// LocalOffset is the distance in microseconds from UTC of a time that a clock in loc shows; local is that time as if it
+// were in UTC, in microseconds since 1970. When clocks change, it reads as PostgreSQL does: a time that comes twice is
+// the second of the two, and one that is left out has the distance that held before the change. (time.Date promises
+// neither, and differs from zone to zone.)
+func LocalOffset(local int64, loc *time.Location) int64 {
+	if loc == time.UTC {
+		return 0
+	}
+	// No zone is a day away from UTC, so that these are before and after the instant whichever it is.
+	const day = int64(24 * time.Hour / time.Microsecond)
+	before, after := offsetAt(local-day, loc), offsetAt(local+day, loc)
+	if before == after || offsetAt(local-after, loc) == after {
+		return after
+	}
+	return before
+}
+
+// offsetAt is the distance of loc from UTC at an instant; both are in microseconds.
+func offsetAt(instant int64, loc *time.Location) int64 {
+	_, seconds := time.UnixMicro(instant).In(loc).Zone()
+	return int64(seconds) * int64(time.Second/time.Microsecond)
 }
 
 // FormatTimestamp writes microseconds since 1970 in RFC 3339, in UTC, with as many decimals as needed.

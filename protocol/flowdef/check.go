@@ -7,7 +7,8 @@ import (
 	"github.com/outfeed/outfeed/protocol/expr"
 )
 
-// maxCells is the most columns of all steps together, with the sets of sources of those columns.
+// maxCells bounds what a flow costs to check and to compile: the columns of all steps together, with those that every
+// join adds by computing its right side for itself, and the sets of sources of those columns.
 const maxCells = 250_000
 
 // Check resolves and type-checks a parsed flow. Its error is Problems. The plan shares the flow's steps; neither must
@@ -56,6 +57,8 @@ type checker struct {
 	origins [][]origin
 	sources sourceNames
 	cells   int
+	// copied is, for every step of the plan, the columns that a join adds to cells when that step is its right side.
+	copied []int
 }
 
 func (c *checker) problem(s *Step, pos Pos, format string, args ...any) {
@@ -195,6 +198,7 @@ func (c *checker) findUnused() {
 func (c *checker) checkSteps() {
 	c.sound = make([]bool, len(c.order))
 	c.origins = make([][]origin, len(c.order))
+	c.copied = make([]int, len(c.order))
 	c.plan.Steps = make([]PlanStep, len(c.order))
 	insights := map[string]bool{}
 	for k, i := range c.order {
@@ -226,11 +230,24 @@ func (c *checker) withinBounds(k int) bool {
 		c.problem(ps.Step, Pos{}, "the step has %d columns; the most is %d", len(ps.Output), maxColumns)
 		return false
 	}
-	if ps.Verb == Filter || ps.Verb == Insight { // these share their input's columns
-		return true
+	added := len(ps.Output)
+	c.copied[k] = len(ps.Output)
+	for _, input := range ps.Inputs {
+		c.copied[k] += c.copied[input]
 	}
-	if c.cells += len(ps.Output); c.cells > maxCells {
-		c.problem(ps.Step, Pos{}, "the flow is too large: up to here its steps have more than %d columns together; drop columns early with select", maxCells)
+	switch ps.Verb { //nolint:exhaustive // the others cost their columns alone
+	case Join:
+		// The engine runs every right side as a flow of its own, which takes some memory for each step of the whole.
+		table := len(c.flow.Steps) / 2
+		c.copied[k] += table
+		added += table + c.copied[ps.Inputs[1]]
+	case Insight: // the egress manifest writes the sources out
+		for i := range c.origins[k] {
+			added += len(c.origins[k][i].sources)
+		}
+	}
+	if c.cells += added; c.cells > maxCells {
+		c.problem(ps.Step, Pos{}, "the flow is too large: up to here its steps have more than %d columns together, those of a join's right side counted for each join; drop columns early with select, or make it several flows", maxCells)
 		return false
 	}
 	return true

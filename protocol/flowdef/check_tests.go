@@ -23,8 +23,8 @@ func (c *checker) checkTests() {
 	}
 	for i := range c.flow.Tests {
 		t := &c.flow.Tests[i]
-		c.checkRows(t, rowsOf{"given", "read step", t.Given, reads})
-		c.checkRows(t, rowsOf{"expect", "insight", t.Expect, insights})
+		c.checkRows(t, rowsOf{"given", "read step", t.Given, reads, false})
+		c.checkRows(t, rowsOf{"expect", "insight", t.Expect, insights, true})
 	}
 }
 
@@ -34,7 +34,12 @@ type rowsOf struct {
 	rows      map[string][]map[string]any
 	// steps is the place in the plan by the name that the rows are under.
 	steps map[string]int
+	// timed says that the rows have a time beside their columns: insightTime.
+	timed bool
 }
+
+// insightTime is the member of an expected insight that is its time, where no column has that name.
+const insightTime = "time"
 
 func (c *checker) checkRows(t *Test, of rowsOf) {
 	for _, name := range slices.Sorted(maps.Keys(of.rows)) {
@@ -54,9 +59,14 @@ func (c *checker) checkRows(t *Test, of rowsOf) {
 			for _, column := range slices.Sorted(maps.Keys(row)) {
 				at := path + "/" + strconv.Itoa(i) + "/" + column
 				j := schema.Index(column)
-				if j < 0 && !c.full() {
+				switch {
+				case j < 0 && of.timed && column == insightTime:
+					if text, isText := row[column].(string); !isText || !fitsColumn(text, expr.Timestamp) {
+						c.testProblem(t, at, "the insight's time is not a text such as \"2026-01-31T06:00:00Z\"")
+					}
+				case j < 0 && !c.full():
 					c.testProblem(t, at, "%s", expr.Unknown("column", column, schema.Names()))
-				} else if j >= 0 && !fitsColumn(row[column], schema[j].Type) {
+				case j >= 0 && !fitsColumn(row[column], schema[j].Type):
 					c.testProblem(t, at, "the value of column %q is not %s", clip(column), wanted(schema[j].Type))
 				}
 			}

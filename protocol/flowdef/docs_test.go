@@ -181,7 +181,8 @@ func TestLargeDefinitions(t *testing.T) {
 		"wide maps":      read + strings.Repeat("  - map: {a: t}\n", 9000) + "  - insight: i\n",
 		"unknown steps":  read + strings.Repeat("  - {filter: true, from: nowhere}\n", 9000),
 		"too many steps": read + strings.Repeat("  - filter: true\n", 10_001),
-		"a long chain":   read + strings.Repeat("  - filter: true\n", 9000) + "  - insight: i\n",
+		"a wide chain":   read + strings.Repeat("  - filter: true\n", 9000) + "  - insight: i\n",
+		"a long chain":   "flow: f\nsteps:\n  - id: r\n    read: c\n    schema: {t: timestamp}\n" + strings.Repeat("  - filter: true\n", 9000) + "  - insight: i\n",
 		"a long cycle":   read + "  - {id: a, filter: true, from: z}\n" + strings.Repeat("  - filter: true\n", 9000) + "  - {id: z, filter: true}\n  - insight: i\n",
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -249,6 +249,9 @@ func TestParseTimeAgreesWithTheStandardLibrary(t *testing.T) {
 			if err != nil {
 				continue // a zone of the nineteenth century with seconds
 			}
+			if second := want.Add(time.Hour); second.Format(layout) == text {
+				want = second // the library may take either of two, ParseTime takes the later
+			}
 			got, good := decode.ParseTime([]byte(text), loc)
 			if !good || got != want.UnixMicro() {
 				t.Fatalf("%s: got %v %s, want %s", text, good, time.UnixMicro(got).UTC(), want.UTC())

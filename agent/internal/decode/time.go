@@ -1,6 +1,10 @@
 package decode
 
-import "time"
+import (
+	"time"
+
+	"github.com/outfeed/outfeed/protocol/expr"
+)
 
 // clock turns the written times of one connection into instants.
 type clock struct {
@@ -129,9 +133,7 @@ func (c *clock) offsetAt(local int64) int64 {
 		return 0
 	}
 	if local -= (local%minute + minute) % minute; !c.known || c.minute != local {
-		u := time.UnixMicro(local).UTC()
-		at := time.Date(u.Year(), u.Month(), u.Day(), u.Hour(), u.Minute(), 0, 0, c.loc)
-		c.minute, c.offset, c.known = local, local-at.UnixMicro(), true
+		c.minute, c.offset, c.known = local, expr.LocalOffset(local, c.loc), true
 	}
 	return c.offset
 }
