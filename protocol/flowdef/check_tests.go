@@ -58,20 +58,37 @@ func (c *checker) checkRows(t *Test, of rowsOf) {
 		for i, row := range of.rows[name] {
 			for _, column := range slices.Sorted(maps.Keys(row)) {
 				at := path + "/" + strconv.Itoa(i) + "/" + column
-				j := schema.Index(column)
-				switch {
-				case j < 0 && of.timed && column == insightTime:
-					if text, isText := row[column].(string); !isText || !fitsColumn(text, expr.Timestamp) {
-						c.testProblem(t, at, "the insight's time is not a text such as \"2026-01-31T06:00:00Z\"")
-					}
-				case j < 0 && !c.full():
-					c.testProblem(t, at, "%s", expr.Unknown("column", column, schema.Names()))
-				case j >= 0 && !fitsColumn(row[column], schema[j].Type):
-					c.testProblem(t, at, "the value of column %q is not %s", clip(column), wanted(schema[j].Type))
+				if of.timed && column == insightTime && schema.Index(column) < 0 {
+					c.checkExpectedTime(t, at, row[column])
+					continue
 				}
+				c.checkMember(t, at, schema, member{column, row[column]})
 			}
 		}
 	}
+}
+
+// checkExpectedTime checks the time of an expected insight.
+func (c *checker) checkExpectedTime(t *Test, at string, value any) {
+	if text, isText := value.(string); !isText || !fitsColumn(text, expr.Timestamp) {
+		c.testProblem(t, at, "the insight's time is not a text such as \"2026-01-31T06:00:00Z\"")
+	}
+}
+
+// checkMember checks a row's value of a column.
+func (c *checker) checkMember(t *Test, at string, schema expr.Schema, m member) {
+	j := schema.Index(m.column)
+	if j < 0 && !c.full() {
+		c.testProblem(t, at, "%s", expr.Unknown("column", m.column, schema.Names()))
+	} else if j >= 0 && !fitsColumn(m.value, schema[j].Type) {
+		c.testProblem(t, at, "the value of column %q is not %s", clip(m.column), wanted(schema[j].Type))
+	}
+}
+
+// member is a column of a test's row.
+type member struct {
+	column string
+	value  any
 }
 
 func (c *checker) testProblem(t *Test, path, format string, args ...any) {
