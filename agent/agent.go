@@ -23,6 +23,7 @@ import (
 	"github.com/outfeed/outfeed/agent/internal/supervisor"
 	"github.com/outfeed/outfeed/agent/internal/tunnel"
 	"github.com/outfeed/outfeed/internal/buildinfo"
+	"github.com/outfeed/outfeed/internal/lifecycle"
 	"github.com/outfeed/outfeed/protocol/wire"
 )
 
@@ -91,28 +92,20 @@ func (a *Agent) runParts(ctx context.Context, p *parts) error {
 	defer stopTunnel(nil)
 	g.Go(func() error {
 		defer stopTunnel(errStopped)
-		return unlessDone(ctx, p.supervisor.Run(ctx))
+		return lifecycle.UnlessDone(ctx, p.supervisor.Run(ctx))
 	})
-	g.Go(func() error { return unlessDone(tunnelCtx, p.tunnel.Run(tunnelCtx)) })
+	g.Go(func() error { return lifecycle.UnlessDone(tunnelCtx, p.tunnel.Run(tunnelCtx)) })
 	g.Go(func() error {
-		return unlessDone(ctx, serveLocal(ctx, socketPath(a.config.DataDir), p.status.local, a.log))
+		return lifecycle.UnlessDone(ctx, serveLocal(ctx, socketPath(a.config.DataDir), p.status.local, a.log))
 	})
 	g.Go(func() error { return p.status.watch(ctx) })
 	if a.config.Listen != "" {
-		g.Go(func() error { return unlessDone(ctx, a.serveMetrics(ctx, p.status)) })
+		g.Go(func() error { return lifecycle.UnlessDone(ctx, a.serveMetrics(ctx, p.status)) })
 	}
 	if err := g.Wait(); err != nil {
 		return fmt.Errorf("the agent stopped: %w", err)
 	}
 	return nil
-}
-
-// unlessDone leaves out the error with which a part says that it was asked to end.
-func unlessDone(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil //nolint:nilerr // see above
-	}
-	return err
 }
 
 // assemble wires the parts; none of them runs yet.

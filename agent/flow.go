@@ -131,13 +131,14 @@ func CheckFlow(d Definition) (Manifest, error) {
 	if err != nil {
 		return Manifest{}, err
 	}
-	if _, err := engine.Compile(plan); err != nil {
-		return Manifest{}, fmt.Errorf("compile %s: %w", d.File, err)
+	if d.Connections == nil {
+		_, err = engine.Compile(plan)
+	} else {
+		// This compiles too, and holds each read against its connector.
+		err = supervisor.Check(localSettings(nil, slog.New(slog.DiscardHandler)), d.deployment(plan, connections))
 	}
-	if d.Connections != nil {
-		if err := supervisor.Check(localSettings(nil, slog.New(slog.DiscardHandler)), d.deployment(plan, connections)); err != nil {
-			return Manifest{}, fmt.Errorf("%s: %w", d.File, err)
-		}
+	if err != nil {
+		return Manifest{}, fmt.Errorf("%s: %w", d.File, err)
 	}
 	return plan.Egress, nil
 }

@@ -65,11 +65,12 @@ func (r *reports) ReadReports(ctx context.Context, after uint64, limit int) ([]t
 	if err != nil {
 		return nil, fmt.Errorf("read the run reports: %w", err)
 	}
+	stored = slices.DeleteFunc(stored, func(s stage.RunReport) bool { return r.numbers[s.ID] <= after })
+	slices.SortFunc(stored, func(a, b stage.RunReport) int { return cmp.Compare(r.numbers[a.ID], r.numbers[b.ID]) })
 	var found []tunnel.Report
 	for _, s := range stored {
-		n := r.numbers[s.ID]
-		if n <= after {
-			continue
+		if len(found) == limit {
+			break
 		}
 		report := &wire.RunReport{}
 		if err := proto.Unmarshal(s.Payload, report); err != nil {
@@ -79,10 +80,9 @@ func (r *reports) ReadReports(ctx context.Context, after uint64, limit int) ([]t
 			}
 			continue
 		}
-		found = append(found, tunnel.Report{Number: n, Report: report})
+		found = append(found, tunnel.Report{Number: r.numbers[s.ID], Report: report})
 	}
-	slices.SortFunc(found, func(a, b tunnel.Report) int { return cmp.Compare(a.Number, b.Number) })
-	return found[:min(limit, len(found))], nil
+	return found, nil
 }
 
 // DropReports is for the tunnel.

@@ -16,7 +16,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"strings"
 
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
@@ -32,16 +31,14 @@ import (
 	"github.com/outfeed/outfeed/controlplane/internal/vault"
 	"github.com/outfeed/outfeed/controlplane/internal/web"
 	"github.com/outfeed/outfeed/internal/buildinfo"
+	"github.com/outfeed/outfeed/internal/lifecycle"
+	"github.com/outfeed/outfeed/internal/logging"
 	"github.com/outfeed/outfeed/internal/secret"
 )
 
 // Logger writes the log as configured.
 func (c *Config) Logger(w io.Writer) *slog.Logger {
-	options := &slog.HandlerOptions{Level: c.LogLevel}
-	if strings.EqualFold(c.LogFormat, "json") {
-		return slog.New(slog.NewJSONHandler(w, options))
-	}
-	return slog.New(slog.NewTextHandler(w, options))
+	return logging.New(w, c.LogLevel, c.LogFormat)
 }
 
 // ControlPlane is the cloud side of Outfeed.
@@ -130,20 +127,12 @@ func (c *ControlPlane) serve(ctx context.Context, database secret.String) error 
 	}
 	c.log.InfoContext(ctx, "control plane serves", "url", c.config.PublicURL, "fingerprint", service.Fingerprint(), "version", buildinfo.Version())
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return unlessDone(ctx, store.Run(ctx)) })
-	g.Go(func() error { return unlessDone(ctx, tunnels.Run(ctx)) })
+	g.Go(func() error { return lifecycle.UnlessDone(ctx, store.Run(ctx)) })
+	g.Go(func() error { return lifecycle.UnlessDone(ctx, tunnels.Run(ctx)) })
 	for _, l := range listeners {
-		g.Go(func() error { return unlessDone(ctx, httpapi.Serve(ctx, l.listener, l.handler, c.log)) })
+		g.Go(func() error { return lifecycle.UnlessDone(ctx, httpapi.Serve(ctx, l.listener, l.handler, c.log)) })
 	}
 	return g.Wait() //nolint:wrapcheck // each part says what it is
-}
-
-// unlessDone leaves out the error with which a part says that it was asked to end.
-func unlessDone(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil //nolint:nilerr // see above
-	}
-	return err
 }
 
 // replica names this process among those of the control plane.

@@ -5,8 +5,6 @@
 package column
 
 import (
-	"math/bits"
-
 	"github.com/outfeed/outfeed/protocol/expr"
 )
 
@@ -73,15 +71,6 @@ func (c *Column) SetNull(i int) {
 		c.Nulls = append(c.Nulls, 0)
 	}
 	c.Nulls[i>>6] |= 1 << (uint(i) & 63)
-}
-
-// NullCount is how many rows are null.
-func (c *Column) NullCount() int {
-	n := 0
-	for _, w := range c.Nulls {
-		n += bits.OnesCount64(w)
-	}
-	return n
 }
 
 // Bytes is the text of row i of a String or JSON column, valid as long as the batch is.

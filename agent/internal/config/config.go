@@ -14,10 +14,10 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/outfeed/outfeed/internal/logging"
 	"github.com/outfeed/outfeed/internal/secret"
 )
 
@@ -130,9 +130,5 @@ func loopback(address string) error {
 
 // Logger writes the log as configured.
 func (c *Config) Logger(w io.Writer) *slog.Logger {
-	options := &slog.HandlerOptions{Level: c.LogLevel}
-	if strings.EqualFold(c.LogFormat, "json") {
-		return slog.New(slog.NewJSONHandler(w, options))
-	}
-	return slog.New(slog.NewTextHandler(w, options))
+	return logging.New(w, c.LogLevel, c.LogFormat)
 }
