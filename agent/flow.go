@@ -83,7 +83,7 @@ func (d *Definition) connections() (map[string]connector.Connection, error) {
 	if d.Connections == nil {
 		return map[string]connector.Connection{}, nil
 	}
-	defs, err := flowdef.ParseConnections(d.Connections, specs(), flowdef.Lookup{
+	defs, err := flowdef.ParseConnections(d.Connections, specs(), flowdef.References{
 		Env: os.LookupEnv,
 		File: func(name string) ([]byte, error) {
 			if !filepath.IsAbs(name) {

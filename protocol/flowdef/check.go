@@ -174,8 +174,11 @@ func (c *checker) findUnused() {
 	used := make([]bool, len(c.flow.Steps))
 	insights := false
 	for _, i := range slices.Backward(c.order) {
-		if c.flow.Steps[i].Verb == Insight {
+		switch c.flow.Steps[i].Verb { //nolint:exhaustive // the other rows must reach one of these
+		case Insight:
 			used[i], insights = true, true
+		case Write:
+			used[i] = true
 		}
 		if used[i] {
 			for _, input := range c.inputs[i] {
@@ -269,6 +272,24 @@ func (c *checker) checkStep(k int) bool {
 		return c.checkAggregate(k)
 	case Join:
 		return c.checkJoin(k)
+	case Lookup:
+		return c.checkLookup(k)
+	case Union:
+		return c.checkUnion(k)
+	case Sort:
+		return c.checkSort(k)
+	case Limit:
+		return c.checkLimit(k)
+	case Distinct:
+		return c.checkDistinct(k)
+	case Unnest:
+		return c.checkUnnest(k)
+	case Validate:
+		return c.checkValidate(k)
+	case Detect:
+		return c.checkDetect(k)
+	case Write:
+		return c.checkWrite(k)
 	case Insight:
 		return c.checkInsight(k)
 	}

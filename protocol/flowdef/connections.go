@@ -22,8 +22,8 @@ type ConnectionDef struct {
 	Pos     Pos
 }
 
-// Lookup gives what the values of a CONN.yaml may refer to.
-type Lookup struct {
+// References gives what the values of a CONN.yaml may refer to.
+type References struct {
 	// Env gives an environment variable, for a text that is ${NAME} as a whole.
 	Env func(name string) (string, bool)
 	// File gives the contents of a file, for a secret that is @NAME. A secret that begins with @@ begins with @.
@@ -32,7 +32,7 @@ type Lookup struct {
 
 // ParseConnections reads a CONN.yaml: a map of connection name to `{kind: …, …options}`, in YAML or JSON. The kinds tell
 // which options there are and which are secret. Its error is Problems.
-func ParseConnections(text []byte, kinds []ConnectorSpec, from Lookup) ([]ConnectionDef, error) {
+func ParseConnections(text []byte, kinds []ConnectorSpec, from References) ([]ConnectionDef, error) {
 	p := parser{text: bytes.TrimPrefix(text, []byte("\ufeff"))}
 	if len(bytes.TrimSpace(p.text)) == 0 {
 		return nil, Problems{{Pos: Pos{1, 1}, Message: "there are no connections; write name: {kind: …, …options}"}}
@@ -65,7 +65,7 @@ func ParseConnections(text []byte, kinds []ConnectorSpec, from Lookup) ([]Connec
 var variable = regexp.MustCompile(`^\$\{([A-Za-z_][A-Za-z0-9_]*)\}$`)
 
 // resolve puts the environment's value in the place of a text that is ${NAME}.
-func (p *parser) resolve(v any, o entry, from Lookup) any {
+func (p *parser) resolve(v any, o entry, from References) any {
 	text, ok := v.(string)
 	if !ok {
 		return v
@@ -82,7 +82,7 @@ func (p *parser) resolve(v any, o entry, from Lookup) any {
 }
 
 // connection holds the values against the kind, and parts the secret ones from the others.
-func (p *parser) connection(c *ConnectionDef, kinds []ConnectorSpec, values map[string]any, places map[string]Pos, from Lookup) {
+func (p *parser) connection(c *ConnectionDef, kinds []ConnectorSpec, values map[string]any, places map[string]Pos, from References) {
 	var names []string
 	for i := range kinds {
 		names = append(names, kinds[i].Kind)
@@ -124,7 +124,7 @@ func (p *parser) connection(c *ConnectionDef, kinds []ConnectorSpec, values map[
 }
 
 // secretOf gives the secret that a text stands for.
-func (p *parser) secretOf(text, option string, pos Pos, from Lookup) secret.String {
+func (p *parser) secretOf(text, option string, pos Pos, from References) secret.String {
 	rest, isFile := strings.CutPrefix(text, "@")
 	switch {
 	case !isFile:

@@ -19,8 +19,8 @@ func kinds() []flowdef.ConnectorSpec {
 	}
 }
 
-func lookup() flowdef.Lookup {
-	return flowdef.Lookup{
+func lookup() flowdef.References {
+	return flowdef.References{
 		Env: func(name string) (string, bool) { return "from " + name, name == "SET" },
 		File: func(name string) ([]byte, error) {
 			if name != "pw.txt" {

@@ -23,6 +23,15 @@ const (
 	Select    Verb = "select"
 	Aggregate Verb = "aggregate"
 	Join      Verb = "join"
+	Lookup    Verb = "lookup"
+	Union     Verb = "union"
+	Sort      Verb = "sort"
+	Limit     Verb = "limit"
+	Distinct  Verb = "distinct"
+	Unnest    Verb = "unnest"
+	Validate  Verb = "validate"
+	Detect    Verb = "detect"
+	Write     Verb = "write"
 	Insight   Verb = "insight"
 )
 
@@ -72,7 +81,8 @@ type Step struct {
 	// ID is the `id:` as written, or "<verb>_<n>" with n the step's place counted from one.
 	ID   string
 	Verb Verb
-	// From is the ids of the input steps: none for read, the step before when left out, two for join (left, right).
+	// From is the ids of the input steps: none for read, the step before when left out, two for join (left, right), all
+	// of them for union.
 	From []Ref
 	Pos  Pos
 
@@ -82,6 +92,14 @@ type Step struct {
 	Select    []Selection
 	Aggregate *AggregateStep
 	Join      *JoinStep
+	Lookup    *LookupStep
+	Sort      *SortStep
+	Limit     *LimitStep
+	Distinct  *DistinctStep
+	Unnest    *UnnestStep
+	Validate  *ValidateStep
+	Detect    *DetectStep
+	Write     *WriteStep
 	Insight   *InsightStep
 }
 
@@ -158,6 +176,9 @@ type JoinStep struct {
 	Kind string
 	// On pairs a left column with a right column.
 	On []JoinKey
+	// Within makes it a join of two streams: rows match whose times are at most that far apart. 0 means that the right
+	// side is a table.
+	Within time.Duration
 }
 
 // JoinKey is one pair of columns that must be equal.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 
@@ -88,7 +89,7 @@ func (p *parser) verb(n *yaml.Node, list []entry) (verb entry, ok bool) {
 			return entry{}, false
 		}
 	}
-	p.problem(at(n), "the step has no verb; write one of read, filter, map, select, aggregate, join, insight")
+	p.problem(at(n), "the step has no verb; write one of %s", strings.Join(verbNames(), ", "))
 	return entry{}, false
 }
 
@@ -106,7 +107,7 @@ func (p *parser) stepKeys(verb Verb, list []entry) {
 }
 
 func (p *parser) from(s *Step, members map[string]entry, before string) {
-	if s.Verb == Read {
+	if s.Verb == Read || s.Verb == Union {
 		return
 	}
 	if e, ok := members["from"]; ok {
@@ -141,6 +142,24 @@ func (p *parser) body(s *Step, n *yaml.Node, members map[string]entry) {
 			s.From = append(s.From, right)
 		}
 		s.Join = p.join(s, members)
+	case Lookup:
+		s.Lookup = p.lookup(s, n, members)
+	case Union:
+		s.From = p.union(n)
+	case Sort:
+		s.Sort = p.sort(n)
+	case Limit:
+		s.Limit = p.limit(n, members)
+	case Distinct:
+		s.Distinct = p.distinct(n, members)
+	case Unnest:
+		s.Unnest = p.unnest(s, n, members)
+	case Validate:
+		s.Validate = p.validate(n)
+	case Detect:
+		s.Detect = p.detect(s, n, members)
+	case Write:
+		s.Write = p.write(n, members)
 	case Insight:
 		s.Insight = &InsightStep{Name: p.name(n, "the insight's name")}
 		if e, ok := members["key"]; ok {

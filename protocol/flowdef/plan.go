@@ -46,6 +46,15 @@ type PlanStep struct {
 	// JoinLeft and JoinRight are the key positions in the two inputs; RightKeep is the right positions that follow the
 	// left columns in Output.
 	JoinLeft, JoinRight, RightKeep []int
+	// The plans of the other verbs, each set for its own.
+	LookupPlan   *LookupPlan
+	SortPlan     *SortPlan
+	LimitPlan    *LimitPlan
+	DistinctPlan *DistinctPlan
+	UnnestPlan   *UnnestPlan
+	ValidatePlan *ValidatePlan
+	DetectPlan   *DetectPlan
+	WritePlan    *WritePlan
 	// InsightKey and InsightValues are input positions; InsightTime is one, or -1 for the run's start.
 	InsightKey, InsightValues []int
 	InsightTime               int
@@ -57,6 +66,8 @@ type AggregateCall struct {
 	Name, Func string
 	// Arg is the typed argument; nil for count().
 	Arg *expr.Node
+	// Params are the constants behind the argument, such as the 0.95 of quantile(x, 0.95).
+	Params []expr.Value
 	// Result is the output column's type.
 	Result expr.Type
 }

@@ -103,6 +103,25 @@ func stepSchema(v Verb) object {
 		properties["on"] = object{"oneOf": []any{reference("columns"), mapOf(reference("column"))}}
 		properties["type"] = object{"enum": []string{"inner", "left"}}
 		required = append(required, "on")
+	case Lookup:
+		required = append(required, lookupSchema(properties)...)
+	case Union:
+		delete(properties, "from")
+		unionSchema(properties)
+	case Sort:
+		sortSchema(properties)
+	case Limit:
+		limitSchema(properties)
+	case Distinct:
+		distinctSchema(properties)
+	case Unnest:
+		required = append(required, unnestSchema(properties)...)
+	case Validate:
+		validateSchema(properties)
+	case Detect:
+		required = append(required, detectSchema(properties)...)
+	case Write:
+		writeSchema(properties)
 	case Insight:
 		properties["insight"] = named("The insight's name.")
 		properties["key"] = reference("columns")

@@ -3,7 +3,11 @@ package flowdef
 import "slices"
 
 // Verbs lists the verbs in the order of the documentation.
-func Verbs() []Verb { return []Verb{Read, Filter, Map, Select, Aggregate, Join, Insight} }
+func Verbs() []Verb {
+	return []Verb{
+		Read, Filter, Map, Select, Aggregate, Join, Lookup, Union, Sort, Limit, Distinct, Unnest, Validate, Detect, Write, Insight,
+	}
+}
 
 // flowKeys, stepKeys and the others are what the parser accepts and the JSON Schema describes.
 func flowKeys() []string {
@@ -19,16 +23,28 @@ func verbKeys(v Verb) []string {
 		return []string{"by", "window"}
 	case Join:
 		return []string{"on", "type"}
+	case Lookup:
+		return lookupKeys()
+	case Limit:
+		return limitKeys()
+	case Distinct:
+		return distinctKeys()
+	case Unnest:
+		return unnestKeys()
+	case Detect:
+		return detectKeys()
+	case Write:
+		return writeKeys()
 	case Insight:
 		return []string{"key", "time"}
-	case Filter, Map, Select:
+	case Filter, Map, Select, Union, Sort, Validate:
 	}
 	return nil
 }
 
 func stepKeys(v Verb) []string {
 	keys := []string{"id", string(v)}
-	if v != Read {
+	if v != Read && v != Union {
 		keys = append(keys, "from")
 	}
 	return append(keys, verbKeys(v)...)

@@ -101,7 +101,7 @@ func (a *aggregate) push(b *column.Batch) error {
 		next, closes := a.win.scan(times, from, b.Len, &a.seg)
 		if len(a.seg.late)+len(a.seg.failed) > 0 {
 			a.counts.late += int64(len(a.seg.late))
-			a.state.late += int64(len(a.seg.late))
+			a.counts.lateTotal += int64(len(a.seg.late))
 			if err := a.fail(b); err != nil {
 				return err
 			}
@@ -266,3 +266,8 @@ func (a *aggregate) finish() (more bool, err error) {
 	}
 	return len(a.closing) > 0, err
 }
+
+func (a *aggregate) stepID() string                          { return a.plan.ID }
+func (a *aggregate) restore(entries map[string][]byte) error { return a.state.restore(entries) }
+func (a *aggregate) discard(entries map[string][]byte)       { a.state.discard(entries) }
+func (a *aggregate) changes(dst []StateChange) []StateChange { return a.state.changes(dst) }

@@ -76,7 +76,7 @@ type graphJoin struct {
 func Compile(plan *flowdef.Plan) (*Program, error) {
 	main := &graph{plan: plan, sink: -1, table: -1, include: make([]bool, len(plan.Steps))}
 	for i := range plan.Steps {
-		if plan.Steps[i].Verb == flowdef.Insight {
+		if v := plan.Steps[i].Verb; v == flowdef.Insight || v == flowdef.Write {
 			main.reach(i)
 		}
 	}
@@ -97,7 +97,7 @@ func Compile(plan *flowdef.Plan) (*Program, error) {
 // inputs are the steps that feed a step within its graph.
 func (g *graph) inputs(step int) []int {
 	s := &g.plan.Steps[step]
-	if s.Verb == flowdef.Join {
+	if s.Verb == flowdef.Join && s.Join.Within == 0 {
 		return s.Inputs[:1]
 	}
 	return s.Inputs
@@ -149,6 +149,24 @@ func (g *graph) require(i int) error {
 	switch step.Verb {
 	case flowdef.Read:
 		g.addRead(i)
+	case flowdef.Lookup:
+		requireLookup(step, live, from)
+	case flowdef.Union:
+		g.requireUnion(step, live)
+	case flowdef.Sort:
+		requireSort(step, live, from)
+	case flowdef.Limit:
+		requireLimit(step, live, from)
+	case flowdef.Distinct:
+		requireDistinct(step, live, from)
+	case flowdef.Unnest:
+		requireUnnest(step, live, from)
+	case flowdef.Validate:
+		requireValidate(step, live, from)
+	case flowdef.Detect:
+		requireDetect(step, live, from)
+	case flowdef.Write:
+		requireWrite(step, live, from)
 	case flowdef.Filter:
 		mark(from, live)
 		markColumns(from, step.Filter)
@@ -173,13 +191,15 @@ func (g *graph) require(i int) error {
 
 func checkInputs(plan *flowdef.Plan, i int) error {
 	want := 1
+	inputs := plan.Steps[i].Inputs
 	switch plan.Steps[i].Verb { //nolint:exhaustive // the others take one
 	case flowdef.Read:
 		want = 0
 	case flowdef.Join:
 		want = 2
+	case flowdef.Union:
+		want = max(len(inputs), 1)
 	}
-	inputs := plan.Steps[i].Inputs
 	if len(inputs) != want {
 		return fmt.Errorf("a %s step takes %d inputs, not %d", plan.Steps[i].Verb, want, len(inputs))
 	}
@@ -321,25 +341,42 @@ type pipeline struct {
 	sources []*readStep
 	// joins are in the order of graph.joins; their tables are set before the first row.
 	joins []*join
-	// aggregates are in the order of the plan, with the place of the read that feeds each.
-	aggregates []rooted
-	table      *tableBuilder
-	box        outbox
+	// finishers, keepers and tickers are in the order of the plan.
+	finishers []*finishing
+	keepers   []keeper
+	tickers   []ticker
+	table     *tableBuilder
+	box       outbox
 	// counts and sample belong to the goroutine that runs the pipeline.
 	counts []*stepCounts
 	sample []FailedRecord
 }
 
-type rooted struct {
-	*aggregate
-	read int
+// finishing is a finisher and the reads that feed it, as places in graph.reads. left is how many of them have not ended.
+type finishing struct {
+	finisher
+	reads []int
+	left  int
+}
+
+// ended gives the operators whose last source has ended with that read.
+func (p *pipeline) ended(read int) []finisher {
+	var list []finisher
+	for _, f := range p.finishers {
+		if slices.Contains(f.reads, read) {
+			if f.left--; f.left == 0 {
+				list = append(list, f.finisher)
+			}
+		}
+	}
+	return list
 }
 
 // instantiate makes the operators. spans says for each of the graph's reads whether it ends.
 func (g *graph) instantiate(spans func(read int) span, started int64) (*pipeline, error) {
 	p := &pipeline{graph: g, counts: make([]*stepCounts, len(g.plan.Steps))}
 	outs := make([]*outputs, len(g.plan.Steps))
-	roots := make([]int, len(g.plan.Steps))
+	roots := make([][]int, len(g.plan.Steps))
 	for i := range g.plan.Steps {
 		step := &g.plan.Steps[i]
 		p.counts[i] = &stepCounts{step: step.ID, sample: &p.sample, stop: g.plan.Flow != nil && g.plan.Flow.OnError == flowdef.OnErrorStop}
@@ -347,19 +384,29 @@ func (g *graph) instantiate(spans func(read int) span, started int64) (*pipeline
 			continue
 		}
 		if step.Verb == flowdef.Read {
-			roots[i] = len(p.sources)
+			roots[i] = []int{len(p.sources)}
 			read := newReadStep(step.Output, g.reads[len(p.sources)].cols)
 			read.counts = p.counts[i]
 			p.sources, outs[i] = append(p.sources, read), &read.outputs
 			continue
 		}
-		in := step.Inputs[0]
-		roots[i] = roots[in]
-		op, out, err := p.operator(i, spans, roots[i], started)
+		for _, in := range g.inputs(i) {
+			roots[i] = append(roots[i], roots[in]...)
+		}
+		slices.Sort(roots[i])
+		m := maker{pipeline: p, roots: slices.Compact(roots[i]), started: started, span: bounded}
+		for _, read := range m.roots {
+			m.span = max(m.span, spans(read))
+		}
+		op, out, err := m.operator(i)
 		if err != nil {
 			return nil, fmt.Errorf("step %s: %w", step.ID, err)
 		}
-		outs[in].next, outs[i] = append(outs[in].next, op), out
+		m.register(op)
+		for n, in := range g.inputs(i) {
+			outs[in].next = append(outs[in].next, m.entrance(op, n))
+		}
+		outs[i] = out
 	}
 	if g.sink >= 0 {
 		join := &g.plan.Steps[g.table]
@@ -383,57 +430,137 @@ func (p *pipeline) tryJoins() error {
 	return nil
 }
 
+// maker makes the operator of one step. roots are the reads that feed it; its span is endless when one of them is.
+type maker struct {
+	*pipeline
+	roots   []int
+	span    span
+	started int64
+}
+
+// register notes what the run must do with an operator beside pushing batches into it.
+func (m *maker) register(op operator) {
+	if f, ok := op.(finisher); ok {
+		m.finishers = append(m.finishers, &finishing{finisher: f, reads: m.roots, left: len(m.roots)})
+	}
+	if k, ok := op.(keeper); ok {
+		m.keepers = append(m.keepers, k)
+	}
+	if t, ok := op.(ticker); ok {
+		m.tickers = append(m.tickers, t)
+	}
+}
+
+// entrance is where the rows of the step's n-th input go.
+func (*maker) entrance(op operator, n int) operator {
+	if e, ok := op.(interface{ entrance(n int) operator }); ok {
+		return e.entrance(n)
+	}
+	return op
+}
+
 // operator makes the operator of a step that is no read, and gives where the operators behind it go.
-func (p *pipeline) operator(i int, spans func(read int) span, root int, started int64) (operator, *outputs, error) {
-	step := &p.graph.plan.Steps[i]
-	input, counts := p.graph.plan.Steps[step.Inputs[0]].Output, p.counts[i]
-	live := p.graph.live[i]
-	switch step.Verb {
+func (m *maker) operator(i int) (operator, *outputs, error) {
+	switch m.graph.plan.Steps[i].Verb {
 	case flowdef.Filter:
-		f, err := newFilter(step, positions(live))
-		if err != nil {
-			return nil, nil, err
-		}
-		f.counts = counts
-		return f, &f.outputs, nil
+		return m.filter(i)
 	case flowdef.Map:
-		_, assigns := liveAssigns(step, live)
-		m, err := newMapper(step, len(input), assigns)
-		if err != nil {
-			return nil, nil, err
-		}
-		m.counts = counts
-		return m, &m.outputs, nil
+		return m.mapper(i)
 	case flowdef.Select:
-		s := newSelecter(step)
-		s.counts = counts
-		return s, &s.outputs, nil
+		return m.selecter(i)
 	case flowdef.Aggregate:
-		a, err := newAggregate(step, input, spans(root))
-		if err != nil {
-			return nil, nil, err
-		}
-		a.counts = counts
-		p.aggregates = append(p.aggregates, rooted{aggregate: a, read: root})
-		return a, &a.outputs, nil
+		return m.aggregate(i)
 	case flowdef.Join:
-		j, err := newJoin(step, input, p.graph.plan.Steps[step.Inputs[1]].Output, positions(live))
-		if err != nil {
-			return nil, nil, err
-		}
-		j.counts, j.root = counts, root
-		j.table = &joinTable{keys: newKeyTable(nil)}
-		p.joins = append(p.joins, j)
-		return j, &j.outputs, nil
+		return m.join(i)
+	case flowdef.Lookup:
+		return m.lookup(i)
+	case flowdef.Union:
+		return m.union(i)
+	case flowdef.Sort:
+		return m.sort(i)
+	case flowdef.Limit:
+		return m.limit(i)
+	case flowdef.Distinct:
+		return m.distinct(i)
+	case flowdef.Unnest:
+		return m.unnest(i)
+	case flowdef.Validate:
+		return m.validate(i)
+	case flowdef.Detect:
+		return m.detect(i)
+	case flowdef.Write:
+		return m.write(i)
 	case flowdef.Insight:
-		s := newInsightStep(step, input, started)
-		s.counts, s.live = counts, positions(live)
-		// The main graph has every insight step; a table that is read through one must not make its insights twice.
-		if p.graph.sink < 0 {
-			s.box = &p.box
-		}
-		return s, &s.outputs, nil
+		return m.insight(i)
 	case flowdef.Read:
 	}
-	return nil, nil, fmt.Errorf("the agent does not know the verb %s; a newer agent may", step.Verb)
+	return nil, nil, fmt.Errorf("the agent does not know the verb %s; a newer agent may", m.graph.plan.Steps[i].Verb)
+}
+
+// step is the step, the schema of its first input, what it counts, and the columns of its output that something
+// downstream reads.
+func (m *maker) step(i int) (step *flowdef.PlanStep, input expr.Schema, counts *stepCounts, live []bool) {
+	step = &m.graph.plan.Steps[i]
+	return step, m.graph.plan.Steps[step.Inputs[0]].Output, m.counts[i], m.graph.live[i]
+}
+
+func (m *maker) filter(i int) (operator, *outputs, error) {
+	step, _, counts, live := m.step(i)
+	f, err := newFilter(step, positions(live))
+	if err != nil {
+		return nil, nil, err
+	}
+	f.counts = counts
+	return f, &f.outputs, nil
+}
+
+func (m *maker) mapper(i int) (operator, *outputs, error) {
+	step, input, counts, live := m.step(i)
+	_, assigns := liveAssigns(step, live)
+	op, err := newMapper(step, len(input), assigns)
+	if err != nil {
+		return nil, nil, err
+	}
+	op.counts = counts
+	return op, &op.outputs, nil
+}
+
+func (m *maker) selecter(i int) (operator, *outputs, error) {
+	step, _, counts, _ := m.step(i)
+	s := newSelecter(step)
+	s.counts = counts
+	return s, &s.outputs, nil
+}
+
+func (m *maker) aggregate(i int) (operator, *outputs, error) {
+	step, input, counts, _ := m.step(i)
+	a, err := newAggregate(step, input, m.span)
+	if err != nil {
+		return nil, nil, err
+	}
+	a.counts = counts
+	return a, &a.outputs, nil
+}
+
+func (m *maker) join(i int) (operator, *outputs, error) {
+	step, input, counts, live := m.step(i)
+	j, err := newJoin(step, input, m.graph.plan.Steps[step.Inputs[1]].Output, positions(live))
+	if err != nil {
+		return nil, nil, err
+	}
+	j.counts, j.span = counts, m.span
+	j.table = &joinTable{keys: newKeyTable(nil)}
+	m.joins = append(m.joins, j)
+	return j, &j.outputs, nil
+}
+
+func (m *maker) insight(i int) (operator, *outputs, error) {
+	step, input, counts, live := m.step(i)
+	s := newInsightStep(step, input, m.started)
+	s.counts, s.live = counts, positions(live)
+	// The main graph has every insight step; a table that is read through one must not make its insights twice.
+	if m.graph.sink < 0 {
+		s.box = &m.box
+	}
+	return s, &s.outputs, nil
 }

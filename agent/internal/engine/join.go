@@ -125,8 +125,8 @@ type join struct {
 	live   []int
 	left   int
 	table  *joinTable
-	// root is the read that feeds the left input.
-	root int
+	// span is that of the left input.
+	span span
 
 	entries             []int32
 	leftRows, rightRows []int32

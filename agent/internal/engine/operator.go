@@ -15,6 +15,31 @@ type operator interface {
 	push(b *column.Batch) error
 }
 
+// finisher is an operator that holds rows until its input has ended. finish emits the next part of them; more says that
+// there is another.
+type finisher interface {
+	finish() (more bool, err error)
+}
+
+// keeper is an operator whose state outlives the run. A run of a flow gives it back what the last commit stored.
+type keeper interface {
+	// stepID is the step that the entries are stored under.
+	stepID() string
+	// restore reads the entries of the last commit into an operator that has seen nothing. errOtherDefinition means that
+	// they are of another definition of the step, and then nothing was read.
+	restore(entries map[string][]byte) error
+	// discard notes that all these entries are to be removed.
+	discard(entries map[string][]byte)
+	// changes appends the entries that changed since the last call.
+	changes(dst []StateChange) []StateChange
+}
+
+// ticker is an operator of an endless flow that must also act when no row comes. tick is called about once a second,
+// between two batches, with the time of the clock in UTC microseconds.
+type ticker interface {
+	tick(now int64) error
+}
+
 // outputs are the operators behind a step.
 type outputs struct{ next []operator }
 
@@ -37,8 +62,10 @@ const maxSamples = 20
 type stepCounts struct {
 	step                  string
 	in, out, late, failed int64
-	sample                *[]FailedRecord
-	stop                  bool
+	// lateTotal is late since the step's state began, over restarts.
+	lateTotal int64
+	sample    *[]FailedRecord
+	stop      bool
 }
 
 // fail counts a failing record. It gives an error when the flow says on_error: stop.

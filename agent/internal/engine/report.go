@@ -38,15 +38,12 @@ func (r *Runner) publish() {
 	for i, c := range r.pipe.counts {
 		s := r.base[i]
 		s.In, s.Out, s.Late, s.Failed = s.In+c.in, s.Out+c.out, s.Late+c.late, s.Failed+c.failed
+		s.LateTotal = c.lateTotal
 		rep.Steps[i] = s
 		rep.Failed, rep.Late = rep.Failed+s.Failed, rep.Late+s.Late
 		if r.set.Program.plan.Steps[i].Insight != nil {
 			rep.Insights += s.Out
 		}
-	}
-	for _, a := range r.pipe.aggregates {
-		i := slices.Index(r.pipe.counts, a.counts)
-		rep.Steps[i].LateTotal = a.state.late
 	}
 	rep.Sample = append(rep.Sample[:0], r.pipe.sample...)
 }

@@ -29,7 +29,7 @@ type RunSettings struct {
 	// CommitRows is how many rows are processed at most without a commit; 0 means about a million.
 	CommitRows int64
 	Logger     *slog.Logger
-	// Clock is for reports only; nil means time.Now.
+	// Clock is for reports and for the operators that act without rows; nil means time.Now.
 	Clock connector.Clock
 }
 
@@ -40,6 +40,8 @@ const (
 	maxPendingBytes = 4 << 20
 	// ackIdle is how long an ack-gated source may have nothing ready before what it delivered is committed.
 	ackIdle = 2 * time.Millisecond
+	// tickEvery is how often the operators that act without rows are asked to.
+	tickEvery = time.Second
 	// finalTimeout bounds the last commit of a run that was told to stop.
 	finalTimeout = 5 * time.Second
 )
@@ -68,6 +70,7 @@ type Runner struct {
 	rows        int64
 	commitTimer *time.Timer
 	idleTimer   *time.Timer
+	ticks       *time.Ticker
 
 	mu     sync.Mutex
 	report Report
@@ -192,14 +195,14 @@ func (r *Runner) closeSources() error {
 // restore gives the operators their state of the last commit. A step whose definition has changed starts empty.
 func (r *Runner) restore(state State) error {
 	known := map[string]bool{}
-	for _, a := range r.pipe.aggregates {
-		step := a.plan.ID
+	for _, k := range r.pipe.keepers {
+		step := k.stepID()
 		known[step] = true
-		err := a.state.restore(state.Operators[step])
+		err := k.restore(state.Operators[step])
 		switch {
 		case errors.Is(err, errOtherDefinition):
 			r.set.Logger.Warn("the step's definition has changed, so its saved state is dropped", "step", step, "entries", len(state.Operators[step]))
-			a.state.discard(state.Operators[step])
+			k.discard(state.Operators[step])
 		case err != nil:
 			return fmt.Errorf("step %s: %w; reset the flow's state to start it anew", step, err)
 		}
@@ -221,6 +224,11 @@ func (r *Runner) loop(ctx context.Context, start func(*pump)) error {
 	r.commitTimer, r.idleTimer = stoppedTimer(), stoppedTimer()
 	defer r.commitTimer.Stop()
 	defer r.idleTimer.Stop()
+	r.ticks = time.NewTicker(tickEvery)
+	if len(r.pipe.tickers) == 0 {
+		r.ticks.Stop()
+	}
+	defer r.ticks.Stop()
 	for r.startPumps(start) {
 		var err error
 		select {
@@ -232,6 +240,8 @@ func (r *Runner) loop(ctx context.Context, start func(*pump)) error {
 			err = r.commit(ctx)
 		case <-r.idleTimer.C:
 			err = r.commit(ctx)
+		case <-r.ticks.C:
+			err = r.tick(ctx)
 		case <-ctx.Done():
 			err = context.Cause(ctx)
 		}
@@ -240,6 +250,23 @@ func (r *Runner) loop(ctx context.Context, start func(*pump)) error {
 		}
 	}
 	return nil
+}
+
+// tick lets the operators act that must do so even when no row comes.
+func (r *Runner) tick(ctx context.Context) error {
+	before := len(r.pipe.box.items)
+	now := r.set.Clock().UnixMicro()
+	for _, t := range r.pipe.tickers {
+		if err := t.tick(now); err != nil {
+			return &partialError{err: err}
+		}
+	}
+	if len(r.pipe.box.items) > before && !r.dirty {
+		r.dirty = true
+		r.commitTimer.Reset(r.set.CommitEvery)
+	}
+	r.publish()
+	return r.commitWhenFull(ctx)
 }
 
 func stoppedTimer() *time.Timer {
@@ -320,15 +347,12 @@ func (r *Runner) process(e event) error {
 	return nil
 }
 
-// finish lets the aggregates behind a bounded source emit what they hold, committing on the way where there is much.
+// finish lets the operators behind a bounded source emit what they hold, committing on the way where there is much.
 func (r *Runner) finish(ctx context.Context, read int) error {
-	for _, a := range r.pipe.aggregates {
-		if a.read != read {
-			continue
-		}
+	for _, f := range r.pipe.ended(read) {
 		for more := true; more; {
 			var err error
-			if more, err = a.finish(); err != nil {
+			if more, err = f.finish(); err != nil {
 				return &partialError{err: err}
 			}
 			r.publish()
@@ -359,8 +383,8 @@ func (r *Runner) checkpoint() *Checkpoint {
 		}
 	}
 	c.Changes, r.discarded = append(c.Changes, r.discarded...), nil
-	for _, a := range r.pipe.aggregates {
-		c.Changes = a.state.changes(c.Changes)
+	for _, k := range r.pipe.keepers {
+		c.Changes = k.changes(c.Changes)
 	}
 	c.Insights = r.pipe.box.take()
 	return c

@@ -34,8 +34,7 @@ type aggregateState struct {
 	changed   []bool
 	committed []bool
 	removed   []StateChange
-	// late counts the late records since the step first ran; metaSaved is the meta entry of the last checkpoint.
-	late      int64
+	// metaSaved is the meta entry of the last checkpoint.
 	metaSaved string
 	ended     bool
 	key, buf  []byte
@@ -176,7 +175,7 @@ func (s *aggregateState) metaChange(dst []StateChange) []StateChange {
 		return dst
 	}
 	value := append([]byte{stateVersion}, s.fingerprint[:]...)
-	value = putInt(value, s.late)
+	value = putInt(value, s.agg.counts.lateTotal)
 	if w := s.agg.win; w != nil {
 		value = putInt(putBool(value, w.seen), w.newest)
 	}
@@ -253,7 +252,7 @@ func (s *aggregateState) restoreMeta(value []byte) error {
 	if r.err != nil || len(r.s) > 0 {
 		return errCorruptState
 	}
-	s.late, s.metaSaved = late, string(value)
+	s.agg.counts.lateTotal, s.metaSaved = late, string(value)
 	return nil
 }
 

@@ -72,9 +72,9 @@ func (r *Runner) loadTable(ctx context.Context, g *graph, at int, counts *loaded
 		if err = r.readAll(ctx, p, i, at+i); err != nil {
 			return nil, err
 		}
-		for _, a := range p.aggregates {
-			for more := a.read == i; more; {
-				if more, err = a.finish(); err != nil {
+		for _, f := range p.ended(i) {
+			for more := true; more; {
+				if more, err = f.finish(); err != nil {
 					return nil, err
 				}
 			}
@@ -147,7 +147,7 @@ func (r *Runner) startRefreshes(ctx context.Context, wg *sync.WaitGroup) {
 	main := r.set.Program.main
 	at := len(main.reads)
 	for i, j := range main.joins {
-		if r.spans[r.pipe.joins[i].root] == endless {
+		if r.pipe.joins[i].span == endless {
 			place := at
 			wg.Go(func() { r.keepFresh(ctx, r.pipe.joins[i], j.right, place) })
 		}

@@ -94,7 +94,7 @@ func (a *app) readConnections(path string, kinds []flowdef.ConnectorSpec) ([]flo
 	if len(kinds) == 0 {
 		return nil, errors.New("no agent has told yet what kinds of connection there are; enrol one and run it, then apply again")
 	}
-	wanted, err := flowdef.ParseConnections(text, kinds, flowdef.Lookup{
+	wanted, err := flowdef.ParseConnections(text, kinds, flowdef.References{
 		Env: func(name string) (string, bool) { v := a.getenv(name); return v, v != "" },
 		File: func(name string) ([]byte, error) {
 			if !filepath.IsAbs(name) {
