@@ -18,7 +18,6 @@ import (
 	"github.com/outfeed/outfeed/internal/secret"
 	"github.com/outfeed/outfeed/migrations"
 	"github.com/outfeed/outfeed/protocol/flowdef"
-	"github.com/outfeed/outfeed/protocol/flowdef"
 	"github.com/outfeed/outfeed/protocol/seal"
 	"github.com/outfeed/outfeed/protocol/wire"
 )
