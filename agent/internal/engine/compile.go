@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/outfeed/outfeed/protocol/expr"
@@ -146,47 +147,48 @@ func (g *graph) require(i int) error {
 	if len(step.Inputs) > 0 {
 		from = g.live[step.Inputs[0]]
 	}
-	switch step.Verb {
+	switch step.Verb { //nolint:exhaustive // the others read their input alone
 	case flowdef.Read:
 		g.addRead(i)
-	case flowdef.Lookup:
-		requireLookup(step, live, from)
-	case flowdef.Union:
-		g.requireUnion(step, live)
-	case flowdef.Sort:
-		requireSort(step, live, from)
-	case flowdef.Limit:
-		requireLimit(step, live, from)
-	case flowdef.Distinct:
-		requireDistinct(step, live, from)
-	case flowdef.Unnest:
-		requireUnnest(step, live, from)
-	case flowdef.Validate:
-		requireValidate(step, live, from)
-	case flowdef.Detect:
-		requireDetect(step, live, from)
-	case flowdef.Write:
-		requireWrite(step, live, from)
-	case flowdef.Filter:
-		mark(from, live)
-		markColumns(from, step.Filter)
-	case flowdef.Map:
-		need, _ := liveAssigns(step, live)
-		mark(from, need[:len(from)])
-	case flowdef.Select:
-		for out, pos := range step.Keep {
-			from[pos] = from[pos] || live[out]
-		}
-	case flowdef.Aggregate:
-		markAggregate(step, from)
 	case flowdef.Join:
 		return g.requireJoin(i)
+	case flowdef.Union:
+		g.requireUnion(step, live)
 	case flowdef.Insight:
 		g.requireInsight(step, live, from)
 	default:
-		return fmt.Errorf("the agent does not know the verb %s; a newer agent may", step.Verb)
+		require, known := requirements()[step.Verb]
+		if !known {
+			return fmt.Errorf("the agent does not know the verb %s; a newer agent may", step.Verb)
+		}
+		require(step, live, from)
 	}
 	return nil
+}
+
+// requirements mark, by verb, what a step reads of its input, given what is read of its output.
+var requirements = sync.OnceValue(func() map[flowdef.Verb]func(step *flowdef.PlanStep, live, from []bool) {
+	return map[flowdef.Verb]func(step *flowdef.PlanStep, live, from []bool){
+		flowdef.Filter: requireFilter, flowdef.Map: requireMap, flowdef.Select: requireSelect, flowdef.Aggregate: requireAggregate,
+		flowdef.Lookup: requireLookup, flowdef.Sort: requireSort, flowdef.Limit: requireLimit, flowdef.Distinct: requireDistinct,
+		flowdef.Unnest: requireUnnest, flowdef.Validate: requireValidate, flowdef.Detect: requireDetect, flowdef.Write: requireWrite,
+	}
+})
+
+func requireFilter(step *flowdef.PlanStep, live, from []bool) {
+	mark(from, live)
+	markColumns(from, step.Filter)
+}
+
+func requireMap(step *flowdef.PlanStep, live, from []bool) {
+	need, _ := liveAssigns(step, live)
+	mark(from, need[:len(from)])
+}
+
+func requireSelect(step *flowdef.PlanStep, live, from []bool) {
+	for out, pos := range step.Keep {
+		from[pos] = from[pos] || live[out]
+	}
 }
 
 func checkInputs(plan *flowdef.Plan, i int) error {
@@ -249,7 +251,7 @@ func liveAssigns(step *flowdef.PlanStep, live []bool) (need, assigns []bool) {
 	return need, assigns
 }
 
-func markAggregate(step *flowdef.PlanStep, from []bool) {
+func requireAggregate(step *flowdef.PlanStep, _, from []bool) {
 	markAll(from, step.By)
 	for i := range step.Aggregates {
 		markColumns(from, step.Aggregates[i].Arg)
@@ -461,41 +463,23 @@ func (*maker) entrance(op operator, n int) operator {
 
 // operator makes the operator of a step that is no read, and gives where the operators behind it go.
 func (m *maker) operator(i int) (operator, *outputs, error) {
-	switch m.graph.plan.Steps[i].Verb {
-	case flowdef.Filter:
-		return m.filter(i)
-	case flowdef.Map:
-		return m.mapper(i)
-	case flowdef.Select:
-		return m.selecter(i)
-	case flowdef.Aggregate:
-		return m.aggregate(i)
-	case flowdef.Join:
-		return m.join(i)
-	case flowdef.Lookup:
-		return m.lookup(i)
-	case flowdef.Union:
-		return m.union(i)
-	case flowdef.Sort:
-		return m.sort(i)
-	case flowdef.Limit:
-		return m.limit(i)
-	case flowdef.Distinct:
-		return m.distinct(i)
-	case flowdef.Unnest:
-		return m.unnest(i)
-	case flowdef.Validate:
-		return m.validate(i)
-	case flowdef.Detect:
-		return m.detect(i)
-	case flowdef.Write:
-		return m.write(i)
-	case flowdef.Insight:
-		return m.insight(i)
-	case flowdef.Read:
+	verb := m.graph.plan.Steps[i].Verb
+	newOperator, known := operators()[verb]
+	if !known {
+		return nil, nil, fmt.Errorf("the agent does not know the verb %s; a newer agent may", verb)
 	}
-	return nil, nil, fmt.Errorf("the agent does not know the verb %s; a newer agent may", m.graph.plan.Steps[i].Verb)
+	return newOperator(m, i)
 }
+
+var operators = sync.OnceValue(func() map[flowdef.Verb]func(m *maker, i int) (operator, *outputs, error) {
+	return map[flowdef.Verb]func(m *maker, i int) (operator, *outputs, error){
+		flowdef.Filter: (*maker).filter, flowdef.Map: (*maker).mapper, flowdef.Select: (*maker).selecter,
+		flowdef.Aggregate: (*maker).aggregate, flowdef.Join: (*maker).join, flowdef.Lookup: (*maker).lookup,
+		flowdef.Union: (*maker).union, flowdef.Sort: (*maker).sort, flowdef.Limit: (*maker).limit,
+		flowdef.Distinct: (*maker).distinct, flowdef.Unnest: (*maker).unnest, flowdef.Validate: (*maker).validate,
+		flowdef.Detect: (*maker).detect, flowdef.Write: (*maker).write, flowdef.Insight: (*maker).insight,
+	}
+})
 
 // step is the step, the schema of its first input, what it counts, and the columns of its output that something
 // downstream reads.
