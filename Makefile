@@ -56,7 +56,7 @@ lint: $(LINT) $(DIST) ## Check the code: linters, formatting, generated files
 	GOOS=windows $(LINT) run ./agent/...
 	cd $(UI) && npm run --silent lint
 	@$(MAKE) --no-print-directory generate
-	git diff --exit-code -- '*.pb.go' '*/schema.d.ts' || { echo 'generated files are behind: run make generate and commit'; exit 1; }
+	git diff --exit-code -- '*.pb.go' '*/schema.d.ts' docs/flows.md || { echo 'generated files are behind: run make generate and commit'; exit 1; }
 
 .PHONY: bench
 bench: ## Run the benchmarks that stand beside the code
@@ -68,6 +68,7 @@ generate: $(UI)/node_modules ## Generate the code that is made from other files
 	go build -o $(CACHE)/protoc-gen-go google.golang.org/protobuf/cmd/protoc-gen-go
 	PATH=$(CURDIR)/$(CACHE):$$PATH protoc --go_out=. --go_opt=module=github.com/outfeed/outfeed protocol/wire/wire.proto
 	cd $(UI) && npm run --silent api
+	go run ./protocol/flowdef/flowdoc docs/flows.md
 
 .PHONY: clean
 clean: ## Remove what was built
