@@ -43,6 +43,11 @@ e2e: build ## Run the end-to-end tests on the real binaries
 	@go build -trimpath -o bin/outfeed-demo ./installer/demo && go build -trimpath -o bin/outfeed-demo-plant ./installer/demo/plant
 	go test -tags e2e -count=1 -timeout 20m -v ./internal/e2e
 
+.PHONY: faults
+faults: $(DIST) ## Run the long tests: 10,000 random flows against PostgreSQL
+	@$(SETUP) test
+	OUTFEED_ORACLE_FLOWS=10000 go test -count=1 -timeout 30m -v -run TestRandomFlowsAsPostgreSQL ./agent/internal/engine/sqloracle
+
 .PHONY: race
 race: $(DIST) ## Run the tests under the race detector
 	@$(SETUP) test

@@ -1,0 +1,7 @@
+package sqloracle
+
+import "strings"
+
+func notYet(err error) bool {
+	return err != nil && (strings.Contains(err.Error(), "not there yet") || strings.Contains(err.Error(), "value of type"))
+}
