@@ -377,6 +377,7 @@ func (g *graph) instantiate(spans func(read int) span, started int64) (*pipeline
 	p := &pipeline{graph: g, counts: make([]*stepCounts, len(g.plan.Steps))}
 	outs := make([]*outputs, len(g.plan.Steps))
 	roots := make([][]int, len(g.plan.Steps))
+	forks := g.forks(spans)
 	for i := range g.plan.Steps {
 		step := &g.plan.Steps[i]
 		p.counts[i] = &stepCounts{step: step.ID, sample: &p.sample, stop: g.plan.Flow != nil && g.plan.Flow.OnError == flowdef.OnErrorStop}
@@ -387,7 +388,7 @@ func (g *graph) instantiate(spans func(read int) span, started int64) (*pipeline
 			roots[i] = []int{len(p.sources)}
 			read := newReadStep(step.Output, g.reads[len(p.sources)].cols)
 			read.counts = p.counts[i]
-			p.sources, outs[i] = append(p.sources, read), &read.outputs
+			p.sources, outs[i] = append(p.sources, read), p.behind(i, &read.outputs, forks)
 			continue
 		}
 		for _, in := range g.inputs(i) {
@@ -406,7 +407,7 @@ func (g *graph) instantiate(spans func(read int) span, started int64) (*pipeline
 		for n, in := range g.inputs(i) {
 			outs[in].next = append(outs[in].next, m.entrance(op, n))
 		}
-		outs[i] = out
+		outs[i] = p.behind(i, out, forks)
 	}
 	if g.sink >= 0 {
 		join := &g.plan.Steps[g.table]
