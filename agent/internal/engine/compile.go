@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/outfeed/outfeed/agent/internal/connector"
 	"github.com/outfeed/outfeed/protocol/expr"
 	"github.com/outfeed/outfeed/protocol/flowdef"
 )
@@ -39,6 +40,8 @@ type ReadNeed struct {
 	// order, and at least one.
 	Schema expr.Schema
 	Role   ReadRole
+	// Drift is what becomes of records that differ from the declared schema.
+	Drift connector.Drift
 	// Refresh is how often a table is read again; 0 for a stream.
 	Refresh time.Duration
 }
@@ -298,6 +301,7 @@ func (g *graph) addRead(i int) {
 	r := graphRead{step: i, need: ReadNeed{Step: step.ID, Role: RoleStream}}
 	if step.Read != nil {
 		r.need.Connection, r.need.With = step.Read.Connection.Name, step.Read.With
+		r.need.Drift = driftOf(step.Read.Drift)
 	}
 	if g.sink >= 0 {
 		r.need.Role, r.need.Refresh = RoleTable, DefaultRefresh

@@ -261,4 +261,3 @@ func (s *sortStep) restoreChunk(payload []byte) error {
 	}
 	return nil
 }
-
