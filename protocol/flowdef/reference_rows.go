@@ -41,7 +41,7 @@ func rowsReference() []Entry {
 		},
 		{
 			Name: string(Validate),
-			Help: "Holds rows against rules, each beside its column: `{column: {rule: …}}`. A row that breaks one is a failed record, whose reason names column, rule and value, and does not go on; with `on_error: stop` it ends the run. A null breaks no rule but `required`. Rules are tried column by column in the order written, and within a column in the order below, `unique` and `rule` last; a row that has broken a rule does not count for `unique`.",
+			Help: "Holds rows against rules, each beside its column: `{column: {rule: …}}`. A row that breaks one is a failed record, whose reason names column, rule and value, and does not go on; with `on_error: stop` it ends the run. A null breaks no rule but `required`. Rules are tried column by column in the order written, and within a column in the order below; those of `unique` come after all others, so a row that breaks another rule does not count for them.",
 			Keys: []Key{
 				{"required", "`true`: null is not allowed"},
 				{"type", "`int`, `float`, `bool` or `timestamp`: what the text must read as"},

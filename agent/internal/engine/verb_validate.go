@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -33,7 +34,8 @@ func requireValidate(step *flowdef.PlanStep, live, from []bool) {
 	}
 }
 
-// validate passes on the rows that break no rule. A row counts for unique only when it has broken no rule before it.
+// validate passes on the rows that break no rule. The unique rules come last, and a row counts for one only when it has
+// broken no rule before it.
 type validate struct {
 	outputs
 	counts *stepCounts
@@ -81,6 +83,8 @@ func (m *maker) validate(i int) (operator, *outputs, error) {
 		}
 		v.rules = append(v.rules, r)
 	}
+	// What breaks another rule does not count for unique, wherever that rule is written.
+	slices.SortStableFunc(v.rules, func(a, b rule) int { return compareBool(a.unique != nil, b.unique != nil) })
 	v.meta = newStepMeta(step.ID, "validate "+definition.String())
 	return v, &v.outputs, nil
 }
