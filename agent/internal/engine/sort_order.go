@@ -58,31 +58,65 @@ func (s *sorter) sort(run *sortRun, entries []sortEntry, k int) {
 	if k == len(s.keys) || len(entries) < 2 {
 		return
 	}
-	key := s.keys[k]
-	c := &run.cols[key.col]
+	c := &run.cols[s.keys[k].col]
 	if c.HasNulls() {
 		values := s.nullsLast(c, entries)
 		s.sort(run, entries[values:], k+1)
 		entries = entries[:values]
 	}
-	normalise(entries, c, key.descending)
-	s.byKey(entries)
-	isText := storageOf(c.Type) == storeText
-	if k+1 == len(s.keys) && !isText {
+	if storageOf(c.Type) == storeText {
+		s.sortText(run, entries, textKey{k: k})
 		return
 	}
+	normalise(entries, c, s.keys[k].descending)
+	s.byKey(entries)
+	if k+1 == len(s.keys) {
+		return
+	}
+	stretches(entries, func(part []sortEntry) { s.sort(run, part, k+1) })
+}
+
+// stretches calls visit for each stretch of entries with equal keys.
+func stretches(entries []sortEntry, visit func(part []sortEntry)) {
 	for from := 0; from < len(entries); {
 		to := from + 1
 		for to < len(entries) && entries[to].key == entries[from].key {
 			to++
 		}
-		if isText && len(c.Bytes(int(entries[from].row))) > exactText {
-			s.sortText(run, entries[from:to], k)
-		} else {
-			s.sort(run, entries[from:to], k+1)
-		}
+		visit(entries[from:to])
 		from = to
 	}
+}
+
+// textKey is a key of texts that agree up to an offset.
+type textKey struct{ k, offset int }
+
+// maxOffset is how far texts are ordered piece by piece.
+const maxOffset = 16 * exactText
+
+// sortText orders rows by a text, a piece of it at a time, and then by the keys behind.
+func (s *sorter) sortText(run *sortRun, entries []sortEntry, t textKey) {
+	if len(entries) < 2 {
+		return
+	}
+	if t.offset >= maxOffset {
+		s.compareText(run, entries, t.k)
+		return
+	}
+	key := s.keys[t.k]
+	c := &run.cols[key.col]
+	flip := flipOf(key.descending)
+	for i := range entries {
+		entries[i].key = normalText(c.Bytes(int(entries[i].row))[t.offset:]) ^ flip
+	}
+	s.byKey(entries)
+	stretches(entries, func(part []sortEntry) {
+		if len(c.Bytes(int(part[0].row))) > t.offset+exactText {
+			s.sortText(run, part, textKey{k: t.k, offset: t.offset + exactText})
+		} else {
+			s.sort(run, part, t.k+1)
+		}
+	})
 }
 
 // nullsLast moves the rows that are null behind the others, and gives the number of the others.
@@ -100,8 +134,8 @@ func (s *sorter) nullsLast(c *column.Column, entries []sortEntry) int {
 	return values
 }
 
-// sortText orders rows whose texts begin alike and are longer than their normalised part.
-func (s *sorter) sortText(run *sortRun, entries []sortEntry, k int) {
+// compareText orders rows whose texts agree for long.
+func (s *sorter) compareText(run *sortRun, entries []sortEntry, k int) {
 	c, descending := &run.cols[s.keys[k].col], s.keys[k].descending
 	text := func(e sortEntry) []byte { return c.Bytes(int(e.row)) }
 	slices.SortFunc(entries, func(a, b sortEntry) int {
@@ -127,10 +161,7 @@ const exactText = 7
 // normalise gives every entry the number that orders its value.
 func normalise(entries []sortEntry, c *column.Column, descending bool) {
 	const sign = 1 << 63
-	flip := uint64(0)
-	if descending {
-		flip = math.MaxUint64
-	}
+	flip := flipOf(descending)
 	switch storageOf(c.Type) {
 	case storeBool:
 		for i := range entries {
@@ -154,12 +185,16 @@ func normalise(entries []sortEntry, c *column.Column, descending bool) {
 			}
 			entries[i].key = bits ^ flip
 		}
-	case storeText:
-		for i := range entries {
-			entries[i].key = normalText(c.Bytes(int(entries[i].row))) ^ flip
-		}
-	case storeNone:
+	case storeText, storeNone: // see sortText
 	}
+}
+
+// flipOf turns the order of normalised values round where the greatest comes first.
+func flipOf(descending bool) uint64 {
+	if descending {
+		return math.MaxUint64
+	}
+	return 0
 }
 
 // normalText is the first bytes of a text and its length, as far as both fit: of texts whose first bytes are equal, the

@@ -60,7 +60,7 @@ func orderRows(n int, seed uint64) *table {
 	data := &table{}
 	base := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	floats := []float64{0, math.Copysign(0, -1), 1.5, -2, math.NaN(), math.Inf(1), math.Inf(-1), 1e300, 3}
-	texts := []string{"", "a", "ab", "a\x00", "prefix-long-A", "prefix-long-B", "prefix-long", "äöü", "prefix-", "prefix-l"}
+	texts := []string{"", "a", "ab", "a\x00", "prefix-long-A", "prefix-long-B", "prefix-long", "äöü", "prefix-", "prefix-l", strings.Repeat("x", maxOffset) + "tail-b", strings.Repeat("x", maxOffset) + "tail-a", strings.Repeat("x", maxOffset), strings.Repeat("x", 3*exactText)}
 	for i := range n {
 		row := map[string]any{
 			"ts": base.Add(time.Duration(i)*time.Second - time.Duration(rng.IntN(20))*time.Second), "n": int64(i),
