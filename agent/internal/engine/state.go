@@ -145,7 +145,9 @@ func (s *aggregateState) changes(dst []StateChange) []StateChange {
 		key := s.groupKey(nil, i32(g))
 		value := []byte{stateVersion}
 		for _, acc := range s.agg.accs {
-			value = acc.encode(value, i32(g))
+			if _, own := acc.(entryKeeper); !own {
+				value = acc.encode(value, i32(g))
+			}
 		}
 		dst = append(dst, StateChange{Step: step, Key: string(key), Value: seal(value, key)})
 	}
@@ -311,6 +313,9 @@ func (s *aggregateState) restoreGroup(key string, payload []byte) error {
 	s.committed[g] = true
 	for _, acc := range a.accs {
 		acc.grow(n)
+		if _, own := acc.(entryKeeper); own {
+			continue
+		}
 		if payload, err = acc.decode(payload, g); err != nil {
 			return err
 		}
