@@ -42,7 +42,7 @@ type updates struct {
 	times        []int64
 }
 
-func newAccumulator(call *flowdef.AggregateCall) (accumulator, error) {
+func newAccumulator(call *flowdef.AggregateCall, f *frames) (accumulator, error) {
 	if call.Func == "count" {
 		return &countAcc{}, nil
 	}
@@ -62,15 +62,24 @@ func newAccumulator(call *flowdef.AggregateCall) (accumulator, error) {
 	case "first", "last":
 		return newPick(call.Func, store)
 	}
-	if acc, ok := newMomentAccumulator(call.Func, arg); ok {
+	if acc, ok := newMomentAccumulator(call, arg); ok {
+		return acc, nil
+	}
+	if acc, ok := newTimedAccumulator(call, f); ok {
 		return acc, nil
 	}
 	return nil, fmt.Errorf("the agent does not know the aggregate %s of %s; a newer agent may", call.Func, arg)
 }
 
-// newMomentAccumulator makes what adds numbers up.
-func newMomentAccumulator(name string, arg expr.Type) (acc accumulator, ok bool) {
+// newMomentAccumulator makes what describes numbers without their times.
+func newMomentAccumulator(call *flowdef.AggregateCall, arg expr.Type) (acc accumulator, ok bool) {
+	name := call.Func
 	switch {
+	case name == "median" && arg == expr.Float:
+		return newQuantile(0.5), true
+	case name == "quantile" && arg == expr.Float && len(call.Params) == 1 && call.Params[0].Type == expr.Float:
+		p := call.Params[0].Float
+		return newQuantile(p), p >= 0 && p <= 1
 	case name == "sum" && arg == expr.Int:
 		return &intSumAcc{}, true
 	case name == "sum" && arg == expr.Float:

@@ -96,8 +96,8 @@ func (a *distinctAcc) merge(dst, src int32) error {
 		a.rows, a.prefix = append(a.rows, e), append(a.prefix, int64(dst))
 	}
 	begin(&a.copied, 0)
-	a.copied.Gather(&a.table.cols[0], a.rows)
-	for i := range a.rows {
+	for i, e := range a.rows {
+		a.copied.AppendFrom(&a.table.cols[0], int(e))
 		a.rows[i] = i32(i)
 	}
 	return a.addRows(&a.copied)
