@@ -289,17 +289,10 @@ func (a *aggregate) frameGroups(from int) error {
 // closeWindows emits the groups of the windows that the watermark has passed, and forgets them.
 func (a *aggregate) closeWindows() error {
 	mark := a.win.watermark()
-	a.closing = a.closing[:0]
-	a.win.minEnd = math.MaxInt64
-	for g, end := range a.frames.ends {
-		if a.dead[g] {
-			continue
-		}
-		if end <= mark {
-			a.closing = append(a.closing, i32(g))
-		} else {
-			a.win.minEnd = min(a.win.minEnd, end)
-		}
+	if a.sessions != nil {
+		a.closing, a.win.minEnd = a.closeUpTo(a.closing[:0], mark)
+	} else {
+		a.closing, a.win.minEnd = a.scanEnds(a.closing[:0], mark)
 	}
 	a.order(a.closing)
 	for len(a.closing) > 0 {
@@ -311,6 +304,22 @@ func (a *aggregate) closeWindows() error {
 		a.state.forgetCarries(a.keys.evict())
 	}
 	return nil
+}
+
+// scanEnds appends the open groups that end by the mark, and gives the earliest end of the others.
+func (a *aggregate) scanEnds(dst []int32, mark int64) (closing []int32, minEnd int64) {
+	minEnd = math.MaxInt64
+	for g, end := range a.frames.ends {
+		if a.dead[g] {
+			continue
+		}
+		if end <= mark {
+			dst = append(dst, i32(g))
+		} else {
+			minEnd = min(minEnd, end)
+		}
+	}
+	return dst, minEnd
 }
 
 // order sorts groups by the start of their window, then by key.
@@ -458,6 +467,7 @@ func (a *aggregate) compact() {
 	}
 	if a.sessions != nil {
 		a.sessions.compact(keep)
+		a.sessions.requeue(keep, f.ends)
 	}
 	if a.keys != nil {
 		f.keys = compactSlice(f.keys, keep)

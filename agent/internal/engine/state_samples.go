@@ -216,6 +216,9 @@ func (a *aggregate) restoreSession(g int32, payload []byte) (rest []byte, err er
 	a.frames.starts[g], a.frames.keys[g] = start, key
 	s.lasts[g], s.limits[g] = last, limit
 	a.frames.ends[g] = s.end(g)
+	if a.win.span == endless {
+		s.queue.push(a.frames.ends[g], g)
+	}
 	a.win.minEnd = min(a.win.minEnd, a.frames.ends[g])
 	s.open[key] = append(s.open[key], 0)
 	copy(s.open[key][at+1:], s.open[key][at:])

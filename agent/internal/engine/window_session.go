@@ -19,7 +19,8 @@ type sessions struct {
 	// lasts and limits are, by group, the time of the last row and the end of the pane.
 	lasts, limits []int64
 
-	cols   []*column.Column
+	// queue is the open sessions of an endless input.
+	queue  endQueue
 	anchor [1]int64
 	row    [1]int32
 	entry  []int32
@@ -159,7 +160,10 @@ func (a *aggregate) joinSession(key int32, t int64, row int) (int32, error) {
 	a.frames.starts[g], a.frames.ends[g], a.frames.keys[g] = t, end, key
 	s.lasts[g], s.limits[g] = t, limit
 	s.open[key] = slices.Insert(s.open[key], at, g)
-	w.minEnd = min(w.minEnd, end)
+	if w.span == endless {
+		s.queue.push(end, g)
+		w.minEnd = min(w.minEnd, end)
+	}
 	return g, nil
 }
 
