@@ -170,17 +170,6 @@ type AggregateStep struct {
 	Window *Window
 }
 
-// Window is how an aggregate cuts time.
-type Window struct {
-	// Tumbling is the length; it is a whole number of microseconds and more than zero.
-	Tumbling time.Duration
-	// Time is the timestamp column.
-	Time Ref
-	// Late is how long after the greatest time seen a record still counts.
-	Late time.Duration
-	Pos  Pos
-}
-
 // JoinStep adds the columns of the right input to the rows of the left: Step.From[0] and Step.From[1].
 type JoinStep struct {
 	// Kind is "inner" (the default) or "left".
