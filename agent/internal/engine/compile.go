@@ -17,6 +17,8 @@ const DefaultRefresh = time.Minute
 type Program struct {
 	plan *flowdef.Plan
 	main *graph
+	// lookups are the needs of the lookup steps.
+	lookups []ReadNeed
 }
 
 // ReadRole says what a read is for.
@@ -28,6 +30,8 @@ const (
 	// RoleTable is the right side of a join: it is read from the beginning to the end, at the start of the run and, in a
 	// continuous flow, again every Refresh. Its cursor is never kept.
 	RoleTable
+	// RoleLookup is asked for rows by key while the flow runs; it has no cursor and is opened with RunSettings.OpenLookup.
+	RoleLookup
 )
 
 // ReadNeed is what a program reads. A read step that feeds both sides of a join is in the list once for each role.
@@ -41,10 +45,12 @@ type ReadNeed struct {
 	Role   ReadRole
 	// Refresh is how often a table is read again; 0 for a stream.
 	Refresh time.Duration
+	// Keys is, for a lookup, the columns of the system that the keys are compared with. Its Schema can be empty.
+	Keys expr.Schema
 }
 
-// Reads lists what the program reads: the streams in the plan's order, then the tables.
-func (p *Program) Reads() []ReadNeed { return p.main.needs() }
+// Reads lists what the program reads: the streams in the plan's order, then the tables, then the lookups.
+func (p *Program) Reads() []ReadNeed { return append(p.main.needs(), p.lookups...) }
 
 // graph is a part of a flow that runs together: the flow without the right sides of its joins, or one right side. The
 // right side of each of its joins is a graph of its own, so that a table is always complete before a row asks for it.
@@ -81,12 +87,12 @@ func Compile(plan *flowdef.Plan) (*Program, error) {
 		}
 	}
 	if !slices.Contains(main.include, true) {
-		return nil, errors.New("the flow has no insight step, so nothing would come out of it; add one")
+		return nil, errors.New("the flow has no insight step and no write step, so nothing would come out of it; add one")
 	}
 	if err := main.build(nil); err != nil {
 		return nil, err
 	}
-	p := &Program{plan: plan, main: main}
+	p := &Program{plan: plan, main: main, lookups: main.lookups(map[string]bool{})}
 	// Kernels have scratch memory and are made anew for every run; making them once here finds what they refuse.
 	if _, err := main.instantiate(func(int) span { return bounded }, 0); err != nil {
 		return nil, err
@@ -166,7 +172,7 @@ func (g *graph) require(i int) error {
 	case flowdef.Detect:
 		requireDetect(step, live, from)
 	case flowdef.Write:
-		requireWrite(step, live, from)
+		g.requireWrite(live, from)
 	case flowdef.Filter:
 		mark(from, live)
 		markColumns(from, step.Filter)
@@ -180,6 +186,9 @@ func (g *graph) require(i int) error {
 	case flowdef.Aggregate:
 		markAggregate(step, from)
 	case flowdef.Join:
+		if step.Join.Within > 0 {
+			return g.requireStreamJoin(step, live)
+		}
 		return g.requireJoin(i)
 	case flowdef.Insight:
 		g.requireInsight(step, live, from)
@@ -341,6 +350,9 @@ type pipeline struct {
 	sources []*readStep
 	// joins are in the order of graph.joins; their tables are set before the first row.
 	joins []*join
+	// lookups and writers get their systems before the first row; see openSystems.
+	lookups []*lookup
+	writers []*writer
 	// finishers, keepers and tickers are in the order of the plan.
 	finishers []*finishing
 	keepers   []keeper
@@ -471,6 +483,9 @@ func (m *maker) operator(i int) (operator, *outputs, error) {
 	case flowdef.Aggregate:
 		return m.aggregate(i)
 	case flowdef.Join:
+		if m.graph.plan.Steps[i].Join.Within > 0 {
+			return m.streamJoin(i)
+		}
 		return m.join(i)
 	case flowdef.Lookup:
 		return m.lookup(i)
