@@ -31,9 +31,9 @@ type lookupCache struct {
 	n       int
 	reasons []string
 
-	absent   []int32
-	all      []int32
-	batch    *column.Batch
+	absent []int32
+	all    []int32
+	batch  *column.Batch
 }
 
 const unasked = time.Duration(-1 << 63)

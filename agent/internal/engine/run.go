@@ -20,12 +20,12 @@ type RunSettings struct {
 	Program *Program
 	// Open makes the source of a need, resuming from a cursor (nil for the beginning). It is called again for every
 	// refresh of a table, from another goroutine than Run's.
-	Open  func(ReadNeed, connector.Cursor) (connector.Source, error)
+	Open func(ReadNeed, connector.Cursor) (connector.Source, error)
 	// OpenLookup makes the system of a lookup step's need, from any goroutine, and OpenSink that of a write step. They may
 	// be nil for a program without such steps.
 	OpenLookup func(ReadNeed) (connector.Lookup, error)
 	OpenSink   func(WriteNeed) (connector.Sink, error)
-	Store Store
+	Store      Store
 	// Started is the time of insights that have no time of their own.
 	Started time.Time
 	// CommitEvery is the longest time between a record and its commit while the store works; 0 means a second.
