@@ -270,6 +270,7 @@ func (p *parser) join(s *Step, members map[string]entry) *JoinStep {
 	if e, ok := members["type"]; ok {
 		j.Kind = p.oneOf(e.value, "type", "inner", "left")
 	}
+	p.streamJoin(j, members)
 	e, ok := members["on"]
 	switch {
 	case !ok:

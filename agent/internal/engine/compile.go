@@ -19,6 +19,8 @@ const DefaultRefresh = time.Minute
 type Program struct {
 	plan *flowdef.Plan
 	main *graph
+	// lookups are the needs of the lookup steps.
+	lookups []ReadNeed
 }
 
 // ReadRole says what a read is for.
@@ -30,6 +32,8 @@ const (
 	// RoleTable is the right side of a join: it is read from the beginning to the end, at the start of the run and, in a
 	// continuous flow, again every Refresh. Its cursor is never kept.
 	RoleTable
+	// RoleLookup is asked for rows by key while the flow runs; it has no cursor and is opened with RunSettings.OpenLookup.
+	RoleLookup
 )
 
 // ReadNeed is what a program reads. A read step that feeds both sides of a join is in the list once for each role.
@@ -45,10 +49,12 @@ type ReadNeed struct {
 	Drift connector.Drift
 	// Refresh is how often a table is read again; 0 for a stream.
 	Refresh time.Duration
+	// Keys is, for a lookup, the columns of the system that the keys are compared with. Its Schema can be empty.
+	Keys expr.Schema
 }
 
-// Reads lists what the program reads: the streams in the plan's order, then the tables.
-func (p *Program) Reads() []ReadNeed { return p.main.needs() }
+// Reads lists what the program reads: the streams in the plan's order, then the tables, then the lookups.
+func (p *Program) Reads() []ReadNeed { return append(p.main.needs(), p.lookups...) }
 
 // graph is a part of a flow that runs together: the flow without the right sides of its joins, or one right side. The
 // right side of each of its joins is a graph of its own, so that a table is always complete before a row asks for it.
@@ -85,12 +91,12 @@ func Compile(plan *flowdef.Plan) (*Program, error) {
 		}
 	}
 	if !slices.Contains(main.include, true) {
-		return nil, errors.New("the flow has no insight step, so nothing would come out of it; add one")
+		return nil, errors.New("the flow has no insight step and no write step, so nothing would come out of it; add one")
 	}
 	if err := main.build(nil); err != nil {
 		return nil, err
 	}
-	p := &Program{plan: plan, main: main}
+	p := &Program{plan: plan, main: main, lookups: main.lookups(map[string]bool{})}
 	// Kernels have scratch memory and are made anew for every run; making them once here finds what they refuse.
 	if _, err := main.instantiate(func(int) span { return bounded }, 0); err != nil {
 		return nil, err
@@ -154,9 +160,14 @@ func (g *graph) require(i int) error {
 	case flowdef.Read:
 		g.addRead(i)
 	case flowdef.Join:
+		if step.Join.Within > 0 {
+			return g.requireStreamJoin(step, live)
+		}
 		return g.requireJoin(i)
 	case flowdef.Union:
 		g.requireUnion(step, live)
+	case flowdef.Write:
+		g.requireWrite(live, from)
 	case flowdef.Insight:
 		g.requireInsight(step, live, from)
 	default:
@@ -174,7 +185,7 @@ var requirements = sync.OnceValue(func() map[flowdef.Verb]func(step *flowdef.Pla
 	return map[flowdef.Verb]func(step *flowdef.PlanStep, live, from []bool){
 		flowdef.Filter: requireFilter, flowdef.Map: requireMap, flowdef.Select: requireSelect, flowdef.Aggregate: requireAggregate,
 		flowdef.Lookup: requireLookup, flowdef.Sort: requireSort, flowdef.Limit: requireLimit, flowdef.Distinct: requireDistinct,
-		flowdef.Unnest: requireUnnest, flowdef.Validate: requireValidate, flowdef.Detect: requireDetect, flowdef.Write: requireWrite,
+		flowdef.Unnest: requireUnnest, flowdef.Validate: requireValidate, flowdef.Detect: requireDetect,
 	}
 })
 
@@ -347,6 +358,9 @@ type pipeline struct {
 	sources []*readStep
 	// joins are in the order of graph.joins; their tables are set before the first row.
 	joins []*join
+	// lookups and writers get their systems before the first row; see openSystems.
+	lookups []*lookup
+	writers []*writer
 	// finishers, keepers and tickers are in the order of the plan.
 	finishers []*finishing
 	keepers   []keeper
@@ -532,6 +546,9 @@ func (m *maker) aggregate(i int) (operator, *outputs, error) {
 }
 
 func (m *maker) join(i int) (operator, *outputs, error) {
+	if m.graph.plan.Steps[i].Join.Within > 0 {
+		return m.streamJoin(i)
+	}
 	step, input, counts, live := m.step(i)
 	j, err := newJoin(step, input, m.graph.plan.Steps[step.Inputs[1]].Output, positions(live))
 	if err != nil {

@@ -27,7 +27,8 @@ type TestResult struct {
 // TestFlow runs the tests that a definition brings along: the given rows through the flow as a bounded run, then each
 // expected insight name compared with what came out. An expectation names the members to compare, of key and values
 // together (and `time`, where no member has that name); the order of the insights does not matter, their number does.
-// Read steps without given rows are empty.
+// Read and lookup steps without given rows are empty. No system is written to: the rows of a write step are compared under
+// the step's id.
 func TestFlow(ctx context.Context, plan *flowdef.Plan) ([]TestResult, error) {
 	program, err := Compile(plan)
 	if err != nil {
@@ -57,6 +58,8 @@ func runTest(ctx context.Context, program *Program, test *flowdef.Test) (differe
 		Open: func(need ReadNeed, _ connector.Cursor) (connector.Source, error) {
 			return newGivenSource(need, test.Given[need.Step])
 		},
+		OpenLookup: func(need ReadNeed) (connector.Lookup, error) { return newGivenLookup(need, test.Given[need.Step]) },
+		OpenSink:   func(need WriteNeed) (connector.Sink, error) { return store.newSink(need, program.plan), nil },
 	})
 	if err != nil {
 		return "", err

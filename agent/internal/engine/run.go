@@ -20,8 +20,12 @@ type RunSettings struct {
 	Program *Program
 	// Open makes the source of a need, resuming from a cursor (nil for the beginning). It is called again for every
 	// refresh of a table, from another goroutine than Run's.
-	Open  func(ReadNeed, connector.Cursor) (connector.Source, error)
-	Store Store
+	Open func(ReadNeed, connector.Cursor) (connector.Source, error)
+	// OpenLookup makes the system of a lookup step's need, from any goroutine, and OpenSink that of a write step. They may
+	// be nil for a program without such steps.
+	OpenLookup func(ReadNeed) (connector.Lookup, error)
+	OpenSink   func(WriteNeed) (connector.Sink, error)
+	Store      Store
 	// Started is the time of insights that have no time of their own.
 	Started time.Time
 	// CommitEvery is the longest time between a record and its commit while the store works; 0 means a second.
@@ -96,6 +100,9 @@ func NewRunner(set RunSettings) *Runner {
 	for _, need := range set.Program.Reads() {
 		r.report.Sources = append(r.report.Sources, SourceReport{Step: need.Step, Connection: need.Connection, State: sourceConnecting})
 	}
+	for _, need := range set.Program.Writes() {
+		r.report.Sources = append(r.report.Sources, SourceReport{Step: need.Step, Connection: need.Connection, State: sourceConnecting})
+	}
 	for i := range set.Program.plan.Steps {
 		count := StepCount{Step: set.Program.plan.Steps[i].ID}
 		r.report.Steps, r.base = append(r.report.Steps, count), append(r.base, count)
@@ -127,7 +134,10 @@ func (r *Runner) Run(ctx context.Context) error {
 	inner, cancel := context.WithCancel(ctx)
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
-	err = r.loadTables(inner)
+	closeSystems, err := r.openSystems(inner, r.pipe)
+	if err == nil {
+		err = r.loadTables(inner)
+	}
 	if err == nil {
 		r.startRefreshes(inner, &wg)
 		err = r.loop(inner, func(p *pump) { wg.Go(func() { p.run(inner, stop) }) })
@@ -139,7 +149,7 @@ func (r *Runner) Run(ctx context.Context) error {
 	close(stop)
 	wg.Wait()
 	r.publish()
-	return errors.Join(err, r.closeSources())
+	return errors.Join(err, closeSystems(), r.closeSources())
 }
 
 // commits says whether what was processed may be committed after the error: not when the error came from the middle of
@@ -261,7 +271,7 @@ func (r *Runner) tick(ctx context.Context) error {
 			return &partialError{err: err}
 		}
 	}
-	if len(r.pipe.box.items) > before && !r.dirty {
+	if (len(r.pipe.box.items) > before || r.sinksHold()) && !r.dirty {
 		r.dirty = true
 		r.commitTimer.Reset(r.set.CommitEvery)
 	}
@@ -394,6 +404,9 @@ func (r *Runner) checkpoint() *Checkpoint {
 // same checkpoint, until ctx ends.
 func (r *Runner) commit(ctx context.Context) error {
 	if r.uncommitted == nil {
+		if err := r.flushSinks(ctx); err != nil {
+			return err
+		}
 		c := r.checkpoint()
 		r.dirty = false
 		r.commitTimer.Stop()
@@ -438,8 +451,8 @@ func (r *Runner) finalCommit(ctx context.Context) error {
 		return nil // the loop never began, or has given up with an error of its own
 	}
 	if ctx.Err() == nil {
-		if err := r.commit(ctx); err == nil {
-			return nil
+		if err := r.commit(ctx); err == nil || r.refused || !commits(err) {
+			return err
 		}
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finalTimeout)

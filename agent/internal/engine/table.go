@@ -57,8 +57,13 @@ func (r *Runner) loadTables(ctx context.Context) error {
 }
 
 // loadTable runs the right side of a join to its end. at is the place of its first read in the report.
-func (r *Runner) loadTable(ctx context.Context, g *graph, at int, counts *loadedCounts) (*joinTable, error) {
+func (r *Runner) loadTable(ctx context.Context, g *graph, at int, counts *loadedCounts) (table *joinTable, err error) {
 	p, err := g.instantiate(func(int) span { return bounded }, r.set.Started.UnixMicro())
+	if err != nil {
+		return nil, err
+	}
+	closeSystems, err := r.openSystems(ctx, p)
+	defer func() { err = errors.Join(err, closeSystems()) }()
 	if err != nil {
 		return nil, err
 	}
