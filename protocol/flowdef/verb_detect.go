@@ -61,7 +61,8 @@ type DetectStep struct {
 	Levels []DetectLevel
 	// Direction is "both", "up" or "down": which deviations count. A threshold with below has "down", one with above "up".
 	Direction string
-	// Clear is the bound at which an event ends; nil for the first of Levels, or 0 for cusum.
+	// Clear is the bound at which an event ends; nil for the first of Levels or, for cusum, half of
+	// it.
 	Clear *float64
 	// For is how long a bound must be passed before an event opens (for silence, how long nothing must come), ClearFor
 	// how long the value must be back before it closes.

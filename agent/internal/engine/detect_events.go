@@ -99,7 +99,10 @@ func newEvents(d *detector) *events {
 	switch {
 	case def.Clear != nil:
 		e.clear = sign * *def.Clear
-	case def.Method != flowdef.DetectCUSUM:
+	case def.Method == flowdef.DetectCUSUM:
+		// The sums are rarely both at zero, and at the limit itself an event would open and close with every other reading.
+		e.clear = e.levels[0] / 2
+	default:
 		e.clear = e.levels[0]
 	}
 	if def.Over > 0 {
