@@ -2,6 +2,7 @@ package engine
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"strings"
 
@@ -31,6 +32,10 @@ type detectState struct {
 	changed, ringed []bool
 	removed         []StateChange
 	metaSaved       string
+	// names are the keys of the groups' entries, made once; buf has the values of one checkpoint, which are of no use to
+	// anyone when the next one is made.
+	names    []string
+	key, buf []byte
 }
 
 func (s *detectState) init(d *detector, types []expr.Type) {
@@ -64,32 +69,36 @@ func describeDetector(d *detector) string {
 }
 
 func (s *detectState) grow(n int) {
-	s.changed, s.ringed = growTo(s.changed, n), growTo(s.ringed, n)
+	s.changed, s.ringed, s.names = growTo(s.changed, n), growTo(s.ringed, n), growTo(s.names, n)
 }
 
-// key is the key of an entry of a group.
-func (s *detectState) key(prefix byte, g int32) []byte {
-	dst := []byte{prefix}
+// keyOf is the key of an entry of a group, valid until the next call.
+func (s *detectState) keyOf(prefix byte, g int32) []byte {
+	s.key = append(s.key[:0], prefix)
 	for i := range s.det.table.cols {
-		dst = putCell(dst, &s.det.table.cols[i], int(g))
+		s.key = putCell(s.key, &s.det.table.cols[i], int(g))
 	}
-	return dst
+	return s.key
 }
 
 // changes appends what changed since the last call.
 func (s *detectState) changes(dst []StateChange) []StateChange {
 	step := s.det.plan.ID
 	dst = append(dst, s.removed...)
-	s.removed = s.removed[:0]
+	s.removed, s.buf = s.removed[:0], s.buf[:0]
 	for i, changed := range s.changed {
 		if !changed {
 			continue
 		}
 		s.changed[i] = false
 		g := i32(i)
-		key := s.key(groupPrefix, g)
-		value := s.det.method.encode(putInt([]byte{stateVersion}, s.det.last[g]), g)
-		dst = append(dst, StateChange{Step: step, Key: string(key), Value: seal(value, key)})
+		key := s.keyOf(groupPrefix, g)
+		if s.names[g] == "" {
+			s.names[g] = string(key)
+		}
+		start := len(s.buf)
+		s.buf = s.det.method.encode(putInt(append(s.buf, stateVersion), s.det.last[g]), g)
+		dst = append(dst, StateChange{Step: step, Key: s.names[g], Value: s.sealed(start, key)})
 		if s.rings != nil && s.rings.ringMoved(g) {
 			dst = s.ringChange(dst, g)
 		}
@@ -97,13 +106,21 @@ func (s *detectState) changes(dst []StateChange) []StateChange {
 	return s.metaChange(dst)
 }
 
+// sealed ends the value that begins at start of buf.
+func (s *detectState) sealed(start int, key []byte) []byte {
+	s.buf = binary.BigEndian.AppendUint32(s.buf, checksum(key, s.buf[start:]))
+	return s.buf[start:len(s.buf):len(s.buf)]
+}
+
 func (s *detectState) ringChange(dst []StateChange, g int32) []StateChange {
-	key := s.key(ringPrefix, g)
-	value := s.rings.encodeRing([]byte{stateVersion}, g)
+	key := s.keyOf(ringPrefix, g)
+	start := len(s.buf)
+	s.buf = s.rings.encodeRing(append(s.buf, stateVersion), g)
 	change := StateChange{Step: s.det.plan.ID, Key: string(key)}
-	if len(value) > 1 {
-		change.Value = seal(value, key)
-	} else if !s.ringed[g] {
+	switch {
+	case len(s.buf) > start+1:
+		change.Value = s.sealed(start, key)
+	case !s.ringed[g]:
 		return dst
 	}
 	s.ringed[g] = change.Value != nil
