@@ -25,12 +25,7 @@ func (b *builder) aggregate(in rows) rows {
 	from, window := in.sql, ""
 	times := b.some(in.schema, 1, func(c expr.Column) bool { return c.Type == expr.Timestamp })
 	if len(times) == 1 && b.IntN(4) > 0 && in.schema.Index("window_start") < 0 && in.schema.Index("window_end") < 0 {
-		var windowSQL string
-		window, windowSQL = b.window(times[0])
-		from = windowSQL + " FROM (" + in.sql + ") q WHERE " + quote(times[0]) + " IS NOT NULL"
-		if strings.Contains(windowSQL, "generate_series") {
-			from = "SELECT * FROM (" + from + ") q WHERE " + `"window_start" <= ` + quote(times[0]) + ` AND "window_end" > ` + quote(times[0])
-		}
+		window, from = b.window(in, times[0], groups)
 		for _, name := range []string{"window_start", "window_end"} {
 			out.schema = append(out.schema, expr.Column{Name: name, Type: expr.Timestamp})
 			columns, groups = append(columns, quote(name)), append(groups, quote(name))
@@ -61,14 +56,39 @@ func (b *builder) aggregate(in rows) rows {
 	return out
 }
 
-// window cuts time: its key of the step, and the query's beginning that adds window_start and window_end.
-func (b *builder) window(time string) (yamlText, sql string) {
+// window cuts time: the key of the step, and the rows with window_start and window_end.
+func (b *builder) window(in rows, time string, by []string) (yamlText, sql string) {
 	column := quote(time)
-	length := pick(b.Rand, "7s", "1m", "5m", "1h", "6h")
-	seconds := map[string]int{"7s": 7, "1m": 60, "5m": 300, "1h": 3600, "6h": 21600}[length]
-	start := fmt.Sprintf("to_timestamp(floor(extract(epoch FROM %s) / %d) * %d)", column, seconds, seconds)
-	return fmt.Sprintf("\n    window: {tumbling: %s, time: %s}", length, yaml(time)),
-		fmt.Sprintf("SELECT *, %s AS window_start, %s + interval '%d seconds' AS window_end", start, start, seconds)
+	rows := "(SELECT * FROM (" + in.sql + ") q WHERE " + column + " IS NOT NULL) q"
+	floor := func(seconds int) string {
+		return fmt.Sprintf("to_timestamp(floor(extract(epoch FROM %s) / %d) * %d)", column, seconds, seconds)
+	}
+	switch b.IntN(5) {
+	case 0:
+		every, times := pick(b.Rand, 7, 60, 900), 1+b.IntN(5)
+		return fmt.Sprintf("\n    window: {hopping: %ds, every: %ds, time: %s}", every*times, every, yaml(time)),
+			fmt.Sprintf("SELECT q.*, w AS window_start, w + interval '%d seconds' AS window_end FROM %s, LATERAL (SELECT %s - k * interval '%d seconds' AS w FROM generate_series(0, %d) k) w",
+				every*times, rows, floor(every), every, times-1)
+	case 1:
+		gap := pick(b.Rand, 15, 16, 120)
+		if len(by) == 0 {
+			by = []string{"true"}
+		}
+		partition := strings.Join(by, ", ")
+		return fmt.Sprintf("\n    window: {session: %ds, time: %s}", gap, yaml(time)),
+			fmt.Sprintf("SELECT *, min(%[1]s) OVER w AS window_start, max(%[1]s) OVER w + interval '%[2]d seconds' AS window_end FROM ("+
+				"SELECT *, count(*) FILTER (WHERE begins) OVER (PARTITION BY %[3]s ORDER BY %[1]s RANGE UNBOUNDED PRECEDING) AS session FROM ("+
+				"SELECT *, coalesce(%[1]s - lag(%[1]s) OVER (PARTITION BY %[3]s ORDER BY %[1]s) >= interval '%[2]d seconds', true) AS begins FROM %[4]s) q) q "+
+				"WINDOW w AS (PARTITION BY %[3]s, session)", column, gap, partition, rows)
+	case 2:
+		hours, zone := pick(b.Rand, 2, 8, 24), pick(b.Rand, "Europe/Berlin", "America/St_Johns", "Asia/Kolkata")
+		local := fmt.Sprintf("(date_trunc('day', %[1]s AT TIME ZONE '%[2]s') + floor(extract(hour FROM %[1]s AT TIME ZONE '%[2]s') / %[3]d) * interval '%[3]d hours')", column, zone, hours)
+		return fmt.Sprintf("\n    window: {tumbling: %dh, timezone: %s, time: %s}", hours, zone, yaml(time)),
+			fmt.Sprintf("SELECT *, %[1]s AT TIME ZONE '%[2]s' AS window_start, (%[1]s + interval '%[3]d hours') AT TIME ZONE '%[2]s' AS window_end FROM %[4]s", local, zone, hours, rows)
+	}
+	seconds := pick(b.Rand, 7, 60, 300, 3600, 21600)
+	return fmt.Sprintf("\n    window: {tumbling: %ds, time: %s}", seconds, yaml(time)),
+		fmt.Sprintf("SELECT *, %s AS window_start, %s + interval '%d seconds' AS window_end FROM %s", floor(seconds), floor(seconds), seconds, rows)
 }
 
 // call is a random aggregate. Floats are summed only from columns, whose values are gentle.
@@ -105,6 +125,10 @@ func (b *builder) call(in rows, time string) call {
 		return call{f2(pick(b.Rand, "min", "max")+"(%s)", "%s", x).aggregate(), t}
 	case 6:
 		if x, ok := column(expr.Float); ok {
+			if b.IntN(3) == 0 {
+				q := pick(b.Rand, "0.5", "0.0", "1.0", "0.95")
+				return call{f2("quantile(%s, "+q+")", "percentile_cont("+q+") WITHIN GROUP (ORDER BY %s)", x), expr.Float}
+			}
 			name := pick(b.Rand, [2]string{"sum", "sum"}, [2]string{"avg", "avg"}, [2]string{"stddev", "stddev_samp"})
 			return call{f2(name[0]+"(%s)", name[1]+"(%s)", x), expr.Float}
 		}

@@ -3,5 +3,5 @@ package sqloracle
 import "strings"
 
 func notYet(err error) bool {
-	return err != nil && (strings.Contains(err.Error(), "not there yet") || strings.Contains(err.Error(), "value of type"))
+	return err != nil && (strings.Contains(err.Error(), "value of type"))
 }
