@@ -15,6 +15,7 @@ import (
 func Document(page []byte) ([]byte, error) {
 	parts := map[string]func() (string, error){
 		"verbs":      func() (string, error) { return entries(verbReference()) },
+		"windows":    func() (string, error) { return entries(windowsReference()) },
 		"functions":  func() (string, error) { return callTable(expr.Functions()), nil },
 		"aggregates": func() (string, error) { return callTable(expr.Aggregates()), nil },
 	}
@@ -36,7 +37,7 @@ func Document(page []byte) ([]byte, error) {
 
 // verbReference is the verbs in the order of the documentation.
 func verbReference() []Entry {
-	all := coreReference()
+	all := slices.Concat(coreReference(), rowsReference(), detectReference())
 	order := verbNames()
 	slices.SortFunc(all, func(a, b Entry) int { return slices.Index(order, a.Name) - slices.Index(order, b.Name) })
 	return all
