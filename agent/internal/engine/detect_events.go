@@ -71,6 +71,8 @@ const (
 type course struct {
 	phase phase
 	level int8
+	// told says that a bounded run has ended with the event open and reported it.
+	told bool
 	// start is when it began, clearing since when the value has been back, or noTime.
 	start, clearing int64
 	// worst is the greatest outward score so far, value, score and baseline what stood there.
@@ -262,7 +264,7 @@ func (e *events) ending(g int32, r reading) error {
 	} else if c.clearing == noTime {
 		c.clearing = r.t
 	}
-	end := int64(noTime)
+	var end int64
 	switch {
 	case c.clearing != noTime && r.t-c.clearing >= e.free:
 		end = c.clearing
@@ -302,10 +304,13 @@ func (e *events) finish(groups []int32) error {
 		return nil
 	}
 	for _, g := range groups {
-		if e.group[g].phase == lasting {
-			if err := e.reportCourse(g, noTime); err != nil {
-				return err
-			}
+		c := &e.group[g]
+		if c.phase != lasting || c.told {
+			continue
+		}
+		c.told, e.state.changed[g] = true, true
+		if err := e.reportCourse(g, noTime); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -314,7 +319,7 @@ func (e *events) finish(groups []int32) error {
 func (e *events) encode(dst []byte, g int32) []byte {
 	c := &e.group[g]
 	if dst = append(dst, byte(c.phase)); c.phase != calm {
-		dst = append(dst, byte(c.level+1)) //nolint:gosec // -1 to 7
+		dst = putBool(append(dst, byte(c.level+1)), c.told) //nolint:gosec // -1 to 7
 		dst = putInt(putInt(dst, c.start), c.clearing)
 		for _, v := range [...]float64{c.worst, c.value, c.score, c.baseline} {
 			dst = putFloat(dst, v)
@@ -338,7 +343,7 @@ func (e *events) decode(r *reader, g int32) {
 		if level := r.take(1); level != nil {
 			c.level = int8(level[0]) - 1 //nolint:gosec // held against the number of levels below
 		}
-		c.start, c.clearing = r.int(), r.int()
+		c.told, c.start, c.clearing = r.bool(), r.int(), r.int()
 		c.worst, c.value, c.score, c.baseline = r.float(), r.float(), r.float(), r.float()
 		for i := range n {
 			e.since[int(g)*n+i] = r.int()

@@ -43,9 +43,18 @@ type naiveEvent struct {
 	value      float64
 }
 
+// naiveRule is what makes an event: the bound and the bound of its end, the two durations or, for a baseline, its length
+// and the least number of its values.
+type naiveRule struct {
+	bound, clear     float64
+	hold, free, over int64
+	least            int
+}
+
 // naiveCourse finds the closed events of a course with one bound by looking back from every reading. out is the score on
 // the scale of the bound, NaN where there is none.
-func naiveCourse(k string, list []naiveReading, out []float64, bound, clear float64, hold, free int64) []naiveEvent {
+func naiveCourse(k string, list []naiveReading, out []float64, rule naiveRule) []naiveEvent {
+	bound, clear := rule.bound, rule.clear
 	var events []naiveEvent
 	// from is the first reading that an event may use.
 	for from, i := 0, 0; i < len(list); i++ {
@@ -53,7 +62,7 @@ func naiveCourse(k string, list []naiveReading, out []float64, bound, clear floa
 		for first > from && out[first-1] > bound {
 			first--
 		}
-		if !(out[i] > bound) || list[i].t-list[first].t < hold {
+		if !(out[i] > bound) || list[i].t-list[first].t < rule.hold {
 			continue
 		}
 		e := naiveEvent{group: k, start: list[first].t, end: noTime}
@@ -69,7 +78,7 @@ func naiveCourse(k string, list []naiveReading, out []float64, bound, clear floa
 			for back > i && out[back-1] <= clear {
 				back--
 			}
-			if out[j] <= clear && list[j].t-list[back].t >= free {
+			if out[j] <= clear && list[j].t-list[back].t >= rule.free {
 				e.end = list[back].t
 				from, i = j+1, j
 			}
@@ -83,7 +92,8 @@ func naiveCourse(k string, list []naiveReading, out []float64, bound, clear floa
 }
 
 // naiveBaseline scores a course against what it has learned, keeping every value, and gives the closed events.
-func naiveBaseline(k string, list []naiveReading, values []float64, bound, clear float64, over int64, least int) []naiveEvent {
+func naiveBaseline(k string, list []naiveReading, values []float64, rule naiveRule) []naiveEvent {
+	bound, clear, over := rule.bound, rule.clear, rule.over
 	type learned struct {
 		part int64
 		v    float64
@@ -104,7 +114,7 @@ func naiveBaseline(k string, list []naiveReading, values []float64, bound, clear
 		}
 		out := math.Abs(values[i]-mean) / math.Sqrt(sum/(n-1))
 		switch {
-		case len(normal) < least || sum == 0:
+		case len(normal) < rule.least || sum == 0:
 		case open == nil && out > bound:
 			open, worst = &naiveEvent{group: k, start: r.t, value: r.v}, out
 			continue
@@ -168,7 +178,7 @@ func TestDetectAgreesWithNaiveCode(t *testing.T) {
 				for i := range list {
 					out[i] = list[i].v
 				}
-				return naiveCourse(k, list, out, 1, 0.5, 3*second, 2*second)
+				return naiveCourse(k, list, out, naiveRule{bound: 1, clear: 0.5, hold: 3 * second, free: 2 * second})
 			},
 		},
 		"below": {
@@ -178,7 +188,7 @@ func TestDetectAgreesWithNaiveCode(t *testing.T) {
 				for i := range list {
 					out[i] = -list[i].v
 				}
-				return naiveCourse(k, list, out, 1, 1, 0, 0)
+				return naiveCourse(k, list, out, naiveRule{bound: 1, clear: 1})
 			},
 		},
 		"rate": {
@@ -189,7 +199,7 @@ func TestDetectAgreesWithNaiveCode(t *testing.T) {
 				for i := 1; i < len(list); i++ {
 					out[i] = math.Abs(2 * second * (list[i].v - list[i-1].v) / float64(list[i].t-list[i-1].t))
 				}
-				return naiveCourse(k, list, out, 1.5, 1, second, 0)
+				return naiveCourse(k, list, out, naiveRule{bound: 1.5, clear: 1, hold: second})
 			},
 		},
 		"zscore": {
@@ -199,7 +209,7 @@ func TestDetectAgreesWithNaiveCode(t *testing.T) {
 				for i := range list {
 					values[i] = list[i].v
 				}
-				return naiveBaseline(k, list, values, 2, 1, 64*second, 8)
+				return naiveBaseline(k, list, values, naiveRule{bound: 2, clear: 1, over: 64 * second, least: 8})
 			},
 		},
 		"ewma": {
@@ -211,7 +221,7 @@ func TestDetectAgreesWithNaiveCode(t *testing.T) {
 					old := math.Exp2(-float64(list[i].t-list[i-1].t) / (4 * second))
 					values[i] = old*values[i-1] + (1-old)*list[i].v
 				}
-				return naiveBaseline(k, list, values, 2, 1, 64*second, 8)
+				return naiveBaseline(k, list, values, naiveRule{bound: 2, clear: 1, over: 64 * second, least: 8})
 			},
 		},
 	} {

@@ -160,25 +160,28 @@ func (s *detectState) restore(entries map[string][]byte) error {
 		if err != nil {
 			return err
 		}
-		if key == "" {
-			return errCorruptState
-		}
-		known := s.det.table.len()
-		g, err := s.group(key[1:])
-		switch {
-		case err != nil:
-		case key[0] == groupPrefix && s.det.table.len() == known+1:
-			err = s.restoreGroup(g, payload)
-		case key[0] == ringPrefix && s.det.table.len() == known && s.rings != nil && !s.ringed[g]:
-			err = s.restoreRing(g, payload)
-		default:
-			err = errCorruptState
-		}
-		if err != nil {
+		if err = s.restoreEntry(key, payload); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (s *detectState) restoreEntry(key string, payload []byte) error {
+	if key == "" {
+		return errCorruptState
+	}
+	known := s.det.table.len()
+	g, err := s.group(key[1:])
+	switch {
+	case err != nil:
+		return err
+	case key[0] == groupPrefix && s.det.table.len() == known+1:
+		return s.restoreGroup(g, payload)
+	case key[0] == ringPrefix && s.det.table.len() == known && s.rings != nil && !s.ringed[g]:
+		return s.restoreRing(g, payload)
+	}
+	return errCorruptState
 }
 
 func (s *detectState) restoreMeta(value []byte) error {
