@@ -43,7 +43,7 @@ func FuzzDetectRestore(f *testing.F) {
 			}
 			f.Add(name, []byte(key), value[:len(value)-4], []byte(key), value[:len(value)-4])
 			if key[0] == ringPrefix {
-				group := string(groupPrefix) + key[1:]
+				group := numberedKey(groupPrefix, 0)
 				of := store.state.Operators["found"][group]
 				f.Add(name, []byte(group), of[:len(of)-4], []byte(key), value[:len(value)-4])
 			}
@@ -133,21 +133,21 @@ func TestOtherBoundsKeepTheStateOfDetect(t *testing.T) {
 	}
 }
 
-// TestDetectWritesWhatChanged holds what a commit costs: an entry for a group with a new reading, and the long past of a
-// baseline only when a part of it has ended.
+// TestDetectWritesWhatChanged holds what a commit costs: an entry for each block of groups with a new reading, and the
+// long past of a baseline only when a part of it has ended.
 func TestDetectWritesWhatChanged(t *testing.T) {
 	t.Parallel()
 	data := &table{}
 	add := func(second int, k string) {
 		data.rows = append(data.rows, map[string]any{"ts": time.Unix(int64(second), 0).UTC(), "k": k, "v": 1.0})
 	}
-	add(0, "a")  // group a, meta
-	add(1, "b")  // group b
-	add(2, "a")  // group a
+	add(0, "a")  // a block, meta
+	add(1, "b")  // the block
+	add(2, "a")  // the block
 	add(2, "a")  // late: meta
-	add(11, "a") // group a and its parts
-	add(12, "b") // group b and its parts
-	add(13, "b") // group b
+	add(11, "a") // the block and the parts of a
+	add(12, "b") // the block and the parts of b
+	add(13, "b") // the block
 	var changes []string
 	store := newStore()
 	set := RunSettings{Program: program(t, detectFlow("zscore: {above: 2, over: 320s}")), Store: recorder{store, func(c Checkpoint) {

@@ -1,8 +1,10 @@
 package engine
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -114,31 +116,56 @@ func TestDetectResumesAtEveryCommit(t *testing.T) {
 	for name, method := range detectMethods() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			text := detectFlow(method)
-			type cut struct {
-				state    State
-				insights []string
-			}
-			var cuts []cut
-			whole := newStore()
-			whole.onCommit = func(s *memStore) {
-				cuts = append(cuts, cut{cloneState(s.state), insightLines(s.insights)})
-			}
-			report := endlessRun(t, text, data, 23, whole)
-			want := whole.lines()
-			if len(cuts) < 20 {
-				t.Fatalf("%d commits", len(cuts))
-			}
-			for i, c := range cuts {
-				store := newStore()
-				store.state = cloneState(c.state)
-				resumed := endlessRun(t, text, data, 31, store)
-				sameLines(t, fmt.Sprintf("resumed after commit %d", i), append(slices.Clone(c.insights), store.lines()...), want)
-				if got := resumed.Steps[1].LateTotal; got != report.Late {
-					t.Fatalf("resumed after commit %d: %d late in all, want %d", i, got, report.Late)
-				}
-			}
+			resumeEverywhere(t, detectFlow(method), data)
 		})
+	}
+}
+
+// TestManyGroupsResume has groups in several blocks of the state, new ones in every part of the run.
+func TestManyGroupsResume(t *testing.T) {
+	t.Parallel()
+	rng := rand.New(rand.NewPCG(77, 7)) //nolint:gosec // test data
+	data := &table{}
+	at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for i := range 900 {
+		at = at.Add(time.Duration(rng.IntN(300)) * time.Millisecond)
+		data.rows = append(data.rows, map[string]any{"ts": at, "k": fmt.Sprintf("k%d", rng.IntN(4+i/6)), "v": 3 * rng.NormFloat64()})
+	}
+	for _, method := range []string{
+		"threshold: {above: 2, clear: 1}", "zscore: {above: 1.2, over: 20s, min: 2}", "silence: {for: 15s}", "deadband: {change: 2}",
+	} {
+		resumeEverywhere(t, detectFlow(method), data)
+	}
+}
+
+// resumeEverywhere runs a flow as a whole and from the state of each of its commits.
+func resumeEverywhere(t *testing.T, text string, data *table) {
+	t.Helper()
+	type cut struct {
+		state    State
+		insights []string
+	}
+	var cuts []cut
+	whole := newStore()
+	whole.onCommit = func(s *memStore) {
+		cuts = append(cuts, cut{cloneState(s.state), insightLines(s.insights)})
+	}
+	report := endlessRun(t, text, data, 23, whole)
+	want := whole.lines()
+	if len(cuts) < 20 || len(want) < 8 {
+		t.Fatalf("%d commits with %d insights", len(cuts), len(want))
+	}
+	for i, c := range cuts {
+		store := newStore()
+		store.state = cloneState(c.state)
+		resumed := endlessRun(t, text, data, 31, store)
+		sameLines(t, fmt.Sprintf("%s resumed after commit %d", text, i), append(slices.Clone(c.insights), store.lines()...), want)
+		if got := resumed.Steps[1].LateTotal; got != report.Late {
+			t.Fatalf("resumed after commit %d: %d late in all, want %d", i, got, report.Late)
+		}
+		if got, all := store.state.Operators["found"], whole.state.Operators["found"]; !maps.EqualFunc(got, all, bytes.Equal) {
+			t.Fatalf("resumed after commit %d: the state is another one", i)
+		}
 	}
 }
 

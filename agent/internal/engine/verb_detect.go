@@ -109,7 +109,7 @@ func newDetector(step *flowdef.PlanStep, input expr.Schema, s span) (*detector, 
 	keySize := 0
 	for i, pos := range p.By {
 		types[i] = input[pos].Type
-		keySize += 2 * 32 // in the key table and as the key of the entry
+		keySize += 32
 	}
 	d.table = newKeyTable(types)
 	if p.Value != nil {
@@ -126,7 +126,7 @@ func newDetector(step *flowdef.PlanStep, input expr.Schema, s span) (*detector, 
 	if d.method, err = newDetectMethod(d); err != nil {
 		return nil, err
 	}
-	const always = 8 + 8 + 2 + 16 + 4*16 // last, prefix, flags, name and slots of the key table
+	const always = 8 + 8 + 2 + 4*16 // last, prefix, flags and slots of the key table
 	d.maxGroups = detectBudget / (always + keySize + d.method.groupSize())
 	d.state.init(d, types)
 	return d, nil
