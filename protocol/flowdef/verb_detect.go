@@ -21,8 +21,8 @@ const (
 	DetectSilence   DetectMethod = "silence"
 )
 
-// The columns that an event has beside those of `by`. EventValue is the most extreme value so far, EventScore what the
-// method made of it, EventBaseline the mean that it was held against, EventSeconds how long the silence has lasted.
+// The columns that an event has beside those of `by`. EventValue is the most extreme value so far, EventScore the
+// greatest score so far, EventBaseline the mean that it was held against, EventSeconds how long the silence has lasted.
 const (
 	EventStart    = "event_start"
 	EventEnd      = "event_end"

@@ -41,6 +41,8 @@ type events struct {
 	clear      float64
 	direction  direction
 	hold, free int64
+	// remembers says that the score is not one of the value alone.
+	remembers bool
 	// relearn is how long an event may last before its values count as normal; noTime for ever.
 	relearn int64
 
@@ -75,7 +77,7 @@ type course struct {
 	told bool
 	// start is when it began, clearing since when the value has been back, or noTime.
 	start, clearing int64
-	// worst is the greatest outward score so far, value, score and baseline what stood there.
+	// worst is the greatest outward score so far, score and baseline what stood there, and value the most extreme value.
 	worst, value, score, baseline float64
 }
 
@@ -84,6 +86,7 @@ func newEvents(d *detector) *events {
 	e := &events{
 		detector: d, scorer: newScorer(def), direction: bothWays,
 		hold: def.For.Microseconds(), free: def.ClearFor.Microseconds(), relearn: noTime,
+		remembers: def.Method == flowdef.DetectEWMA || def.Method == flowdef.DetectCUSUM,
 	}
 	sign := 1.0
 	switch def.Direction {
@@ -212,14 +215,12 @@ func (e *events) observe(g int32, r reading) error {
 	c := &e.group[g]
 	reached := e.reach(g, r)
 	if c.phase == calm {
-		*c = course{phase: waiting, level: -1, start: r.score.since, clearing: noTime, worst: math.Inf(-1)}
+		*c = course{phase: waiting, level: -1, start: r.score.since, clearing: noTime, worst: math.Inf(-1), value: r.v}
 	} else if c.phase == waiting && e.since[int(g)*len(e.levels)] == noTime {
 		*c = course{}
 		return nil
 	}
-	if r.out > c.worst {
-		c.worst, c.value, c.score, c.baseline = r.out, r.v, r.score.value, r.score.baseline
-	}
+	e.worsen(c, r)
 	opened, _ := e.reports()
 	if reached > int(c.level) {
 		c.phase, c.level = lasting, int8(reached) //nolint:gosec // there are at most eight
@@ -233,6 +234,23 @@ func (e *events) observe(g int32, r reading) error {
 		return e.ending(g, r)
 	}
 	return nil
+}
+
+// worsen takes a reading into what the event says of itself. Where the score has a memory the value of the worst score
+// may be an ordinary one, so there the most extreme value counts, on the side of the worst score.
+func (e *events) worsen(c *course, r reading) {
+	worse := r.out > c.worst
+	if worse {
+		c.worst, c.score, c.baseline = r.out, r.score.value, r.score.baseline
+	}
+	switch {
+	case e.remembers && c.score < 0:
+		c.value = min(c.value, r.v)
+	case e.remembers:
+		c.value = max(c.value, r.v)
+	case worse:
+		c.value = r.v
+	}
 }
 
 // reach notes since when the score is beyond each level, and gives the gravest that it has been beyond for long enough;

@@ -49,6 +49,8 @@ type naiveRule struct {
 	bound, clear     float64
 	hold, free, over int64
 	least            int
+	// extreme says that the event's value is the most extreme one and not that of the worst score.
+	extreme bool
 }
 
 // naiveCourse finds the closed events of a course with one bound by looking back from every reading. out is the score on
@@ -101,7 +103,7 @@ func naiveBaseline(k string, list []naiveReading, values []float64, rule naiveRu
 	var normal []learned
 	var events []naiveEvent
 	var open *naiveEvent
-	worst, width := 0.0, over/32
+	worst, low, width := 0.0, false, over/32
 	for i, r := range list {
 		n, mean := 0.0, 0.0
 		for _, l := range normal {
@@ -116,16 +118,20 @@ func naiveBaseline(k string, list []naiveReading, values []float64, rule naiveRu
 		switch {
 		case len(normal) < rule.least || sum == 0:
 		case open == nil && out > bound:
-			open, worst = &naiveEvent{group: k, start: r.t, value: r.v}, out
-			continue
-		case open != nil && out > clear && r.t-open.start < over:
-			if out > worst {
-				worst, open.value = out, r.v
-			}
+			open, worst, low = &naiveEvent{group: k, start: r.t, value: r.v}, out, values[i] < mean
 			continue
 		case open != nil:
 			if out > worst {
+				worst, low = out, values[i] < mean
+				if !rule.extreme {
+					open.value = r.v
+				}
+			}
+			if rule.extreme && (low && r.v < open.value || !low && r.v > open.value) {
 				open.value = r.v
+			}
+			if out > clear && r.t-open.start < over {
+				continue
 			}
 			if out > clear {
 				normal = nil
@@ -221,7 +227,7 @@ func TestDetectAgreesWithNaiveCode(t *testing.T) {
 					old := math.Exp2(-float64(list[i].t-list[i-1].t) / (4 * second))
 					values[i] = old*values[i-1] + (1-old)*list[i].v
 				}
-				return naiveBaseline(k, list, values, naiveRule{bound: 2, clear: 1, over: 64 * second, least: 8})
+				return naiveBaseline(k, list, values, naiveRule{bound: 2, clear: 1, over: 64 * second, least: 8, extreme: true})
 			},
 		},
 	} {
@@ -254,7 +260,7 @@ func TestCUSUMAgreesWithNaiveCode(t *testing.T) {
 		got := closedEvents(t, "cusum: {shift: 1, limit: 5, target: 0, deviation: 1.5, clear: 2, direction: up}", data)
 		for k, list := range naiveGroups(data) {
 			var want []naiveEvent
-			sum, worst, value, open := 0.0, 0.0, 0.0, false
+			sum, value, open := 0.0, 0.0, false
 			since, began := int64(0), int64(0)
 			for _, r := range list {
 				if sum == 0 {
@@ -262,10 +268,10 @@ func TestCUSUMAgreesWithNaiveCode(t *testing.T) {
 				}
 				sum = math.Min(math.Max(0, sum+r.v/1.5-0.5), 10)
 				if sum > 5 && !open {
-					open, worst, began = true, 0, since
+					open, value, began = true, r.v, since
 				}
-				if open && sum > worst {
-					worst, value = sum, r.v
+				if open {
+					value = max(value, r.v)
 				}
 				if open && sum <= 2 {
 					want, open = append(want, naiveEvent{k, began, r.t, value}), false
