@@ -32,21 +32,11 @@ func (p *parser) detect(s *Step, n *yaml.Node, members map[string]entry) *Detect
 	if e, ok := members["report"]; ok {
 		d.Report = p.oneOf(e.value, "report", reportBoth, EventOpen, EventClosed)
 	}
-	var method entry
-	for _, name := range detectMethods() {
-		e, ok := members[name]
-		switch {
-		case !ok:
-		case d.Method == "":
-			d.Method, method = DetectMethod(name), e
-		default:
-			p.problem(e.pos, "a detect has one method, and this one has %s and %s; begin another step with -", d.Method, name)
-		}
-	}
-	if d.Method == "" {
-		p.problem(s.Pos, "detect has no method; write one of %s", listOr(detectMethods()))
+	method, ok := p.oneMethod(s, members)
+	if !ok {
 		return d
 	}
+	d.Method = DetectMethod(method.key)
 	if d.Value == nil && d.Method != DetectSilence {
 		p.problem(at(n), "detect watches nothing; write an expression behind it, as in detect: temp")
 	}
@@ -62,6 +52,24 @@ func (p *parser) detect(s *Step, n *yaml.Node, members map[string]entry) *Detect
 		p.detectMethod(d, method, settings, members["severity"])
 	}
 	return d
+}
+
+// oneMethod finds the one member that is a method.
+func (p *parser) oneMethod(s *Step, members map[string]entry) (method entry, ok bool) {
+	for _, name := range detectMethods() {
+		e, has := members[name]
+		switch {
+		case !has:
+		case !ok:
+			method, ok = e, true
+		default:
+			p.problem(e.pos, "a detect has one method, and this one has %s and %s; begin another step with -", method.key, name)
+		}
+	}
+	if !ok {
+		p.problem(s.Pos, "detect has no method; write one of %s", listOr(detectMethods()))
+	}
+	return method, ok
 }
 
 func detectShape(m DetectMethod) string {
@@ -90,7 +98,7 @@ func (p *parser) detectMethod(d *DetectStep, method entry, settings map[string]e
 	case DetectThreshold:
 		r.threshold(d)
 	case DetectRate:
-		r.levels(d, "above", 0)
+		r.levels(d, "above")
 		d.Per, d.HalfLife = r.needDuration("per"), r.duration("half_life")
 	case DetectDeadband:
 		d.Change, d.Percent, d.Every = r.atLeastZero("change"), r.atLeastZero("percent"), r.duration("every")
@@ -98,10 +106,10 @@ func (p *parser) detectMethod(d *DetectStep, method entry, settings map[string]e
 			p.problem(method.pos, "the deadband has no width; write change: 0.5, percent: 1 or both")
 		}
 	case DetectZScore:
-		r.levels(d, "above", 0)
+		r.levels(d, "above")
 		r.baseline(d)
 	case DetectEWMA:
-		r.levels(d, "above", 0)
+		r.levels(d, "above")
 		d.HalfLife = r.needDuration("half_life")
 		r.baseline(d)
 	case DetectCUSUM:
@@ -201,8 +209,8 @@ func (r *detectReader) positive(key string) float64 {
 	return *v
 }
 
-// levels reads a bound: a number, or {severity: number} in the order of the severities. Each must be above least.
-func (r *detectReader) levels(d *DetectStep, key string, least float64) {
+// levels reads a bound that must be more than 0: a number, or {severity: number} in the order of the severities.
+func (r *detectReader) levels(d *DetectStep, key string) {
 	e, ok := r.settings[key]
 	if !ok {
 		r.problem(r.method.pos, "%s has no %s; write %s", r.method.key, key, detectShape(d.Method))
@@ -210,8 +218,8 @@ func (r *detectReader) levels(d *DetectStep, key string, least float64) {
 	}
 	r.readLevels(d, e)
 	for _, l := range d.Levels {
-		if l.Value <= least {
-			r.problem(at(e.value), "%s must be more than %g", key, least)
+		if l.Value <= 0 {
+			r.problem(at(e.value), "%s must be more than 0", key)
 			return
 		}
 	}
@@ -280,7 +288,7 @@ func (r *detectReader) baseline(d *DetectStep) {
 
 func (r *detectReader) cusum(d *DetectStep) {
 	d.Shift = r.positive("shift")
-	r.levels(d, "limit", 0)
+	r.levels(d, "limit")
 	d.Target = r.optional("target")
 	if r.missing("target") {
 		if !r.missing("deviation") {

@@ -45,8 +45,12 @@ func TestDetectPlan(t *testing.T) {
 		t.Errorf("the plan is %+v", d)
 	}
 	columns := expr.Schema{
-		{Name: "machine", Type: expr.String}, {Name: "event_start", Type: expr.Timestamp}, {Name: "event_end", Type: expr.Timestamp},
-		{Name: "event_state", Type: expr.String}, {Name: "severity", Type: expr.String}, {Name: "value", Type: expr.Float},
+		{Name: "machine", Type: expr.String},
+		{Name: "event_start", Type: expr.Timestamp},
+		{Name: "event_end", Type: expr.Timestamp},
+		{Name: "event_state", Type: expr.String},
+		{Name: "severity", Type: expr.String},
+		{Name: "value", Type: expr.Float},
 	}
 	if diff := cmp.Diff(columns, p.Steps[1].Output); diff != "" {
 		t.Errorf("the columns of an event: %s", diff)

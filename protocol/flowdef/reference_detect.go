@@ -23,7 +23,7 @@ func detectReference() []Entry {
 }
 
 func detectMethodsReference() []Entry {
-	list := []Entry{
+	return append([]Entry{
 		{
 			Name: string(DetectThreshold),
 			Help: "An event begins when the value has been beyond the bound for `for`, and ends when it has been back at `clear` for `clear_for`.",
@@ -60,7 +60,11 @@ func detectMethodsReference() []Entry {
 			},
 			Examples: []string{"detect-deadband"},
 		},
-	}
+	}, detectBaselineReference()...)
+}
+
+// detectBaselineReference describes the methods that come behind the others: those with a baseline, and silence.
+func detectBaselineReference() []Entry {
 	learned := []Key{
 		{"over", "how far the baseline reaches back"},
 		{"min", "how many values it must have before anything is said; 30 when left out"},
@@ -68,7 +72,7 @@ func detectMethodsReference() []Entry {
 		{"relearn", "how long an event may last before its values become the new normal; `over` when left out"},
 	}
 	with := func(own ...Key) []Key { return append(own, learned...) }
-	return append(list, []Entry{
+	return []Entry{
 		{
 			Name: string(DetectZScore),
 			Help: "An event begins when the value is further from the mean of its rolling baseline than the bound, in standard deviations.",
@@ -110,5 +114,5 @@ func detectMethodsReference() []Entry {
 			Keys:     []Key{{"for", "how long nothing must come"}},
 			Examples: []string{"detect-silence"},
 		},
-	}...)
+	}
 }

@@ -21,8 +21,8 @@ const (
 	DetectSilence   DetectMethod = "silence"
 )
 
-// The columns that an event has beside those of `by`. EventValue is the most extreme value so far, EventScore what the
-// method made of it, EventBaseline the mean that it was held against, EventSeconds how long the silence has lasted.
+// The columns that an event has beside those of `by`. EventValue is the most extreme value so far, EventScore the
+// greatest score so far, EventBaseline the mean that it was held against, EventSeconds how long the silence has lasted.
 const (
 	EventStart    = "event_start"
 	EventEnd      = "event_end"
@@ -138,20 +138,7 @@ func (c *checker) checkDetect(k int) bool {
 	schema, origins := c.input(ps, 0)
 	p := &DetectPlan{Time: -1}
 	ps.DetectPlan = p
-	var value origin
-	sound := true
-	if d.Value != nil {
-		n := c.node(ps.Step, d.Value, schema)
-		switch {
-		case n == nil:
-			sound = false
-		case d.Method != DetectSilence && n.Type != expr.Int && n.Type != expr.Float:
-			c.problem(ps.Step, d.Value.Pos, "detect watches a number, and this is of type %s; take the number out in a map, as in float(…)", n.Type)
-			sound = false
-		default:
-			p.Value, value = n, c.originOf(n, origins)
-		}
-	}
+	sound := d.Value == nil || c.checkWatched(k)
 	for _, ref := range d.By {
 		i := c.column(ps.Step, ref, schema)
 		if i >= 0 && schema[i].Type == expr.JSON {
@@ -175,7 +162,28 @@ func (c *checker) checkDetect(k int) bool {
 		ps.Output, c.origins[k] = schema, origins
 		return true
 	}
+	var value origin
+	if p.Value != nil {
+		value = c.originOf(p.Value, origins)
+	}
 	return c.eventOutput(k, value)
+}
+
+// checkWatched types the expression.
+func (c *checker) checkWatched(k int) bool {
+	ps := &c.plan.Steps[k]
+	d := ps.Detect
+	schema, _ := c.input(ps, 0)
+	n := c.node(ps.Step, d.Value, schema)
+	if n == nil {
+		return false
+	}
+	if d.Method != DetectSilence && n.Type != expr.Int && n.Type != expr.Float {
+		c.problem(ps.Step, d.Value.Pos, "detect watches a number, and this is of type %s; take the number out in a map, as in float(…)", n.Type)
+		return false
+	}
+	ps.DetectPlan.Value = n
+	return true
 }
 
 // eventOutput sets the columns of an event. All of them are raw: the bounds of an event are the times of single records

@@ -41,6 +41,8 @@ type events struct {
 	clear      float64
 	direction  direction
 	hold, free int64
+	// remembers says that the score is not one of the value alone.
+	remembers bool
 	// relearn is how long an event may last before its values count as normal; noTime for ever.
 	relearn int64
 
@@ -71,9 +73,11 @@ const (
 type course struct {
 	phase phase
 	level int8
+	// told says that a bounded run has ended with the event open and reported it.
+	told bool
 	// start is when it began, clearing since when the value has been back, or noTime.
 	start, clearing int64
-	// worst is the greatest outward score so far, value, score and baseline what stood there.
+	// worst is the greatest outward score so far, score and baseline what stood there, and value the most extreme value.
 	worst, value, score, baseline float64
 }
 
@@ -82,6 +86,7 @@ func newEvents(d *detector) *events {
 	e := &events{
 		detector: d, scorer: newScorer(def), direction: bothWays,
 		hold: def.For.Microseconds(), free: def.ClearFor.Microseconds(), relearn: noTime,
+		remembers: def.Method == flowdef.DetectEWMA || def.Method == flowdef.DetectCUSUM,
 	}
 	sign := 1.0
 	switch def.Direction {
@@ -210,14 +215,12 @@ func (e *events) observe(g int32, r judged) error {
 	c := &e.group[g]
 	reached := e.reach(g, r)
 	if c.phase == calm {
-		*c = course{phase: waiting, level: -1, start: r.score.since, clearing: noTime, worst: math.Inf(-1)}
+		*c = course{phase: waiting, level: -1, start: r.score.since, clearing: noTime, worst: math.Inf(-1), value: r.v}
 	} else if c.phase == waiting && e.since[int(g)*len(e.levels)] == noTime {
 		*c = course{}
 		return nil
 	}
-	if r.out > c.worst {
-		c.worst, c.value, c.score, c.baseline = r.out, r.v, r.score.value, r.score.baseline
-	}
+	e.worsen(c, r)
 	opened, _ := e.reports()
 	if reached > int(c.level) {
 		c.phase, c.level = lasting, int8(reached) //nolint:gosec // there are at most eight
@@ -231,6 +234,23 @@ func (e *events) observe(g int32, r judged) error {
 		return e.ending(g, r)
 	}
 	return nil
+}
+
+// worsen takes a reading into what the event says of itself. Where the score has a memory the value of the worst score
+// may be an ordinary one, so there the most extreme value counts, on the side of the worst score.
+func (e *events) worsen(c *course, r reading) {
+	worse := r.out > c.worst
+	if worse {
+		c.worst, c.score, c.baseline = r.out, r.score.value, r.score.baseline
+	}
+	switch {
+	case e.remembers && c.score < 0:
+		c.value = min(c.value, r.v)
+	case e.remembers:
+		c.value = max(c.value, r.v)
+	case worse:
+		c.value = r.v
+	}
 }
 
 // reach notes since when the score is beyond each level, and gives the gravest that it has been beyond for long enough;
@@ -262,7 +282,7 @@ func (e *events) ending(g int32, r judged) error {
 	} else if c.clearing == noTime {
 		c.clearing = r.t
 	}
-	end := int64(noTime)
+	var end int64
 	switch {
 	case c.clearing != noTime && r.t-c.clearing >= e.free:
 		end = c.clearing
@@ -302,10 +322,13 @@ func (e *events) finish(groups []int32) error {
 		return nil
 	}
 	for _, g := range groups {
-		if e.group[g].phase == lasting {
-			if err := e.reportCourse(g, noTime); err != nil {
-				return err
-			}
+		c := &e.group[g]
+		if c.phase != lasting || c.told {
+			continue
+		}
+		c.told, e.state.changed[g] = true, true
+		if err := e.reportCourse(g, noTime); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -314,7 +337,7 @@ func (e *events) finish(groups []int32) error {
 func (e *events) encode(dst []byte, g int32) []byte {
 	c := &e.group[g]
 	if dst = append(dst, byte(c.phase)); c.phase != calm {
-		dst = append(dst, byte(c.level+1)) //nolint:gosec // -1 to 7
+		dst = putBool(append(dst, byte(c.level+1)), c.told) //nolint:gosec // -1 to 7
 		dst = putInt(putInt(dst, c.start), c.clearing)
 		for _, v := range [...]float64{c.worst, c.value, c.score, c.baseline} {
 			dst = putFloat(dst, v)
@@ -338,7 +361,7 @@ func (e *events) decode(r *reader, g int32) {
 		if level := r.take(1); level != nil {
 			c.level = int8(level[0]) - 1 //nolint:gosec // held against the number of levels below
 		}
-		c.start, c.clearing = r.int(), r.int()
+		c.told, c.start, c.clearing = r.bool(), r.int(), r.int()
 		c.worst, c.value, c.score, c.baseline = r.float(), r.float(), r.float(), r.float()
 		for i := range n {
 			e.since[int(g)*n+i] = r.int()

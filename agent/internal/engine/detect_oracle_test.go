@@ -43,9 +43,20 @@ type naiveEvent struct {
 	value      float64
 }
 
+// naiveRule is what makes an event: the bound and the bound of its end, the two durations or, for a baseline, its length
+// and the least number of its values.
+type naiveRule struct {
+	bound, clear     float64
+	hold, free, over int64
+	least            int
+	// extreme says that the event's value is the most extreme one and not that of the worst score.
+	extreme bool
+}
+
 // naiveCourse finds the closed events of a course with one bound by looking back from every reading. out is the score on
 // the scale of the bound, NaN where there is none.
-func naiveCourse(k string, list []naiveReading, out []float64, bound, clear float64, hold, free int64) []naiveEvent {
+func naiveCourse(k string, list []naiveReading, out []float64, rule naiveRule) []naiveEvent {
+	bound, clear := rule.bound, rule.clear
 	var events []naiveEvent
 	// from is the first reading that an event may use.
 	for from, i := 0, 0; i < len(list); i++ {
@@ -53,7 +64,7 @@ func naiveCourse(k string, list []naiveReading, out []float64, bound, clear floa
 		for first > from && out[first-1] > bound {
 			first--
 		}
-		if !(out[i] > bound) || list[i].t-list[first].t < hold {
+		if !(out[i] > bound) || list[i].t-list[first].t < rule.hold {
 			continue
 		}
 		e := naiveEvent{group: k, start: list[first].t, end: noTime}
@@ -69,7 +80,7 @@ func naiveCourse(k string, list []naiveReading, out []float64, bound, clear floa
 			for back > i && out[back-1] <= clear {
 				back--
 			}
-			if out[j] <= clear && list[j].t-list[back].t >= free {
+			if out[j] <= clear && list[j].t-list[back].t >= rule.free {
 				e.end = list[back].t
 				from, i = j+1, j
 			}
@@ -83,7 +94,8 @@ func naiveCourse(k string, list []naiveReading, out []float64, bound, clear floa
 }
 
 // naiveBaseline scores a course against what it has learned, keeping every value, and gives the closed events.
-func naiveBaseline(k string, list []naiveReading, values []float64, bound, clear float64, over int64, least int) []naiveEvent {
+func naiveBaseline(k string, list []naiveReading, values []float64, rule naiveRule) []naiveEvent {
+	bound, clear, over := rule.bound, rule.clear, rule.over
 	type learned struct {
 		part int64
 		v    float64
@@ -91,7 +103,7 @@ func naiveBaseline(k string, list []naiveReading, values []float64, bound, clear
 	var normal []learned
 	var events []naiveEvent
 	var open *naiveEvent
-	worst, width := 0.0, over/32
+	worst, low, width := 0.0, false, over/32
 	for i, r := range list {
 		n, mean := 0.0, 0.0
 		for _, l := range normal {
@@ -104,18 +116,22 @@ func naiveBaseline(k string, list []naiveReading, values []float64, bound, clear
 		}
 		out := math.Abs(values[i]-mean) / math.Sqrt(sum/(n-1))
 		switch {
-		case len(normal) < least || sum == 0:
+		case len(normal) < rule.least || sum == 0:
 		case open == nil && out > bound:
-			open, worst = &naiveEvent{group: k, start: r.t, value: r.v}, out
-			continue
-		case open != nil && out > clear && r.t-open.start < over:
-			if out > worst {
-				worst, open.value = out, r.v
-			}
+			open, worst, low = &naiveEvent{group: k, start: r.t, value: r.v}, out, values[i] < mean
 			continue
 		case open != nil:
 			if out > worst {
+				worst, low = out, values[i] < mean
+				if !rule.extreme {
+					open.value = r.v
+				}
+			}
+			if rule.extreme && (low && r.v < open.value || !low && r.v > open.value) {
 				open.value = r.v
+			}
+			if out > clear && r.t-open.start < over {
+				continue
 			}
 			if out > clear {
 				normal = nil
@@ -168,7 +184,7 @@ func TestDetectAgreesWithNaiveCode(t *testing.T) {
 				for i := range list {
 					out[i] = list[i].v
 				}
-				return naiveCourse(k, list, out, 1, 0.5, 3*second, 2*second)
+				return naiveCourse(k, list, out, naiveRule{bound: 1, clear: 0.5, hold: 3 * second, free: 2 * second})
 			},
 		},
 		"below": {
@@ -178,7 +194,7 @@ func TestDetectAgreesWithNaiveCode(t *testing.T) {
 				for i := range list {
 					out[i] = -list[i].v
 				}
-				return naiveCourse(k, list, out, 1, 1, 0, 0)
+				return naiveCourse(k, list, out, naiveRule{bound: 1, clear: 1})
 			},
 		},
 		"rate": {
@@ -189,7 +205,7 @@ func TestDetectAgreesWithNaiveCode(t *testing.T) {
 				for i := 1; i < len(list); i++ {
 					out[i] = math.Abs(2 * second * (list[i].v - list[i-1].v) / float64(list[i].t-list[i-1].t))
 				}
-				return naiveCourse(k, list, out, 1.5, 1, second, 0)
+				return naiveCourse(k, list, out, naiveRule{bound: 1.5, clear: 1, hold: second})
 			},
 		},
 		"zscore": {
@@ -199,7 +215,7 @@ func TestDetectAgreesWithNaiveCode(t *testing.T) {
 				for i := range list {
 					values[i] = list[i].v
 				}
-				return naiveBaseline(k, list, values, 2, 1, 64*second, 8)
+				return naiveBaseline(k, list, values, naiveRule{bound: 2, clear: 1, over: 64 * second, least: 8})
 			},
 		},
 		"ewma": {
@@ -211,7 +227,7 @@ func TestDetectAgreesWithNaiveCode(t *testing.T) {
 					old := math.Exp2(-float64(list[i].t-list[i-1].t) / (4 * second))
 					values[i] = old*values[i-1] + (1-old)*list[i].v
 				}
-				return naiveBaseline(k, list, values, 2, 1, 64*second, 8)
+				return naiveBaseline(k, list, values, naiveRule{bound: 2, clear: 1, over: 64 * second, least: 8, extreme: true})
 			},
 		},
 	} {
@@ -244,7 +260,7 @@ func TestCUSUMAgreesWithNaiveCode(t *testing.T) {
 		got := closedEvents(t, "cusum: {shift: 1, limit: 5, target: 0, deviation: 1.5, clear: 2, direction: up}", data)
 		for k, list := range naiveGroups(data) {
 			var want []naiveEvent
-			sum, worst, value, open := 0.0, 0.0, 0.0, false
+			sum, value, open := 0.0, 0.0, false
 			since, began := int64(0), int64(0)
 			for _, r := range list {
 				if sum == 0 {
@@ -252,10 +268,10 @@ func TestCUSUMAgreesWithNaiveCode(t *testing.T) {
 				}
 				sum = math.Min(math.Max(0, sum+r.v/1.5-0.5), 10)
 				if sum > 5 && !open {
-					open, worst, began = true, 0, since
+					open, value, began = true, r.v, since
 				}
-				if open && sum > worst {
-					worst, value = sum, r.v
+				if open {
+					value = max(value, r.v)
 				}
 				if open && sum <= 2 {
 					want, open = append(want, naiveEvent{k, began, r.t, value}), false

@@ -3,11 +3,13 @@ package engine
 import (
 	"encoding/csv"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -24,16 +26,16 @@ func (s stretch) has(t time.Time) bool { return !t.Before(s.from) && !t.After(s.
 func between(tb testing.TB, texts ...string) []stretch {
 	tb.Helper()
 	list := make([]stretch, 0, len(texts)/2)
-	for i := 0; i < len(texts); i += 2 {
-		from, err := time.Parse("2006-01-02 15:04", texts[i])
-		if err != nil {
-			tb.Fatal(err)
+	for pair := range slices.Chunk(texts, 2) {
+		var ends [2]time.Time
+		for i, text := range pair {
+			at, err := time.Parse("2006-01-02 15:04", text)
+			if err != nil {
+				tb.Fatal(err)
+			}
+			ends[i] = at
 		}
-		to, err := time.Parse("2006-01-02 15:04", texts[i+1])
-		if err != nil {
-			tb.Fatal(err)
-		}
-		list = append(list, stretch{from, to})
+		list = append(list, stretch{ends[0], ends[1]})
 	}
 	return list
 }
@@ -48,7 +50,7 @@ func machineTemperature(tb testing.TB) (data *table, windows []stretch, ok bool)
 			continue
 		}
 		records, err := csv.NewReader(file).ReadAll()
-		if err = file.Close(); err != nil {
+		if err = errors.Join(err, file.Close()); err != nil {
 			tb.Fatal(err)
 		}
 		data = &table{}

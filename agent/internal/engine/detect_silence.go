@@ -23,6 +23,8 @@ type silence struct {
 type heard struct {
 	at     int64
 	silent bool
+	// told says that a bounded run has ended with the event open and reported it.
+	told bool
 }
 
 type dueGroup struct {
@@ -70,7 +72,7 @@ func (s *silence) run(r readings) error {
 		if h.silent || h.at == noTime {
 			s.wait(dueGroup{at: t + s.limit, group: g})
 		}
-		h.at, h.silent = t, false
+		h.at, h.silent, h.told = t, false, false
 	}
 	return nil
 }
@@ -151,20 +153,25 @@ func (s *silence) finish(groups []int32) error {
 		return nil
 	}
 	for _, g := range groups {
-		if h := s.group[g]; h.silent {
-			e := s.event(h.at, s.newest)
-			if err := s.report(g, &e); err != nil {
-				return err
-			}
+		h := &s.group[g]
+		if !h.silent || h.told {
+			continue
+		}
+		h.told, s.state.changed[g] = true, true
+		e := s.event(h.at, s.newest)
+		if err := s.report(g, &e); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func (s *silence) encode(dst []byte, g int32) []byte { return putBool(dst, s.group[g].silent) }
+func (s *silence) encode(dst []byte, g int32) []byte {
+	return putBool(putBool(dst, s.group[g].silent), s.group[g].told)
+}
 
 func (s *silence) decode(r *reader, g int32) {
-	s.group[g] = heard{at: s.last[g], silent: r.bool()}
+	s.group[g] = heard{at: s.last[g], silent: r.bool(), told: r.bool()}
 	if !s.group[g].silent {
 		s.wait(dueGroup{at: s.last[g] + s.limit, group: g})
 	}

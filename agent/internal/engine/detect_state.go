@@ -4,15 +4,24 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/outfeed/outfeed/agent/internal/column"
 	"github.com/outfeed/outfeed/protocol/expr"
 )
 
-// The entries of a detect step: one for what all groups share, one for each group, and one for the complete parts of a
-// group's baseline, which change far less often than the rest. The parts' key sorts behind the group's.
-const ringPrefix = 'r'
+// The entries of a detect step: one for what all groups share, one for each block of groups, and one for the complete
+// parts of a group's baseline, which change far less often than the rest. Most groups have a new reading in every
+// commit, and a store takes a few long entries far more cheaply than many short ones.
+//
+// Groups keep their numbers over a restart: the blocks are read in their order, and a ring's key is its group's number,
+// behind those of all blocks.
+const (
+	ringPrefix  = 'r'
+	groupBlock  = 32
+	numberBytes = 4
+)
 
 // ringKeeper is a scorer or a method with complete parts of baselines.
 type ringKeeper interface {
@@ -32,10 +41,10 @@ type detectState struct {
 	changed, ringed []bool
 	removed         []StateChange
 	metaSaved       string
-	// names are the keys of the groups' entries, made once; buf has the values of one checkpoint, which are of no use to
+	// names are the keys of the blocks' entries, made once; buf has the values of one checkpoint, which are of no use to
 	// anyone when the next one is made.
-	names    []string
-	key, buf []byte
+	names []string
+	buf   []byte
 }
 
 func (s *detectState) init(d *detector, types []expr.Type) {
@@ -69,54 +78,56 @@ func describeDetector(d *detector) string {
 }
 
 func (s *detectState) grow(n int) {
-	s.changed, s.ringed, s.names = growTo(s.changed, n), growTo(s.ringed, n), growTo(s.names, n)
+	s.changed, s.ringed = growTo(s.changed, n), growTo(s.ringed, n)
+	for block := len(s.names); block*groupBlock < n; block++ {
+		s.names = append(s.names, numberedKey(groupPrefix, block))
+	}
 }
 
-// keyOf is the key of an entry of a group, valid until the next call.
-func (s *detectState) keyOf(prefix byte, g int32) []byte {
-	s.key = append(s.key[:0], prefix)
-	for i := range s.det.table.cols {
-		s.key = putCell(s.key, &s.det.table.cols[i], int(g))
-	}
-	return s.key
+// numberedKey is a key whose order is that of the numbers.
+func numberedKey(prefix byte, n int) string {
+	return string(binary.BigEndian.AppendUint32([]byte{prefix}, uint32(n))) //nolint:gosec // the groups are numbered by int32
 }
 
 // changes appends what changed since the last call.
 func (s *detectState) changes(dst []StateChange) []StateChange {
-	step := s.det.plan.ID
 	dst = append(dst, s.removed...)
 	s.removed, s.buf = s.removed[:0], s.buf[:0]
-	for i, changed := range s.changed {
-		if !changed {
+	for block, name := range s.names {
+		first, end := block*groupBlock, min((block+1)*groupBlock, len(s.changed))
+		if !slices.Contains(s.changed[first:end], true) {
 			continue
 		}
-		s.changed[i] = false
-		g := i32(i)
-		key := s.keyOf(groupPrefix, g)
-		if s.names[g] == "" {
-			s.names[g] = string(key)
-		}
 		start := len(s.buf)
-		s.buf = s.det.method.encode(putInt(append(s.buf, stateVersion), s.det.last[g]), g)
-		dst = append(dst, StateChange{Step: step, Key: s.names[g], Value: s.sealed(start, key)})
-		if s.rings != nil && s.rings.ringMoved(g) {
-			dst = s.ringChange(dst, g)
+		s.buf = append(s.buf, stateVersion)
+		for g := first; g < end; g++ {
+			for i := range s.det.table.cols {
+				s.buf = putCell(s.buf, &s.det.table.cols[i], g)
+			}
+			s.buf = s.det.method.encode(putInt(s.buf, s.det.last[g]), i32(g))
 		}
+		dst = append(dst, StateChange{Step: s.det.plan.ID, Key: name, Value: s.sealed(start, name)})
+		for g := first; g < end; g++ {
+			if s.changed[g] && s.rings != nil && s.rings.ringMoved(i32(g)) {
+				dst = s.ringChange(dst, i32(g))
+			}
+		}
+		clear(s.changed[first:end])
 	}
 	return s.metaChange(dst)
 }
 
 // sealed ends the value that begins at start of buf.
-func (s *detectState) sealed(start int, key []byte) []byte {
-	s.buf = binary.BigEndian.AppendUint32(s.buf, checksum(key, s.buf[start:]))
+func (s *detectState) sealed(start int, key string) []byte {
+	s.buf = binary.BigEndian.AppendUint32(s.buf, checksum([]byte(key), s.buf[start:]))
 	return s.buf[start:len(s.buf):len(s.buf)]
 }
 
 func (s *detectState) ringChange(dst []StateChange, g int32) []StateChange {
-	key := s.keyOf(ringPrefix, g)
+	key := numberedKey(ringPrefix, int(g))
 	start := len(s.buf)
 	s.buf = s.rings.encodeRing(append(s.buf, stateVersion), g)
-	change := StateChange{Step: s.det.plan.ID, Key: string(key)}
+	change := StateChange{Step: s.det.plan.ID, Key: key}
 	switch {
 	case len(s.buf) > start+1:
 		change.Value = s.sealed(start, key)
@@ -160,23 +171,36 @@ func (s *detectState) restore(entries map[string][]byte) error {
 		if err != nil {
 			return err
 		}
-		if key == "" {
-			return errCorruptState
-		}
-		known := s.det.table.len()
-		g, err := s.group(key[1:])
-		switch {
-		case err != nil:
-		case key[0] == groupPrefix && s.det.table.len() == known+1:
-			err = s.restoreGroup(g, payload)
-		case key[0] == ringPrefix && s.det.table.len() == known && s.rings != nil && !s.ringed[g]:
-			err = s.restoreRing(g, payload)
-		default:
-			err = errCorruptState
-		}
-		if err != nil {
+		if err = s.restoreEntry(key, payload); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// restoreEntry reads a block or a ring. The blocks come in their order, each full but the last.
+func (s *detectState) restoreEntry(key string, payload []byte) error {
+	if len(key) != 1+numberBytes {
+		return errCorruptState
+	}
+	known := s.det.table.len()
+	n := int64(binary.BigEndian.Uint32([]byte(key[1:])))
+	r := reader{s: payload}
+	switch {
+	case key[0] == groupPrefix && n*groupBlock == int64(known):
+		for range groupBlock {
+			if len(r.s) > 0 && r.err == nil {
+				s.restoreGroup(&r)
+			}
+		}
+	case key[0] == ringPrefix && n < int64(known) && s.rings != nil && !s.ringed[n]:
+		s.rings.decodeRing(&r, int32(n)) //nolint:gosec // below the number of groups
+		s.ringed[n] = true
+	default:
+		return errCorruptState
+	}
+	if r.err != nil || len(r.s) > 0 {
+		return errCorruptState
 	}
 	return nil
 }
@@ -198,37 +222,26 @@ func (s *detectState) restoreMeta(value []byte) error {
 	return nil
 }
 
-// group looks up or adds the group of a key.
-func (s *detectState) group(key string) (int32, error) {
-	r := reader{s: []byte(key)}
+// restoreGroup reads a group that must not be there yet.
+func (s *detectState) restoreGroup(r *reader) {
 	cols := make([]column.Column, len(s.types))
 	for i := range cols {
 		cols[i].Type = s.types[i]
 		r.cell(&cols[i])
 	}
-	if r.err != nil || len(r.s) > 0 {
-		return 0, errCorruptState
-	}
-	return oneKey(s.det.table, 0, cols)
-}
-
-func (s *detectState) restoreGroup(g int32, payload []byte) error {
-	s.det.grow(s.det.table.len())
-	r := reader{s: payload}
-	s.det.last[g] = r.int()
-	s.det.method.decode(&r, g)
-	if r.err != nil || len(r.s) > 0 || s.det.last[g] == noTime {
-		return errCorruptState
-	}
-	return nil
-}
-
-func (s *detectState) restoreRing(g int32, payload []byte) error {
-	r := reader{s: payload}
-	s.rings.decodeRing(&r, g)
 	if r.err != nil {
-		return errCorruptState
+		return
 	}
-	s.ringed[g] = true
-	return nil
+	known := s.det.table.len()
+	g, err := oneKey(s.det.table, 0, cols)
+	if err != nil || s.det.table.len() != known+1 {
+		r.err = errCorruptState
+		return
+	}
+	s.det.grow(known + 1)
+	s.det.last[g] = r.int()
+	s.det.method.decode(r, g)
+	if s.det.last[g] == noTime {
+		r.err = errCorruptState
+	}
 }

@@ -43,7 +43,7 @@ func FuzzDetectRestore(f *testing.F) {
 			}
 			f.Add(name, []byte(key), value[:len(value)-4], []byte(key), value[:len(value)-4])
 			if key[0] == ringPrefix {
-				group := string(groupPrefix) + key[1:]
+				group := numberedKey(groupPrefix, 0)
 				of := store.state.Operators["found"][group]
 				f.Add(name, []byte(group), of[:len(of)-4], []byte(key), value[:len(value)-4])
 			}
@@ -133,29 +133,29 @@ func TestOtherBoundsKeepTheStateOfDetect(t *testing.T) {
 	}
 }
 
-// TestDetectWritesWhatChanged holds what a commit costs: an entry for a group with a new reading, and the long past of a
-// baseline only when a part of it has ended.
+// TestDetectWritesWhatChanged holds what a commit costs: an entry for each block of groups with a new reading, and the
+// long past of a baseline only when a part of it has ended.
 func TestDetectWritesWhatChanged(t *testing.T) {
 	t.Parallel()
 	data := &table{}
 	add := func(second int, k string) {
 		data.rows = append(data.rows, map[string]any{"ts": time.Unix(int64(second), 0).UTC(), "k": k, "v": 1.0})
 	}
-	add(0, "a")  // group a, meta
-	add(1, "b")  // group b
-	add(2, "a")  // group a
+	add(0, "a")  // a block, meta
+	add(1, "b")  // the block
+	add(2, "a")  // the block
 	add(2, "a")  // late: meta
-	add(11, "a") // group a and its parts
-	add(12, "b") // group b and its parts
-	add(13, "b") // group b
+	add(11, "a") // the block and the parts of a
+	add(12, "b") // the block and the parts of b
+	add(13, "b") // the block
 	var changes []string
 	store := newStore()
 	set := RunSettings{Program: program(t, detectFlow("zscore: {above: 2, over: 320s}")), Store: recorder{store, func(c Checkpoint) {
-		kinds := ""
+		var kinds []byte
 		for _, ch := range c.Changes {
-			kinds += ch.Key[:1]
+			kinds = append(kinds, ch.Key[0])
 		}
-		changes = append(changes, kinds)
+		changes = append(changes, string(kinds))
 	}}, CommitRows: 1, Open: func(need ReadNeed, from connector.Cursor) (connector.Source, error) {
 		m := newMemory(need, from, data, 1)
 		m.traits.Bounded = false
@@ -294,7 +294,7 @@ func TestSilenceByTheClock(t *testing.T) {
 	})
 }
 
-// TestASilentRunThatEndsSaysSo has an event that is open at the end of the input.
+// TestOpenEventsAtTheEndOfTheInput has an event that is open at the end of the input.
 func TestOpenEventsAtTheEndOfTheInput(t *testing.T) {
 	t.Parallel()
 	rows := secondRows(t, "0 9", "1 9")
@@ -305,6 +305,50 @@ func TestOpenEventsAtTheEndOfTheInput(t *testing.T) {
 			if len(events) != want || events[0]["event_end"] != nil || events[0]["event_state"] != "open" {
 				t.Errorf("%s, report %s: %v", method, report, events)
 			}
+		}
+	}
+}
+
+// TestOpenEventsAreReportedOnce cuts a bounded run after every commit and goes on from there.
+func TestOpenEventsAreReportedOnce(t *testing.T) {
+	t.Parallel()
+	data := wanderingRows(300, 21)
+	for name, method := range detectMethods() {
+		text := strings.Replace(detectFlow(method+"\n    report: closed"), "continuous", "manual", 1)
+		if name == "deadband" {
+			continue
+		}
+		open := func(size int) RunSettings {
+			return RunSettings{
+				Program: program(t, text), CommitRows: 1, Started: time.Unix(0, 0), Open: opener(map[string]*table{"rows": data}, size),
+			}
+		}
+		whole := newStore()
+		set := open(300)
+		set.Store = whole
+		if _, err := Run(t.Context(), set); err != nil {
+			t.Fatal(err)
+		}
+		for cutAt := 1; cutAt < 16; cutAt++ {
+			store := newStore()
+			set := open(25)
+			set.Store = store
+			ctx, cancel := context.WithCancel(t.Context())
+			store.onCommit = func(s *memStore) {
+				if s.commits == cutAt {
+					cancel()
+				}
+			}
+			_, err := Run(ctx, set)
+			cancel()
+			store.onCommit = nil
+			if err == nil && cutAt < 12 {
+				t.Fatalf("%s: the run ended before commit %d", name, cutAt)
+			}
+			if _, err = Run(t.Context(), set); err != nil {
+				t.Fatal(err)
+			}
+			sameLines(t, fmt.Sprintf("%s, cut at commit %d", name, cutAt), store.lines(), whole.lines())
 		}
 	}
 }

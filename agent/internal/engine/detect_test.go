@@ -1,11 +1,14 @@
 package engine
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -113,31 +116,56 @@ func TestDetectResumesAtEveryCommit(t *testing.T) {
 	for name, method := range detectMethods() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			text := detectFlow(method)
-			type cut struct {
-				state    State
-				insights []string
-			}
-			var cuts []cut
-			whole := newStore()
-			whole.onCommit = func(s *memStore) {
-				cuts = append(cuts, cut{cloneState(s.state), insightLines(s.insights)})
-			}
-			report := endlessRun(t, text, data, 23, whole)
-			want := whole.lines()
-			if len(cuts) < 20 {
-				t.Fatalf("%d commits", len(cuts))
-			}
-			for i, c := range cuts {
-				store := newStore()
-				store.state = cloneState(c.state)
-				resumed := endlessRun(t, text, data, 31, store)
-				sameLines(t, fmt.Sprintf("resumed after commit %d", i), append(slices.Clone(c.insights), store.lines()...), want)
-				if got := resumed.Steps[1].LateTotal; got != report.Late {
-					t.Fatalf("resumed after commit %d: %d late in all, want %d", i, got, report.Late)
-				}
-			}
+			resumeEverywhere(t, detectFlow(method), data)
 		})
+	}
+}
+
+// TestManyGroupsResume has groups in several blocks of the state, new ones in every part of the run.
+func TestManyGroupsResume(t *testing.T) {
+	t.Parallel()
+	rng := rand.New(rand.NewPCG(77, 7)) //nolint:gosec // test data
+	data := &table{}
+	at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for i := range 900 {
+		at = at.Add(time.Duration(rng.IntN(300)) * time.Millisecond)
+		data.rows = append(data.rows, map[string]any{"ts": at, "k": fmt.Sprintf("k%d", rng.IntN(4+i/6)), "v": 3 * rng.NormFloat64()})
+	}
+	for _, method := range []string{
+		"threshold: {above: 2, clear: 1}", "zscore: {above: 1.2, over: 20s, min: 2}", "silence: {for: 15s}", "deadband: {change: 2}",
+	} {
+		resumeEverywhere(t, detectFlow(method), data)
+	}
+}
+
+// resumeEverywhere runs a flow as a whole and from the state of each of its commits.
+func resumeEverywhere(t *testing.T, text string, data *table) {
+	t.Helper()
+	type cut struct {
+		state    State
+		insights []string
+	}
+	var cuts []cut
+	whole := newStore()
+	whole.onCommit = func(s *memStore) {
+		cuts = append(cuts, cut{cloneState(s.state), insightLines(s.insights)})
+	}
+	report := endlessRun(t, text, data, 23, whole)
+	want := whole.lines()
+	if len(cuts) < 20 || len(want) < 8 {
+		t.Fatalf("%d commits with %d insights", len(cuts), len(want))
+	}
+	for i, c := range cuts {
+		store := newStore()
+		store.state = cloneState(c.state)
+		resumed := endlessRun(t, text, data, 31, store)
+		sameLines(t, fmt.Sprintf("%s resumed after commit %d", text, i), append(slices.Clone(c.insights), store.lines()...), want)
+		if got := resumed.Steps[1].LateTotal; got != report.Late {
+			t.Fatalf("resumed after commit %d: %d late in all, want %d", i, got, report.Late)
+		}
+		if got, all := store.state.Operators["found"], whole.state.Operators["found"]; !maps.EqualFunc(got, all, bytes.Equal) {
+			t.Fatalf("resumed after commit %d: the state is another one", i)
+		}
 	}
 }
 
@@ -194,39 +222,48 @@ func TestDetectByHand(t *testing.T) {
 			"threshold: {above: 5}", []string{"0 5", "1 6", "2 5"}, []string{"1 - warning 6", "1 2 warning 6"},
 		},
 		"a dip starts the duration anew": {
-			"threshold: {above: 5, for: 3s}", []string{"0 6", "2 6", "3 5", "4 6", "6 9", "7 6", "8 0"},
+			"threshold: {above: 5, for: 3s}",
+			[]string{"0 6", "2 6", "3 5", "4 6", "6 9", "7 6", "8 0"},
 			[]string{"4 - warning 9", "4 8 warning 9"},
 		},
 		"the graver level needs its own duration": {
-			"threshold: {above: {low: 5, high: 8}, for: 2s}", []string{"0 6", "2 9", "3 6", "4 9", "6 9", "7 1"},
+			"threshold: {above: {low: 5, high: 8}, for: 2s}",
+			[]string{"0 6", "2 9", "3 6", "4 9", "6 9", "7 1"},
 			[]string{"0 - low 9", "0 - high 9", "0 7 high 9"},
 		},
 		"a return that does not last does not end it": {
-			"threshold: {above: 5, clear: 3, clear_for: 2s}", []string{"0 6", "1 3", "2 4", "3 2", "4 3", "5 3", "6 3"},
+			"threshold: {above: 5, clear: 3, clear_for: 2s}",
+			[]string{"0 6", "1 3", "2 4", "3 2", "4 3", "5 3", "6 3"},
 			[]string{"0 - warning 6", "0 3 warning 6"},
 		},
 		"below": {
-			"threshold: {below: {low: 2, lowest: 1}, clear: 3}", []string{"0 2", "1 1.5", "2 0.5", "3 2.5", "4 3"},
+			"threshold: {below: {low: 2, lowest: 1}, clear: 3}",
+			[]string{"0 2", "1 1.5", "2 0.5", "3 2.5", "4 3"},
 			[]string{"1 - low 1.5", "1 - lowest 0.5", "1 4 lowest 0.5"},
 		},
 		"a rate is the change for each unit of time": {
-			"rate: {above: 30, per: 1m}", []string{"0 0", "2 1", "4 3", "6 1", "8 1"},
+			"rate: {above: 30, per: 1m}",
+			[]string{"0 0", "2 1", "4 3", "6 1", "8 1"},
 			[]string{"4 - warning 3 60", "4 8 warning 3 60"},
 		},
 		"a rate in one direction": {
-			"rate: {above: 30, per: 1m, direction: down}", []string{"0 0", "2 2", "4 0", "5 0"},
+			"rate: {above: 30, per: 1m, direction: down}",
+			[]string{"0 0", "2 2", "4 0", "5 0"},
 			[]string{"4 - warning 0 -60", "4 5 warning 0 -60"},
 		},
 		"a smoothed rate goes half the way in a half-life": {
-			"rate: {above: 1.4, per: 1s, half_life: 1s}", []string{"0 0", "1 0", "2 2", "3 4"},
+			"rate: {above: 1.4, per: 1s, half_life: 1s}",
+			[]string{"0 0", "1 0", "2 2", "3 4"},
 			[]string{"3 - warning 4 1.5"},
 		},
 		"values of an event are no part of the baseline": {
-			"zscore: {above: 3, over: 1h, min: 3}", []string{"0 9", "1 10", "2 11", "3 14", "4 16", "5 12"},
+			"zscore: {above: 3, over: 1h, min: 3}",
+			[]string{"0 9", "1 10", "2 11", "3 14", "4 16", "5 12"},
 			[]string{"3 - warning 14 4", "3 5 warning 16 6"},
 		},
 		"what lasts becomes normal": {
-			"zscore: {above: 3, over: 1h, min: 3, relearn: 3s}", []string{"0 9", "1 10", "2 11", "3 20", "4 20", "5 20", "6 20", "7 19", "8 21", "9 24"},
+			"zscore: {above: 3, over: 1h, min: 3, relearn: 3s}",
+			[]string{"0 9", "1 10", "2 11", "3 20", "4 20", "5 20", "6 20", "7 19", "8 21", "9 24"},
 			[]string{"3 - warning 20 10", "3 6 warning 20 10", "9 - warning 24 4"},
 		},
 		"a constant baseline scores nothing": {
@@ -236,11 +273,13 @@ func TestDetectByHand(t *testing.T) {
 			"zscore: {above: 3, over: 1h, min: 3, floor: 1}", []string{"0 5", "1 5", "2 5", "3 9"}, []string{"3 - warning 9 4"},
 		},
 		"cusum begins where its sum left zero": {
-			"cusum: {shift: 2, limit: 3, target: 0, deviation: 1}", []string{"0 0", "1 3", "2 0.5", "3 3", "4 -1"},
+			"cusum: {shift: 2, limit: 3, target: 0, deviation: 1}",
+			[]string{"0 0", "1 3", "2 0.5", "3 3", "4 -1"},
 			[]string{"1 - warning 3 3.5", "1 4 warning 3 3.5"},
 		},
 		"cusum is held at twice its limit": {
-			"cusum: {shift: 2, limit: 3, target: 0, deviation: 1, direction: down}", []string{"0 -9", "1 -9", "2 0", "3 0", "4 0", "5 0", "6 0"},
+			"cusum: {shift: 2, limit: 3, target: 0, deviation: 1, direction: down}",
+			[]string{"0 -9", "1 -9", "2 0", "3 0", "4 0", "5 0", "6 0"},
 			[]string{"0 - warning -9 -6", "0 6 warning -9 -6"},
 		},
 	} {
@@ -252,11 +291,11 @@ func TestDetectByHand(t *testing.T) {
 					if v == nil {
 						return "-"
 					}
-					at, err := time.Parse(time.RFC3339Nano, v.(string))
-					if err != nil {
-						t.Fatal(err)
+					at, ok := parseTime(fmt.Append(nil, v))
+					if !ok {
+						t.Fatalf("%v is no time", v)
 					}
-					return fmt.Sprint(at.Second())
+					return strconv.FormatInt(at/1e6%60, 10)
 				}
 				line := fmt.Sprintf("%s %s %v %v", second(e["time"]), second(e["event_end"]), e["severity"], e["value"])
 				if s, ok := e["score"]; ok {

@@ -65,7 +65,9 @@ type detector struct {
 	rows   []int32
 	groups []int32
 	zeros  []int64
-	ended  bool
+	// open is the groups that finish has still to look at; ended says that it was collected.
+	open  []int32
+	ended bool
 
 	state detectState
 	// out collects the events of a push.
@@ -86,7 +88,7 @@ type detectMethod interface {
 	grow(n int)
 	// run handles readings, which are in time order within each group.
 	run(r readings) error
-	// finish emits what a bounded input leaves open. The groups are in the order of their keys.
+	// finish reports the events of these groups that are open and that no row has told of.
 	finish(groups []int32) error
 	// encode appends the state of a group; decode reads it back and sets the reader's error when it cannot be right.
 	encode(dst []byte, g int32) []byte
@@ -107,7 +109,7 @@ func newDetector(step *flowdef.PlanStep, input expr.Schema, s span) (*detector, 
 	keySize := 0
 	for i, pos := range p.By {
 		types[i] = input[pos].Type
-		keySize += 2 * 32 // in the key table and as the key of the entry
+		keySize += 32
 	}
 	d.table = newKeyTable(types)
 	if p.Value != nil {
@@ -124,7 +126,7 @@ func newDetector(step *flowdef.PlanStep, input expr.Schema, s span) (*detector, 
 	if d.method, err = newDetectMethod(d); err != nil {
 		return nil, err
 	}
-	const always = 8 + 8 + 2 + 16 + 4*16 // last, prefix, flags, name and slots of the key table
+	const always = 8 + 8 + 2 + 4*16 // last, prefix, flags and slots of the key table
 	d.maxGroups = detectBudget / (always + keySize + d.method.groupSize())
 	d.state.init(d, types)
 	return d, nil
@@ -324,22 +326,23 @@ func (d *detector) reports() (opened, closed bool) {
 	return r != flowdef.EventClosed, r != flowdef.EventOpen
 }
 
-// finish emits the events that a bounded input leaves open, where they were not reported yet. Unlike a window, an event
-// does not end with the input: the next run of the flow goes on with it.
+// finish emits the next part of the events that a bounded input leaves open, where they were not reported yet. Unlike a
+// window, an event does not end with the input: the next run of the flow goes on with it.
 func (d *detector) finish() (more bool, err error) {
-	if d.ended {
-		return false, nil
+	if !d.ended {
+		d.ended = true
+		d.open = make([]int32, len(d.last))
+		for g := range d.open {
+			d.open[g] = i32(g)
+		}
+		d.table.sort(d.open)
 	}
-	d.ended = true
-	groups := make([]int32, len(d.last))
-	for g := range groups {
-		groups[g] = i32(g)
-	}
-	d.table.sort(groups)
-	if err = d.method.finish(groups); err != nil {
+	part := d.open[:min(len(d.open), column.TargetRows)]
+	d.open = d.open[len(part):]
+	if err = d.method.finish(part); err != nil {
 		return false, err
 	}
-	return false, d.flush()
+	return len(d.open) > 0, d.flush()
 }
 
 func (d *detector) stepID() string                          { return d.plan.ID }
