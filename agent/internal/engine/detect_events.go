@@ -238,7 +238,7 @@ func (e *events) observe(g int32, r judged) error {
 
 // worsen takes a reading into what the event says of itself. Where the score has a memory the value of the worst score
 // may be an ordinary one, so there the most extreme value counts, on the side of the worst score.
-func (e *events) worsen(c *course, r reading) {
+func (e *events) worsen(c *course, r judged) {
 	worse := r.out > c.worst
 	if worse {
 		c.worst, c.score, c.baseline = r.out, r.score.value, r.score.baseline
