@@ -3,6 +3,7 @@ package engine
 import (
 	"crypto/sha256"
 	"fmt"
+	"strings"
 
 	"github.com/outfeed/outfeed/agent/internal/column"
 	"github.com/outfeed/outfeed/protocol/expr"
@@ -192,8 +193,8 @@ func (m *stepMeta) restore(entries map[string][]byte, numbers ...*int64) error {
 	if r.err != nil || len(r.s) > 0 {
 		return errCorruptState
 	}
-	for i, v := range values {
-		*numbers[i] = v
+	for i, n := range numbers {
+		*n = values[i]
 	}
 	m.saved = string(entries[metaKey])
 	return nil
@@ -210,11 +211,11 @@ func discardAll(step string, entries map[string][]byte) []StateChange {
 
 // describeColumns names columns and their types, for a definition.
 func describeColumns(schema expr.Schema, cols []int) string {
-	text := ""
+	var text strings.Builder
 	for _, pos := range cols {
-		text += fmt.Sprintf("%s %q;", schema[pos].Type, schema[pos].Name)
+		fmt.Fprintf(&text, "%s %q;", schema[pos].Type, schema[pos].Name)
 	}
-	return text
+	return text.String()
 }
 
 // typesOf gives the types of columns.
