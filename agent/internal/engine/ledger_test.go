@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -172,6 +174,31 @@ func TestDriftIsReportedOnce(t *testing.T) {
 	for word, want := range map[string]connector.Drift{"": connector.DriftIgnore, flowdef.DriftIgnore: connector.DriftIgnore, flowdef.DriftFail: connector.DriftFail} {
 		if got := driftOf(word); got != want {
 			t.Errorf("drift %q is %d", word, got)
+		}
+	}
+}
+
+// TestLongKeysFitIntoTheStore holds that keys which are longer than the store allows are remembered all the same.
+func TestLongKeysFitIntoTheStore(t *testing.T) {
+	t.Parallel()
+	text := fmt.Sprintf(rowsRead, "continuous") + "  - distinct: [k]\n    within: 1h\n    time: ts\n  - select: [ts, n]\n  - insight: out\n    key: [n]\n"
+	data := &table{}
+	at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for i := range 30 {
+		long := strings.Repeat("long ", 10_000) + strconv.Itoa(i%10)
+		data.rows = append(data.rows, map[string]any{"ts": at.Add(time.Duration(i) * time.Second), "n": int64(i), "k": long})
+	}
+	store := restartedRun(t, text, map[string]*table{"rows": data}, 7, endless)
+	if n := len(store.lines()); n != 10 {
+		t.Errorf("%d rows are distinct, want 10", n)
+	}
+	entries := store.state.Operators["distinct_2"]
+	if len(entries) != 11 {
+		t.Errorf("the store has %d entries", len(entries))
+	}
+	for key := range entries {
+		if len(key) > maxStoreKey {
+			t.Errorf("a key has %d bytes", len(key))
 		}
 	}
 }
