@@ -62,6 +62,9 @@ func readableTypes() []string { return []string{"int", "float", "bool", "timesta
 
 func uniqueKeys() []string { return []string{"with", "within", "time"} }
 
+// maxRules is the most rules of one step.
+const maxRules = 10_000
+
 const validateShape = "{column: {required: true, min: 0, max: 100}}"
 
 func (p *parser) validate(n *yaml.Node) *ValidateStep {
@@ -80,6 +83,9 @@ func (p *parser) validate(n *yaml.Node) *ValidateStep {
 	}
 	if n.Kind == yaml.MappingNode && len(n.Content) == 0 {
 		p.problem(at(n), "validate has no rule; write %s", validateShape)
+	}
+	if len(v.Rules) > maxRules {
+		p.problem(at(n), "the step has %d rules; the most is %d", len(v.Rules), maxRules)
 	}
 	return v
 }
@@ -203,7 +209,7 @@ func (p *parser) mustBeTrue(n *yaml.Node, key string) {
 
 // literalText writes a value of a definition as a constant of an expression; "" when it can be none.
 func literalText(value any) string {
-	v := expr.Value{}
+	var v expr.Value
 	switch value := value.(type) {
 	case bool:
 		v = expr.Value{Type: expr.Bool, Bool: value}

@@ -3,6 +3,8 @@ package engine
 import (
 	"crypto/sha256"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/outfeed/outfeed/agent/internal/column"
 	"github.com/outfeed/outfeed/protocol/expr"
@@ -59,13 +61,28 @@ func (l *ledger) put(e int32, v int64) {
 	l.flags[e] |= hasValue | isChanged
 }
 
-// storeKey appends the key of an entry in the store.
-func (l *ledger) storeKey(dst []byte, e int32) []byte {
-	dst = putInt(append(dst, l.tag...), l.table.prefix[e])
+// maxStoreKey is the length up to which a key is a key of the store too. The store takes keys of at most 32 KiB; of a
+// longer one it gets the hash, and the key itself with the value.
+const maxStoreKey = 4096
+
+// storeKey gives the key of an entry in the store and, where that is a hash, what it is the hash of.
+func (l *ledger) storeKey(e int32) (key, hashed []byte) {
+	l.key = putInt(append(l.key[:0], l.tag...), l.table.prefix[e])
 	for i := range l.table.cols {
-		dst = putCell(dst, &l.table.cols[i], int(e))
+		l.key = putCell(l.key, &l.table.cols[i], int(e))
 	}
-	return dst
+	if len(l.key) <= maxStoreKey {
+		return l.key, nil
+	}
+	hashed = l.key[len(l.tag):]
+	sum := sha256.Sum256(hashed)
+	return append(slices.Clone(l.tag), sum[:]...), hashed
+}
+
+// remove notes that an entry is to be taken out of the store.
+func (l *ledger) remove(e int32) {
+	key, _ := l.storeKey(e)
+	l.removed = append(l.removed, StateChange{Step: l.step, Key: string(key)})
 }
 
 // retain forgets the entries that keep does not want, and those without a number.
@@ -77,8 +94,7 @@ func (l *ledger) retain(keep func(value int64) bool) {
 		case keep(l.values[e]):
 			kept = append(kept, i32(e))
 		case f&isCommitted != 0:
-			l.key = l.storeKey(l.key[:0], i32(e))
-			l.removed = append(l.removed, StateChange{Step: l.step, Key: string(l.key)})
+			l.remove(i32(e))
 		}
 	}
 	l.table.compact(kept, nil)
@@ -95,7 +111,7 @@ func (l *ledger) retain(keep func(value int64) bool) {
 func (l *ledger) forgetAll() {
 	for e, f := range l.flags {
 		if f&isCommitted != 0 {
-			l.removed = append(l.removed, StateChange{Step: l.step, Key: string(l.storeKey(nil, i32(e)))})
+			l.remove(i32(e))
 		}
 	}
 	l.table, l.values, l.flags, l.changed = newKeyTable(l.types), nil, nil, nil
@@ -107,8 +123,9 @@ func (l *ledger) changes(dst []StateChange) []StateChange {
 	l.removed = l.removed[:0]
 	for _, e := range l.changed {
 		l.flags[e] = l.flags[e]&^isChanged | isCommitted
-		key := l.storeKey(nil, e)
-		dst = append(dst, StateChange{Step: l.step, Key: string(key), Value: seal(putInt([]byte{stateVersion}, l.values[e]), key)})
+		key, hashed := l.storeKey(e)
+		value := append(putInt([]byte{stateVersion}, l.values[e]), hashed...)
+		dst = append(dst, StateChange{Step: l.step, Key: string(key), Value: seal(value, key)})
 	}
 	l.changed = l.changed[:0]
 	return dst
@@ -116,16 +133,22 @@ func (l *ledger) changes(dst []StateChange) []StateChange {
 
 // restore reads one entry of the store, whose key begins with the tag.
 func (l *ledger) restore(key string, payload []byte) error {
+	v := reader{s: payload}
+	value := v.int()
 	r := reader{s: []byte(key)[len(l.tag):]}
+	if len(v.s) > 0 {
+		if sum := sha256.Sum256(v.s); string(sum[:]) != string(r.s) {
+			return errCorruptState
+		}
+		r.s = v.s
+	}
 	prefix := r.int()
 	cols := make([]column.Column, len(l.types))
 	for i := range cols {
 		cols[i].Type = l.types[i]
 		r.cell(&cols[i])
 	}
-	v := reader{s: payload}
-	value := v.int()
-	if r.err != nil || v.err != nil || len(r.s)+len(v.s) > 0 {
+	if r.err != nil || v.err != nil || len(r.s) > 0 {
 		return errCorruptState
 	}
 	known := l.table.len()
@@ -192,8 +215,8 @@ func (m *stepMeta) restore(entries map[string][]byte, numbers ...*int64) error {
 	if r.err != nil || len(r.s) > 0 {
 		return errCorruptState
 	}
-	for i, v := range values {
-		*numbers[i] = v
+	for i, n := range numbers {
+		*n = values[i]
 	}
 	m.saved = string(entries[metaKey])
 	return nil
@@ -210,11 +233,11 @@ func discardAll(step string, entries map[string][]byte) []StateChange {
 
 // describeColumns names columns and their types, for a definition.
 func describeColumns(schema expr.Schema, cols []int) string {
-	text := ""
+	var text strings.Builder
 	for _, pos := range cols {
-		text += fmt.Sprintf("%s %q;", schema[pos].Type, schema[pos].Name)
+		fmt.Fprintf(&text, "%s %q;", schema[pos].Type, schema[pos].Name)
 	}
-	return text
+	return text.String()
 }
 
 // typesOf gives the types of columns.

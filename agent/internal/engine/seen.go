@@ -37,16 +37,18 @@ type seen struct {
 // sweepFloor is how many entries are left alone however few are worth keeping.
 const sweepFloor = 4096
 
-// seenColumns are the input positions that decide.
-type seenColumns struct {
-	by   []int
-	time int
+// seenRule is what makes rows repeats: equal values at the input positions by and, unless within is 0, times at the
+// position time that are nearer than within.
+type seenRule struct {
+	by     []int
+	time   int
+	within time.Duration
 }
 
-func newSeen(step string, tag []byte, input expr.Schema, c seenColumns, within time.Duration, s span) *seen {
+func newSeen(step string, tag []byte, input expr.Schema, r seenRule, s span) *seen {
 	return &seen{
-		ledger: newLedger(step, tag, typesOf(input, c.by)), span: s, by: c.by, timeCol: c.time,
-		within: within.Microseconds(), newest: math.MinInt64, quiet: sweepFloor, cols: make([]*column.Column, len(c.by)),
+		ledger: newLedger(step, tag, typesOf(input, r.by)), span: s, by: r.by, timeCol: r.time,
+		within: r.within.Microseconds(), newest: math.MinInt64, quiet: sweepFloor, cols: make([]*column.Column, len(r.by)),
 	}
 }
 

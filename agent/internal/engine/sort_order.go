@@ -207,7 +207,7 @@ func normalText(text []byte) uint64 {
 			key |= uint64(text[i])
 		}
 	}
-	return key<<8 | uint64(min(len(text), exactText+1)) //nolint:gosec // not negative
+	return key<<8 | uint64(min(len(text), exactText+1))
 }
 
 // radixFloor is how many entries there must be for counting bytes to be worth it.
@@ -232,7 +232,7 @@ func (s *sorter) byKey(entries []sortEntry) {
 	from, to := entries, s.tmp[:len(entries)]
 	for b := range counts {
 		shift := 8 * b
-		if int(counts[b][byte(from[0].key>>shift)]) == len(entries) {
+		if int(counts[b][byte(from[0].key>>shift&math.MaxUint8)]) == len(entries) {
 			continue // all have the same byte here
 		}
 		at := uint32(0)
@@ -241,7 +241,7 @@ func (s *sorter) byKey(entries []sortEntry) {
 			at += n
 		}
 		for _, e := range from {
-			v := byte(e.key >> shift)
+			v := byte(e.key >> shift & math.MaxUint8)
 			to[counts[b][v]] = e
 			counts[b][v]++
 		}

@@ -33,7 +33,7 @@ func (m *maker) distinct(i int) (operator, *outputs, error) {
 	p := step.DistinctPlan
 	d := &distinct{
 		counts: counts, live: positions(live), out: column.NewBatch(step.Output),
-		seen: newSeen(step.ID, []byte{groupPrefix}, input, seenColumns{by: p.By, time: p.Time}, step.Distinct.Within, m.span),
+		seen: newSeen(step.ID, []byte{groupPrefix}, input, seenRule{by: p.By, time: p.Time, within: step.Distinct.Within}, m.span),
 		meta: newStepMeta(step.ID, fmt.Sprintf("distinct %s%d %d", describeColumns(input, p.By), p.Time, step.Distinct.Within)),
 	}
 	if err := d.seen.check("distinct"); err != nil {
@@ -75,7 +75,7 @@ func untimed(b *column.Batch, timeCol, row int) string {
 }
 
 // finish has nothing to emit: it forgets the keys of an input that has ended.
-func (d *distinct) finish() (more bool, err error) {
+func (d *distinct) finish() (more bool, err error) { //nolint:unparam // it is a finisher
 	d.ended = true
 	d.seen.forgetAll()
 	return false, nil

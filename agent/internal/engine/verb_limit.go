@@ -106,7 +106,7 @@ func (l *limit) pass(b *column.Batch) error {
 }
 
 // finish has nothing to emit: it forgets the counts of an input that has ended.
-func (l *limit) finish() (more bool, err error) {
+func (l *limit) finish() (more bool, err error) { //nolint:unparam // it is a finisher
 	l.ended = true
 	l.groups.forgetAll()
 	return false, nil

@@ -8,6 +8,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -65,7 +66,7 @@ func orderRows(n int, seed uint64) *table {
 		row := map[string]any{
 			"ts": base.Add(time.Duration(i)*time.Second - time.Duration(rng.IntN(20))*time.Second), "n": int64(i),
 			"k": texts[rng.IntN(len(texts))], "f": floats[rng.IntN(len(floats))], "i": int64(rng.IntN(7)) - 3, "b": rng.IntN(2) == 0,
-			"tools": []any{map[string]any{"id": fmt.Sprintf("T%d", rng.IntN(9)), "wear": float64(rng.IntN(9)) / 2}, map[string]any{"id": fmt.Sprint(i)}},
+			"tools": []any{map[string]any{"id": fmt.Sprintf("T%d", rng.IntN(9)), "wear": float64(rng.IntN(9)) / 2}, map[string]any{"id": strconv.Itoa(i)}},
 		}
 		if rng.IntN(50) == 0 {
 			row["i"] = int64(math.MinInt64)
@@ -164,15 +165,15 @@ func naiveCompare(a, b any, descending bool) int {
 	order := 0
 	switch x := a.(type) {
 	case int64:
-		order = cmp.Compare(x, b.(int64))
+		order = cmp.Compare(x, as[int64](b))
 	case string:
-		order = cmp.Compare(x, b.(string))
+		order = cmp.Compare(x, as[string](b))
 	case time.Time:
-		order = x.Compare(b.(time.Time))
+		order = x.Compare(as[time.Time](b))
 	case bool:
-		order = cmp.Compare(map[bool]int{true: 1}[x], map[bool]int{true: 1}[b.(bool)])
+		order = cmp.Compare(map[bool]int{true: 1}[x], map[bool]int{true: 1}[as[bool](b)])
 	case float64:
-		y := b.(float64)
+		y := as[float64](b)
 		switch {
 		case math.IsNaN(x) || math.IsNaN(y):
 			order = cmp.Compare(map[bool]int{true: 1}[math.IsNaN(x)], map[bool]int{true: 1}[math.IsNaN(y)])
@@ -201,7 +202,7 @@ func TestSortIsThatOfANaiveOne(t *testing.T) {
 	rng := rand.New(rand.NewPCG(11, 1)) //nolint:gosec // test data
 	for round := range 40 {
 		n := []int{0, 1, 2, 40, 700, 3000}[rng.IntN(6)]
-		data := orderRows(n, uint64(round)) //nolint:gosec // a small number
+		data := orderRows(n, uint64(round))
 		columns := []string{"ts", "k", "f", "i", "b"}
 		rng.Shuffle(len(columns), func(i, j int) { columns[i], columns[j] = columns[j], columns[i] })
 		columns = columns[:1+rng.IntN(3)]
@@ -264,7 +265,7 @@ func TestASortGoesOnInTheMiddleOfItsEnd(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return p, p.keepers[0].(*sortStep) //nolint:forcetypeassert // the only keeper of the flow
+		return p, as[*sortStep](p.keepers[0])
 	}
 	first, s := fresh()
 	source := newMemory(prog.Reads()[0], nil, data, 4000)
@@ -338,10 +339,7 @@ func TestDistinctWithinIsThatOfANaiveOne(t *testing.T) {
 		late := 0
 		var newest time.Time
 		for _, row := range data.rows {
-			ts, ok := row["ts"].(time.Time)
-			if !ok {
-				t.Fatal("a row has no time")
-			}
+			ts := as[time.Time](row["ts"])
 			if ends == endless && !newest.IsZero() && !ts.After(newest.Add(-within)) {
 				late++
 				continue
@@ -350,7 +348,7 @@ func TestDistinctWithinIsThatOfANaiveOne(t *testing.T) {
 				newest = ts
 			}
 			if !slices.ContainsFunc(want, func(o map[string]any) bool {
-				return o["k"] == row["k"] && ts.Sub(o["ts"].(time.Time)).Abs() < within //nolint:forcetypeassert // as above
+				return o["k"] == row["k"] && ts.Sub(as[time.Time](o["ts"])).Abs() < within
 			}) {
 				want = append(want, row)
 			}
@@ -414,7 +412,12 @@ steps:
 	data := &table{}
 	for _, v := range []any{
 		[]any{int64(1), map[string]any{"v": int64(2)}, "x", []any{}, nil, map[string]any{}, map[string]any{"v": 1.5}, int64(3)},
-		[]any{}, nil, map[string]any{"v": int64(1)}, int64(7), "text", true,
+		[]any{},
+		nil,
+		map[string]any{"v": int64(1)},
+		int64(7),
+		"text",
+		true,
 	} {
 		row := map[string]any{"n": int64(len(data.rows))}
 		if v != nil {

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
+	"strings"
 
 	"github.com/outfeed/outfeed/agent/internal/column"
 	"github.com/outfeed/outfeed/protocol/expr"
@@ -67,14 +69,15 @@ func (m *maker) sort(i int) (operator, *outputs, error) {
 	need := append([]bool(nil), live...)
 	markAll(need, step.SortPlan.Columns)
 	s.keep = positions(need)
-	definition := fmt.Sprintf("sort %d %s", s.top, describeColumns(input, s.keep))
+	var definition strings.Builder
+	fmt.Fprintf(&definition, "sort %d %s", s.top, describeColumns(input, s.keep))
 	for k, pos := range step.SortPlan.Columns {
 		key := sortKey{col: pos, descending: step.SortPlan.Descending[k]}
 		s.sorter.keys = append(s.sorter.keys, key)
-		definition += fmt.Sprintf("%d %t;", key.col, key.descending)
+		fmt.Fprintf(&definition, "%d %t;", key.col, key.descending)
 	}
 	s.run.cols = newColumns(input)
-	s.state.meta = newStepMeta(step.ID, definition)
+	s.state.meta = newStepMeta(step.ID, definition.String())
 	return s, &s.outputs, nil
 }
 
@@ -88,7 +91,7 @@ func (g *graph) wanted(i int) int {
 	most, followed := int64(0), false
 	for k := i + 1; k < len(g.plan.Steps); k++ {
 		step := &g.plan.Steps[k]
-		if !g.include[k] || len(step.Inputs) == 0 || !feeds(g.inputs(k), i) {
+		if !g.include[k] || len(step.Inputs) == 0 || !slices.Contains(g.inputs(k), i) {
 			continue
 		}
 		if step.Verb != flowdef.Limit || len(step.LimitPlan.By) > 0 {
@@ -100,15 +103,6 @@ func (g *graph) wanted(i int) int {
 		return 0
 	}
 	return int(most)
-}
-
-func feeds(inputs []int, i int) bool {
-	for _, in := range inputs {
-		if in == i {
-			return true
-		}
-	}
-	return false
 }
 
 func (s *sortStep) push(b *column.Batch) error {

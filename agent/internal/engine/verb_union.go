@@ -77,10 +77,38 @@ func (m *maker) union(i int) (operator, *outputs, error) {
 	return u, &u.outputs, nil
 }
 
-// forks finds the steps whose rows come to one union by several ways. Batch by batch, the union would get a batch of the
-// first way and then one of the second, in an order that depends on where the batches are cut; so such a step hands its
-// rows on one by one. Ways through a step that gives nothing before its input has ended do not count.
+// forks finds the steps whose rows come by several ways to one step with several inputs: a union, or a join of streams.
+// Batch by batch, that step would get a batch of the first way and then one of the second, in an order that depends on
+// where the batches are cut; so a fork hands its rows on one by one. Ways through a step that gives nothing before its
+// input has ended do not count.
 func (g *graph) forks(spans func(read int) span) []bool {
+	steps, holds := g.plan.Steps, g.holding(spans)
+	forks, reached, ways := make([]bool, len(steps)), make([]bool, len(steps)), make([]int, len(steps))
+	for end := len(steps) - 1; end >= 0; end-- {
+		if !g.include[end] || len(g.inputs(end)) < 2 || reached[end] {
+			continue // the ways to such a step before another one are ways to that one too
+		}
+		clear(ways)
+		ways[end] = 1
+		for i := end; i >= 0; i-- {
+			if ways[i] == 0 {
+				continue
+			}
+			reached[i] = true
+			forks[i] = forks[i] || ways[i] > 1
+			if holds[i] {
+				continue
+			}
+			for _, in := range g.inputs(i) {
+				ways[in]++
+			}
+		}
+	}
+	return forks
+}
+
+// holding finds the steps that give nothing before their input has ended.
+func (g *graph) holding(spans func(read int) span) []bool {
 	steps := g.plan.Steps
 	holds := make([]bool, len(steps))
 	ends := make([]span, len(steps))
@@ -99,28 +127,7 @@ func (g *graph) forks(spans func(read int) span) []bool {
 		}
 		holds[i] = steps[i].Verb == flowdef.Sort || steps[i].Verb == flowdef.Aggregate && ends[i] == bounded
 	}
-	forks, reached := make([]bool, len(steps)), make([]bool, len(steps))
-	for end := len(steps) - 1; end >= 0; end-- {
-		if !g.include[end] || steps[end].Verb != flowdef.Union || reached[end] {
-			continue // the ways to a union before another one are ways to that one too
-		}
-		ways := make([]int, end+1)
-		ways[end] = 1
-		for i := end; i >= 0; i-- {
-			if ways[i] == 0 {
-				continue
-			}
-			reached[i] = true
-			forks[i] = forks[i] || ways[i] > 1
-			if holds[i] {
-				continue
-			}
-			for _, in := range g.inputs(i) {
-				ways[in]++
-			}
-		}
-	}
-	return forks
+	return holds
 }
 
 // oneByOne hands rows on one at a time. See forks.

@@ -68,8 +68,8 @@ func (m *maker) validate(i int) (operator, *outputs, error) {
 	for place := range step.ValidatePlan.Rules {
 		r := rule{plan: &step.ValidatePlan.Rules[place]}
 		if u := r.plan.Unique; u != nil {
-			tag := []byte{uniquePrefix, byte(place >> 8), byte(place)} //nolint:gosec // the bytes of a place
-			r.unique = newSeen(step.ID, tag, input, seenColumns{by: r.plan.By, time: r.plan.Time}, u.Within, m.span)
+			tag := []byte{uniquePrefix, byte(place >> 8), byte(place)}
+			r.unique = newSeen(step.ID, tag, input, seenRule{by: r.plan.By, time: r.plan.Time, within: u.Within}, m.span)
 			if err := r.unique.check("unique"); err != nil {
 				return nil, nil, err
 			}
@@ -99,7 +99,7 @@ func (v *validate) push(b *column.Batch) error {
 	for place := range v.rules {
 		r := &v.rules[place]
 		if r.unique == nil {
-			failing += breakRule(v.broken, r.check.eval(b), int16(place)) //nolint:gosec // a definition has fewer rules
+			failing += breakRule(v.broken, r.check.eval(b), int16(place))
 			continue
 		}
 		v.collect()
@@ -109,7 +109,7 @@ func (v *validate) push(b *column.Batch) error {
 		for _, rows := range [...][]int32{r.unique.repeats, r.unique.late, r.unique.failed} {
 			failing += len(rows)
 			for _, row := range rows {
-				v.broken[row] = int16(place) //nolint:gosec // a definition has fewer rules
+				v.broken[row] = int16(place)
 			}
 		}
 	}
@@ -209,7 +209,7 @@ func (c *stepCounts) countFailed() error {
 }
 
 // finish has nothing to emit: it forgets the values of an input that has ended.
-func (v *validate) finish() (more bool, err error) {
+func (v *validate) finish() (more bool, err error) { //nolint:unparam // it is a finisher
 	v.ended = true
 	for i := range v.rules {
 		if u := v.rules[i].unique; u != nil {
