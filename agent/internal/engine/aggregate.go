@@ -476,6 +476,9 @@ func (a *aggregate) compact() {
 }
 
 func (a *aggregate) compactKeys() {
+	if a.sessions != nil {
+		a.sessions.grow(len(a.dead), a.keys.table.len())
+	}
 	used := slices.Clone(a.keys.carries)
 	for _, key := range a.frames.keys {
 		used[key] = true
