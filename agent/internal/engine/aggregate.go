@@ -115,7 +115,7 @@ func (a *aggregate) cutTime(step *flowdef.PlanStep, types []expr.Type, s span) e
 // ring makes the keyring when it is not there.
 func (a *aggregate) ring(types []expr.Type) *keyring {
 	if a.keys == nil {
-		a.keys = &keyring{table: newKeyTable(types)}
+		a.keys = &keyring{table: newKeyTable(types), limit: maxCarries}
 	}
 	return a.keys
 }

@@ -20,7 +20,7 @@ func FuzzRestoreWindows(f *testing.F) {
 		samples := store.state.Operators["agg"]
 		metas = append(metas, samples[metaKey])
 		for key, value := range samples {
-			f.Add(uint8(i), []byte(key), value[:len(value)-4]) //nolint:gosec // a few cases
+			f.Add(uint8(i), []byte(key), value[:len(value)-4])
 		}
 	}
 	f.Fuzz(func(t *testing.T, kind uint8, key, value []byte) {
