@@ -216,9 +216,11 @@ func (w *window) run(times []int64, i int, seg *segment) (next int) {
 		newest = max(newest, times[n])
 		n++
 	}
+	rows, starts := slices.Grow(seg.rows, n-i), slices.Grow(seg.starts, n-i)
 	for ; i < n; i++ {
-		seg.rows, seg.starts = append(seg.rows, i32(i)), append(seg.starts, start)
+		rows, starts = append(rows, i32(i)), append(starts, start)
 	}
+	seg.rows, seg.starts = rows, starts
 	if w.span == endless {
 		w.newest = newest
 	}
