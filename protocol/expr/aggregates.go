@@ -14,7 +14,7 @@ func Aggregates() []Function {
 		}
 		return list
 	}
-	return []Function{
+	return append([]Function{
 		{
 			Name:       "count",
 			Signatures: append([]Signature{sig(Int)}, fromEach(Int, Bool, Int, Float, String, Timestamp, JSON)...),
@@ -71,6 +71,12 @@ func Aggregates() []Function {
 			Help:    "The exact number of different values.",
 			Example: `count_distinct(state)`,
 		},
+	}, timedAggregates()...)
+}
+
+// timedAggregates are those that follow the readings of a group along a window's time column.
+func timedAggregates() []Function {
+	return []Function{
 		{
 			Name: "increase", Signatures: []Signature{sig(Int, Int), sig(Float, Float)}, Windowed: true,
 			Help:    "How much a counter went up, from its last value before the window on. A value lower than the one before is a counter that began again at 0. An int that does not fit in 64 bits is null.",

@@ -19,8 +19,10 @@ func windowsReference() []Entry {
 			Help: "Windows of one length of which one begins every so often, so that a record is in several. The length is a multiple of `every`, at most 1,000 times as long. " +
 				"With a time zone the rule of tumbling windows holds for `every`. A record that is late for the oldest of its windows is counted as late and still counts in those that are open.",
 			Keys: []Key{
-				{Name: "hopping", Help: "the length"}, {Name: "every", Help: "how often a window begins"},
-				{Name: "timezone", Help: "a name such as Europe/Berlin"}, at, late,
+				{Name: "hopping", Help: "the length"},
+				{Name: "every", Help: "how often a window begins"},
+				{Name: "timezone", Help: "a name such as Europe/Berlin"},
+				at, late,
 			},
 			Examples: []string{"window-hopping.yaml"},
 		},
@@ -30,8 +32,10 @@ func windowsReference() []Entry {
 				"A row that comes out of order and lies between two open sessions makes them one. With `max` sessions are also cut at all multiples of it since 1970-01-01T00:00:00Z or, with a time zone, since midnight, so that none is longer. " +
 				"A record is late when its own gap has passed and no session that is open takes it.",
 			Keys: []Key{
-				{Name: "session", Help: "the gap: the time without a row that ends a session"}, {Name: "max", Help: "where sessions are cut, as a length"},
-				{Name: "timezone", Help: "the time zone of max"}, at, late,
+				{Name: "session", Help: "the gap: the time without a row that ends a session"},
+				{Name: "max", Help: "where sessions are cut, as a length"},
+				{Name: "timezone", Help: "the time zone of max"},
+				at, late,
 			},
 			Examples: []string{"window-session.yaml"},
 		},
@@ -41,7 +45,8 @@ func windowsReference() []Entry {
 				"Times are those of the clock on the wall, so that a night shift has 7 or 9 hours when the clock changes. No two shifts overlap. Rows outside of every shift are counted as such and are in no window.",
 			Keys: []Key{
 				{Name: "shift", Help: "`{name: \"06:00-14:00\"}`, `{name: {time: \"06:00-14:00\", days: mon-fri}}`, or a list of these under one name"},
-				{Name: "timezone", Help: "the plant's time zone; it must be there"}, at, late,
+				{Name: "timezone", Help: "the plant's time zone; it must be there"},
+				at, late,
 			},
 			Examples: []string{"window-shift.yaml", "oee.yaml"},
 		},

@@ -115,7 +115,7 @@ func (a *aggregate) cutTime(step *flowdef.PlanStep, types []expr.Type, s span) e
 // ring makes the keyring when it is not there.
 func (a *aggregate) ring(types []expr.Type) *keyring {
 	if a.keys == nil {
-		a.keys = &keyring{table: newKeyTable(types)}
+		a.keys = &keyring{table: newKeyTable(types), limit: maxCarries}
 	}
 	return a.keys
 }
@@ -476,6 +476,9 @@ func (a *aggregate) compact() {
 }
 
 func (a *aggregate) compactKeys() {
+	if a.sessions != nil {
+		a.sessions.grow(len(a.dead), a.keys.table.len())
+	}
 	used := slices.Clone(a.keys.carries)
 	for _, key := range a.frames.keys {
 		used[key] = true

@@ -73,21 +73,26 @@ func newAccumulator(call *flowdef.AggregateCall, f *frames) (accumulator, error)
 
 // newMomentAccumulator makes what describes numbers without their times.
 func newMomentAccumulator(call *flowdef.AggregateCall, arg expr.Type) (acc accumulator, ok bool) {
-	name := call.Func
-	switch {
-	case name == "median" && arg == expr.Float:
-		return newQuantile(0.5), true
-	case name == "quantile" && arg == expr.Float && len(call.Params) == 1 && call.Params[0].Type == expr.Float:
-		p := call.Params[0].Float
-		return newQuantile(p), p >= 0 && p <= 1
-	case name == "sum" && arg == expr.Int:
+	if call.Func == "sum" && arg == expr.Int {
 		return &intSumAcc{}, true
-	case name == "sum" && arg == expr.Float:
+	}
+	if arg != expr.Float {
+		return nil, false
+	}
+	switch call.Func {
+	case "sum":
 		return &floatSumAcc{}, true
-	case name == "avg" && arg == expr.Float:
+	case "avg":
 		return &meanAcc{}, true
-	case name == "stddev" && arg == expr.Float:
+	case "stddev":
 		return &stddevAcc{}, true
+	case "median":
+		return newQuantile(0.5), true
+	case "quantile":
+		if len(call.Params) == 1 && call.Params[0].Type == expr.Float {
+			p := call.Params[0].Float
+			return newQuantile(p), p >= 0 && p <= 1
+		}
 	}
 	return nil, false
 }

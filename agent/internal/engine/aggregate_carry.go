@@ -52,6 +52,8 @@ type keyring struct {
 	// last checkpoint.
 	carries, changed, committed []bool
 	carrying                    int
+	// limit is maxCarries.
+	limit int
 }
 
 func (k *keyring) grow() {
@@ -112,7 +114,7 @@ func (k *keyring) at(key int32) (newest int64, ok bool) {
 // alone, and so is the same after a restart.
 func (k *keyring) evict() []int32 {
 	k.scratch = k.scratch[:0]
-	if k.carrying <= maxCarries {
+	if k.carrying <= k.limit {
 		return nil
 	}
 	for key, carries := range k.carries {
@@ -129,7 +131,7 @@ func (k *keyring) evict() []int32 {
 		}
 		return compareKeys(k.table, x, y)
 	})
-	gone := k.scratch[:len(k.scratch)-maxCarries*3/4]
+	gone := k.scratch[:len(k.scratch)-k.limit*3/4]
 	for _, key := range gone {
 		k.carries[key], k.changed[key] = false, false
 		for _, c := range k.carriers {

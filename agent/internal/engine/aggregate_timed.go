@@ -173,7 +173,7 @@ func foldIntIncrease(dst *column.Column, list []reading[int64], _ int64) {
 		dst.AppendNull()
 		return
 	}
-	dst.AppendInt(int64(lo)) //nolint:gosec // the test above
+	dst.AppendInt(int64(lo))
 }
 
 func increaseOf(list []reading[float64]) float64 {

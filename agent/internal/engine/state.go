@@ -253,23 +253,28 @@ func (s *aggregateState) restore(entries map[string][]byte) error {
 		if err != nil {
 			return err
 		}
-		switch {
-		case key != "" && key[0] == groupPrefix:
-			err = s.restoreGroup(key, payload)
-		case key != "" && key[0] == samplePrefix:
-			err = s.restoreSamples(key, payload)
-		case key != "" && key[0] == carryPrefix:
-			err = s.restoreCarry(key, payload)
-		case key != "" && key[0] == valuePrefix:
-			err = s.restoreValue(key, payload)
-		default:
-			err = errCorruptState
-		}
-		if err != nil {
+		if err = s.restoreEntry(key, payload); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (s *aggregateState) restoreEntry(key string, payload []byte) error {
+	if key == "" {
+		return errCorruptState
+	}
+	switch key[0] {
+	case groupPrefix:
+		return s.restoreGroup(key, payload)
+	case samplePrefix:
+		return s.restoreSamples(key, payload)
+	case carryPrefix:
+		return s.restoreCarry(key, payload)
+	case valuePrefix:
+		return s.restoreValue(key, payload)
+	}
+	return errCorruptState
 }
 
 func (s *aggregateState) restoreMeta(value []byte) error {

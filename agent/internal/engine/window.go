@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -84,7 +85,7 @@ func newWindow(w *flowdef.Window, s span) (*window, error) {
 // describeWindow is the definition of a window as far as the meaning of saved state goes.
 func describeWindow(w *flowdef.Window) string {
 	if w.Tumbling > 0 && w.Timezone == "" {
-		return fmt.Sprint(w.Tumbling.Microseconds())
+		return strconv.FormatInt(w.Tumbling.Microseconds(), 10)
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s/%s %s/%s %q", w.Tumbling, w.Hopping, w.Every, w.Session, w.Max, w.Timezone)
@@ -175,47 +176,55 @@ const maxSegment = 4 * column.TargetRows
 func (w *window) scan(times *column.Column, from, n int, seg *segment) (next int, closes bool) {
 	seg.reset()
 	nulls := times.HasNulls()
-	mark := w.watermark()
-	start, end := w.paneStart, w.paneEnd
-	one := w.hops == 1 && !w.outside
-	for i := from; i < n; i++ {
-		if nulls && times.Null(i) {
-			seg.failed = append(seg.failed, i32(i))
-			continue
+	for i := from; i < n; {
+		if len(seg.rows) >= maxSegment {
+			return i, false
+		}
+		if !nulls && w.hops == 1 && !w.outside {
+			if i = w.run(times.Ints[:n], i, seg); i == n {
+				return n, false
+			}
 		}
 		t := times.Ints[i]
-		if t < start || t >= end {
-			ok := w.locate(t)
-			start, end, one = w.paneStart, w.paneEnd, w.hops == 1 && !w.outside
-			if !ok {
-				seg.failed = append(seg.failed, i32(i))
-				continue
-			}
-		}
-		switch {
-		case !one:
-			w.place(i32(i), mark, seg)
-		case w.span == bounded:
-			seg.rows, seg.starts = append(seg.rows, i32(i)), append(seg.starts, start)
+		if nulls && times.Null(i) || (t < w.paneStart || t >= w.paneEnd) && !w.locate(t) {
+			seg.failed = append(seg.failed, i32(i))
+			i++
 			continue
-		case end <= mark:
-			seg.late = append(seg.late, i32(i))
-			continue
-		default:
-			seg.rows, seg.starts = append(seg.rows, i32(i)), append(seg.starts, start)
-			w.minEnd = min(w.minEnd, end)
 		}
-		if t > w.newest || !w.seen {
-			if w.see(t) {
-				return i + 1, true
-			}
-			mark = w.watermark()
-		}
-		if len(seg.rows) >= maxSegment {
-			return i + 1, false
+		w.place(i32(i), w.watermark(), seg)
+		i++
+		if w.see(t) {
+			return i, true
 		}
 	}
 	return n, false
+}
+
+// run takes rows as long as they are in the window of the row before, which is most often so: see scan.
+func (w *window) run(times []int64, i int, seg *segment) (next int) {
+	start, end, newest, closing := w.paneStart, w.paneEnd, w.newest, int64(math.MaxInt64)
+	if w.span == endless {
+		if !w.seen || end <= w.watermark() {
+			return i
+		}
+		// At this time the watermark reaches the end of a window.
+		w.minEnd = min(w.minEnd, end)
+		closing = w.minEnd + w.late
+	}
+	n := i
+	for n < len(times) && times[n] >= start && times[n] < end && times[n] < closing {
+		newest = max(newest, times[n])
+		n++
+	}
+	rows, starts := slices.Grow(seg.rows, n-i), slices.Grow(seg.starts, n-i)
+	for ; i < n; i++ {
+		rows, starts = append(rows, i32(i)), append(starts, start)
+	}
+	seg.rows, seg.starts = rows, starts
+	if w.span == endless {
+		w.newest = newest
+	}
+	return n
 }
 
 // place puts a row into those of its windows that are open. One that is closed already makes it late.

@@ -3,6 +3,7 @@ package engine
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -363,7 +364,7 @@ func TestWindowsAgreeWithTheOracle(t *testing.T) {
 				if seed%2 == 1 {
 					base = time.Date(2026, 10, 24, 10, 0, 0, 0, time.UTC) // and back on the 25th
 				}
-				rows, data := windowRows(base, 10+int(seed)*40, seed) //nolint:gosec // small
+				rows, data := windowRows(base, 10+int(seed)*40, seed)
 				got, report := runBounded(t, fmt.Sprintf(windowFlow, "manual", c.text), map[string]*table{"rows": data}, 50)
 				checkWindows(t, &c, rows, got)
 				outside := int64(0)
@@ -403,9 +404,7 @@ func checkWindows(t *testing.T, c *windowCase, rows []windowRow, got []string) {
 	}
 	for i, g := range order {
 		want := oracleValues(groups[g.w][g.k])
-		for name, v := range oracleTimed(rows, g.k, g.w) {
-			want[name] = v
-		}
+		maps.Copy(want, oracleTimed(rows, g.k, g.w))
 		want["window_start"], want["window_end"] = string(appendTime(nil, g.w.start)), string(appendTime(nil, g.w.end))
 		if g.w.shift != "" {
 			want["shift"] = g.w.shift
