@@ -92,6 +92,9 @@ type Function struct {
 	Signatures []Signature
 	// Help is one sentence; Example is an expression that uses it, and Result is what it gives.
 	Help, Example, Result string
+
+	// check checks the arguments that must be constants of a form that their type does not say; nil when there are none.
+	check constantCheck
 }
 
 // Signature is one way to call a function.
