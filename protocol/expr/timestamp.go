@@ -62,18 +62,23 @@ func LocalOffset(local int64, loc *time.Location) int64 {
 	return before
 }
 
-// EarliestOffset is LocalOffset where a time that comes twice is the first of the two: the instant at which a clock in loc
-// shows the time for the first time.
-func EarliestOffset(local int64, loc *time.Location) int64 {
+// FirstInstant is when a clock in loc first shows a time, or a later one where it leaves that out. Both are in
+// microseconds, the time as if it were in UTC. It differs from LocalOffset where a time comes twice, and is for what
+// begins at a time of day, which must not begin twice.
+func FirstInstant(local int64, loc *time.Location) int64 {
 	if loc == time.UTC {
-		return 0
+		return local
 	}
 	const day = int64(24 * time.Hour / time.Microsecond)
 	before, after := offsetAt(local-day, loc), offsetAt(local+day, loc)
-	if before == after || offsetAt(local-before, loc) == before {
-		return before
+	switch {
+	case before == after || offsetAt(local-before, loc) == before:
+		return local - before
+	case offsetAt(local-after, loc) == after:
+		return local - after
 	}
-	return LocalOffset(local, loc)
+	change, _ := time.UnixMicro(local - before).In(loc).ZoneBounds()
+	return change.UnixMicro()
 }
 
 // offsetAt is the distance of loc from UTC at an instant; both are in microseconds.

@@ -47,14 +47,15 @@ func NewConversion(from, to string) (Conversion, error) {
 	return c, nil
 }
 
-// Convert turns x into the other unit. It rounds at most twice.
+// Convert turns x into the other unit. Every operation is rounded by itself (a fused product and sum would turn the zero
+// that 273.15 K are in degC into the distance of 273.15 from its nearest float), and alike on every processor.
 func (c *Conversion) Convert(x float64) float64 {
 	if c.by != 0 {
-		if y := math.FMA(x, c.times, c.plus) / c.by; !math.IsInf(y, 0) {
+		if y := (float64(x*c.times) + c.plus) / c.by; !math.IsInf(y, 0) {
 			return y
 		}
 	}
-	return math.FMA(x, c.factor, c.shift)
+	return float64(x*c.factor) + c.shift
 }
 
 // unit is a unit with its factor worked out.

@@ -107,12 +107,12 @@ func unitStart(unit expr.TimeUnit, local int64) int64 {
 }
 
 // truncater truncates in a zone. Up to an hour the distance from UTC at the instant counts, so that an hour that comes
-// twice is two hours. A longer unit begins when the clocks show its start for the first time.
+// twice is two hours. A longer unit begins when the clocks first show its start.
 type truncater struct {
 	zone *zoneClock
 	unit expr.TimeUnit
-	// local and offset are the last start and its distance from UTC.
-	local, offset int64
+	// local and instant are the last start, as the clocks show it and in UTC.
+	local, instant int64
 }
 
 func (t *truncater) start(v int64) (int64, bool) {
@@ -121,15 +121,13 @@ func (t *truncater) start(v int64) (int64, bool) {
 	}
 	offset := t.zone.at(v)
 	local := unitStart(t.unit, v+offset)
-	if t.unit.Micros == 0 || t.unit.Micros > microsPerHour {
-		if t.local != local {
-			t.local, t.offset = local, expr.EarliestOffset(local, t.zone.loc)
-		}
-		if local-t.offset <= v {
-			offset = t.offset
-		}
+	if t.unit.Micros > 0 && t.unit.Micros <= microsPerHour {
+		return local - offset, local-offset >= minTime
 	}
-	return local - offset, local-offset >= minTime
+	if t.local != local {
+		t.local, t.instant = local, expr.FirstInstant(local, t.zone.loc)
+	}
+	return t.instant, t.instant >= minTime
 }
 
 func buildAddTime(n *expr.Node) (kernel, error) {
