@@ -13,7 +13,7 @@ const MaxText = 1 << 20
 func Functions() []Function {
 	var all []Function
 	for _, list := range [][]Function{
-		textFunctions(), patternFunctions(), numberFunctions(), angleFunctions(), bitFunctions(), unitFunctions(),
+		textFunctions(), partFunctions(), patternFunctions(), numberFunctions(), mathsFunctions(), angleFunctions(), bitFunctions(), unitFunctions(),
 		choiceFunctions(), castFunctions(), timePartFunctions(), timeFunctions(), jsonFunctions(),
 	} {
 		all = append(all, list...)

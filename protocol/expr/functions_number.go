@@ -37,6 +37,11 @@ func numberFunctions() []Function {
 			Help:    "The first number to the power of the second; null where that is not a finite real number.",
 			Example: `pow(2, 10)`, Result: `1024.0`,
 		},
+	}
+}
+
+func mathsFunctions() []Function {
+	return []Function{
 		{
 			Name: "trunc", Signatures: []Signature{sig(Int, Int), sig(Float, Float)},
 			Help:    "The number without its decimals.",

@@ -52,6 +52,11 @@ func textFunctions() []Function {
 			Help:    "The texts joined. A result of more than 1 MiB is null.",
 			Example: `concat("M", "1", "-", "OP20")`, Result: `"M1-OP20"`,
 		},
+	}
+}
+
+func partFunctions() []Function {
+	return []Function{
 		{
 			Name: "left", Signatures: []Signature{sig(String, String, Int)},
 			Help:    "The first characters, as many as the number says or there are; null for a negative number.",

@@ -65,7 +65,7 @@ func ParseLayout(text string) (*Layout, error) {
 	}
 	known := ""
 	for _, p := range LayoutParts() {
-		known += p.Code[1:]
+		known = strings.Join([]string{known, p.Code[1:]}, "")
 	}
 	l := &Layout{}
 	for text != "" {
@@ -271,21 +271,21 @@ func (r *layoutReader) part(verb byte) {
 			r.year += 100
 		}
 	case 'm':
-		r.month = r.upTo(2)
+		r.month = r.oneOrTwo()
 	case 'b':
 		r.month = r.monthName()
 	case 'd':
-		r.day = r.upTo(2)
+		r.day = r.oneOrTwo()
 	case 'H':
-		r.hour = r.upTo(2)
+		r.hour = r.oneOrTwo()
 	case 'I':
-		r.hour, r.twelve = r.upTo(2), true
+		r.hour, r.twelve = r.oneOrTwo(), true
 	case 'p':
 		r.half = r.halfDay()
 	case 'M':
-		r.minute = r.upTo(2)
+		r.minute = r.oneOrTwo()
 	case 'S':
-		r.second = r.upTo(2)
+		r.second = r.oneOrTwo()
 	case 'L':
 		r.micros = 1000 * r.digits(3)
 	case 'f':
@@ -295,10 +295,10 @@ func (r *layoutReader) part(verb byte) {
 	}
 }
 
-// upTo takes one digit to n.
-func (r *layoutReader) upTo(n int) int {
+// oneOrTwo takes a number of one or two digits.
+func (r *layoutReader) oneOrTwo() int {
 	count := 0
-	for count < n && count < len(r.text) && r.text[count] >= '0' && r.text[count] <= '9' {
+	for count < 2 && count < len(r.text) && r.text[count] >= '0' && r.text[count] <= '9' {
 		count++
 	}
 	if count == 0 {

@@ -12,8 +12,13 @@ import (
 func kernelOver(tb testing.TB, text string, nth int) (kernel, *column.Batch) {
 	tb.Helper()
 	schema := expr.Schema{
-		{Name: "ts", Type: expr.Timestamp}, {Name: "machine", Type: expr.String}, {Name: "state", Type: expr.String},
-		{Name: "temp", Type: expr.Float}, {Name: "count", Type: expr.Int}, {Name: "scrap", Type: expr.Int}, {Name: "payload", Type: expr.JSON},
+		{Name: "ts", Type: expr.Timestamp},
+		{Name: "machine", Type: expr.String},
+		{Name: "state", Type: expr.String},
+		{Name: "temp", Type: expr.Float},
+		{Name: "count", Type: expr.Int},
+		{Name: "scrap", Type: expr.Int},
+		{Name: "payload", Type: expr.JSON},
 	}
 	batch := column.NewBatch(schema)
 	for i := range column.TargetRows {

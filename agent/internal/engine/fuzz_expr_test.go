@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 
@@ -15,7 +16,7 @@ func edgeBatch() (*column.Batch, [][]any) {
 	values := map[expr.Type][]any{
 		expr.Bool:  {nil, true, false},
 		expr.Int:   {int64(0), nil, int64(-1), int64(1), int64(63), int64(-1 << 63), int64(1<<63 - 1)},
-		expr.Float: {0.5, nil, -0.0, 1e300, 5e-324, -60.25},
+		expr.Float: {0.5, nil, math.Copysign(0, -1), 1e300, 5e-324, -60.25, math.NaN(), math.Inf(1), math.Inf(-1), 60.0},
 	}
 	for _, s := range edgeTexts() {
 		values[expr.String] = append(values[expr.String], s)

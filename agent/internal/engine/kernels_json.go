@@ -23,7 +23,7 @@ func jsonKernels() map[string]builder {
 // jsonPath is the constant path of a call; empty when there is none.
 func jsonPath(n *expr.Node) ([]expr.PathStep, error) {
 	if len(n.Args) < 2 {
-		return nil, nil //nolint:nilnil // no path leads to the value itself
+		return nil, nil // no path leads to the value itself
 	}
 	path, err := expr.ParsePath(n.Args[1].Value.Str)
 	if err != nil {
@@ -131,28 +131,32 @@ func jsonInt(s []byte) (int64, bool) {
 			exponent = math.MinInt32
 		}
 	}
+	return wholeNumber(bytes.TrimPrefix(mantissa, []byte("-")), exponent, s[0] == '-')
+}
+
+// wholeNumber is the decimal number times 10^exponent, where that is a whole number of 64 bits.
+func wholeNumber(mantissa []byte, exponent int, negative bool) (int64, bool) {
 	whole, decimals, _ := bytes.Cut(mantissa, []byte("."))
 	var digits [24]byte
 	n, shift := 0, exponent-len(decimals)
 	for i, c := range mantissa {
 		switch {
-		case c == '-' && i == 0, c == '.' && i == len(whole):
+		case i == len(whole) && c == '.':
 			continue
 		case c < '0' || c > '9':
 			return 0, false
 		case c == '0' && n == 0: // leading zeros
 			continue
-		case n == len(digits):
-			if c != '0' {
-				return 0, false
-			}
+		case n < len(digits):
+			digits[n] = c
+			n++
+		case c != '0':
+			return 0, false
+		default:
 			shift++
-			continue
 		}
-		digits[n] = c
-		n++
 	}
-	return shifted(digits[:n], shift, s[0] == '-')
+	return shifted(digits[:n], shift, negative)
 }
 
 // shifted is the digits times 10^shift, where that is a whole number of 64 bits.

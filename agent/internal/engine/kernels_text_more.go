@@ -160,7 +160,7 @@ func intOfHex(s []byte) (int64, bool) {
 		}
 		v = v<<4 | uint64(digit)
 	}
-	return int64(v), true //nolint:gosec // the bits as they are
+	return int64(v), true
 }
 
 func sha256Text(dst, s []byte) ([]byte, bool) {

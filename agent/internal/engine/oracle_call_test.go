@@ -178,9 +178,9 @@ func oracleCast(to string, v any) any {
 	number := map[any]int64{true: 1, false: 0}
 	switch x := v.(type) {
 	case bool:
-		return map[string]any{"int": number[x], "float": float64(number[x]), "bool": x, "string": fmt.Sprint(x)}[to]
+		return map[string]any{"int": number[x], "float": float64(number[x]), "bool": x, "string": strconv.FormatBool(x)}[to]
 	case int64:
-		return map[string]any{"int": x, "float": float64(x), "bool": x != 0, "string": fmt.Sprint(x)}[to]
+		return map[string]any{"int": x, "float": float64(x), "bool": x != 0, "string": strconv.FormatInt(x, 10)}[to]
 	case float64:
 		switch to {
 		case "bool":
@@ -389,9 +389,9 @@ func oracleNumber(name string, args []any) (any, bool) {
 		}
 		return f, true
 	case "is_nan":
-		return f != f, true //nolint:gocritic,staticcheck // what NaN is
+		return f != f, true
 	case "is_finite":
-		return f-f == 0, true //nolint:gocritic,staticcheck // infinity less itself is NaN
+		return f-f == 0, true // infinity less itself is NaN
 	}
 	return nil, false
 }
@@ -413,7 +413,7 @@ func oracleBits(name string, args []any) (any, bool) {
 	place := ok && j >= 0 && j < 64
 	switch name {
 	case "hex":
-		return fmt.Sprintf("%x", uint64(i)), true //nolint:gosec // the bits as they are
+		return strconv.FormatUint(uint64(i), 16), true //nolint:gosec // the bits as they are
 	case "bit":
 		return orNil(place && text[63-j&63] == '1', place), true
 	case "bit_and":
