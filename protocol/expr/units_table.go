@@ -25,7 +25,9 @@ type Unit struct {
 // them, of the international yard and pound agreement of 1959. gal, qt, pt, floz and ton are those of the United States;
 // cal and Btu are those of the International Table; mmHg and mmH2O are the conventional ones of ISO 80000-4.
 func Quantities() []Quantity {
-	return slices.Concat(sizeQuantities(), motionQuantities(), electricalQuantities(), materialQuantities())
+	return slices.Concat(
+		sizeQuantities(), bulkQuantities(), flowQuantities(), motionQuantities(), forceQuantities(), electricalQuantities(), materialQuantities(),
+	)
 }
 
 func sizeQuantities() []Quantity {
@@ -82,6 +84,11 @@ func sizeQuantities() []Quantity {
 			{Name: "yd2", Factor: "0.9144*0.9144"},
 			{Name: "acre", Factor: "4046.8564224"},
 		}},
+	}
+}
+
+func bulkQuantities() []Quantity {
+	return []Quantity{
 		{Name: "volume", Base: "m3", Units: []Unit{
 			{Name: "mm3", Factor: "0.000000001"},
 			{Name: "cm3", Factor: "0.000001"},
@@ -115,6 +122,11 @@ func sizeQuantities() []Quantity {
 			{Name: "ton", Factor: "907.18474"},
 			{Name: "tonUK", Factor: "1016.0469088"},
 		}},
+	}
+}
+
+func flowQuantities() []Quantity {
+	return []Quantity{
 		{Name: "volume flow", Base: "m3/s", Units: []Unit{
 			{Name: "m3/s", Factor: "1"},
 			{Name: "m3/min", Factor: "1/60"},
@@ -208,6 +220,11 @@ func motionQuantities() []Quantity {
 			{Name: "d", Factor: "86400"},
 			{Name: "wk", Factor: "604800"},
 		}},
+	}
+}
+
+func forceQuantities() []Quantity {
+	return []Quantity{
 		{Name: "force", Base: "N", Units: []Unit{
 			{Name: "mN", Factor: "0.001"},
 			{Name: "N", Factor: "1"},

@@ -25,17 +25,17 @@ func (k *constantKernel) eval(b *column.Batch) *column.Column {
 
 // constantCompare gives the kernel for a comparison whose one side is a constant; nil where there is no better one.
 func constantCompare(k *compareKernel) kernel {
-	left, right := k.a, k.b
-	literal, constantLeft := left.(*literalKernel)
+	arg := k.a
+	literal, constantLeft := k.a.(*literalKernel)
 	if constantLeft {
-		left, right = right, left
-	} else if l, ok := right.(*literalKernel); ok {
+		arg = k.b
+	} else if l, ok := k.b.(*literalKernel); ok {
 		literal = l
 	}
-	if _, both := left.(*literalKernel); literal == nil || both || literal.value.Type == expr.Null {
+	if _, both := arg.(*literalKernel); literal == nil || both || literal.value.Type == expr.Null {
 		return nil
 	}
-	c := &constantKernel{arg: left, out: column.Column{Type: expr.Bool}}
+	c := &constantKernel{arg: arg, out: column.Column{Type: expr.Bool}}
 	value, negate := literal.value, k.negate
 	switch {
 	case k.store == storeText && k.equal:
