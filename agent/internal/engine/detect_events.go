@@ -130,7 +130,7 @@ func newScorer(def *flowdef.DetectStep) scorer {
 	case flowdef.DetectCUSUM:
 		return newCUSUM(def)
 	}
-	return plain{}
+	return level{}
 }
 
 func (e *events) groupSize() int { return 64 + 8*len(e.levels) + e.scorer.groupSize() }
@@ -158,7 +158,7 @@ func (e *events) outward(s float64) float64 {
 }
 
 func (e *events) run(r readings) error {
-	if _, ok := e.scorer.(plain); ok {
+	if _, ok := e.scorer.(level); ok {
 		return e.runPlain(r)
 	}
 	for i, g := range r.groups {

@@ -7,17 +7,17 @@ import (
 	"github.com/outfeed/outfeed/protocol/flowdef"
 )
 
-// plain is the scorer of threshold: the value is its own score.
-type plain struct{}
+// level is the scorer of threshold: the value is its own score.
+type level struct{}
 
-func (plain) grow(int)                                        {}
-func (plain) learn(int32, int64, float64)                     {}
-func (plain) forget(int32)                                    {}
-func (plain) encode(dst []byte, _ int32) []byte               { return dst }
-func (plain) decode(*reader, int32)                           {}
-func (plain) groupSize() int                                  { return 0 }
-func (plain) describe() string                                { return "" }
-func (plain) score(_ int32, t int64, v float64) (score, bool) { return score{value: v, since: t}, true }
+func (level) grow(int)                                        {}
+func (level) learn(int32, int64, float64)                     {}
+func (level) forget(int32)                                    {}
+func (level) encode(dst []byte, _ int32) []byte               { return dst }
+func (level) decode(*reader, int32)                           {}
+func (level) groupSize() int                                  { return 0 }
+func (level) describe() string                                { return "" }
+func (level) score(_ int32, t int64, v float64) (score, bool) { return score{value: v, since: t}, true }
 
 // smoothing is an exponentially weighted mean over times that need not be regular: after one half-life a value counts
 // half. The last weight is kept, because most readings are as far apart as the ones before.
