@@ -186,9 +186,6 @@ func (g *graph) require(i int) error {
 	case flowdef.Aggregate:
 		markAggregate(step, from)
 	case flowdef.Join:
-		if step.Join.Within > 0 {
-			return g.requireStreamJoin(step, live)
-		}
 		return g.requireJoin(i)
 	case flowdef.Insight:
 		g.requireInsight(step, live, from)
@@ -283,6 +280,9 @@ func (g *graph) requireInsight(step *flowdef.PlanStep, live, from []bool) {
 
 func (g *graph) requireJoin(i int) error {
 	step := &g.plan.Steps[i]
+	if step.Join.Within > 0 {
+		return g.requireStreamJoin(step, g.live[i])
+	}
 	live, left := g.live[i], len(g.plan.Steps[step.Inputs[0]].Output)
 	mark(g.live[step.Inputs[0]], live[:left])
 	markAll(g.live[step.Inputs[0]], step.JoinLeft)
@@ -483,9 +483,6 @@ func (m *maker) operator(i int) (operator, *outputs, error) {
 	case flowdef.Aggregate:
 		return m.aggregate(i)
 	case flowdef.Join:
-		if m.graph.plan.Steps[i].Join.Within > 0 {
-			return m.streamJoin(i)
-		}
 		return m.join(i)
 	case flowdef.Lookup:
 		return m.lookup(i)
@@ -559,6 +556,9 @@ func (m *maker) aggregate(i int) (operator, *outputs, error) {
 
 func (m *maker) join(i int) (operator, *outputs, error) {
 	step, input, counts, live := m.step(i)
+	if step.Join.Within > 0 {
+		return m.streamJoin(i)
+	}
 	j, err := newJoin(step, input, m.graph.plan.Steps[step.Inputs[1]].Output, positions(live))
 	if err != nil {
 		return nil, nil, err

@@ -182,7 +182,7 @@ func TestLookupBelievesForAWhile(t *testing.T) {
 			m, _ := source.(*memory)
 			m.onNext = func(int) {
 				if calls++; calls == 3 || calls == 4 {
-					<-time.After(40 * time.Second) //nolint:forbidigo // of the bubble's clock
+					<-time.NewTimer(40 * time.Second).C // of the bubble's clock
 				}
 			}
 			return m, err

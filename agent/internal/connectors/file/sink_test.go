@@ -63,7 +63,7 @@ func TestSinkAppends(t *testing.T) {
 		"a/b.jsonl": `{"machine":"M1","made":1}` + "\n" + `{"machine":"x","made":null}` + "\n" + `{"machine":"M\u000a2","made":2}` + "\n" + `{"machine":"x","made":null}` + "\n",
 		time.Now().UTC().Format(time.DateOnly) + ".csv": "machine;made\n\"M;1\";1\nx;\nM2;2\nx;\n",
 	} {
-		got, err := os.ReadFile(filepath.Join(root, name)) //nolint:gosec // a file of the test
+		got, err := os.ReadFile(filepath.Join(root, name))
 		if err != nil || string(got) != want {
 			t.Errorf("%s holds %q, %v, want %q", name, got, err, want)
 		}
@@ -77,7 +77,7 @@ func TestSinkBeginsALineAfterACrash(t *testing.T) {
 		t.Fatal(err)
 	}
 	flushed(t, root, map[string]any{"path": "r.jsonl"}, made("M1", 1))
-	got, err := os.ReadFile(filepath.Join(root, "r.jsonl")) //nolint:gosec // a file of the test
+	got, err := os.ReadFile(filepath.Join(root, "r.jsonl"))
 	if err != nil || !strings.HasPrefix(string(got), `{"machine":"M`+"\n"+`{"machine":"M1"`) {
 		t.Errorf("%q, %v", got, err)
 	}
@@ -102,8 +102,7 @@ func TestSinkStaysUnderItsRoot(t *testing.T) {
 	}
 	s.Write(made("M1", 1))
 	_, err = s.Flush(t.Context())
-	var permanent *connector.PermanentError
-	if !errors.As(err, &permanent) {
+	if _, permanent := errors.AsType[*connector.PermanentError](err); !permanent {
 		t.Errorf("a link out of the root gives %v", err)
 	}
 	if list, err := os.ReadDir(other); err != nil || len(list) > 0 {
@@ -128,7 +127,7 @@ func TestSinkKeepsWhatItCouldNotWrite(t *testing.T) {
 	if _, err := s.Flush(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := os.ReadFile(filepath.Join(root, "r.jsonl")); err != nil || strings.Count(string(got), "\n") != 2 { //nolint:gosec // a file of the test
+	if got, err := os.ReadFile(filepath.Join(root, "r.jsonl")); err != nil || strings.Count(string(got), "\n") != 2 {
 		t.Errorf("%q, %v", got, err)
 	}
 }

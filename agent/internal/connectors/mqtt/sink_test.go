@@ -53,13 +53,15 @@ func subscribed(t *testing.T, b *broker, topic string) <-chan string {
 
 func receive(t *testing.T, from <-chan string, first, end int) {
 	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
 	for n := first; n < end; n++ {
 		select {
 		case got := <-from:
 			if want := fmt.Sprintf(`{"n":%d}`, n); got != want {
 				t.Fatalf("got %s, want %s", got, want)
 			}
-		case <-time.After(20 * time.Second): //nolint:forbidigo // the bound of a wait
+		case <-ctx.Done():
 			t.Fatalf("message %d does not come", n)
 		}
 	}

@@ -149,8 +149,7 @@ func TestLookupReportsWhatCannotBeRead(t *testing.T) {
 	}
 	for name, with := range map[string]map[string]any{"no such table": {"table": "nowhere"}, "no such column": {"query": "SELECT 1 AS other"}} {
 		_, err := m.lookup(with, keys, nil).Fetch(t.Context(), b)
-		var permanent *connector.PermanentError
-		if !errors.As(err, &permanent) {
+		if _, permanent := errors.AsType[*connector.PermanentError](err); !permanent {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -242,7 +242,7 @@ func (w *sink) lastOfEachKey() []int32 {
 		}
 		if !seen[key.String()] {
 			seen[key.String()] = true
-			rows = append(rows, int32(row)) //nolint:gosec // what waits is bounded
+			rows = append(rows, int32(row))
 		}
 	}
 	slices.Reverse(rows)
@@ -266,7 +266,7 @@ func (w *sink) insert(ctx context.Context, tx pgx.Tx, rows []int32, failed *conn
 		return nil
 	}
 	refused := serverError(err)
-	if refused == nil || !dataCode(refused.Code) && !(refused.Code == twiceCode && len(rows) > 1) {
+	if refused == nil || !dataCode(refused.Code) && (refused.Code != twiceCode || len(rows) == 1) {
 		return fmt.Errorf("write: %w", err)
 	}
 	if err = inner.Rollback(ctx); err != nil {

@@ -170,8 +170,7 @@ func TestSinkSaysWhatWillNotPass(t *testing.T) {
 		s := m.sink(with, resultSchema())
 		s.Write(results("M1 1 1 -"))
 		_, err := s.Flush(t.Context())
-		var permanent *connector.PermanentError
-		if !errors.As(err, &permanent) {
+		if _, permanent := errors.AsType[*connector.PermanentError](err); !permanent {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
