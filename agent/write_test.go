@@ -44,7 +44,7 @@ func TestWritesAreDeniedUnlessAllowed(t *testing.T) {
 	if _, err := agent.RunFlow(t.Context(), agent.FlowRun{Definition: d, Out: &bytes.Buffer{}, Log: &bytes.Buffer{}, Writes: agent.WritesAllowed}); err != nil {
 		t.Fatal(err)
 	}
-	got, err := os.ReadFile(target) //nolint:gosec // a file of the test
+	got, err := os.ReadFile(target)
 	if want := `{"machine":"A","count":1}` + "\n" + `{"machine":"B","count":2}` + "\n"; err != nil || string(got) != want {
 		t.Errorf("written %q, %v, want %q", got, err, want)
 	}

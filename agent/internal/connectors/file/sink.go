@@ -37,6 +37,7 @@ type sink struct {
 	delimiter          byte
 	schema             expr.Schema
 	held               bytes.Buffer
+	line               []byte
 	fields             []string
 	// now tells the day.
 	now connector.Clock
@@ -69,10 +70,9 @@ func (c fileConnector) NewSink(in connector.SinkSettings) (connector.Sink, error
 // Write makes the lines.
 func (s *sink) Write(b *column.Batch) (held int64, failed connector.Failures) {
 	if s.format == formatJSONL {
-		line := s.held.AvailableBuffer()
 		for row := range b.Len {
-			line = append(connector.AppendRowJSON(line[:0], b, row), '\n')
-			s.held.Write(line)
+			s.line = append(connector.AppendRowJSON(s.line[:0], b, row), '\n')
+			s.held.Write(s.line)
 		}
 		return int64(s.held.Len()), failed
 	}

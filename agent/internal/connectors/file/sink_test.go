@@ -1,6 +1,7 @@
 package file_test
 
 import (
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/outfeed/outfeed/agent/internal/column"
 	"github.com/outfeed/outfeed/agent/internal/connector"
+	"github.com/outfeed/outfeed/agent/internal/connector/conformance"
 	"github.com/outfeed/outfeed/agent/internal/connectors/file"
 	"github.com/outfeed/outfeed/protocol/expr"
 )
@@ -130,4 +132,53 @@ func TestSinkKeepsWhatItCouldNotWrite(t *testing.T) {
 	if got, err := os.ReadFile(filepath.Join(root, "r.jsonl")); err != nil || strings.Count(string(got), "\n") != 2 {
 		t.Errorf("%q, %v", got, err)
 	}
+}
+
+// target is a folder that is written to.
+type target struct {
+	t    *testing.T
+	root string
+}
+
+func (f *target) SinkSettings() connector.SinkSettings {
+	return connector.SinkSettings{
+		Connection: connector.Connection{Name: "out", Kind: "file", Options: map[string]any{"root": f.root}}, With: map[string]any{"path": "r.jsonl"},
+	}
+}
+
+func (f *target) Down() { f.rename(f.root, f.root+".away") }
+func (f *target) Up()   { f.rename(f.root+".away", f.root) }
+
+func (f *target) rename(from, to string) {
+	if err := os.Rename(from, to); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+func (f *target) Written() []int {
+	text, err := os.ReadFile(filepath.Join(f.root, "r.jsonl"))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		f.t.Fatal(err)
+	}
+	var ids []int
+	for line := range strings.Lines(string(text)) {
+		var row struct{ ID int }
+		if err := json.Unmarshal([]byte(line), &row); err != nil {
+			f.t.Fatal(err)
+		}
+		ids = append(ids, row.ID)
+	}
+	return ids
+}
+
+func TestSinkConformance(t *testing.T) {
+	t.Parallel()
+	conformance.RunSink(t, file.New(), func(t *testing.T) conformance.SinkSystem {
+		t.Helper()
+		root := filepath.Join(t.TempDir(), "out")
+		if err := os.Mkdir(root, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		return &target{t: t, root: root}
+	})
 }

@@ -2,6 +2,7 @@ package mqtt_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/outfeed/outfeed/agent/internal/column"
 	"github.com/outfeed/outfeed/agent/internal/connector"
+	"github.com/outfeed/outfeed/agent/internal/connector/conformance"
 	"github.com/outfeed/outfeed/agent/internal/connectors/mqtt"
 	"github.com/outfeed/outfeed/protocol/expr"
 )
@@ -152,4 +154,55 @@ func TestSinkRefusesOptions(t *testing.T) {
 			t.Errorf("topic %q gives %v", topic, err)
 		}
 	}
+}
+
+// listener is a broker that is published to, and what arrived there.
+type listener struct {
+	t       *testing.T
+	through *proxy
+	arrived <-chan string
+	marker  paho.Client
+}
+
+func (l *listener) SinkSettings() connector.SinkSettings {
+	return connector.SinkSettings{
+		Connection: connector.Connection{Name: "out", Kind: "mqtt", Options: map[string]any{"address": l.through.address}},
+		With:       map[string]any{"topic": "plant/results"}, Instance: l.t.Name(),
+	}
+}
+
+func (l *listener) Down() { l.through.away.Store(true); l.through.cut() }
+func (l *listener) Up()   { l.through.away.Store(false) }
+
+// Written lists what came before a mark that is published now.
+func (l *listener) Written() []int {
+	publish(l.t, l.marker, "plant/results", "mark")
+	var ids []int
+	for text := range l.arrived {
+		if text == "mark" {
+			return ids
+		}
+		var row struct{ ID int }
+		if err := json.Unmarshal([]byte(text), &row); err != nil {
+			l.t.Fatal(err)
+		}
+		ids = append(ids, row.ID)
+	}
+	return ids
+}
+
+func TestSinkConformance(t *testing.T) {
+	t.Parallel()
+	conformance.RunSink(t, mqtt.New(), func(t *testing.T) conformance.SinkSystem {
+		t.Helper()
+		b := startBroker(t, "allow_anonymous true\nmax_queued_messages 0")
+		l := &listener{t: t, through: startProxy(t, b.address)}
+		arrived := make(chan string, 10_000)
+		l.arrived, l.marker = arrived, b.publisher()
+		token := l.marker.Subscribe("plant/#", 1, func(_ paho.Client, m paho.Message) { arrived <- string(m.Payload()) })
+		if !token.WaitTimeout(10*time.Second) || token.Error() != nil {
+			t.Fatal(token.Error())
+		}
+		return l
+	})
 }

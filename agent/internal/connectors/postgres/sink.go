@@ -216,7 +216,7 @@ func (w *sink) lastOfEachKey() []int32 {
 	rows := make([]int32, 0, w.held.Len)
 	if w.key == nil {
 		for row := range w.held.Len {
-			rows = append(rows, int32(row)) //nolint:gosec // what waits is bounded
+			rows = append(rows, int32(row))
 		}
 		return rows
 	}
@@ -242,7 +242,7 @@ func (w *sink) lastOfEachKey() []int32 {
 		}
 		if !seen[key.String()] {
 			seen[key.String()] = true
-			rows = append(rows, int32(row))
+			rows = append(rows, int32(row)) //nolint:gosec // what waits is bounded
 		}
 	}
 	slices.Reverse(rows)
