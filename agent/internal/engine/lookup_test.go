@@ -138,7 +138,7 @@ func TestLookupAsksOnceForAKey(t *testing.T) {
 			t.Errorf("it asked for %s and was closed %d times", asked, e.closed)
 		}
 		last := report.Sources[len(report.Sources)-1]
-		if last.Step != "order" || last.Connection != "erp" || last.State != "reading" {
+		if last.Step != "order" || last.Connection != "erp" || last.State != "ended" {
 			t.Errorf("the report says %+v", last)
 		}
 	}

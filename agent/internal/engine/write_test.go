@@ -108,7 +108,7 @@ func TestWriteIsFlushedBeforeTheCommit(t *testing.T) {
 	if report.Failed != 1 || report.Sample[0].Step != "results" || !strings.Contains(report.Sample[0].Reason, "negative") {
 		t.Errorf("the report says %+v", report)
 	}
-	if last := report.Sources[len(report.Sources)-1]; last.Step != "results" || last.Connection != "mes" || last.State != "reading" {
+	if last := report.Sources[len(report.Sources)-1]; last.Step != "results" || last.Connection != "mes" || last.State != "ended" {
 		t.Errorf("the report says %+v", last)
 	}
 }
