@@ -37,7 +37,7 @@ func Document(page []byte) ([]byte, error) {
 
 // verbReference is the verbs in the order of the documentation.
 func verbReference() []Entry {
-	all := slices.Concat(coreReference(), rowsReference(), detectReference())
+	all := slices.Concat(coreReference(), rowsReference(), lookupReference(), detectReference())
 	order := verbNames()
 	slices.SortFunc(all, func(a, b Entry) int { return slices.Index(order, a.Name) - slices.Index(order, b.Name) })
 	return all

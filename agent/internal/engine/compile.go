@@ -160,9 +160,6 @@ func (g *graph) require(i int) error {
 	case flowdef.Read:
 		g.addRead(i)
 	case flowdef.Join:
-		if step.Join.Within > 0 {
-			return g.requireStreamJoin(step, live)
-		}
 		return g.requireJoin(i)
 	case flowdef.Union:
 		g.requireUnion(step, live)
@@ -290,6 +287,9 @@ func (g *graph) requireInsight(step *flowdef.PlanStep, live, from []bool) {
 
 func (g *graph) requireJoin(i int) error {
 	step := &g.plan.Steps[i]
+	if step.Join.Within > 0 {
+		return g.requireStreamJoin(step, g.live[i])
+	}
 	live, left := g.live[i], len(g.plan.Steps[step.Inputs[0]].Output)
 	mark(g.live[step.Inputs[0]], live[:left])
 	markAll(g.live[step.Inputs[0]], step.JoinLeft)
@@ -546,10 +546,10 @@ func (m *maker) aggregate(i int) (operator, *outputs, error) {
 }
 
 func (m *maker) join(i int) (operator, *outputs, error) {
-	if m.graph.plan.Steps[i].Join.Within > 0 {
+	step, input, counts, live := m.step(i)
+	if step.Join.Within > 0 {
 		return m.streamJoin(i)
 	}
-	step, input, counts, live := m.step(i)
 	j, err := newJoin(step, input, m.graph.plan.Steps[step.Inputs[1]].Output, positions(live))
 	if err != nil {
 		return nil, nil, err

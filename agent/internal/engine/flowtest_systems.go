@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/outfeed/outfeed/agent/internal/column"
@@ -23,7 +24,7 @@ type givenLookup struct {
 }
 
 func newGivenLookup(need ReadNeed, rows []map[string]any) (*givenLookup, error) {
-	given, err := newGivenSource(ReadNeed{Schema: append(need.Keys[:len(need.Keys):len(need.Keys)], need.Schema...)}, rows)
+	given, err := newGivenSource(ReadNeed{Schema: append(slices.Clip(need.Keys), need.Schema...)}, rows)
 	if err != nil {
 		return nil, fmt.Errorf("the rows given to %s: %w", need.Step, err)
 	}

@@ -138,7 +138,7 @@ func TestLookupAsksOnceForAKey(t *testing.T) {
 			t.Errorf("it asked for %s and was closed %d times", asked, e.closed)
 		}
 		last := report.Sources[len(report.Sources)-1]
-		if last.Step != "order" || last.Connection != "erp" || last.State != "reading" {
+		if last.Step != "order" || last.Connection != "erp" || last.State != "ended" {
 			t.Errorf("the report says %+v", last)
 		}
 	}
@@ -182,7 +182,7 @@ func TestLookupBelievesForAWhile(t *testing.T) {
 			m, _ := source.(*memory)
 			m.onNext = func(int) {
 				if calls++; calls == 3 || calls == 4 {
-					<-time.After(40 * time.Second) //nolint:forbidigo // of the bubble's clock
+					<-time.NewTimer(40 * time.Second).C // of the bubble's clock
 				}
 			}
 			return m, err

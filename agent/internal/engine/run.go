@@ -145,6 +145,9 @@ func (r *Runner) Run(ctx context.Context) error {
 	if commits(err) {
 		err = errors.Join(err, r.finalCommit(ctx))
 	}
+	if err == nil {
+		r.endSystems()
+	}
 	cancel()
 	close(stop)
 	wg.Wait()

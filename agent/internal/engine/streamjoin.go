@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 
 	"github.com/outfeed/outfeed/agent/internal/column"
 	"github.com/outfeed/outfeed/agent/internal/connector"
@@ -389,9 +390,9 @@ func (j *streamJoin) changes(dst []StateChange) []StateChange { return j.state.c
 
 // columnsOf describes columns for a fingerprint.
 func columnsOf(schema expr.Schema, positions []int) string {
-	text := ""
+	var text strings.Builder
 	for _, pos := range positions {
-		text += fmt.Sprintf("%d %s %q,", pos, schema[pos].Type, schema[pos].Name)
+		fmt.Fprintf(&text, "%d %s %q,", pos, schema[pos].Type, schema[pos].Name)
 	}
-	return text
+	return text.String()
 }

@@ -157,26 +157,16 @@ func (s *streamState) restoreRow(key string, payload []byte) error {
 	rows := j.sides[side]
 	r := reader{s: payload}
 	time, matched := r.int(), r.bool()
-	keys := make([]column.Column, len(j.table.cols))
-	for i := range keys {
-		keys[i].Type = j.table.cols[i].Type
-		r.cell(&keys[i])
+	entry, err := s.readKey(&r)
+	if err != nil {
+		return err
 	}
 	for i := range rows.rows {
-		if r.err == nil {
-			r.cell(&rows.rows[i])
-		}
-	}
-	if r.err != nil || len(r.s) > 0 || seq >= rows.nextSeq {
-		return errCorruptState
-	}
-	for i := range keys {
-		if keys[i].Null(0) {
+		if r.cell(&rows.rows[i]); r.err != nil {
 			return errCorruptState
 		}
 	}
-	entry, err := oneKey(j.table, 0, keys)
-	if err != nil {
+	if len(r.s) > 0 || seq >= rows.nextSeq {
 		return errCorruptState
 	}
 	for _, other := range j.sides {
@@ -191,4 +181,19 @@ func (s *streamState) restoreRow(key string, payload []byte) error {
 	j.live++
 	j.bytes += rows.textOf(row)
 	return nil
+}
+
+// readKey reads the key of a row, which has no nulls, and gives its entry.
+func (s *streamState) readKey(r *reader) (entry int32, err error) {
+	keys := make([]column.Column, len(s.join.table.cols))
+	for i := range keys {
+		keys[i].Type = s.join.table.cols[i].Type
+		if r.cell(&keys[i]); r.err != nil || keys[i].Null(0) {
+			return 0, errCorruptState
+		}
+	}
+	if entry, err = oneKey(s.join.table, 0, keys); err != nil {
+		return 0, errCorruptState
+	}
+	return entry, nil
 }

@@ -51,7 +51,7 @@ func randomStreams(r *rand.Rand, n int, disorder int64) []streamRow {
 	for i := range rows {
 		side := r.IntN(2)
 		now[side] += r.Int64N(4)
-		rows[i] = streamRow{side: side, n: i, time: now[side] - r.Int64N(disorder+1), key: string(rune('a' + r.IntN(4)))}
+		rows[i] = streamRow{side: side, n: i, time: now[side] - r.Int64N(disorder+1), key: string("abcd"[r.IntN(4)])}
 		switch r.IntN(20) {
 		case 0:
 			rows[i].key = ""

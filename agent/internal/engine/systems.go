@@ -54,6 +54,16 @@ func (r *Runner) openSystems(ctx context.Context, p *pipeline) (closeAll func() 
 	return closeAll, nil
 }
 
+// endSystems says that the lookups and sinks of a run that has ended are no longer used.
+func (r *Runner) endSystems() {
+	for _, l := range r.set.Program.lookups {
+		r.reporterOf(l.Step)(sourceEnded, "")
+	}
+	for _, w := range r.pipe.writers {
+		r.reporterOf(w.need.Step)(sourceEnded, "")
+	}
+}
+
 // insist calls a system until it answers, and reports it as failing meanwhile. Errors that do not pass end the run.
 func (r *Runner) insist(ctx context.Context, need ReadNeed, call func() error) error {
 	report := r.reporterOf(need.Step)

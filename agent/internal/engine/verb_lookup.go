@@ -97,7 +97,7 @@ func (m *maker) lookup(i int) (operator, *outputs, error) {
 		}
 		l.found = append(l.found, place)
 	}
-	m.pipeline.lookups = append(m.pipeline.lookups, l)
+	m.lookups = append(m.lookups, l)
 	return l, &l.outputs, nil
 }
 

@@ -64,7 +64,7 @@ func (m *maker) write(i int) (operator, *outputs, error) {
 	step, _, counts, _ := m.step(i)
 	w := &writer{counts: counts, need: writeNeed(step)}
 	if m.graph.sink < 0 {
-		m.pipeline.writers = append(m.pipeline.writers, w)
+		m.writers = append(m.writers, w)
 	}
 	return w, &w.outputs, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -59,7 +60,7 @@ func (m *mes) Flush(ctx context.Context) (failed connector.Failures, err error) 
 	}
 	for _, n := range m.held {
 		if n < 0 {
-			failed.Add(connector.FailedRecord{Where: "table results", Reason: "n is negative", Record: fmt.Sprint(n)})
+			failed.Add(connector.FailedRecord{Where: "table results", Reason: "n is negative", Record: strconv.FormatInt(n, 10)})
 		} else {
 			m.rows = append(m.rows, n)
 		}
@@ -107,14 +108,14 @@ func TestWriteIsFlushedBeforeTheCommit(t *testing.T) {
 	if report.Failed != 1 || report.Sample[0].Step != "results" || !strings.Contains(report.Sample[0].Reason, "negative") {
 		t.Errorf("the report says %+v", report)
 	}
-	if last := report.Sources[len(report.Sources)-1]; last.Step != "results" || last.Connection != "mes" || last.State != "reading" {
+	if last := report.Sources[len(report.Sources)-1]; last.Step != "results" || last.Connection != "mes" || last.State != "ended" {
 		t.Errorf("the report says %+v", last)
 	}
 }
 
 func TestWriteAloneEndsAFlow(t *testing.T) {
 	t.Parallel()
-	text := strings.Split(resultsFlow, "  - filter")[0]
+	text, _, _ := strings.Cut(resultsFlow, "  - filter")
 	m := &mes{}
 	if _, err := Run(t.Context(), resultsRun(t, text, m, newStore(), 1, 2)); err != nil || len(m.rows) != 2 {
 		t.Errorf("%v, written %v", err, m.rows)
@@ -125,7 +126,7 @@ func TestWriteIsRepeatedAfterACrash(t *testing.T) {
 	t.Parallel()
 	crash := fmt.Errorf("%w: killed", ErrCannotCommit)
 	m, store := &mes{}, newStore()
-	store.fail = func(commit int) (error, bool) { //nolint:revive // as the field wants it
+	store.fail = func(commit int) (error, bool) {
 		if commit == 2 {
 			return crash, false
 		}
@@ -187,7 +188,8 @@ func TestWriteHoldsABoundedPart(t *testing.T) {
 func TestTableThroughAWriteIsWrittenOnce(t *testing.T) {
 	t.Parallel()
 	m := &mes{}
-	text := strings.Split(resultsFlow, "  - filter")[0] + `
+	text, _, _ := strings.Cut(resultsFlow, "  - filter")
+	text += `
   - id: again
     read: press
     schema: {n: int}

@@ -1,6 +1,7 @@
-// Package file reads records from files in a folder: CSV and JSON lines, once or as they grow.
+// Package file reads records from files in a folder: CSV and JSON lines, once or as they grow. It also appends rows to
+// files there.
 //
-// It never leaves the folder that its connection names, and changes nothing there. A source has one goroutine, which
+// It never leaves the folder that its connection names, and only a sink changes anything there. A source has one goroutine, which
 // reads and decodes ahead of the caller and ends with Close.
 package file
 
@@ -29,9 +30,10 @@ func (fileConnector) Spec() flowdef.ConnectorSpec {
 		Title: "Files",
 		Help:  "CSV and JSON lines files in a folder of the agent's machine or of a share mounted there.",
 		Options: []flowdef.Option{
-			{Name: "root", Type: flowdef.OptionString, Required: true, Help: "The folder; nothing outside it is ever read."},
+			{Name: "root", Type: flowdef.OptionString, Required: true, Help: "The folder; nothing outside it is ever read or written."},
 			{Name: "time_zone", Type: flowdef.OptionString, Default: "UTC", Help: "The IANA time zone of times that are written without one."},
 		},
+		WriteOptions: writeOptions(),
 		ReadOptions: []flowdef.Option{
 			{Name: "path", Type: flowdef.OptionString, Required: true, Help: "Which files, relative to the root: a name, or a pattern with * and ? and [a-z] in each part."},
 			{Name: "format", Type: flowdef.OptionEnum, Enum: []string{formatJSONL, formatCSV}, Required: true, Help: "How records are written: jsonl has one JSON object a line."},

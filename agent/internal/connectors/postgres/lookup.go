@@ -156,7 +156,7 @@ func (l *lookup) askable(keys *column.Batch) []int32 {
 			good = good && (c.Type != expr.String || storable(c.Bytes(row)))
 		}
 		if good {
-			list = append(list, int32(row)) //nolint:gosec // a row of a batch
+			list = append(list, int32(row))
 		}
 	}
 	return list

@@ -11,6 +11,7 @@ import (
 
 	"github.com/outfeed/outfeed/agent/internal/column"
 	"github.com/outfeed/outfeed/agent/internal/connector"
+	"github.com/outfeed/outfeed/agent/internal/connector/conformance"
 	"github.com/outfeed/outfeed/agent/internal/connectors/postgres"
 	"github.com/outfeed/outfeed/protocol/expr"
 )
@@ -149,8 +150,7 @@ func TestLookupReportsWhatCannotBeRead(t *testing.T) {
 	}
 	for name, with := range map[string]map[string]any{"no such table": {"table": "nowhere"}, "no such column": {"query": "SELECT 1 AS other"}} {
 		_, err := m.lookup(with, keys, nil).Fetch(t.Context(), b)
-		var permanent *connector.PermanentError
-		if !errors.As(err, &permanent) {
+		if _, permanent := errors.AsType[*connector.PermanentError](err); !permanent {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -212,5 +212,60 @@ func TestLookupEndsWithItsContext(t *testing.T) {
 	var permanent *connector.PermanentError
 	if _, err := m.lookup(slow, keys, nil).Fetch(t.Context(), b); err == nil || errors.As(err, &permanent) {
 		t.Errorf("a statement that takes too long gives %v", err)
+	}
+}
+
+func (m *mes) LookupSettings() connector.LookupSettings {
+	return connector.LookupSettings{Connection: m.connection(), With: m.with}
+}
+
+// cutting makes going down end the connections that are there, as a server that stops does.
+type cutting struct{ *mes }
+
+func (c cutting) Down() {
+	c.mes.Down()
+	c.execAt(c.admin(), "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '"+c.db.Name+"' AND pid <> pg_backend_pid()")
+}
+
+func TestLookupConformance(t *testing.T) {
+	t.Parallel()
+	conformance.RunLookup(t, postgres.New(), func(t *testing.T) conformance.LookupSystem {
+		t.Helper()
+		m := newMES(t, map[string]any{"table": "plant.orders"})
+		m.exec("CREATE SCHEMA plant; CREATE TABLE plant.orders (n bigint PRIMARY KEY, id numeric, name text)")
+		return cutting{m}
+	})
+}
+
+func (m *mes) SinkSettings() connector.SinkSettings {
+	return connector.SinkSettings{Connection: m.connection(), With: m.with}
+}
+
+func (m *mes) Written() []int {
+	var ids []int
+	for field := range strings.SplitSeq(m.rows("SELECT id::text FROM plant.results ORDER BY n"), "|") {
+		var id int
+		if n, _ := fmt.Sscan(field, &id); n == 1 {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+func TestSinkConformance(t *testing.T) {
+	t.Parallel()
+	for name, with := range map[string]map[string]any{
+		"insert": {"table": "plant.results"},
+		"upsert": {"table": "plant.results", "mode": "upsert", "key": []any{"id"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			conformance.RunSink(t, postgres.New(), func(t *testing.T) conformance.SinkSystem {
+				t.Helper()
+				m := newMES(t, with)
+				m.exec("CREATE SCHEMA plant; CREATE TABLE plant.results (n bigserial, id int UNIQUE, name text)")
+				return cutting{m}
+			})
+		})
 	}
 }

@@ -98,31 +98,7 @@ func (w *sink) Write(b *column.Batch) (held int64, failed connector.Failures) {
 }
 
 // rowText is a row for the sample.
-func rowText(b *column.Batch, row int) string {
-	var text strings.Builder
-	for i := range b.Cols {
-		if i > 0 {
-			text.WriteString(", ")
-		}
-		text.WriteString(b.Schema[i].Name + "=")
-		c := &b.Cols[i]
-		switch {
-		case c.Null(row):
-			text.WriteString("null")
-		case c.Type == expr.Bool:
-			text.WriteString(strconv.FormatBool(c.Bools[row]))
-		case c.Type == expr.Int:
-			text.WriteString(int64Text(c.Ints[row]))
-		case c.Type == expr.Float:
-			text.WriteString(strconv.FormatFloat(c.Floats[row], 'g', -1, 64))
-		case c.Type == expr.Timestamp:
-			text.WriteString(expr.FormatTimestamp(c.Ints[row]))
-		default:
-			text.Write(shorten(c.Bytes(row)))
-		}
-	}
-	return text.String()
-}
+func rowText(b *column.Batch, row int) string { return string(connector.AppendRowJSON(nil, b, row)) }
 
 // Flush writes what waits.
 func (w *sink) Flush(ctx context.Context) (connector.Failures, error) {
@@ -240,7 +216,7 @@ func (w *sink) lastOfEachKey() []int32 {
 	rows := make([]int32, 0, w.held.Len)
 	if w.key == nil {
 		for row := range w.held.Len {
-			rows = append(rows, int32(row)) //nolint:gosec // what waits is bounded
+			rows = append(rows, int32(row))
 		}
 		return rows
 	}
@@ -290,7 +266,7 @@ func (w *sink) insert(ctx context.Context, tx pgx.Tx, rows []int32, failed *conn
 		return nil
 	}
 	refused := serverError(err)
-	if refused == nil || !dataCode(refused.Code) && !(refused.Code == twiceCode && len(rows) > 1) {
+	if refused == nil || !dataCode(refused.Code) && (refused.Code != twiceCode || len(rows) == 1) {
 		return fmt.Errorf("write: %w", err)
 	}
 	if err = inner.Rollback(ctx); err != nil {

@@ -90,7 +90,7 @@ func TestInsertKeepsTheGoodRowsOfAStatement(t *testing.T) {
 		t.Errorf("Write fails %+v", failed)
 	}
 	failed, err := s.Flush(t.Context())
-	if err != nil || failed.Count != 5 || len(failed.Sample) != 5 || !strings.Contains(failed.Sample[0].Record, "machine=M2") {
+	if err != nil || failed.Count != 5 || len(failed.Sample) != 5 || !strings.Contains(failed.Sample[0].Record, `"machine":"M2"`) {
 		t.Errorf("Flush gives %+v, %v", failed, err)
 	}
 	if got, want := m.rows(readResults), "M1 1 5 -|M3 1 9 -"; got != want {
@@ -170,8 +170,7 @@ func TestSinkSaysWhatWillNotPass(t *testing.T) {
 		s := m.sink(with, resultSchema())
 		s.Write(results("M1 1 1 -"))
 		_, err := s.Flush(t.Context())
-		var permanent *connector.PermanentError
-		if !errors.As(err, &permanent) {
+		if _, permanent := errors.AsType[*connector.PermanentError](err); !permanent {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
