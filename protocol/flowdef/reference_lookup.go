@@ -16,7 +16,7 @@ func lookupReference() []Entry {
 				{"type", "`left` (the default) or `inner`"},
 				{"cache", "`{size: 10000, age: 10m}`: how many keys are remembered, at most 1,000,000, and for how long"},
 			},
-			Examples: []string{"lookup.yaml"},
+			Examples: []string{"lookup"},
 		},
 		{
 			Name: "write",
@@ -27,7 +27,7 @@ func lookupReference() []Entry {
 				{"write", "the connection"},
 				{"with", "the connector's write options"},
 			},
-			Examples: []string{"write.yaml"},
+			Examples: []string{"write"},
 		},
 		{
 			Name: "join within a time",
@@ -40,7 +40,7 @@ func lookupReference() []Entry {
 				{"late", "how long after the greatest time seen on its side a row still counts; 0 when left out"},
 				{"type", "`inner` (the default) or `left`"},
 			},
-			Examples: []string{"join-within.yaml"},
+			Examples: []string{"join-within"},
 		},
 	}
 }
