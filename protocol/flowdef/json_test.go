@@ -39,9 +39,9 @@ func TestLinesOfSyntaxErrors(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
 		"flow: f\nsteps:\n  - a: b\n x: 1\n":             "line 4,",
-		"flow: f\nsteps: [a, b\nx: 1\n":                  "line 3,",
+		"flow: f\nsteps: [a, b\nx: 1\n":                  "line 2,",
 		"flow: f\nsteps: !x!y a\n":                       "line 2,",
-		"flow: f\ndescription: \"a\nsteps: []\n":         "line 4,",
+		"flow: f\ndescription: \"a\nsteps: []\n":         "line 2,",
 		"flow: f\nsteps:\n  - {a: b, c}}\n":              "line 3,",
 		"flow: f\nsteps:\n  - @a\n":                      "line 3,",
 		"flow: f\nsteps:\n\t- a\n":                       "line 3,",
