@@ -211,6 +211,7 @@ func (f *forgetful) Write(b *column.Batch) (int64, connector.Failures) {
 	f.rows += int64(b.Len)
 	return 0, connector.Failures{}
 }
+
 func (*forgetful) Flush(context.Context) (connector.Failures, error) {
 	return connector.Failures{}, nil
 }
