@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"math"
 	"strconv"
+	"time"
 	"unicode/utf8"
 
 	"github.com/outfeed/outfeed/agent/internal/column"
@@ -37,7 +38,8 @@ func appendJSONValue(dst []byte, c *column.Column, row int) []byte {
 	case expr.Float:
 		return appendJSONFloat(dst, c.Floats[row])
 	case expr.Timestamp:
-		return appendJSONText(dst, []byte(expr.FormatTimestamp(c.Ints[row])))
+		dst = time.UnixMicro(c.Ints[row]).UTC().AppendFormat(append(dst, '"'), "2006-01-02T15:04:05.999999Z07:00") // as expr.FormatTimestamp does
+		return append(dst, '"')
 	case expr.String:
 		return appendJSONText(dst, c.Bytes(row))
 	case expr.JSON:

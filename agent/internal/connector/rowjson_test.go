@@ -62,3 +62,17 @@ func FuzzRowJSON(f *testing.F) {
 		}
 	})
 }
+
+func BenchmarkRowJSON(b *testing.B) {
+	batch := column.NewBatch(expr.Schema{{Name: "machine", Type: expr.String}, {Name: "at", Type: expr.Timestamp}, {Name: "temp", Type: expr.Float}, {Name: "n", Type: expr.Int}})
+	batch.Cols[0].AppendStr([]byte("press-07"))
+	batch.Cols[1].AppendInt(1_767_225_600_000_000)
+	batch.Cols[2].AppendFloat(61.25)
+	batch.Cols[3].AppendInt(12)
+	batch.Len = 1
+	var line []byte
+	b.ReportAllocs()
+	for b.Loop() {
+		line = connector.AppendRowJSON(line[:0], batch, 0)
+	}
+}

@@ -203,3 +203,40 @@ func TestTableThroughAWriteIsWrittenOnce(t *testing.T) {
 		t.Errorf("%v, written %v", err, m.rows)
 	}
 }
+
+// forgetful takes rows and forgets them.
+type forgetful struct{ rows int64 }
+
+func (f *forgetful) Write(b *column.Batch) (int64, connector.Failures) {
+	f.rows += int64(b.Len)
+	return 0, connector.Failures{}
+}
+
+func (*forgetful) Flush(context.Context) (connector.Failures, error) {
+	return connector.Failures{}, nil
+}
+func (*forgetful) Close() error { return nil }
+
+// BenchmarkWrite is the step alone, without its system.
+func BenchmarkWrite(b *testing.B) {
+	p := program(b, strings.Replace(resultsFlow, "n >= 100", "n < 0", 1))
+	pipe, err := p.main.instantiate(func(int) span { return endless }, 0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	pipe.writers[0].sink = &forgetful{}
+	batch := column.NewBatch(p.main.reads[0].need.Schema)
+	for i := range column.TargetRows {
+		batch.Cols[0].AppendInt(int64(i))
+		batch.Cols[1].AppendInt(int64(i))
+		batch.Cols[2].AppendStr([]byte("x"))
+		batch.Len++
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := pipe.sources[0].push(batch); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/column.TargetRows, "ns/row")
+}
