@@ -515,3 +515,10 @@ func (d *CSV) reason(p problem) string {
 	c := d.schema[d.failedCol]
 	return fmt.Sprintf("column %s: %s", c.Name, p.message(c.Type.String()))
 }
+
+func indexOrLen(s []byte, c byte) int {
+	if n := bytes.IndexByte(s, c); n >= 0 {
+		return n
+	}
+	return len(s)
+}
