@@ -54,6 +54,9 @@ func NewCSV(schema expr.Schema, names []string, delim byte, loc *time.Location) 
 		d.fields[i] = col
 		if col >= 0 {
 			d.last, d.steps[i] = i, step{col: col, typ: schema[col].Type}
+			if strings.IndexByte("0123456789+-.eE", delim) >= 0 && schema[col].Type != expr.String {
+				d.steps[i].typ = expr.Null // a number ends where such a delimiter is, not where its digits do
+			}
 		}
 	}
 	return d

@@ -16,14 +16,21 @@ type step struct {
 // It gives -1, and no row, when the record wants a closer look because it may be bad, cut off, long, empty or oddly
 // quoted. So what is wrong with a record is decided in one place.
 func (d *CSV) quickRecord(text []byte, p int) int {
-	start := p
+	start, last := p, len(d.steps)-1
 	d.begin()
 	for i := range d.steps {
-		end := d.quickField(text, p, d.steps[i])
-		if end < 0 || end >= len(text) {
-			return -1
+		f := &d.steps[i]
+		end := d.quickNumber(text, p, f)
+		if i < last && end > 0 && text[end] == d.delim {
+			p = end + 1
+			continue
 		}
-		if i < len(d.steps)-1 {
+		if end == 0 || !d.ends(text[end]) {
+			if end = d.quickText(text, p, f); end < 0 {
+				return -1
+			}
+		}
+		if i < last {
 			if text[end] != d.delim {
 				return -1
 			}
@@ -42,38 +49,40 @@ func (d *CSV) quickRecord(text []byte, p int) int {
 	return -1
 }
 
-// quickField decodes the field at text[p:] and gives the position of what ends it, which the caller must check, or -1.
-func (d *CSV) quickField(text []byte, p int, f step) int {
+// quickNumber decodes the number at text[p:] and gives the position behind it, which has a byte. It is 0 when there is
+// something else, or the field is no number.
+func (d *CSV) quickNumber(text []byte, p int, f *step) (end int) {
+	var v int64
 	switch f.typ {
 	case expr.Float:
-		if v, end := quickFloat(text, p); end > 0 && d.ends(text[end]) {
+		var v float64
+		if v, end = quickFloat(text, p); end > 0 {
 			d.cols[f.col].Floats[d.row] = v
 			d.set(f.col)
-			return end
 		}
+		return end
 	case expr.Int:
-		if v, end := quickInt(text, p); end > 0 && d.ends(text[end]) {
-			d.cols[f.col].Ints[d.row] = v
-			d.set(f.col)
-			return end
-		}
+		v, end = quickInt(text, p)
 	case expr.Timestamp:
-		if ms, end := quickInt(text, p); end > 0 && d.ends(text[end]) {
-			if t, good := epochMillis(ms); good {
-				d.cols[f.col].Ints[d.row] = t
-				d.set(f.col)
-				return end
-			}
+		good := false
+		v, end = quickInt(text, p)
+		if v, good = epochMillis(v); !good {
+			return 0
 		}
 	case expr.Bool, expr.String, expr.JSON, expr.Invalid, expr.Null:
+		return 0
 	}
-	return d.quickText(text, p, f)
+	if end > 0 {
+		d.cols[f.col].Ints[d.row] = v
+		d.set(f.col)
+	}
+	return end
 }
 
 func (d *CSV) ends(c byte) bool { return c == d.delim || c == '\n' || c == '\r' }
 
-// quickText is quickField for a field whose end must be looked for.
-func (d *CSV) quickText(text []byte, p int, f step) int {
+// quickText decodes the field at text[p:] and gives the position of what ends it, which has a byte, or -1.
+func (d *CSV) quickText(text []byte, p int, f *step) int {
 	if p < len(text) && text[p] == '"' {
 		return d.quickQuoted(text, p+1, f)
 	}
@@ -101,7 +110,7 @@ func (d *CSV) quickText(text []byte, p int, f step) int {
 }
 
 // quickQuoted is quickText for a field in quotes, from behind the first one on, that has no others and no line end.
-func (d *CSV) quickQuoted(text []byte, p int, f step) int {
+func (d *CSV) quickQuoted(text []byte, p int, f *step) int {
 	stop, _ := quoteStop(text, p)
 	if stop >= len(text)-1 || text[stop] != '"' || !d.ends(text[stop+1]) {
 		return -1

@@ -74,7 +74,7 @@ func eightDigits(w uint64) uint64 {
 }
 
 // quickInt reads an integer of at most fifteen digits at s[p:]. The end is 0 when it is something else, or too near the
-// end of s; the caller must look at what follows.
+// end of s; otherwise there is a byte at it, which the caller must look at.
 func quickInt(s []byte, p int) (v int64, end int) {
 	if p+17 > len(s) {
 		return 0, 0
@@ -114,7 +114,7 @@ var intPowers = [8]uint64{1, 10, 100, 1000, 10000, 100000, 1000000, 10000000}
 // quickFloat reads a decimal of at most seven digits and a point at s[p:], exactly as strconv does: both the digits and
 // the power of ten are exact doubles, so that one division rounds correctly. The end is as with quickInt.
 func quickFloat(s []byte, p int) (f float64, end int) {
-	if p+9 > len(s) {
+	if p+10 > len(s) {
 		return 0, 0
 	}
 	negative := s[p] == '-'
