@@ -82,7 +82,7 @@ func cutByField(text []byte, off int, delim byte, final bool) (cut int, sure boo
 	for p := off; ; {
 		q := bytes.IndexByte(text[p:], '"')
 		if q < 0 {
-			if n := CutLines(text, p, final); n > p {
+			if n := CutLines(text, p, final); n > p || final {
 				cut = n
 			}
 			return cut, true
