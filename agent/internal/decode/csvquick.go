@@ -37,16 +37,24 @@ func (d *CSV) quickRecord(text []byte, p int) int {
 			p = end + 1
 			continue
 		}
-		if text[end] == '\r' && end+1 < len(text) {
-			end++
-		}
-		if text[end] != '\n' || text[start] < ' ' && end-start < 2 || end-start > MaxRecord {
+		if end = lineEnd(text, start, end); end < 0 {
 			return -1
 		}
 		d.commit()
 		return end + 1
 	}
 	return -1
+}
+
+// lineEnd is where the line feed is that ends the record of text[start:end], or -1 when there is none, or no record.
+func lineEnd(text []byte, start, end int) int {
+	if text[end] == '\r' && end+1 < len(text) {
+		end++
+	}
+	if text[end] != '\n' || text[start] < ' ' && end-start < 2 || end-start > MaxRecord {
+		return -1
+	}
+	return end
 }
 
 // quickNumber decodes the number at text[p:] and gives the position behind it, which has a byte. It is 0 when there is

@@ -62,15 +62,16 @@ func checkAgainstStandard(t *testing.T, text string) {
 	}
 	for _, typ := range []expr.Type{expr.String, expr.Float, expr.Int, expr.Bool, expr.JSON} {
 		for name, value := range want {
-			row, failure := decodeOne(expr.Schema{{Name: name, Type: typ}}, text)
-			checkValue(t, text, name, typ, value, row, failure)
+			checkValue(t, text, expr.Column{Name: name, Type: typ}, value)
 		}
 	}
 }
 
-// checkValue compares a value that was read as the type with that of encoding/json.
-func checkValue(t *testing.T, text, name string, typ expr.Type, value any, row, failure string) {
+// checkValue compares a value that is read as the column with that of encoding/json.
+func checkValue(t *testing.T, text string, column expr.Column, value any) {
 	t.Helper()
+	name, typ := column.Name, column.Type
+	row, failure := decodeOne(expr.Schema{column}, text)
 	if strings.Contains(failure, "surrogate") || strings.ContainsRune(name, utf8.RuneError) {
 		return
 	}

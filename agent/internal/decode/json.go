@@ -61,7 +61,7 @@ func (m *member) set(pattern string, col int, schema expr.Schema) {
 	}
 	var short [8]byte
 	n := copy(short[:], pattern)
-	m.mask = 1<<(8*uint(n)) - 1 //nolint:gosec // at most 8
+	m.mask = 1<<(8*uint(n)) - 1
 	m.head = load8(short[:], 0)
 	m.tailAt = max(len(pattern)-8, 0)
 	copy(short[:], pattern[m.tailAt:])
@@ -204,12 +204,7 @@ func (d *JSON) object(text, s []byte, p int) problem {
 		end := d.quick(text, p, m)
 		if end <= 0 || end >= len(s) || s[end] != ',' && s[end] != '}' {
 			var bad problem
-			if m.col < 0 {
-				end, bad = skip(s, p)
-			} else if end, bad = d.value(s, p, m.col); bad != ok {
-				d.failedCol = m.col
-			}
-			if bad != ok {
+			if end, bad = d.careful(s, p, m.col); bad != ok {
 				return bad
 			}
 		}
@@ -218,6 +213,18 @@ func (d *JSON) object(text, s []byte, p int) problem {
 		}
 		before = m
 	}
+}
+
+// careful decodes any value at s[p:] into the column, when there is one, and gives the position behind it.
+func (d *JSON) careful(s []byte, p, col int) (int, problem) {
+	if col < 0 {
+		return skip(s, p)
+	}
+	end, bad := d.value(s, p, col)
+	if bad != ok {
+		d.failedCol = col
+	}
+	return end, bad
 }
 
 // quick decodes a plain value of the right type at text[p:] and gives the position behind it, where a comma or the end

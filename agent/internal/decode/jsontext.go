@@ -86,7 +86,7 @@ func skip(s []byte, p int) (int, problem) {
 
 // skipScalar passes over a number, true, false or null.
 func skipScalar(s []byte, p int) (int, problem) {
-	end := -1
+	var end int
 	switch s[p] {
 	case 't':
 		end = literalEnd(s, p, "true")

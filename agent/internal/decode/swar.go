@@ -52,7 +52,7 @@ func fieldStop(s []byte, p int, delims uint64) (stop int, seen uint64) {
 			return p + bits.TrailingZeros64(m)>>3, seen & highBits
 		}
 	}
-	for p < len(s) && s[p] != byte(delims) && s[p] != '\n' {
+	for p < len(s) && s[p] != byte(delims&0xff) && s[p] != '\n' {
 		seen |= uint64(s[p])
 		p++
 	}
@@ -85,21 +85,21 @@ func quickInt(s []byte, p int) (v int64, end int) {
 	}
 	w := load8(s, p) ^ asciiZeros
 	stop := nonDigits(w)
-	n := uint(bits.TrailingZeros64(stop)) >> 3 //nolint:gosec // from 0 to 64
-	if n == 0 || byte(w) == 0 && n > 1 {
+	n := uint(bits.TrailingZeros64(stop)) >> 3
+	if n == 0 || w&0xff == 0 && n > 1 {
 		return 0, 0
 	}
 	m := eightDigits(w << ((64 - 8*n) & 63))
-	p += int(n) //nolint:gosec // at most 8
+	p += int(n)
 	if n == 8 {
 		w = load8(s, p) ^ asciiZeros
-		n = uint(bits.TrailingZeros64(nonDigits(w))) >> 3 //nolint:gosec // from 0 to 64
+		n = uint(bits.TrailingZeros64(nonDigits(w))) >> 3
 		if n == 8 {
 			return 0, 0
 		}
 		if n > 0 {
 			m = m*intPowers[n&7] + eightDigits(w<<((64-8*n)&63))
-			p += int(n) //nolint:gosec // at most 7
+			p += int(n)
 		}
 	}
 	if negative {
@@ -122,25 +122,27 @@ func quickFloat(s []byte, p int) (f float64, end int) {
 		p++
 	}
 	w := load8(s, p) ^ asciiZeros
-	n := uint(bits.TrailingZeros64(nonDigits(w))) >> 3 //nolint:gosec // from 0 to 64
-	if n-1 > 5 || byte(w) == 0 && n > 1 {
+	stop := nonDigits(w)
+	n := uint(bits.TrailingZeros64(stop)) >> 3
+	if n-1 > 5 || w&0xff == 0 && n > 1 {
 		return 0, 0
 	}
-	if byte(w>>(8*n&63)) == pointAsDigit {
-		// Taking the point out leaves seven bytes; the eighth must not look like a digit.
-		whole := uint64(1)<<(8*n&63) - 1
-		joined := w&whole | w>>8&^whole | 0xff<<56
-		digits := uint(bits.TrailingZeros64(nonDigits(joined))) >> 3 //nolint:gosec // from 0 to 56
-		if digits == n {
+	if w>>(8*n&63)&0xff == pointAsDigit {
+		// The fraction ends at the next byte that is no digit. Taking the point out joins it to what is before.
+		end := uint(bits.TrailingZeros64(stop&(stop-1))) >> 3
+		fraction := end - n - 1
+		if fraction == 0 {
 			return 0, 0
 		}
-		f = float64(eightDigits(joined<<((64-8*digits)&63))) / exactPowers[(digits-n)&7]
-		n = digits + 1
+		whole := uint64(1)<<(8*n&63) - 1
+		joined := w&whole | w>>8&^whole
+		f = float64(eightDigits(joined<<((72-8*end)&63))) / exactPowers[fraction&7]
+		n = end
 	} else {
 		f = float64(eightDigits(w << ((64 - 8*n) & 63)))
 	}
 	if negative {
 		f = -f
 	}
-	return f, p + int(n) //nolint:gosec // at most 8
+	return f, p + int(n)
 }

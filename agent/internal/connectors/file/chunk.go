@@ -110,39 +110,41 @@ func (o *open) read(size int64) error {
 	o.team = o.start(size - o.at)
 	defer o.team.stop()
 	for {
-		p, going := o.ahead.Take()
-		if !going {
+		ended, err := o.readChunk(size)
+		if err == nil && !ended {
+			continue
+		}
+		if errors.Is(err, connector.ErrClosed) || !o.finish(0) {
 			return connector.ErrClosed
 		}
-		from := o.at + int64(len(o.carry))
-		want := min(max(size-from+1, 4<<10), chunkBytes)
-		text := p.Buffer.room(len(o.carry) + int(want))
-		n, err := o.f.ReadAt(text[copy(text, o.carry):], from)
-		ended := errors.Is(err, io.EOF)
-		if ended {
-			err = nil
-		}
-		if err == nil {
-			skipping := o.long != nil
-			going = o.chunk(p, text[:len(o.carry)+n], ended && !o.follow)
-			if skipping && o.long == nil {
-				ended = false // what follows the record has not been looked at
-			}
-		} else {
-			going = o.ahead.Send(p)
-		}
-		if (ended || err != nil) && going {
-			going = o.finish(0)
-		}
-		switch {
-		case !going:
-			return connector.ErrClosed
-		case err != nil:
-			return o.refused(o.path, err)
-		case ended:
-			return nil
-		}
+		return err
 	}
+}
+
+// readChunk reads the next chunk and gives it to be decoded. It says true at the end of the file.
+func (o *open) readChunk(size int64) (ended bool, err error) {
+	p, going := o.ahead.Take()
+	if !going {
+		return false, connector.ErrClosed
+	}
+	from := o.at + int64(len(o.carry))
+	want := min(max(size-from+1, 4<<10), chunkBytes)
+	text := p.Buffer.room(len(o.carry) + int(want))
+	n, err := o.f.ReadAt(text[copy(text, o.carry):], from)
+	ended = errors.Is(err, io.EOF)
+	skipping := o.long != nil
+	if err != nil && !ended {
+		err = o.refused(o.path, err)
+		going = o.ahead.Send(p)
+	} else {
+		err = nil
+		going = o.chunk(p, text[:len(o.carry)+n], ended && !o.follow)
+	}
+	if !going {
+		return false, connector.ErrClosed
+	}
+	// What follows a record that was skipped has not been looked at.
+	return ended && (!skipping || o.long != nil), err
 }
 
 // chunk has the records of the next text decoded, which begins with what was carried over, and hands over what is done.

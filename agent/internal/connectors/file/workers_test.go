@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -20,7 +21,7 @@ func nastyFile(size int, records ...string) string {
 	seed := uint32(3)
 	for text.Len() < size {
 		seed = seed*1664525 + 1013904223
-		text.WriteString(strings.ReplaceAll(records[int(seed>>9)%len(records)], "#", fmt.Sprint(text.Len())))
+		text.WriteString(strings.ReplaceAll(records[int(seed>>9)%len(records)], "#", strconv.Itoa(text.Len())))
 	}
 	return text.String()
 }
@@ -69,7 +70,7 @@ func deliveries(t *testing.T, p *plant, name string, workers int) (all []string,
 		}
 		var g got
 		g.add(d)
-		all = append(all, fmt.Sprint(d.Batch.Len, d.Read, d.Bytes, d.Cursor, d.Failed, g.rows))
+		all = append(all, fmt.Sprintf("%d %d %d %x %v %q", d.Batch.Len, d.Read, d.Bytes, []byte(d.Cursor), d.Failed, g.rows))
 		rows, failures = append(rows, g.rows...), append(failures, g.failures...)
 	}
 }
