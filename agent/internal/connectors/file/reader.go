@@ -20,7 +20,7 @@ import (
 
 const (
 	// chunkBytes is how much of a file is read at a time.
-	chunkBytes = 1 << 20
+	chunkBytes = 1 << 18
 	// pollEvery is how often a following source looks for what is new.
 	pollEvery = time.Second
 )
