@@ -35,6 +35,7 @@ type CSV struct {
 	parts []part
 	// failedCol and failedFields describe the last problem.
 	failedCol, failedFields int
+	_                       [apart]byte
 }
 
 // part is a field of a record with quotes, without them.

@@ -80,6 +80,10 @@ type rows struct {
 	pending []escaped
 }
 
+// apart is how many bytes keep what one decoder writes for every record off the cache lines of another, which a
+// processor beside it may be writing.
+const apart = 128
+
 // escaped is a text with escapes, by column and position in the buffer.
 type escaped struct {
 	col        int
@@ -88,7 +92,7 @@ type escaped struct {
 
 func newRows(schema expr.Schema) rows {
 	words := (len(schema) + 63) / 64
-	r := rows{schema: schema, have: make([]uint64, words), every: make([]uint64, words)}
+	r := rows{schema: schema, have: make([]uint64, words, words+apart/8), every: make([]uint64, words)}
 	for i := range schema {
 		r.every[i>>6] |= 1 << (uint(i) & 63)
 	}

@@ -37,6 +37,7 @@ type JSON struct {
 	presetCol, presetStart, presetEnd int
 	// failedCol is the column of the last problem, or -1.
 	failedCol int
+	_         [apart]byte
 }
 
 // member is a member's name as records have it.
