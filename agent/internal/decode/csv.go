@@ -110,6 +110,7 @@ func CheckHeader(schema expr.Schema, names []string) error {
 // Decode decodes records. Empty lines are passed over.
 func (d *CSV) Decode(b *column.Batch, in Input) Result {
 	d.open(b, in.MaxRows)
+	d.aim()
 	d.quote = -1
 	r := Result{Next: in.Off, Line: in.Line}
 	for d.row < in.MaxRows && r.Next < len(in.Text) {

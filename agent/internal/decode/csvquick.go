@@ -3,6 +3,7 @@ package decode
 import (
 	"unicode/utf8"
 
+	"github.com/outfeed/outfeed/agent/internal/column"
 	"github.com/outfeed/outfeed/protocol/expr"
 )
 
@@ -10,6 +11,22 @@ import (
 type step struct {
 	col int
 	typ expr.Type
+	// The rows of the column in the batch that is being filled.
+	floats []float64
+	ints   []int64
+	strs   []column.Str
+}
+
+// aim points the steps at the rows of a new batch.
+func (d *CSV) aim() {
+	for i := range d.steps {
+		f := &d.steps[i]
+		if f.typ == expr.Invalid {
+			continue
+		}
+		c := &d.cols[f.col]
+		f.floats, f.ints, f.strs = c.Floats, c.Ints, c.Strs
+	}
 }
 
 // quickRecord decodes the record at text[p:] when nothing about it is unusual and gives where the next one starts.
@@ -65,7 +82,7 @@ func (d *CSV) quickNumber(text []byte, p int, f *step) (end int) {
 	case expr.Float:
 		var v float64
 		if v, end = quickFloat(text, p); end > 0 {
-			d.cols[f.col].Floats[d.row] = v
+			f.floats[d.row] = v
 			d.set(f.col)
 		}
 		return end
@@ -81,7 +98,7 @@ func (d *CSV) quickNumber(text []byte, p int, f *step) (end int) {
 		return 0
 	}
 	if end > 0 {
-		d.cols[f.col].Ints[d.row] = v
+		f.ints[d.row] = v
 		d.set(f.col)
 	}
 	return end
@@ -108,7 +125,8 @@ func (d *CSV) quickText(text []byte, p int, f *step) int {
 		if wide != 0 && !utf8.Valid(text[p:stop]) {
 			return -1
 		}
-		d.setStr(f.col, p, stop)
+		f.strs[d.row] = column.Str{Off: uint32(p), Len: uint32(stop - p)} //nolint:gosec // as in setStr
+		d.set(f.col)
 		return stop
 	}
 	if d.cell(text, part{start: p, end: stop}, f.col) != ok {

@@ -86,7 +86,7 @@ func quickInt(s []byte, p int) (v int64, end int) {
 	w := load8(s, p) ^ asciiZeros
 	stop := nonDigits(w)
 	n := uint(bits.TrailingZeros64(stop)) >> 3
-	if n == 0 || w&0xff == 0 && n > 1 {
+	if n == 0 || n > 1 && w&0xff == 0 {
 		return 0, 0
 	}
 	m := eightDigits(w << ((64 - 8*n) & 63))
@@ -124,7 +124,7 @@ func quickFloat(s []byte, p int) (f float64, end int) {
 	w := load8(s, p) ^ asciiZeros
 	stop := nonDigits(w)
 	n := uint(bits.TrailingZeros64(stop)) >> 3
-	if n-1 > 5 || w&0xff == 0 && n > 1 {
+	if n-1 > 5 || n > 1 && w&0xff == 0 {
 		return 0, 0
 	}
 	if w>>(8*n&63)&0xff == pointAsDigit {
