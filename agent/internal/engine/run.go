@@ -263,10 +263,16 @@ func (r *Runner) tick(ctx context.Context) error {
 	}
 	if len(r.pipe.box.items) > before && !r.dirty {
 		r.dirty = true
-		r.commitTimer.Reset(r.set.CommitEvery)
+		r.commitTimer.Reset(untilCommit(time.Now(), r.set.CommitEvery))
 	}
 	r.publish()
 	return r.commitWhenFull(ctx)
+}
+
+// untilCommit is the time to the next commit, at most every. All flows of a machine commit at the same moments of its
+// clock, because commits that come together cost the disk as much as one.
+func untilCommit(now time.Time, every time.Duration) time.Duration {
+	return every - time.Duration(now.UnixNano()%int64(every))
 }
 
 func stoppedTimer() *time.Timer {
@@ -331,7 +337,7 @@ func (r *Runner) process(e event) error {
 	moved := d.Cursor != nil && !bytes.Equal(d.Cursor, r.cursors[read])
 	if !r.dirty && (d.Read > 0 || d.Batch != nil || moved) {
 		r.dirty = true
-		r.commitTimer.Reset(r.set.CommitEvery)
+		r.commitTimer.Reset(untilCommit(time.Now(), r.set.CommitEvery))
 	}
 	if d.Batch != nil && d.Batch.Len > 0 {
 		r.rows += int64(d.Batch.Len)
