@@ -21,6 +21,8 @@ type Settings struct {
 	Size Records
 	// Rounds is how often each engine does each job; the table has the medians.
 	Rounds int
+	// TagTime is for how long W4 runs in real time.
+	TagTime time.Duration
 	// Only names the workloads to run, all when empty.
 	Only []string
 	// Log takes what happens on the way.

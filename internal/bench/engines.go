@@ -67,7 +67,7 @@ func (b *Bench) duckdb(ctx context.Context) (engine, error) {
 		return engine{}, fmt.Errorf("start DuckDB: %w", err)
 	}
 	return engine{name: "DuckDB, 2 threads", version: strings.TrimSpace(string(version)), command: func(w *Workload, out string) ([]string, error) {
-		return append([]string{bin, "-threads", threads, "-out", out, w.Name}, w.Files...), nil
+		return append([]string{bin, "-threads", threads, "-out", out, w.Job}, w.Files...), nil
 	}}, nil
 }
 
@@ -78,7 +78,7 @@ func (b *Bench) scanners(ctx context.Context) ([]engine, error) {
 	}
 	scanner := func(name, workers string) engine {
 		return engine{name: name, version: runtime.Version(), command: func(w *Workload, out string) ([]string, error) {
-			return append([]string{bin, "-workers", workers, "-out", out, w.Name}, w.Files...), nil
+			return append([]string{bin, "-workers", workers, "-out", out, w.Job}, w.Files...), nil
 		}}
 	}
 	return []engine{scanner("scanner, 1 worker", "1"), scanner("scanner, 2 workers", "2")}, nil

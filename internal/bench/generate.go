@@ -11,7 +11,7 @@ import (
 
 // The shape of the data. Changing it changes dataVersion, so that no file of an older shape is taken.
 const (
-	dataVersion = "1"
+	dataVersion = "2"
 	// firstInstant is 2026-01-01T00:00:00Z in milliseconds.
 	firstInstant = 1767225600000
 	machineCount = 64
@@ -30,7 +30,17 @@ func random(place uint64) uint64 {
 	return z ^ z>>31
 }
 
-// reading is one record of W1 and W2: 64 machines that report about once a second each, in the order of time.
+// spacing is the time between two records of W1 and W2, in microseconds.
+type spacing int64
+
+const (
+	// dense has a record each millisecond: 5,000,000 of them are 84 minutes, with 60,000 records each.
+	dense spacing = 1000
+	// sparse has 64 machines at 1 Hz: 5,000,000 records are 22 hours, and 83,380 groups.
+	sparse spacing = 1_000_000 / machineCount
+)
+
+// reading is one record of W1 and W2, of one of 64 machines. They come in the order of time.
 type reading struct {
 	millis         int64
 	machine        int
@@ -40,14 +50,14 @@ type reading struct {
 	count, scrap   int64
 }
 
-func readingAt(i int) reading {
+func (s spacing) readingAt(i int) reading {
 	r := random(uint64(i)) //nolint:gosec // a place is never negative
 	take := func(n uint64) int64 {
 		v := r % n
 		r /= n
 		return int64(v) //nolint:gosec // below n, which is small
 	}
-	out := reading{millis: firstInstant + int64(i)*1000/machineCount, machine: int(take(machineCount))}
+	out := reading{millis: firstInstant + int64(i)*int64(s)/1000, machine: int(take(machineCount))}
 	out.centidegrees = 2000 + take(8000)
 	out.millivibration = take(5000)
 	switch s := take(10); {
@@ -83,8 +93,8 @@ func appendFixed(dst []byte, v int64, decimals int) []byte {
 	return appendPadded(dst, v%unit, decimals)
 }
 
-func appendReadingJSON(dst []byte, i int) []byte {
-	r := readingAt(i)
+func (s spacing) appendJSON(dst []byte, i int) []byte {
+	r := s.readingAt(i)
 	dst = strconv.AppendInt(append(dst, `{"ts":`...), r.millis, 10)
 	dst = append(append(dst, `,"line":"L`...), byte('1'+r.machine/8))
 	dst = appendPadded(append(dst, `","machine":"M`...), int64(r.machine+1), 3)
@@ -96,8 +106,8 @@ func appendReadingJSON(dst []byte, i int) []byte {
 	return append(dst, "}\n"...)
 }
 
-func appendReadingCSV(dst []byte, i int) []byte {
-	r := readingAt(i)
+func (s spacing) appendCSV(dst []byte, i int) []byte {
+	r := s.readingAt(i)
 	dst = append(strconv.AppendInt(dst, r.millis, 10), ",L"...)
 	dst = append(dst, byte('1'+r.machine/8))
 	dst = appendPadded(append(dst, ",M"...), int64(r.machine+1), 3)

@@ -37,6 +37,23 @@ func PrintTable(out io.Writer, list []Measurement) error {
 	return nil
 }
 
+// PrintTags prints what W4 used.
+func PrintTags(out io.Writer, list []TagMeasurement) error {
+	if len(list) == 0 {
+		return nil
+	}
+	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "workload\tway\trecords\tinsights\tseconds\trecords/cpu s\trecords/wall s\tpeak MB\tof one core\t")
+	for _, m := range list {
+		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%.1f\t%s\t%s\t%.1f\t%.1f %%\t\n", tagName, m.Mode, m.Records, m.Insights, m.Wall.Seconds(),
+			rate(float64(m.Records)/m.CPU.Seconds()), rate(float64(m.Records)/m.Wall.Seconds()), float64(m.PeakBytes)/1e6, 100*m.CoreShare())
+	}
+	if err := w.Flush(); err != nil {
+		return fmt.Errorf("print the table: %w", err)
+	}
+	return nil
+}
+
 // rate is records per second in three digits.
 func rate(v float64) string {
 	switch {

@@ -8,8 +8,8 @@ import (
 
 // Workload is a job that every engine does on the same files.
 type Workload struct {
-	// Name is w1, w2 or w3; Text says what it is.
-	Name, Text string
+	// Name is that of the table, Job w1, w2 or w3, Text says what it is.
+	Name, Job, Text string
 	// Records is how many records the job reads in all.
 	Records int
 	// Files are what it reads, in the order that the engines take them.
@@ -76,10 +76,11 @@ func Prepare(dir string, size Records) ([]Workload, error) {
 	}
 	const readingHeader = "ts,line,machine,temp,vibration,state,count,scrap\n"
 	tables := []table{
-		{named("readings", size.Readings, "jsonl"), "", size.Readings, appendReadingJSON},
-		{named("readings", size.Readings, "csv"), readingHeader, size.Readings, appendReadingCSV},
+		{named("readings", size.Readings, "jsonl"), "", size.Readings, dense.appendJSON},
+		{named("readings", size.Readings, "csv"), readingHeader, size.Readings, dense.appendCSV},
 		{named("production", size.Production, "csv"), "order_id,ts,machine,quantity\n", size.Production, appendProduction},
 		{named("orders", orderCount, "csv"), "order_id,product,planned,due\n", orderCount, appendOrder},
+		{named("sparse", size.Readings, "csv"), readingHeader, size.Readings, sparse.appendCSV},
 	}
 	paths := make([]string, len(tables))
 	for i, t := range tables {
@@ -92,15 +93,19 @@ func Prepare(dir string, size Records) ([]Workload, error) {
 	minute, sums := []string{"machine", "minute"}, []string{"n", "temp_avg", "vib_max", "made", "yield_avg"}
 	return []Workload{
 		{
-			Name: "w1", Text: "JSON lines, filter, five aggregates per machine and minute", Records: size.Readings,
+			Name: "w1", Job: "w1", Text: "JSON lines, filter, five aggregates per machine and minute", Records: size.Readings,
 			Files: paths[:1], Flow: fmt.Sprintf(perMinute, name(0), "jsonl"), keys: minute, values: sums,
 		},
 		{
-			Name: "w2", Text: "the same records as CSV", Records: size.Readings,
+			Name: "w2", Job: "w2", Text: "the same records as CSV", Records: size.Readings,
 			Files: paths[1:2], Flow: fmt.Sprintf(perMinute, name(1), "csv"), keys: minute, values: sums,
 		},
 		{
-			Name: "w3", Text: "CSV joined with work orders, sum of quantity per product", Records: size.Production,
+			Name: "w2-sparse", Job: "w2", Text: "W2 with 64 machines at 1 Hz, so with many more groups", Records: size.Readings,
+			Files: paths[4:5], Flow: fmt.Sprintf(perMinute, name(4), "csv"), keys: minute, values: sums,
+		},
+		{
+			Name: "w3", Job: "w3", Text: "CSV joined with work orders, sum of quantity per product", Records: size.Production,
 			Files: paths[2:4], Flow: fmt.Sprintf(perProduct, name(3), name(2)), keys: []string{"product"}, values: []string{"n", "quantity"},
 		},
 	}, nil
