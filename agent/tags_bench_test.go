@@ -24,7 +24,6 @@ import (
 	"github.com/outfeed/outfeed/agent/internal/connector"
 	"github.com/outfeed/outfeed/agent/internal/stage"
 	"github.com/outfeed/outfeed/agent/internal/supervisor"
-	"github.com/outfeed/outfeed/protocol/expr"
 	"github.com/outfeed/outfeed/protocol/flowdef"
 )
 
@@ -96,6 +95,7 @@ func BenchmarkTags(b *testing.B) {
 }
 
 func (m tagMeasure) show(b *testing.B) {
+	b.Helper()
 	b.ReportMetric(float64(m.Records)/m.CPU.Seconds(), "records/cpu-s")
 	b.ReportMetric(100*m.CPU.Seconds()/m.Wall.Seconds(), "%core")
 	b.ReportMetric(float64(m.PeakBytes)/1e6, "peak-MB")
@@ -103,6 +103,7 @@ func (m tagMeasure) show(b *testing.B) {
 
 // runPast measures from the start of the flows until all is processed, committed and taken out of the staging.
 func runPast(b *testing.B, seconds int) tagMeasure {
+	b.Helper()
 	p := newTagPlant(b, seconds)
 	before, started := usedCPU(b), time.Now()
 	stop := p.start(b)
@@ -121,6 +122,7 @@ func runPast(b *testing.B, seconds int) tagMeasure {
 
 // runRealTime measures from a moment on when every flow has begun.
 func runRealTime(b *testing.B, span time.Duration) tagMeasure {
+	b.Helper()
 	p := newTagPlant(b, 0)
 	stop := p.start(b)
 	p.begun.Wait()
@@ -218,41 +220,42 @@ func (p *tagPlant) start(b *testing.B) (stop func()) {
 	})
 	sending, stopSending := context.WithCancel(b.Context())
 	var sender sync.WaitGroup
-	sender.Go(func() { p.send(b, sending) })
+	sender.Go(func() {
+		if err := p.send(sending); err != nil {
+			b.Error(err)
+		}
+	})
 	sup.Apply(deployments)
 	return func() {
 		cancel()
 		running.Wait()
 		stopSending()
 		sender.Wait()
-		p.take(b)
+		if err := p.take(context.WithoutCancel(b.Context())); err != nil {
+			b.Error(err)
+		}
 	}
 }
 
 // send takes insights out of the staging as soon as they are there, as a tunnel with a control plane behind it does.
-func (p *tagPlant) send(b *testing.B, ctx context.Context) { //nolint:revive // b comes first, as in every helper
+func (p *tagPlant) send(ctx context.Context) error {
 	for {
 		select {
 		case <-p.stage.OutboxChanged():
-			p.take(b)
+			if err := p.take(context.WithoutCancel(ctx)); err != nil {
+				return err
+			}
 		case <-ctx.Done():
-			return
+			return nil
 		}
 	}
 }
 
-func (p *tagPlant) take(b *testing.B) {
-	ctx := context.WithoutCancel(b.Context())
+func (p *tagPlant) take(ctx context.Context) error {
 	for {
 		records, err := p.stage.ReadOutbox(ctx, p.stage.Stats().Acknowledged, 1<<14, 1<<20)
-		if err == nil && len(records) > 0 {
-			err = p.stage.Acknowledge(ctx, records[len(records)-1].Seq)
-		}
-		if err != nil {
-			b.Error(err)
-		}
 		if err != nil || len(records) == 0 {
-			return
+			return err
 		}
 		for _, r := range records {
 			if bytes.Contains(r.Payload, []byte("tag_minute")) {
@@ -260,6 +263,9 @@ func (p *tagPlant) take(b *testing.B) {
 			} else {
 				p.others.Add(1)
 			}
+		}
+		if err := p.stage.Acknowledge(ctx, records[len(records)-1].Seq); err != nil {
+			return err
 		}
 	}
 }
@@ -271,12 +277,12 @@ func (*tagPlant) Spec() flowdef.ConnectorSpec { return flowdef.ConnectorSpec{Kin
 func (p *tagPlant) NewSource(set connector.SourceSettings) (connector.Source, error) {
 	s := &tagSource{plant: p, batch: column.NewBatch(set.Schema)}
 	for i, c := range set.Schema {
-		switch c.Type {
-		case expr.Timestamp:
+		switch c.Name {
+		case "ts":
 			s.time = i
-		case expr.String:
+		case "tag":
 			s.name = i
-		default:
+		case "value":
 			s.value = i
 		}
 	}
@@ -292,7 +298,6 @@ type tagSource struct {
 	number int
 	second int
 	next   time.Time
-	cursor [1]byte
 }
 
 func (*tagSource) Traits() connector.Traits { return connector.Traits{} }

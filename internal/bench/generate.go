@@ -73,6 +73,9 @@ func (s spacing) readingAt(i int) reading {
 	return out
 }
 
+// lineDigit tells the lines L1 to L8 apart, of eight machines each.
+func lineDigit(machine int) byte { return "12345678"[machine/8] }
+
 // appendPadded writes a number with leading zeros.
 func appendPadded(dst []byte, v int64, digits int) []byte {
 	var b [20]byte
@@ -96,7 +99,7 @@ func appendFixed(dst []byte, v int64, decimals int) []byte {
 func (s spacing) appendJSON(dst []byte, i int) []byte {
 	r := s.readingAt(i)
 	dst = strconv.AppendInt(append(dst, `{"ts":`...), r.millis, 10)
-	dst = append(append(dst, `,"line":"L`...), byte('1'+r.machine/8))
+	dst = append(append(dst, `,"line":"L`...), lineDigit(r.machine))
 	dst = appendPadded(append(dst, `","machine":"M`...), int64(r.machine+1), 3)
 	dst = appendFixed(append(dst, `","temp":`...), r.centidegrees, 2)
 	dst = appendFixed(append(dst, `,"vibration":`...), r.millivibration, 3)
@@ -109,7 +112,7 @@ func (s spacing) appendJSON(dst []byte, i int) []byte {
 func (s spacing) appendCSV(dst []byte, i int) []byte {
 	r := s.readingAt(i)
 	dst = append(strconv.AppendInt(dst, r.millis, 10), ",L"...)
-	dst = append(dst, byte('1'+r.machine/8))
+	dst = append(dst, lineDigit(r.machine))
 	dst = appendPadded(append(dst, ",M"...), int64(r.machine+1), 3)
 	dst = appendFixed(append(dst, ','), r.centidegrees, 2)
 	dst = appendFixed(append(dst, ','), r.millivibration, 3)
@@ -127,16 +130,16 @@ func appendProduction(dst []byte, i int) []byte {
 	}
 	dst = appendPadded(append(dst, "WO"...), order, 7)
 	dst = strconv.AppendInt(append(dst, ','), firstInstant+int64(i)*40, 10)
-	dst = appendPadded(append(dst, ",M"...), int64(r>>32%machineCount+1), 3) //nolint:gosec // at most 64
-	dst = strconv.AppendInt(append(dst, ','), int64(r>>40%97), 10)           //nolint:gosec // below 97
+	dst = appendPadded(append(dst, ",M"...), int64(r>>32%machineCount+1), 3)
+	dst = strconv.AppendInt(append(dst, ','), int64(r>>40%97), 10)
 	return append(dst, '\n')
 }
 
 func appendOrder(dst []byte, i int) []byte {
 	r := random(uint64(i) + 1<<41) //nolint:gosec // a place is never negative
 	dst = appendPadded(append(dst, "WO"...), int64(i), 7)
-	dst = appendPadded(append(dst, ",P-"...), int64(r%productCount), 4)              //nolint:gosec // below 500
-	dst = strconv.AppendInt(append(dst, ','), int64(100+r>>32%5000), 10)             //nolint:gosec // below 5100
+	dst = appendPadded(append(dst, ",P-"...), int64(r%productCount), 4)
+	dst = strconv.AppendInt(append(dst, ','), int64(100+r>>32%5000), 10)
 	dst = strconv.AppendInt(append(dst, ','), firstInstant/1000+int64(i)*86_400, 10) // seconds
 	return append(dst, '\n')
 }

@@ -63,7 +63,7 @@ func (b *Bench) measure(ctx context.Context, stdout string, command []string) (U
 	if err := c.Run(); err != nil {
 		return Usage{}, fmt.Errorf("%w: %s", err, bytes.TrimSpace(trouble.Bytes()))
 	}
-	text, err := os.ReadFile(report)
+	text, err := os.ReadFile(report) //nolint:gosec // the bench itself names it
 	if err != nil {
 		return Usage{}, fmt.Errorf("read what the program used: %w", err)
 	}

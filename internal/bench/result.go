@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"strings"
@@ -71,9 +72,7 @@ func flatten(row map[string]any) (map[string]any, error) {
 		return row, nil
 	}
 	if key, ok := row["key"].(map[string]any); ok {
-		for name, v := range key {
-			values[name] = v
-		}
+		maps.Copy(values, key)
 	}
 	if start, ok := values["window_start"].(string); ok {
 		at, err := time.Parse(time.RFC3339Nano, start)
