@@ -296,6 +296,7 @@ type tagSource struct {
 	time, name, value int
 	// number tells the sources apart, from 1 on; it is given at the first use, because the supervisor tries each source.
 	number int
+	names  [][]byte
 	second int
 	next   time.Time
 }
@@ -336,11 +337,13 @@ func (s *tagSource) fill() {
 	s.batch.Reset()
 	s.batch.Len = tagsPerFlow
 	at := int64(firstTagSecond+s.second) * 1_000_000
-	var name [8]byte
 	for i := range tagsPerFlow {
 		tag := s.number*tagsPerFlow + i
+		if len(s.names) < tagsPerFlow {
+			s.names = append(s.names, fmt.Appendf(nil, "T%05d", tag))
+		}
 		s.batch.Cols[s.time].Ints = append(s.batch.Cols[s.time].Ints, at)
-		s.batch.Cols[s.name].AppendStr(fmt.Appendf(name[:0], "T%05d", tag))
+		s.batch.Cols[s.name].AppendStr(s.names[i])
 		s.batch.Cols[s.value].Floats = append(s.batch.Cols[s.value].Floats, s.plant.course[(s.second+tag)%tagPeriod])
 	}
 }
