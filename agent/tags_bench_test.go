@@ -198,10 +198,11 @@ func (p *tagPlant) start(b *testing.B) (stop func()) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	sup := supervisor.New(supervisor.Settings{
+	settings := supervisor.Settings{
 		Staging: staging{reports: reports, stage: p.stage}, AgentID: "bench", Logger: log,
 		Connector: func(string) (connector.Connector, bool) { return p, true },
-	})
+	}
+	sup := supervisor.New(settings)
 	reports.changed = sup.Reported()
 	deployments := make([]supervisor.Deployment, tagFlows)
 	for i := range deployments {
@@ -210,6 +211,10 @@ func (p *tagPlant) start(b *testing.B) (stop func()) {
 			ID: name, FlowID: name, Name: name, Version: 1, Definition: tagFlow,
 			Connections: []connector.Connection{{Name: "plc", Kind: "tags"}},
 		}
+	}
+	// A flow that is refused would never process anything.
+	if err := supervisor.Check(settings, deployments[0]); err != nil {
+		b.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(b.Context())
 	var running sync.WaitGroup
