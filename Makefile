@@ -63,9 +63,13 @@ lint: $(LINT) $(DIST) ## Check the code: linters, formatting, generated files
 	@$(MAKE) --no-print-directory generate
 	git diff --exit-code -- '*.pb.go' '*/schema.d.ts' docs/flows.md || { echo 'generated files are behind: run make generate and commit'; exit 1; }
 
+# BENCH takes options, such as BENCH='-records 500000 -tag-time 10s -json'; BENCH=-help lists them.
 .PHONY: bench
-bench: ## Run the benchmarks that stand beside the code
-	go test -run '^$$' -bench . -benchmem ./...
+bench: ## Compare the whole path with DuckDB and a hand-written scanner, then run the benchmarks beside the code
+	-@$(SETUP) bench
+	@go build -trimpath -o $(CACHE)/outfeed-bench ./internal/bench/cmd/bench
+	@$(CACHE)/outfeed-bench $(BENCH)
+	go test -run '^$$' -bench . -benchmem ./agent/... ./protocol/...
 
 .PHONY: generate
 generate: $(UI)/node_modules ## Generate the code that is made from other files

@@ -46,6 +46,8 @@ func rules() []rule {
 		{folder: "internal", may: leaves},
 		{folder: "internal/e2e", may: []string{"agent", "controlplane", "installer", "protocol", "migrations", "internal"}},
 		{folder: "internal/archtest"},
+		// It knows the agent only as a program that it starts.
+		{folder: "internal/bench"},
 
 		{folder: "agent/internal/column", may: with("protocol/expr")},
 		{folder: "agent/internal/config", may: with("protocol")},

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -42,6 +43,8 @@ const (
 	defaultCommitRows  = 1 << 20
 	// maxPendingBytes is how much of insights waits for a commit.
 	maxPendingBytes = 4 << 20
+	// commitMoments is at how many moments within CommitEvery flows commit.
+	commitMoments = 4
 	// ackIdle is how long an ack-gated source may have nothing ready before what it delivered is committed.
 	ackIdle = 2 * time.Millisecond
 	// tickEvery is how often the operators that act without rows are asked to.
@@ -73,8 +76,10 @@ type Runner struct {
 	refused     bool
 	rows        int64
 	commitTimer *time.Timer
-	idleTimer   *time.Timer
-	ticks       *time.Ticker
+	// moment is the one of commitMoments at which this run commits.
+	moment    int64
+	idleTimer *time.Timer
+	ticks     *time.Ticker
 
 	mu     sync.Mutex
 	report Report
@@ -96,7 +101,7 @@ func NewRunner(set RunSettings) *Runner {
 	if set.Logger == nil {
 		set.Logger = slog.New(slog.DiscardHandler)
 	}
-	r := &Runner{set: set, events: make(chan event), refresh: make(chan refreshed)}
+	r := &Runner{set: set, events: make(chan event), refresh: make(chan refreshed), moment: rand.Int64N(commitMoments)} //nolint:gosec // no secret
 	for _, need := range set.Program.Reads() {
 		r.report.Sources = append(r.report.Sources, SourceReport{Step: need.Step, Connection: need.Connection, State: sourceConnecting})
 	}
@@ -276,10 +281,19 @@ func (r *Runner) tick(ctx context.Context) error {
 	}
 	if (len(r.pipe.box.items) > before || r.sinksHold()) && !r.dirty {
 		r.dirty = true
-		r.commitTimer.Reset(r.set.CommitEvery)
+		r.commitTimer.Reset(r.untilCommit(time.Now()))
 	}
 	r.publish()
 	return r.commitWhenFull(ctx)
+}
+
+// untilCommit is the time to the next commit, at most CommitEvery. The flows of a machine commit together at a few moments
+// of its clock, because commits that come together cost the disk as much as one; not all at the same moment, because
+// what they commit lies in memory meanwhile.
+func (r *Runner) untilCommit(now time.Time) time.Duration {
+	every := int64(r.set.CommitEvery)
+	moment := every / commitMoments * r.moment
+	return time.Duration(every - (now.UnixNano()-moment)%every)
 }
 
 func stoppedTimer() *time.Timer {
@@ -344,7 +358,7 @@ func (r *Runner) process(e event) error {
 	moved := d.Cursor != nil && !bytes.Equal(d.Cursor, r.cursors[read])
 	if !r.dirty && (d.Read > 0 || d.Batch != nil || moved) {
 		r.dirty = true
-		r.commitTimer.Reset(r.set.CommitEvery)
+		r.commitTimer.Reset(r.untilCommit(time.Now()))
 	}
 	if d.Batch != nil && d.Batch.Len > 0 {
 		r.rows += int64(d.Batch.Len)
