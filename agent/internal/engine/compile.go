@@ -347,6 +347,8 @@ type pipeline struct {
 	tickers   []ticker
 	table     *tableBuilder
 	box       outbox
+	// res is what the operators may hold in memory and spill.
+	res *resources
 	// counts and sample belong to the goroutine that runs the pipeline.
 	counts []*stepCounts
 	sample []FailedRecord
@@ -372,9 +374,14 @@ func (p *pipeline) ended(read int) []finisher {
 	return list
 }
 
-// instantiate makes the operators. spans says for each of the graph's reads whether it ends.
+// instantiate makes the operators, without a limit to what they hold. spans says for each of the graph's reads whether it
+// ends.
 func (g *graph) instantiate(spans func(read int) span, started int64) (*pipeline, error) {
-	p := &pipeline{graph: g, counts: make([]*stepCounts, len(g.plan.Steps))}
+	return g.instantiateWith(&resources{}, spans, started)
+}
+
+func (g *graph) instantiateWith(res *resources, spans func(read int) span, started int64) (*pipeline, error) {
+	p := &pipeline{graph: g, res: res, counts: make([]*stepCounts, len(g.plan.Steps))}
 	outs := make([]*outputs, len(g.plan.Steps))
 	roots := make([][]int, len(g.plan.Steps))
 	for i := range g.plan.Steps {
@@ -411,7 +418,7 @@ func (g *graph) instantiate(spans func(read int) span, started int64) (*pipeline
 	if g.sink >= 0 {
 		join := &g.plan.Steps[g.table]
 		var err error
-		p.table, err = newTableBuilder(join, g.plan.Steps[join.Inputs[0]].Output, g.plan.Steps[g.sink].Output)
+		p.table, err = newTableBuilder(join, g.plan.Steps[join.Inputs[0]].Output, g.plan.Steps[g.sink].Output, g.live[g.sink], res)
 		if err != nil {
 			return nil, fmt.Errorf("step %s: %w", join.ID, err)
 		}
@@ -544,12 +551,11 @@ func (m *maker) aggregate(i int) (operator, *outputs, error) {
 
 func (m *maker) join(i int) (operator, *outputs, error) {
 	step, input, counts, live := m.step(i)
-	j, err := newJoin(step, input, m.graph.plan.Steps[step.Inputs[1]].Output, positions(live))
+	j, err := newJoin(step, input, m.graph.plan.Steps[step.Inputs[1]].Output, positions(live), m.span)
 	if err != nil {
 		return nil, nil, err
 	}
-	j.counts, j.span = counts, m.span
-	j.table = &joinTable{keys: newKeyTable(nil)}
+	j.counts, j.res = counts, m.res
 	m.joins = append(m.joins, j)
 	return j, &j.outputs, nil
 }
