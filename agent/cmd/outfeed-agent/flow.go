@@ -150,6 +150,7 @@ func printTests(w io.Writer, results []agent.TestResult, asJSON bool) error {
 
 func flowRunCommand(f *flags) *cobra.Command {
 	var connections string
+	limit := agent.DefaultMemoryLimit
 	c := &cobra.Command{
 		Use:   "run FLOW.yaml --connections CONN.yaml",
 		Short: "Run a flow here, with its insights as JSON lines on standard output",
@@ -160,6 +161,8 @@ func flowRunCommand(f *flags) *cobra.Command {
 and a summary to standard error. The run ends when its sources do, or with Ctrl-C. With --data-dir it stages there what
 must survive, and the next run with the same folder goes on where this one ended; without, every run starts anew. After
 a run that was killed, the next one prints again what it cannot know to have been printed: a line comes at least once.
+A run that ends by itself prints when it ends, or after five minutes. What does not fit in the memory limit is spilled to
+the folder, or to the system's temporary one.
 
 Exit code 0: the run ended, or you ended it; 1: it failed, or a source was failing at its end; 2: the definition is wrong.`,
 		Example: `  outfeed-agent flow run press-health.yaml --connections connections.yaml
@@ -170,7 +173,7 @@ Exit code 0: the run ended, or you ended it; 1: it failed, or a source was faili
 			if err != nil {
 				return err
 			}
-			summary, err := agent.RunFlow(c.Context(), agent.FlowRun{Definition: d, DataDir: f.dataDir, Out: c.OutOrStdout(), Log: c.ErrOrStderr()})
+			summary, err := agent.RunFlow(c.Context(), agent.FlowRun{Definition: d, DataDir: f.dataDir, MemoryLimit: limit, Out: c.OutOrStdout(), Log: c.ErrOrStderr()})
 			if summary.Started {
 				printSummary(c.ErrOrStderr(), args[0], summary)
 				if err == nil && summary.Read == 0 {
@@ -181,6 +184,7 @@ Exit code 0: the run ended, or you ended it; 1: it failed, or a source was faili
 		},
 	}
 	c.Flags().StringVar(&connections, "connections", "", "`FILE` with the connections (YAML)")
+	c.Flags().Var(&limit, "memory-limit", "most memory that the process uses, such as 512MB or 2GB")
 	if err := c.MarkFlagRequired("connections"); err != nil {
 		panic(err)
 	}

@@ -2,10 +2,15 @@ package supervisor
 
 import (
 	"context"
+	"time"
 
 	"github.com/outfeed/outfeed/agent/internal/connector"
 	"github.com/outfeed/outfeed/agent/internal/engine"
 )
+
+// holdFor is how long a run that ends by itself goes on before its first commit. What a kill repeats is never more, and
+// the state of its operators need not be staged when it ends sooner.
+const holdFor = 5 * time.Minute
 
 // Encoder makes the outbox payload of an insight. It must give the same bytes for the same insight.
 type Encoder func(*engine.Insight) ([]byte, error)
@@ -23,6 +28,7 @@ func RunOnce(ctx context.Context, s Settings, d Deployment, encode Encoder) (eng
 			return p.newSource(s, need, resume)
 		},
 		Store:   &store{staging: s.Staging, dep: &d, encode: encode},
+		Memory:  s.Memory, Scratch: s.Scratch, HoldFor: holdFor,
 		Started: s.Clock(), Clock: s.Clock, Logger: s.Logger,
 	})
 	err = guardedRun(ctx, runner)

@@ -178,6 +178,7 @@ func (u *unit) runOnce(ctx context.Context, p *prepared) error {
 		Open: func(need engine.ReadNeed, resume connector.Cursor) (connector.Source, error) {
 			return p.newSource(u.s.settings, need, resume)
 		},
+		Memory: u.s.settings.Memory, Scratch: u.s.settings.Scratch, HoldFor: holdFor,
 		Store: st, Started: started, Clock: u.s.settings.Clock,
 		Logger: u.s.settings.Logger.With("deployment", u.dep.ID, "flow", u.dep.Name, "version", u.dep.Version),
 	})
