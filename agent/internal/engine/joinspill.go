@@ -624,7 +624,7 @@ func (s *spilledJoin) unpaired(row int) {
 // take adds the pairs of a left row from its part's result.
 func (s *spilledJoin) take(b *column.Batch, c *resultCursor, row int) error {
 	j := s.join
-	for {
+	for n := 0; ; n++ {
 		r, at, err := c.next()
 		if err != nil {
 			return err
@@ -632,7 +632,7 @@ func (s *spilledJoin) take(b *column.Batch, c *resultCursor, row int) error {
 		switch match := r.Cols[resultMatch].Bools[at]; {
 		case !match:
 			s.unpaired(row)
-		case j.kind != flowdef.JoinAnti:
+		case j.kind != flowdef.JoinAnti && (n == 0 || j.kind != flowdef.JoinSemi):
 			j.leftRows = append(j.leftRows, i32(row))
 			for _, pos := range j.live {
 				if pos >= j.left {
