@@ -48,6 +48,38 @@ func (c *checker) checkJoin(k int) bool {
 		c.problem(ps.Step, ps.From[1].Pos, "the step %q is joined with itself; name another one", ps.From[1].Name)
 		return false
 	}
+	if !c.checkJoinKeys(k, left, right) {
+		return false
+	}
+	if ps.Join.Kind == JoinFull && c.flow.Trigger.Kind == Continuous {
+		c.problem(ps.Step, Pos{}, "a full join gives the rows without a match when its input has ended, which a continuous flow's never does; use type: left")
+	}
+	ps.Output, c.origins[k] = slices.Clone(left), slices.Clone(leftOrigins)
+	if ps.Join.Kind == JoinSemi || ps.Join.Kind == JoinAnti {
+		return true
+	}
+	if ps.Join.Kind == JoinFull {
+		c.addRightKeys(k, rightOrigins)
+	}
+	sound := true
+	for r := range right {
+		if slices.Contains(ps.JoinRight, r) {
+			continue
+		}
+		if ps.Output.Index(right[r].Name) >= 0 {
+			c.problem(ps.Step, ps.From[1].Pos, "column %q is on both sides of the join; give one of them another name with select before the join", right[r].Name)
+			sound = false
+			continue
+		}
+		ps.RightKeep = append(ps.RightKeep, r)
+		ps.Output, c.origins[k] = append(ps.Output, right[r]), append(c.origins[k], rightOrigins[r])
+	}
+	return sound
+}
+
+// checkJoinKeys finds the columns that a join compares.
+func (c *checker) checkJoinKeys(k int, left, right expr.Schema) bool {
+	ps := &c.plan.Steps[k]
 	sound := true
 	for _, on := range ps.Join.On {
 		l, r := c.column(ps.Step, on.Left, left), c.column(ps.Step, on.Right, right)
@@ -62,31 +94,6 @@ func (c *checker) checkJoin(k int) bool {
 			continue
 		}
 		ps.JoinLeft, ps.JoinRight = append(ps.JoinLeft, l), append(ps.JoinRight, r)
-	}
-	if !sound {
-		return false
-	}
-	if ps.Join.Kind == JoinFull && c.flow.Trigger.Kind == Continuous {
-		c.problem(ps.Step, Pos{}, "a full join gives the rows without a match when its input has ended, which a continuous flow's never does; use type: left")
-	}
-	ps.Output, c.origins[k] = slices.Clone(left), slices.Clone(leftOrigins)
-	if ps.Join.Kind == JoinSemi || ps.Join.Kind == JoinAnti {
-		return true
-	}
-	if ps.Join.Kind == JoinFull {
-		c.addRightKeys(k, rightOrigins)
-	}
-	for r := range right {
-		if slices.Contains(ps.JoinRight, r) {
-			continue
-		}
-		if ps.Output.Index(right[r].Name) >= 0 {
-			c.problem(ps.Step, ps.From[1].Pos, "column %q is on both sides of the join; give one of them another name with select before the join", right[r].Name)
-			sound = false
-			continue
-		}
-		ps.RightKeep = append(ps.RightKeep, r)
-		ps.Output, c.origins[k] = append(ps.Output, right[r]), append(c.origins[k], rightOrigins[r])
 	}
 	return sound
 }

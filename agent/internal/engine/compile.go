@@ -376,7 +376,7 @@ func (p *pipeline) ended(read int) []finisher {
 
 // instantiate makes the operators, without a limit to what they hold. spans says for each of the graph's reads whether it
 // ends.
-func (g *graph) instantiate(spans func(read int) span, started int64) (*pipeline, error) {
+func (g *graph) instantiate(spans func(read int) span, started int64) (*pipeline, error) { //nolint:unparam // tests and compilation agree on the time
 	return g.instantiateWith(&resources{}, spans, started)
 }
 
@@ -540,6 +540,13 @@ func (m *maker) selecter(i int) (operator, *outputs, error) {
 }
 
 func (m *maker) aggregate(i int) (operator, *outputs, error) {
+	if m.res.memory != nil {
+		l, err := newLimitedAggregate(m, i)
+		if err != nil {
+			return nil, nil, err
+		}
+		return l, &l.outputs, nil
+	}
 	step, input, counts, _ := m.step(i)
 	a, err := newAggregate(step, input, m.span)
 	if err != nil {

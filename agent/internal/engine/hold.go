@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"slices"
 	"time"
 )
 
@@ -22,12 +23,7 @@ func (r *Runner) resources(s span) *resources {
 
 // endless says whether the run has a source that never ends.
 func (r *Runner) endless() bool {
-	for _, s := range r.spans {
-		if s == endless {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(r.spans, endless)
 }
 
 // mayHold says whether a commit can wait: when every source ends and can be read again.
@@ -167,7 +163,7 @@ func parseAside(data []byte) (in Insight, n int) {
 		if w <= 0 || v > uint64(1<<31-1) {
 			return Insight{}, 0
 		}
-		sizes[i] = int(v) //nolint:gosec // checked above
+		sizes[i] = int(v)
 		n += w
 	}
 	if len(data) < n+8+sizes[0]+sizes[1]+sizes[2] {

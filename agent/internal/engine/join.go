@@ -175,7 +175,7 @@ func (j *join) pair(b *column.Batch, keys *keyRows, i, row int, match int32) err
 	for match != noEntry {
 		j.leftRows, j.rightRows = append(j.leftRows, i32(row)), append(j.rightRows, match)
 		if j.matched != nil {
-			j.matched[match>>6] |= 1 << (uint(match) & 63)
+			j.matched[match>>6] |= 1 << (match & 63)
 		}
 		if len(j.leftRows) >= column.TargetRows {
 			if err := j.send(b); err != nil {
@@ -238,7 +238,7 @@ func (j *join) finish() (more bool, err error) {
 	n := j.table.rows.n
 	j.matched = growTo(j.matched, (n+63)/64)
 	for ; j.at < n && len(j.rightRows) < column.TargetRows; j.at++ {
-		if j.matched[j.at>>6]&(1<<(uint(j.at)&63)) == 0 { //nolint:gosec // a row's number
+		if j.matched[j.at>>6]&(1<<(uint(j.at)&63)) == 0 {
 			j.rightRows = append(j.rightRows, i32(j.at))
 		}
 	}

@@ -65,8 +65,8 @@ func indexRows(rows *rowStore, keys int, hasher *keyTable) *joinIndex {
 			list = append(list, i32(row&storeMask))
 		}
 		hashes := hasher.hash(keyRows{cols: cols, rows: list, prefix: prefix[:len(list)]})
-		for i := len(list) - 1; i >= 0; i-- {
-			head := &x.heads[hashes[i]&mask]
+		for i, hash := range slices.Backward(hashes) {
+			head := &x.heads[hash&mask]
 			x.next[begin+i], *head = *head, i32(begin+i)
 		}
 		end = begin

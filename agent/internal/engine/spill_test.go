@@ -331,6 +331,107 @@ func TestHeldInsightsWaitOnDisk(t *testing.T) {
 	sameLines(t, "the insights", store.lines(), want)
 }
 
+const spillAggregate = `
+flow: f
+steps:
+  - id: l
+    read: a
+    schema: {k: KEY, k2: string, at: timestamp, n: int, s: string, f: float, ok: bool}
+  - id: agg
+    aggregate: {rows: count(), total: sum(n), avg: avg(f), dev: stddev(f), lo: min(f), hi: max(n), a: first(s), z: last(s), d: count_distinct(s)}
+    BY
+    WINDOW
+  - insight: out
+`
+
+func TestASpilledAggregateGivesWhatOneInMemoryDoes(t *testing.T) {
+	t.Parallel()
+	spilled := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		typ := rapid.SampledFrom([]string{"int", "string", "float"}).Draw(rt, "type")
+		text := strings.NewReplacer(
+			"KEY", typ,
+			"BY", rapid.SampledFrom([]string{"by: [k]", "by: [k2, k]", ""}).Draw(rt, "by"),
+			"WINDOW", rapid.SampledFrom([]string{"", "window: {tumbling: 1m, time: at}"}).Draw(rt, "window"),
+		).Replace(spillAggregate)
+		data := drawSpillTable(rt, rapid.IntRange(0, 300).Draw(rt, "rows"), rapid.SampledFrom([]int{3, 5000}).Draw(rt, "distinct"),
+			map[string]string{"k": typ, "k2": "string", "n": "int", "s": "string", "f": "float", "ok": "bool"})
+		for _, row := range data.rows {
+			if at := rapid.IntRange(-1, 20).Draw(rt, "at"); at >= 0 {
+				row["at"] = time.Unix(int64(at*30), 0).UTC().Format(time.RFC3339)
+			}
+		}
+		tables := map[string]*table{"l": data}
+		want, report := runBounded(t, text, tables, 4096)
+		size := rapid.IntRange(1, 50).Draw(rt, "batch")
+		set := RunSettings{Program: program(t, text), Open: opener(tables, size), CommitRows: 7, Store: newStore()}
+		scratch, memory := &memScratch{}, NewMemory(int64(rapid.SampledFrom([]int{1, 60_000}).Draw(rt, "limit")))
+		set.Scratch, set.Memory, set.Started = scratch, memory, time.Unix(0, 0)
+		got, err := Run(t.Context(), set)
+		if err != nil && !strings.Contains(err.Error(), "raise memory_limit") {
+			rt.Fatal(err)
+		}
+		if scratch.open != 0 || memory.used != 0 {
+			rt.Fatalf("after the run %d scratch files are open and %d bytes are reserved", scratch.open, memory.used)
+		}
+		if err != nil {
+			return
+		}
+		spilled += scratch.created
+		store, _ := set.Store.(*memStore)
+		sameLines(t, "groups", store.lines(), want)
+		for i := range report.Steps {
+			if got.Steps[i] != report.Steps[i] {
+				rt.Fatalf("the step counts %+v, want %+v", got.Steps[i], report.Steps[i])
+			}
+		}
+		for step, entries := range store.state.Operators {
+			if len(entries) > 0 {
+				rt.Fatalf("step %s left %d entries of state", step, len(entries))
+			}
+		}
+	})
+	if spilled == 0 {
+		t.Error("nothing was spilled")
+	}
+}
+
+func TestAnAggregateOfVeryManyGroupsSpills(t *testing.T) {
+	t.Parallel()
+	data := &table{}
+	for i := range 60_000 {
+		data.rows = append(data.rows, map[string]any{"k": int64(i * 7919 % 40_000), "n": int64(i), "f": float64(i) / 3, "s": "s" + strconv.Itoa(i%9)})
+	}
+	tables := map[string]*table{"l": data}
+	text := strings.NewReplacer("KEY", "int", "BY", "by: [k]", "WINDOW", "").Replace(spillAggregate)
+	want, _ := runBounded(t, text, tables, 4096)
+	scratch, got, err := runLimited(t, RunSettings{Program: program(t, text), Open: opener(tables, 500)}, 100_000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if scratch.created < 40 {
+		t.Errorf("only %d scratch files were made, so no part was cut again", scratch.created)
+	}
+	sameLines(t, "groups", got, want)
+}
+
+func TestTheGroupsOfAnEndlessFlowThatDoNotFitAreAnError(t *testing.T) {
+	t.Parallel()
+	data := &table{}
+	for i := range 60_000 {
+		data.rows = append(data.rows, map[string]any{"k": int64(i), "at": "2026-01-01"})
+	}
+	text := strings.NewReplacer("KEY", "int", "BY", "by: [k]", "WINDOW", "window: {tumbling: 1m, time: at}").Replace(spillAggregate)
+	_, _, err := runLimited(t, RunSettings{Program: program(t, text), Open: func(need ReadNeed, from connector.Cursor) (connector.Source, error) {
+		m := newMemory(need, from, data, 1000)
+		m.traits.Bounded = false
+		return m, nil
+	}}, 500_000)
+	if !errors.Is(err, errTooManyGroups) || !strings.Contains(err.Error(), "step agg") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func spillTypes() []expr.Type {
 	return []expr.Type{expr.Bool, expr.Int, expr.Float, expr.String, expr.Timestamp, expr.JSON}
 }
@@ -418,7 +519,7 @@ func FuzzSpillReader(f *testing.F) {
 	}
 	f.Add(bytes.Clone(file.data))
 	f.Add(file.data[:20])
-	f.Fuzz(func(t *testing.T, data []byte) {
+	f.Fuzz(func(_ *testing.T, data []byte) {
 		r := newSpillReader(bytes.NewReader(data), int64(len(data)), spillTypes())
 		for range 100 {
 			b, err := r.next()
@@ -436,7 +537,7 @@ func FuzzSpillReader(f *testing.F) {
 
 func FuzzInsightsLaidAside(f *testing.F) {
 	f.Add([]byte{1, 2, 2, 0, 0, 0, 0, 0, 0, 0, 0, 'n', '{', '}', '{', '}'})
-	f.Fuzz(func(t *testing.T, data []byte) {
+	f.Fuzz(func(_ *testing.T, data []byte) {
 		r := newAsideReader(bytes.NewReader(data), int64(len(data)))
 		for range 100 {
 			if _, err := r.next(); err != nil {

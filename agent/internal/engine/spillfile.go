@@ -240,6 +240,18 @@ func (r *spillReader) column(c *column.Column, nulls, text uint32) error {
 	c.Reset()
 	c.Nulls = resize(c.Nulls, int(nulls))
 	c.Data = resize(c.Data, int(text))
+	makeRoom(c, n)
+	for _, part := range [][]byte{rawBytes(c.Nulls), values(c, n), c.Data} {
+		if err := r.read(part); err != nil {
+			return err
+		}
+		r.sum = crc32.Update(r.sum, r.table, part)
+	}
+	return checkValues(c)
+}
+
+// makeRoom makes a column n values long.
+func makeRoom(c *column.Column, n int) {
 	switch storageOf(c.Type) {
 	case storeBool:
 		c.Bools = resize(c.Bools, n)
@@ -251,12 +263,10 @@ func (r *spillReader) column(c *column.Column, nulls, text uint32) error {
 		c.Strs = resize(c.Strs, n)
 	case storeNone:
 	}
-	for _, part := range [][]byte{rawBytes(c.Nulls), values(c, n), c.Data} {
-		if err := r.read(part); err != nil {
-			return err
-		}
-		r.sum = crc32.Update(r.sum, r.table, part)
-	}
+}
+
+// checkValues refuses what no column holds: a bool that is neither, a text outside of the data.
+func checkValues(c *column.Column) error {
 	for _, b := range rawBytes(c.Bools) {
 		// Any other byte in a bool would be beyond what the language allows.
 		if b > 1 {
@@ -264,7 +274,7 @@ func (r *spillReader) column(c *column.Column, nulls, text uint32) error {
 		}
 	}
 	for _, s := range c.Strs {
-		if uint64(s.Off)+uint64(s.Len) > uint64(text) {
+		if uint64(s.Off)+uint64(s.Len) > uint64(len(c.Data)) {
 			return errSpillDamaged
 		}
 	}

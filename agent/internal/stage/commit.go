@@ -450,7 +450,7 @@ func (s *Stage) Commit(ctx context.Context, c Checkpoint) (lastSeq uint64, err e
 	}
 	m := mark{number: c.Number, sum: sum}
 	entries := sortChanges(c.Changes)
-	r := &request{flow: c.Flow, payloads: c.Insights, earlier: c.Earlier, bytes: int(min(size, math.MaxInt32))} //nolint:gosec // see the bound
+	r := &request{flow: c.Flow, payloads: c.Insights, earlier: c.Earlier, bytes: int(min(size, math.MaxInt32))}
 	r.admit = func(f *files) error {
 		last := f.marks[c.Flow]
 		switch {

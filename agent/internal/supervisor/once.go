@@ -27,8 +27,8 @@ func RunOnce(ctx context.Context, s Settings, d Deployment, encode Encoder) (eng
 		Open: func(need engine.ReadNeed, resume connector.Cursor) (connector.Source, error) {
 			return p.newSource(s, need, resume)
 		},
-		Store:   &store{staging: s.Staging, dep: &d, encode: encode},
-		Memory:  s.Memory, Scratch: s.Scratch, HoldFor: holdFor,
+		Store:  &store{staging: s.Staging, dep: &d, encode: encode},
+		Memory: s.Memory, Scratch: s.Scratch, HoldFor: holdFor,
 		Started: s.Clock(), Clock: s.Clock, Logger: s.Logger,
 	})
 	err = guardedRun(ctx, runner)
