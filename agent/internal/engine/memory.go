@@ -8,14 +8,19 @@ import "sync"
 type Memory struct {
 	mu          sync.Mutex
 	limit, used int64
+	// floor is what an operator gets in any case: enough to work through what it has spilled, however much the others
+	// hold.
+	floor int64
 }
 
 // NewMemory makes a Memory of so many bytes.
-func NewMemory(limit int64) *Memory { return &Memory{limit: limit} }
+func NewMemory(limit int64) *Memory {
+	return &Memory{limit: limit, floor: max(minFloor, min(maxFloor, limit/floorShare))}
+}
 
-// maxFloor and floorShare bound what an operator gets in any case: enough to work through what it has spilled, however
-// much the others hold.
+// The floor is a share of the limit between two bounds.
 const (
+	minFloor   = 16 << 10
 	maxFloor   = 1 << 20
 	floorShare = 16
 )
@@ -49,7 +54,7 @@ func (b *budget) fit(n int64) bool {
 		return true
 	}
 	switch more := n - b.held; {
-	case more <= 0 || n <= min(maxFloor, b.memory.limit/floorShare):
+	case more <= 0 || n <= b.memory.floor:
 		b.memory.add(more)
 	case !b.memory.take(more):
 		return false

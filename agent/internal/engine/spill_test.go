@@ -73,7 +73,7 @@ func (f *memScratchFile) Close() error {
 // runLimited is runBounded with a limit. It checks that everything was given back.
 func runLimited(tb testing.TB, set RunSettings, limit int64) (*memScratch, []string, error) {
 	tb.Helper()
-	scratch, memory, store := &memScratch{}, NewMemory(limit), newStore()
+	scratch, memory, store := &memScratch{}, &Memory{limit: limit, floor: limit / 16}, newStore()
 	if set.Scratch == nil {
 		set.Scratch = scratch
 	} else if given, ok := set.Scratch.(*memScratch); ok {
@@ -365,7 +365,7 @@ func TestASpilledAggregateGivesWhatOneInMemoryDoes(t *testing.T) {
 		want, report := runBounded(t, text, tables, 4096)
 		size := rapid.IntRange(1, 50).Draw(rt, "batch")
 		set := RunSettings{Program: program(t, text), Open: opener(tables, size), CommitRows: 7, Store: newStore()}
-		scratch, memory := &memScratch{}, NewMemory(int64(rapid.SampledFrom([]int{1, 60_000}).Draw(rt, "limit")))
+		scratch, memory := &memScratch{}, NewMemory(int64(rapid.SampledFrom([]int{50_000, 70_000}).Draw(rt, "limit")))
 		set.Scratch, set.Memory, set.Started = scratch, memory, time.Unix(0, 0)
 		got, err := Run(t.Context(), set)
 		if err != nil && !strings.Contains(err.Error(), "raise memory_limit") {
@@ -399,8 +399,8 @@ func TestASpilledAggregateGivesWhatOneInMemoryDoes(t *testing.T) {
 func TestAnAggregateOfVeryManyGroupsSpills(t *testing.T) {
 	t.Parallel()
 	data := &table{}
-	for i := range 60_000 {
-		data.rows = append(data.rows, map[string]any{"k": int64(i * 7919 % 40_000), "n": int64(i), "f": float64(i) / 3, "s": "s" + strconv.Itoa(i%9)})
+	for i := range 15_000 {
+		data.rows = append(data.rows, map[string]any{"k": int64(i * 7919 % 10_000), "n": int64(i), "f": float64(i) / 3, "s": "s" + strconv.Itoa(i%9)})
 	}
 	tables := map[string]*table{"l": data}
 	text := strings.NewReplacer("KEY", "int", "BY", "by: [k]", "WINDOW", "").Replace(spillAggregate)

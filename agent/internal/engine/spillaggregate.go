@@ -7,16 +7,19 @@ import (
 
 	"github.com/outfeed/outfeed/agent/internal/column"
 	"github.com/outfeed/outfeed/protocol/expr"
-	"github.com/outfeed/outfeed/protocol/flowdef"
 )
 
 // errTooManyGroups is for groups that must stay in memory.
 var errTooManyGroups = errors.New("the groups do not fit in the memory, and the groups of a flow that never ends cannot be spilled; raise memory_limit, group by fewer columns, or take a shorter window")
 
-// limitedAggregate keeps an aggregate within its memory. When its groups have outgrown that, those that are there go on
-// in memory; the rows of new groups are spilled as they are, in parts by the hash of their key, and each part is
-// aggregated in the same way when the input has ended. So every group sees its rows in their order and gives the same
-// bits as without spilling. The results of the parts, each in the order of the aggregate, are merged in that order.
+// limitedAggregate keeps an aggregate within its memory. When its groups have outgrown that, what they hold is spilled in
+// parts by the hash of their keys, and from then on the rows are spilled as they are, to the same parts. When the input
+// has ended, each part is aggregated in the same way: first what its groups held, then their rows. So every group sees its
+// rows in their order and gives the same bits as without spilling. The results of the parts, each in the order of the
+// aggregate, are merged in that order.
+//
+// Where something is kept for a key over its windows, the groups that are in memory stay there with their keys, and only
+// the rows of other keys are spilled.
 type limitedAggregate struct {
 	*aggregate
 	res    *resources
@@ -45,8 +48,9 @@ const measureEvery = 16
 type groupNode struct {
 	agg   *aggregate
 	level int
-	parts []*spillWriter
-	split partitioner
+	// parts are rows; states is what groups held before, nil where those stay in memory.
+	parts, states []*spillWriter
+	split         partitioner
 	// hasher hashes the key, keys numbers those keys whose groups are here, where a key's groups must stay together.
 	hasher *keyTable
 	keys   *keyTable
@@ -59,10 +63,10 @@ type groupNode struct {
 	out    column.Batch
 }
 
-// groupPart is rows that were spilled.
+// groupPart is rows that were spilled, and what their groups held before them, nil for nothing.
 type groupPart struct {
-	rows  *spillWriter
-	level int
+	states, rows *spillWriter
+	level        int
 }
 
 func newLimitedAggregate(m *maker, i int) (*limitedAggregate, error) {
@@ -99,6 +103,9 @@ func (l *limitedAggregate) pushTo(n *groupNode, b *column.Batch) error {
 	if l.budget.fit(n.agg.size()) {
 		return nil
 	}
+	if n.agg.table.len() == 1 || n.level == deepest {
+		return l.watch(n.agg)
+	}
 	if l.res.scratch == nil {
 		return fmt.Errorf("step %s: %w", l.plan.ID, errTooManyGroups)
 	}
@@ -122,7 +129,7 @@ func (l *limitedAggregate) overflow(n *groupNode) error {
 	n.refs = make([]*column.Column, len(l.cols))
 	n.out = *column.NewBatch(l.input)
 	if !n.agg.together() {
-		return nil
+		return l.dump(n)
 	}
 	n.keys = newKeyTable(keys)
 	t := n.agg.table
@@ -149,14 +156,16 @@ func (l *limitedAggregate) route(n *groupNode, b *column.Batch) error {
 		clear(n.prefix)
 		table = n.keys
 	}
-	n.at = table.lookup(keys, n.at)
+	if n.states == nil {
+		n.at = table.lookup(keys, n.at)
+	}
 	k := 0
 	for row := range b.Len {
 		if k == len(n.valid) || int(n.valid[k]) != row {
 			n.mine = append(n.mine, i32(row)) // it is in no window, which the aggregate counts
 			continue
 		}
-		if n.at[k] != noEntry {
+		if n.states == nil && n.at[k] != noEntry {
 			n.mine = append(n.mine, i32(row))
 		} else {
 			n.prefix[len(n.other)] = n.prefix[k]
@@ -260,7 +269,7 @@ func (l *limitedAggregate) letGo() error {
 	l.counts = &stepCounts{step: counts.step, sample: &[]FailedRecord{}, lateTotal: counts.lateTotal}
 	outs := l.outputs
 	err := l.drain(n)
-	l.left = l.aggregate.changes(nil)
+	l.left = append(l.left, l.aggregate.changes(nil)...)
 	empty, freshErr := l.fresh()
 	if err = errors.Join(err, freshErr); err != nil {
 		return err
@@ -280,6 +289,9 @@ func (l *limitedAggregate) aggregatePart(p groupPart) error {
 	n := &groupNode{agg: agg, level: p.level}
 	b := column.NewBatch(l.input)
 	l.groups = 0
+	if err := l.restoreStates(n, p.states); err != nil {
+		return err
+	}
 	for r := p.rows.reader(); ; {
 		block, err := r.next()
 		if errors.Is(err, io.EOF) {
@@ -296,7 +308,7 @@ func (l *limitedAggregate) aggregatePart(p groupPart) error {
 			return err
 		}
 	}
-	if err := p.rows.remove(); err != nil {
+	if err := errors.Join(p.rows.remove(), p.states.remove()); err != nil {
 		return err
 	}
 	err = l.drain(n)
@@ -323,14 +335,23 @@ func (l *limitedAggregate) drain(n *groupNode) error {
 	}
 	l.budget.release()
 	l.runs = append(l.runs, run.out)
-	for _, w := range n.parts {
-		if w.rows == 0 {
+	for i, w := range n.parts {
+		part := groupPart{rows: w, level: min(n.level+1, deepest)}
+		if n.states != nil {
+			part.states = n.states[i]
+		}
+		if w.rows == 0 && (part.states == nil || part.states.rows == 0) {
 			continue
 		}
 		if err := w.finish(); err != nil {
 			return err
 		}
-		l.work = append(l.work, groupPart{rows: w, level: min(n.level+1, deepest)})
+		if part.states != nil {
+			if err := part.states.finish(); err != nil {
+				return err
+			}
+		}
+		l.work = append(l.work, part)
 	}
 	if len(l.runs) < spillFan {
 		return nil
@@ -338,7 +359,7 @@ func (l *limitedAggregate) drain(n *groupNode) error {
 	return l.shorten()
 }
 
-// deepest is the last level with bits of the hash of its own. Every node takes some groups, so it need not be a limit.
+// deepest is the last level with bits of the hash of its own.
 const deepest = 64/spillFanBits - 1
 
 // shorten merges the runs to one, so that never too many are open.
@@ -368,105 +389,4 @@ func (l *limitedAggregate) changes(dst []StateChange) []StateChange {
 	dst = append(dst, l.left...)
 	l.left = nil
 	return dst
-}
-
-// runWriter is an operator that spills what it gets.
-type runWriter struct {
-	out  *spillWriter
-	refs []*column.Column
-	all  []int32
-	none []column.Column
-}
-
-func (w *runWriter) push(b *column.Batch) error {
-	if w.refs == nil {
-		w.refs, w.none = make([]*column.Column, len(b.Cols)), make([]column.Column, len(b.Cols))
-	}
-	for i := range b.Cols {
-		if w.refs[i] = &b.Cols[i]; b.Cols[i].Rows() < b.Len { // nothing reads it
-			w.none[i].Type = b.Cols[i].Type
-			nulls(&w.none[i], b.Len)
-			w.refs[i] = &w.none[i]
-		}
-	}
-	w.all = sequence(w.all, b.Len)
-	return w.out.append(w.refs, w.all)
-}
-
-// runMerger merges sorted runs.
-type runMerger struct {
-	cursors []*resultCursor
-	// order are the columns that runs are sorted by.
-	order []int
-	out   *column.Batch
-}
-
-func newRunMerger(l *limitedAggregate) (*runMerger, error) {
-	m := &runMerger{out: column.NewBatch(l.plan.Output)}
-	if l.win != nil {
-		m.order = append(m.order, l.plan.Output.Index(flowdef.WindowStart))
-	}
-	m.order = append(m.order, ordinals(len(l.by))...)
-	for _, c := range cursorsOf(l.runs) {
-		more, err := c.load()
-		if err != nil {
-			return nil, err
-		}
-		if more {
-			m.cursors = append(m.cursors, c)
-		}
-	}
-	return m, nil
-}
-
-// load makes the cursor stand on a row; false says that there is none, and then the file is gone.
-func (c *resultCursor) load() (bool, error) {
-	if c.batch != nil && c.at < c.batch.Len {
-		return true, nil
-	}
-	var err error
-	c.at = 0
-	if c.batch, err = c.r.next(); err == nil {
-		return true, nil
-	}
-	if errors.Is(err, io.EOF) {
-		return false, c.file.remove()
-	}
-	return false, err
-}
-
-// next gives the next rows in order.
-func (m *runMerger) next(emit func(*column.Batch) error) (more bool, err error) {
-	m.out.Reset()
-	for m.out.Len < column.TargetRows && len(m.cursors) > 0 {
-		first := 0
-		for i := 1; i < len(m.cursors); i++ {
-			if m.before(m.cursors[i], m.cursors[first]) {
-				first = i
-			}
-		}
-		c := m.cursors[first]
-		m.out.AppendRow(c.batch, c.at)
-		c.at++
-		more, err := c.load()
-		if err != nil {
-			return false, err
-		}
-		if !more {
-			m.cursors = append(m.cursors[:first], m.cursors[first+1:]...)
-		}
-	}
-	if m.out.Len > 0 {
-		err = emit(m.out)
-	}
-	return len(m.cursors) > 0, err
-}
-
-func (m *runMerger) before(a, b *resultCursor) bool {
-	for _, c := range m.order {
-		if order := compareRows(&a.batch.Cols[c], a.at, &b.batch.Cols[c], b.at); order != 0 {
-			return order < 0
-		}
-	}
-	return false
 }

@@ -19,7 +19,7 @@ import (
 // values, text), and the CRC32C of those. It is read by the process that wrote it, so byte order is the machine's.
 const (
 	spillRows    = 4096
-	spillText    = 1 << 18
+	spillText    = 1 << 16
 	spillBuffer  = 1 << 16
 	spillMaxRows = 1 << 20
 )
