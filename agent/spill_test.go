@@ -44,7 +44,7 @@ steps:
 func writeBig(t *testing.T, dir string, left, right, width int) {
 	t.Helper()
 	file := func(name, head string, n int, row func(w io.Writer, i int)) {
-		f, err := os.Create(filepath.Join(dir, name)) //nolint:gosec // a folder of the test
+		f, err := os.Create(filepath.Join(dir, name))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -58,14 +58,15 @@ func writeBig(t *testing.T, dir string, left, right, width int) {
 		}
 	}
 	file("right.csv", "ord,customer,price", right, func(w io.Writer, i int) { fmt.Fprintf(w, "%d,C%0*d,%d\n", i, width, i%1000, i%977) })
-	x := uint64(1)
+	x, orders := uint64(1), uint64(right) //nolint:gosec // a number of rows
 	file("left.csv", "ord,machine,qty", left, func(w io.Writer, i int) {
 		x = x*6364136223846793005 + 1442695040888963407 // Knuth's MMIX generator
-		fmt.Fprintf(w, "%d,M%d,%d\n", x>>33%uint64(right), i%50, i%13)
+		fmt.Fprintf(w, "%d,M%d,%d\n", x>>33%orders, i%50, i%13)
 	})
 }
 
 func spillDefinition(t *testing.T, dir, group string) agent.Definition {
+	t.Helper()
 	d := definition(t, dir)
 	d.Flow = []byte(strings.ReplaceAll(spillFlow, "GROUP", group))
 	return d

@@ -45,7 +45,10 @@ func TestACommitStreamsWhatIsTooMuchForTheMemory(t *testing.T) {
 	got := texts(readAll(t, st, 0))
 	var want []string
 	want = append(want, "before")
-	for p := range many(n, size, nil) {
+	for p, err := range many(n, size, nil) {
+		if err != nil {
+			t.Fatal(err)
+		}
 		want = append(want, string(p))
 	}
 	if want = append(want, "last"); !slices.Equal(got, want) {
