@@ -73,7 +73,12 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		return fmt.Errorf("open the staging in %s: %w", a.config.DataDir, err)
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
-	p, err := a.assemble(ctx, id, st)
+	spill, err := stage.OpenScratch(scratchDir(a.config.DataDir), 0)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, spill.Close()) }()
+	p, err := a.assemble(ctx, id, st, spill)
 	if err != nil {
 		return err
 	}
@@ -109,7 +114,7 @@ func (a *Agent) runParts(ctx context.Context, p *parts) error {
 }
 
 // assemble wires the parts; none of them runs yet.
-func (a *Agent) assemble(ctx context.Context, id *identity.Identity, st *stage.Stage) (*parts, error) {
+func (a *Agent) assemble(ctx context.Context, id *identity.Identity, st *stage.Stage, spill *stage.Scratch) (*parts, error) {
 	reports, err := newReports(ctx, st, a.log)
 	if err != nil {
 		return nil, err
@@ -117,6 +122,7 @@ func (a *Agent) assemble(ctx context.Context, id *identity.Identity, st *stage.S
 	sup := supervisor.New(supervisor.Settings{
 		Staging: staging{reports: reports, stage: st}, Connector: all.Find, AgentID: id.Profile().Agent, Logger: a.log,
 		Writes: writeRule(a.config),
+		Memory: limitMemory(a.config.MemoryLimit), Scratch: scratch{spill},
 	})
 	reports.changed = sup.Reported()
 	s := &status{identity: id, stage: st, supervisor: sup, changed: make(chan struct{}, 1)}

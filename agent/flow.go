@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/outfeed/outfeed/agent/internal/config"
 	"github.com/outfeed/outfeed/agent/internal/connector"
 	"github.com/outfeed/outfeed/agent/internal/connectors/all"
 	"github.com/outfeed/outfeed/agent/internal/engine"
@@ -197,6 +199,8 @@ type FlowRun struct {
 	DataDir string
 	// Writes lets the flow write into the plant's systems.
 	Writes WriteRule
+	// MemoryLimit is how much memory the process uses at most; 0 means config.DefaultMemoryLimit.
+	MemoryLimit config.Bytes
 	// Out takes the insights as JSON lines, Log what happens.
 	Out, Log io.Writer
 }
@@ -235,9 +239,15 @@ func RunFlow(ctx context.Context, r FlowRun) (summary RunSummary, err error) {
 		return RunSummary{}, err
 	}
 	defer func() { err = errors.Join(err, staging.Close()) }()
-	started := time.Now()
+	spill, err := r.openScratch()
+	if err != nil {
+		return RunSummary{}, err
+	}
+	defer func() { err = errors.Join(err, spill.Close()) }()
 	settings := localSettings(staging, log)
 	settings.Writes = r.Writes
+	settings.Memory, settings.Scratch = limitMemory(cmp.Or(r.MemoryLimit, config.DefaultMemoryLimit)), scratch{spill}
+	started := time.Now()
 	report, err := supervisor.RunOnce(ctx, settings, r.deployment(plan, connections), encodeLine)
 	if ctx.Err() != nil {
 		// The person ended it, which is how a flow without an end ends, unless a source never came to work.

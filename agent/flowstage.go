@@ -51,6 +51,14 @@ func (r *FlowRun) openStaging(ctx context.Context, log *slog.Logger) (flowStagin
 	return s, nil
 }
 
+// openScratch is where the run spills what does not fit in memory. The staging is open, so nobody else uses its directory.
+func (r *FlowRun) openScratch() (*stage.Scratch, error) {
+	if r.DataDir == "" {
+		return stage.TemporaryScratch(0), nil
+	}
+	return stage.OpenScratch(scratchDir(r.DataDir), 0)
+}
+
 // printer writes insights as they are committed. It keeps no state: every run starts anew. What it cannot write ends the
 // run, because to try again would print lines twice.
 type printer struct{ w *bufio.Writer }
@@ -60,6 +68,16 @@ func (printer) LoadFlow(context.Context, string) (supervisor.FlowState, error) {
 }
 
 func (p printer) Commit(_ context.Context, c supervisor.Checkpoint) error {
+	if c.Earlier != nil {
+		for line, err := range c.Earlier {
+			if err != nil {
+				return fmt.Errorf("%w: %w", engine.ErrCannotCommit, err)
+			}
+			if _, err := p.w.Write(line); err != nil {
+				return outputError(err)
+			}
+		}
+	}
 	for _, line := range c.Insights {
 		if _, err := p.w.Write(line); err != nil {
 			return outputError(err)

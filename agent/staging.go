@@ -23,7 +23,7 @@ func (s staging) LoadFlow(ctx context.Context, flow string) (supervisor.FlowStat
 }
 
 func (s staging) Commit(ctx context.Context, c supervisor.Checkpoint) error {
-	out := stage.Checkpoint{Flow: c.Flow, Number: c.Number, Cursors: c.Cursors, Insights: c.Insights}
+	out := stage.Checkpoint{Flow: c.Flow, Number: c.Number, Cursors: c.Cursors, Earlier: c.Earlier, Insights: c.Insights}
 	out.Changes = make([]stage.Change, len(c.Changes))
 	for i, change := range c.Changes {
 		out.Changes[i] = stage.Change(change)
@@ -42,6 +42,12 @@ func (s staging) DropFlow(ctx context.Context, flow string) error {
 func (s staging) Flows(ctx context.Context) ([]string, error) {
 	return s.stage.Flows(ctx)
 }
+
+// scratch is the engine's view of the stage's scratch files.
+type scratch struct{ *stage.Scratch }
+
+// Create makes an empty file.
+func (s scratch) Create() (engine.ScratchFile, error) { return s.Scratch.Create() }
 
 // outbox is the tunnel's view of the stage.
 type outbox struct{ *stage.Stage }

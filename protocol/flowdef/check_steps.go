@@ -165,51 +165,6 @@ func (c *checker) checkResult(k int, a *Assignment, schema expr.Schema, origins 
 	return true
 }
 
-func (c *checker) checkJoin(k int) bool {
-	ps := &c.plan.Steps[k]
-	if len(ps.Inputs) != 2 {
-		return false
-	}
-	left, leftOrigins := c.input(ps, 0)
-	right, rightOrigins := c.input(ps, 1)
-	if ps.Inputs[0] == ps.Inputs[1] {
-		c.problem(ps.Step, ps.From[1].Pos, "the step %q is joined with itself; name another one", ps.From[1].Name)
-		return false
-	}
-	sound := true
-	for _, on := range ps.Join.On {
-		l, r := c.column(ps.Step, on.Left, left), c.column(ps.Step, on.Right, right)
-		if l < 0 || r < 0 {
-			sound = false
-			continue
-		}
-		if left[l].Type != right[r].Type || left[l].Type == expr.JSON {
-			c.problem(ps.Step, on.Left.Pos, "the join compares %q of type %s with %q of type %s; they must be of one type other than json: convert one in a map before the join",
-				on.Left.Name, left[l].Type, on.Right.Name, right[r].Type)
-			sound = false
-			continue
-		}
-		ps.JoinLeft, ps.JoinRight = append(ps.JoinLeft, l), append(ps.JoinRight, r)
-	}
-	if sound = c.checkStreamJoin(ps, left, right) && sound; !sound {
-		return false
-	}
-	ps.Output, c.origins[k] = slices.Clone(left), slices.Clone(leftOrigins)
-	for r := range right {
-		if slices.Contains(ps.JoinRight, r) {
-			continue
-		}
-		if ps.Output.Index(right[r].Name) >= 0 {
-			c.problem(ps.Step, ps.From[1].Pos, "column %q is on both sides of the join; give one of them another name with select before the join", right[r].Name)
-			sound = false
-			continue
-		}
-		ps.RightKeep = append(ps.RightKeep, r)
-		ps.Output, c.origins[k] = append(ps.Output, right[r]), append(c.origins[k], rightOrigins[r])
-	}
-	return sound
-}
-
 func (c *checker) checkInsight(k int) bool {
 	ps := &c.plan.Steps[k]
 	ps.Output, c.origins[k] = c.input(ps, 0)

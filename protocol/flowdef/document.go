@@ -37,9 +37,13 @@ func Document(page []byte) ([]byte, error) {
 
 // verbReference is the verbs in the order of the documentation.
 func verbReference() []Entry {
-	all := slices.Concat(coreReference(), rowsReference(), lookupReference(), detectReference())
-	order := verbNames()
-	slices.SortFunc(all, func(a, b Entry) int { return slices.Index(order, a.Name) - slices.Index(order, b.Name) })
+	all := slices.Concat(coreReference(), joinReference(), rowsReference(), lookupReference(), detectReference())
+	// What has more to tell than one section, such as the types of join, comes behind its verb.
+	place := func(e Entry) int {
+		verb, _, _ := strings.Cut(e.Name, " ")
+		return slices.Index(verbNames(), strings.TrimSuffix(verb, ","))
+	}
+	slices.SortStableFunc(all, func(a, b Entry) int { return place(a) - place(b) })
 	return all
 }
 

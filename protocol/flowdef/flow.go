@@ -170,10 +170,22 @@ type AggregateStep struct {
 	Window *Window
 }
 
+// JoinKind is which rows a join gives.
+type JoinKind string
+
+// The kinds of join. Inner and left give a row for every match, left also the left rows without one and full those of
+// either side. Semi gives the left rows that have a match, anti those that have none, and neither adds columns.
+const (
+	JoinInner JoinKind = "inner"
+	JoinLeft  JoinKind = "left"
+	JoinSemi  JoinKind = "semi"
+	JoinAnti  JoinKind = "anti"
+	JoinFull  JoinKind = "full"
+)
+
 // JoinStep adds the columns of the right input to the rows of the left: Step.From[0] and Step.From[1].
 type JoinStep struct {
-	// Kind is "inner" (the default) or "left".
-	Kind string
+	Kind JoinKind
 	// On pairs a left column with a right column.
 	On []JoinKey
 	// Within makes it a join of two streams: rows match whose times are at most that far apart. 0 means that the right

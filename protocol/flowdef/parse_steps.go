@@ -264,29 +264,3 @@ func (p *parser) aggregate(n *yaml.Node, members map[string]entry) *AggregateSte
 	}
 	return a
 }
-
-func (p *parser) join(s *Step, members map[string]entry) *JoinStep {
-	j := &JoinStep{Kind: "inner"}
-	if e, ok := members["type"]; ok {
-		j.Kind = p.oneOf(e.value, "type", "inner", "left")
-	}
-	p.streamJoin(j, members)
-	e, ok := members["on"]
-	switch {
-	case !ok:
-		p.problem(s.Pos, "the join has no on; write on: [column] or on: {left_column: right_column}")
-	case e.value.Kind == yaml.MappingNode:
-		for _, pair := range p.columnEntries(e.value, "on", "{left: right}") {
-			right := p.ref(pair.value, "the right column of "+clip(pair.key))
-			j.On = append(j.On, JoinKey{Left: Ref{Name: pair.key, Pos: pair.pos}, Right: right})
-		}
-	default:
-		for _, r := range p.refs(e.value, "on") {
-			j.On = append(j.On, JoinKey{Left: r, Right: r})
-		}
-	}
-	if ok && len(e.value.Content) == 0 && e.value.Kind != yaml.ScalarNode {
-		p.problem(at(e.value), "on is empty; a join needs at least one column")
-	}
-	return j
-}

@@ -99,7 +99,7 @@ func stepSchema(v Verb) object {
 	case Join:
 		properties["join"] = named("The id of the right step.")
 		properties["on"] = object{"oneOf": []any{reference("columns"), mapOf(reference("column"))}}
-		properties["type"] = object{"enum": []string{"inner", "left"}}
+		properties["type"] = object{"enum": joinKinds()}
 		streamJoinSchema(properties)
 		required = append(required, "on")
 	case Lookup:

@@ -54,8 +54,8 @@ func (c *checker) checkStreamJoin(ps *PlanStep, left, right expr.Schema) bool {
 	if s == nil {
 		return true
 	}
-	if ps.Join.Kind != "inner" && ps.Join.Kind != "left" {
-		c.problem(ps.Step, Pos{}, "a join of two streams is of type inner or left, not %s", clip(ps.Join.Kind))
+	if ps.Join.Kind != JoinInner && ps.Join.Kind != JoinLeft {
+		c.problem(ps.Step, Pos{}, "a join of two streams is of type inner or left, not %s", ps.Join.Kind)
 		return false
 	}
 	plan := &StreamJoinPlan{LeftTime: c.timeColumn(ps.Step, s.Time.Left, left), RightTime: c.timeColumn(ps.Step, s.Time.Right, right)}

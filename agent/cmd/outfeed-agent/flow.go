@@ -174,6 +174,7 @@ func printTests(w io.Writer, results []agent.TestResult, asJSON bool) error {
 func flowRunCommand(f *flags) *cobra.Command {
 	var connections string
 	var allowWrites bool
+	limit := agent.DefaultMemoryLimit
 	c := &cobra.Command{
 		Use:   "run FLOW.yaml --connections CONN.yaml",
 		Short: "Run a flow here, with its insights as JSON lines on standard output",
@@ -184,6 +185,8 @@ func flowRunCommand(f *flags) *cobra.Command {
 and a summary to standard error. The run ends when its sources do, or with Ctrl-C. With --data-dir it stages there what
 must survive, and the next run with the same folder goes on where this one ended; without, every run starts anew. After
 a run that was killed, the next one prints again what it cannot know to have been printed: a line comes at least once.
+A run that ends by itself prints when it ends, or after five minutes. What does not fit in the memory limit is spilled to
+the folder, or to the system's temporary one.
 
 A flow that writes into the plant's systems is refused unless --allow-writes is given.
 
@@ -196,7 +199,7 @@ Exit code 0: the run ended, or you ended it; 1: it failed, or a source was faili
 			if err != nil {
 				return err
 			}
-			run := agent.FlowRun{Definition: d, DataDir: f.dataDir, Out: c.OutOrStdout(), Log: c.ErrOrStderr()}
+			run := agent.FlowRun{Definition: d, DataDir: f.dataDir, MemoryLimit: limit, Out: c.OutOrStdout(), Log: c.ErrOrStderr()}
 			if allowWrites {
 				run.Writes = agent.WritesAllowed
 			}
@@ -212,6 +215,7 @@ Exit code 0: the run ended, or you ended it; 1: it failed, or a source was faili
 	}
 	c.Flags().StringVar(&connections, "connections", "", "`FILE` with the connections (YAML)")
 	c.Flags().BoolVar(&allowWrites, "allow-writes", false, "let the flow write into the plant's systems")
+	c.Flags().Var(&limit, "memory-limit", "most memory that the process uses, such as 512MB or 2GB")
 	if err := c.MarkFlagRequired("connections"); err != nil {
 		panic(err)
 	}

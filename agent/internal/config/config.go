@@ -32,6 +32,9 @@ type Config struct {
 	Proxy secret.String `yaml:"proxy"`
 	// CAFile has certificates to trust beside the system's, in PEM (OUTFEED_AGENT_CA_FILE).
 	CAFile string `yaml:"ca_file"`
+	// MemoryLimit is how much memory the process uses at most (OUTFEED_AGENT_MEMORY_LIMIT): see Bytes. What a flow cannot
+	// hold of it spills to the data directory.
+	MemoryLimit Bytes `yaml:"memory_limit"`
 	// LogLevel is debug, info, warn or error (OUTFEED_AGENT_LOG_LEVEL), LogFormat json or text (OUTFEED_AGENT_LOG_FORMAT).
 	LogLevel  slog.Level `yaml:"log_level"`
 	LogFormat string     `yaml:"log_format"`
@@ -51,7 +54,7 @@ func Default() Config {
 	if runtime.GOOS == "windows" {
 		dir = filepath.Join(os.Getenv("ProgramData"), "Outfeed", "Agent")
 	}
-	return Config{DataDir: dir, LogFormat: "text", Writes: WritesDeny}
+	return Config{DataDir: dir, LogFormat: "text", Writes: WritesDeny, MemoryLimit: DefaultMemoryLimit}
 }
 
 // variables maps each environment variable to the field it sets.
@@ -60,13 +63,14 @@ func (c *Config) variables() map[string]func(string) error {
 		return func(v string) error { *to = v; return nil }
 	}
 	return map[string]func(string) error{
-		"OUTFEED_AGENT_DATA_DIR":   text(&c.DataDir),
-		"OUTFEED_AGENT_LISTEN":     text(&c.Listen),
-		"OUTFEED_AGENT_CA_FILE":    text(&c.CAFile),
-		"OUTFEED_AGENT_LOG_FORMAT": text(&c.LogFormat),
-		"OUTFEED_AGENT_WRITES":     text(&c.Writes),
-		"OUTFEED_AGENT_LOG_LEVEL":  func(v string) error { return c.LogLevel.UnmarshalText([]byte(v)) },
-		"OUTFEED_AGENT_PROXY":      func(v string) error { c.Proxy = secret.New(v); return nil },
+		"OUTFEED_AGENT_DATA_DIR":     text(&c.DataDir),
+		"OUTFEED_AGENT_LISTEN":       text(&c.Listen),
+		"OUTFEED_AGENT_CA_FILE":      text(&c.CAFile),
+		"OUTFEED_AGENT_LOG_FORMAT":   text(&c.LogFormat),
+		"OUTFEED_AGENT_LOG_LEVEL":    func(v string) error { return c.LogLevel.UnmarshalText([]byte(v)) },
+		"OUTFEED_AGENT_MEMORY_LIMIT": func(v string) error { return c.MemoryLimit.UnmarshalText([]byte(v)) },
+		"OUTFEED_AGENT_WRITES":       text(&c.Writes),
+		"OUTFEED_AGENT_PROXY":        func(v string) error { c.Proxy = secret.New(v); return nil },
 	}
 }
 
@@ -104,6 +108,9 @@ func (c *Config) Validate() error {
 	var wrong []error
 	if c.DataDir == "" {
 		wrong = append(wrong, errors.New("data_dir is empty: name the folder for the agent's keys and staging"))
+	}
+	if err := c.MemoryLimit.Validate(); err != nil {
+		wrong = append(wrong, err)
 	}
 	if c.LogFormat != "json" && c.LogFormat != "text" {
 		wrong = append(wrong, fmt.Errorf("log_format is %q: write json or text", c.LogFormat))

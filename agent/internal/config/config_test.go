@@ -40,6 +40,22 @@ func TestEnvironmentWinsOverFile(t *testing.T) {
 	}
 }
 
+func TestAnAmountOfMemoryHasAUnit(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]config.Bytes{
+		"512MB": 512 << 20, "2GB": 2 << 30, "1 GiB": 1 << 30, "65536kb": 64 << 20, "134217728B": 128 << 20,
+	} {
+		c, err := config.Load("", func(name string) (string, bool) { return text, name == "OUTFEED_AGENT_MEMORY_LIMIT" })
+		if err != nil || c.MemoryLimit != want {
+			t.Errorf("%s gives %v and %v", text, c.MemoryLimit, err)
+		}
+		var again config.Bytes
+		if err := again.Set(want.String()); err != nil || again != want {
+			t.Errorf("%v is written %s and reads as %v, %v", int64(want), want, again, err)
+		}
+	}
+}
+
 func TestAnEmptyFileIsTheDefault(t *testing.T) {
 	t.Parallel()
 	c, err := config.Load(write(t, "# nothing set\n"), none)
@@ -60,6 +76,10 @@ func TestWhatIsWrongIsSaid(t *testing.T) {
 		"writes":         {"writes: approve\n", "deny or allow"},
 		"proxy":          {"proxy: proxy:3128\n", "not a URL"},
 		"ca file":        {"ca_file: /does/not/exist.pem\n", "ca_file"},
+		"memory unit":    {"memory_limit: 134217728\n", "write a whole number with a unit"},
+		"memory word":    {"memory_limit: lots\n", "write a whole number with a unit"},
+		"memory huge":    {"memory_limit: 99999999999GB\n", "write a whole number with a unit"},
+		"little memory":  {"memory_limit: 10MB\n", "needs at least 48MB"},
 		"empty data dir": {"data_dir: ''\n", "data_dir is empty"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -30,6 +30,9 @@ func stepper(tb testing.TB, text string, fill func(batch *column.Batch, row int)
 		if tableErr = builder.sources[0].push(right); tableErr != nil {
 			tb.Fatal(tableErr)
 		}
+		if tableErr = builder.table.complete(); tableErr != nil {
+			tb.Fatal(tableErr)
+		}
 		pipe.joins[0].table = builder.table.table
 	}
 	batch := column.NewBatch(p.Reads()[0].Schema)

@@ -367,6 +367,8 @@ type pipeline struct {
 	tickers   []ticker
 	table     *tableBuilder
 	box       outbox
+	// res is what the operators may hold in memory and spill.
+	res *resources
 	// counts and sample belong to the goroutine that runs the pipeline.
 	counts []*stepCounts
 	sample []FailedRecord
@@ -392,9 +394,14 @@ func (p *pipeline) ended(read int) []finisher {
 	return list
 }
 
-// instantiate makes the operators. spans says for each of the graph's reads whether it ends.
-func (g *graph) instantiate(spans func(read int) span, started int64) (*pipeline, error) {
-	p := &pipeline{graph: g, counts: make([]*stepCounts, len(g.plan.Steps))}
+// instantiate makes the operators, without a limit to what they hold. spans says for each of the graph's reads whether it
+// ends.
+func (g *graph) instantiate(spans func(read int) span, started int64) (*pipeline, error) { //nolint:unparam // tests and compilation agree on the time
+	return g.instantiateWith(&resources{}, spans, started)
+}
+
+func (g *graph) instantiateWith(res *resources, spans func(read int) span, started int64) (*pipeline, error) {
+	p := &pipeline{graph: g, res: res, counts: make([]*stepCounts, len(g.plan.Steps))}
 	outs := make([]*outputs, len(g.plan.Steps))
 	roots := make([][]int, len(g.plan.Steps))
 	forks := g.forks(spans)
@@ -432,7 +439,7 @@ func (g *graph) instantiate(spans func(read int) span, started int64) (*pipeline
 	if g.sink >= 0 {
 		join := &g.plan.Steps[g.table]
 		var err error
-		p.table, err = newTableBuilder(join, g.plan.Steps[join.Inputs[0]].Output, g.plan.Steps[g.sink].Output)
+		p.table, err = newTableBuilder(join, g.plan.Steps[join.Inputs[0]].Output, g.plan.Steps[g.sink].Output, g.live[g.sink], res)
 		if err != nil {
 			return nil, fmt.Errorf("step %s: %w", join.ID, err)
 		}
@@ -536,6 +543,13 @@ func (m *maker) selecter(i int) (operator, *outputs, error) {
 }
 
 func (m *maker) aggregate(i int) (operator, *outputs, error) {
+	if m.res.memory != nil {
+		l, err := newLimitedAggregate(m, i)
+		if err != nil {
+			return nil, nil, err
+		}
+		return l, &l.outputs, nil
+	}
 	step, input, counts, _ := m.step(i)
 	a, err := newAggregate(step, input, m.span)
 	if err != nil {
@@ -550,12 +564,11 @@ func (m *maker) join(i int) (operator, *outputs, error) {
 	if step.Join.Within > 0 {
 		return m.streamJoin(i)
 	}
-	j, err := newJoin(step, input, m.graph.plan.Steps[step.Inputs[1]].Output, positions(live))
+	j, err := newJoin(step, input, m.graph.plan.Steps[step.Inputs[1]].Output, positions(live), m.span)
 	if err != nil {
 		return nil, nil, err
 	}
-	j.counts, j.span = counts, m.span
-	j.table = &joinTable{keys: newKeyTable(nil)}
+	j.counts, j.res = counts, m.res
 	m.joins = append(m.joins, j)
 	return j, &j.outputs, nil
 }

@@ -200,6 +200,15 @@ func (s *memStore) apply(c *Checkpoint) {
 			entries[ch.Key] = slices.Clone(ch.Value)
 		}
 	}
+	if c.Earlier != nil {
+		for in, err := range c.Earlier {
+			if err != nil {
+				panic(err)
+			}
+			in.Key, in.Values = slices.Clone(in.Key), slices.Clone(in.Values)
+			s.insights = append(s.insights, in)
+		}
+	}
 	for _, in := range c.Insights {
 		in.Key, in.Values = slices.Clone(in.Key), slices.Clone(in.Values)
 		s.insights = append(s.insights, in)

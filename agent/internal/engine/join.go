@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -9,24 +10,13 @@ import (
 	"github.com/outfeed/outfeed/protocol/flowdef"
 )
 
-// joinTable is the right side of a join, read completely: the rows by key, those of one key in their order.
-type joinTable struct {
-	keys *keyTable
-	// head and tail are the first and the last row of a key, by its entry; next is the row after a row of the same
-	// key, noEntry for none.
-	head, tail, next []int32
-	// rows are the columns that the join's output takes, in the order of PlanStep.RightKeep.
-	rows []column.Column
-	n    int
-}
-
 // keySide gathers the key columns of one input.
 type keySide struct {
 	positions []int
 	cols      []*column.Column
 	rows      []int32
 	prefix    []int64
-	entries   []int32
+	all       []int32
 }
 
 func newKeySide(positions []int) *keySide {
@@ -35,23 +25,35 @@ func newKeySide(positions []int) *keySide {
 
 // load lists the rows of the batch whose key has no null: a null matches nothing.
 func (s *keySide) load(b *column.Batch) keyRows {
-	nulls := false
 	for i, pos := range s.positions {
 		s.cols[i] = &b.Cols[pos]
-		nulls = nulls || s.cols[i].HasNulls()
 	}
-	s.rows = s.rows[:0]
-	for row := range b.Len {
-		if !nulls || !s.anyNull(row) {
-			s.rows = append(s.rows, i32(row))
-		}
-	}
-	s.prefix = growTo(s.prefix, len(s.rows))
-	return keyRows{cols: s.cols, rows: s.rows, prefix: s.prefix[:len(s.rows)]}
+	s.all = sequence(s.all, b.Len)
+	return s.choose(s.all)
 }
 
-func (s *keySide) anyNull(row int) bool {
-	return slices.ContainsFunc(s.cols, func(c *column.Column) bool { return c.Null(row) })
+// among is load for some rows of columns.
+func (s *keySide) among(cols []*column.Column, rows []int32) keyRows {
+	for i, pos := range s.positions {
+		s.cols[i] = cols[pos]
+	}
+	return s.choose(rows)
+}
+
+func (s *keySide) choose(rows []int32) keyRows {
+	if len(s.prefix) < len(rows) {
+		s.prefix = make([]int64, len(rows))
+	}
+	if !slices.ContainsFunc(s.cols, (*column.Column).HasNulls) {
+		return keyRows{cols: s.cols, rows: rows, prefix: s.prefix[:len(rows)]}
+	}
+	s.rows = s.rows[:0]
+	for _, row := range rows {
+		if !slices.ContainsFunc(s.cols, func(c *column.Column) bool { return c.Null(int(row)) }) {
+			s.rows = append(s.rows, row)
+		}
+	}
+	return keyRows{cols: s.cols, rows: s.rows, prefix: s.prefix[:len(s.rows)]}
 }
 
 // keyTypes are the types of the keys, which are the same on both sides.
@@ -67,112 +69,125 @@ func keyTypes(step *flowdef.PlanStep, left, right expr.Schema) ([]expr.Type, err
 	return types, nil
 }
 
-// tableBuilder is the operator at the end of a join's right side.
-type tableBuilder struct {
-	keys  *keySide
-	keep  []int
-	table *joinTable
-}
-
-func newTableBuilder(step *flowdef.PlanStep, left, right expr.Schema) (*tableBuilder, error) {
+// newTableBuilder makes the end of a join's right side. live are the columns of that side which something reads.
+func newTableBuilder(step *flowdef.PlanStep, left, right expr.Schema, live []bool, res *resources) (*tableBuilder, error) {
 	types, err := keyTypes(step, left, right)
 	if err != nil {
 		return nil, err
 	}
-	t := &joinTable{keys: newKeyTable(types), rows: make([]column.Column, len(step.RightKeep))}
+	b := &tableBuilder{step: step.ID, side: newKeySide(step.JoinRight), full: step.Join.Kind == flowdef.JoinFull, cols: slices.Clone(step.JoinRight)}
+	t := &joinTable{hasher: newHasher(types), keys: len(types), keep: make([]int, len(step.RightKeep))}
 	for i, pos := range step.RightKeep {
-		t.rows[i].Type = right[pos].Type
+		t.keep[i] = -1
+		if live[pos] {
+			t.keep[i] = len(types)
+			types, b.cols = append(types, right[pos].Type), append(b.cols, pos)
+		}
 	}
-	return &tableBuilder{keys: newKeySide(step.JoinRight), keep: step.RightKeep, table: t}, nil
+	// The table outlives the pipeline that fills it.
+	t.res = &resources{memory: res.memory, scratch: res.scratch}
+	t.budget, t.types, t.rows = t.res.budget(), types, newRowStore(types)
+	b.refs, b.table = make([]*column.Column, len(b.cols)), t
+	return b, nil
 }
 
-func (b *tableBuilder) push(batch *column.Batch) error {
-	keys, t := b.keys.load(batch), b.table
-	var err error
-	if b.keys.entries, err = t.keys.assign(keys, b.keys.entries); err != nil {
-		return err
-	}
-	t.head, t.tail = growTo(t.head, t.keys.len()), growTo(t.tail, t.keys.len())
-	for i, entry := range b.keys.entries {
-		row := i32(t.n + i)
-		t.next = append(t.next, noEntry)
-		// The first row of an entry is stored plus one, so that zero is "none yet".
-		if t.head[entry] == 0 {
-			t.head[entry] = row + 1
-		} else {
-			t.next[t.tail[entry]] = row
-		}
-		t.tail[entry] = row
-	}
-	for i, pos := range b.keep {
-		if batch.Cols[pos].Rows() < batch.Len {
-			continue // nothing downstream reads it
-		}
-		if err = t.rows[i].AppendRows(&batch.Cols[pos], keys.rows); err != nil {
-			return fmt.Errorf("the right side of the join is too large: %w", err)
-		}
-	}
-	t.n += len(keys.rows)
-	return nil
-}
-
-// join adds the columns of a table to the rows of its left input: for each left row the matches in the table's order.
+// join adds the columns of a table to the rows of its left input: for each left row the matches in the table's order, and
+// at the end of a full join the rows of the table that nothing matched, in their order. What is spilled changes nothing in
+// that.
 type join struct {
 	outputs
 	counts *stepCounts
-	outer  bool
+	kind   flowdef.JoinKind
 	keys   *keySide
-	live   []int
-	left   int
-	table  *joinTable
+	// leftKeys are the positions of the key in the output, which for a row without a left one come from the right.
+	leftKeys []int
+	live     []int
+	left     int
+	table    *joinTable
+	res      *resources
 	// span is that of the left input.
 	span span
 
-	entries             []int32
+	heads               []int32
 	leftRows, rightRows []int32
 	out                 *column.Batch
+	// matched has a bit for each row of the table that a full join has matched; at is where its end goes on.
+	matched []uint64
+	at      int
+	spilled *spilledJoin
 }
 
-func newJoin(step *flowdef.PlanStep, left, right expr.Schema, live []int) (*join, error) {
-	if _, err := keyTypes(step, left, right); err != nil {
+func newJoin(step *flowdef.PlanStep, left, right expr.Schema, live []int, s span) (*join, error) {
+	types, err := keyTypes(step, left, right)
+	if err != nil {
 		return nil, err
 	}
+	if step.Join.Kind == flowdef.JoinFull && s == endless {
+		return nil, errors.New("a full join gives the rows that nothing matched when its input has ended, and this one never ends; use type: left")
+	}
 	return &join{
-		outer: step.Join.Kind == "left", keys: newKeySide(step.JoinLeft),
-		live: live, left: len(left), out: column.NewBatch(step.Output),
+		kind: step.Join.Kind, keys: newKeySide(step.JoinLeft), leftKeys: step.JoinLeft, span: s,
+		live: live, left: len(left), out: column.NewBatch(step.Output), table: emptyTable(types, len(step.RightKeep)),
 	}, nil
 }
 
 func (j *join) push(b *column.Batch) error {
 	j.counts.in += int64(b.Len)
+	if j.kind == flowdef.JoinFull {
+		// What was matched is in no state.
+		j.res.held = true
+	}
+	if j.table.parts != nil {
+		return j.spill(b)
+	}
 	keys := j.keys.load(b)
-	j.entries = j.table.keys.lookup(keys, j.entries)
-	j.leftRows, j.rightRows = j.leftRows[:0], j.rightRows[:0]
+	x := j.table.index
+	j.heads = x.lookup(j.table.hasher.hash(keys), j.heads)
+	if j.kind == flowdef.JoinFull && j.matched == nil {
+		j.matched = make([]uint64, (j.table.rows.n+63)/64)
+	}
 	at := 0
 	for row := range b.Len {
 		match := int32(noEntry)
 		if at < len(keys.rows) && int(keys.rows[at]) == row {
-			if e := j.entries[at]; e != noEntry {
-				match = j.table.head[e] - 1
-			}
+			match = x.match(&keys, at, j.heads[at])
 			at++
 		}
-		if match == noEntry {
-			if j.outer {
-				j.leftRows, j.rightRows = append(j.leftRows, i32(row)), append(j.rightRows, noEntry)
-			}
-			continue
-		}
-		for ; match != noEntry; match = j.table.next[match] {
-			j.leftRows, j.rightRows = append(j.leftRows, i32(row)), append(j.rightRows, match)
-			if len(j.leftRows) >= column.TargetRows {
-				if err := j.send(b); err != nil {
-					return err
-				}
-			}
+		if err := j.pair(b, &keys, at-1, row, match); err != nil {
+			return err
 		}
 	}
 	return j.send(b)
+}
+
+// pair adds the pairs of one row, whose key is the i-th, beginning with its first match.
+func (j *join) pair(b *column.Batch, keys *keyRows, i, row int, match int32) error {
+	if match == noEntry {
+		if j.kind == flowdef.JoinLeft || j.kind == flowdef.JoinFull || j.kind == flowdef.JoinAnti {
+			j.leftRows, j.rightRows = append(j.leftRows, i32(row)), append(j.rightRows, noEntry)
+		}
+		return nil
+	}
+	if j.kind == flowdef.JoinAnti {
+		return nil
+	}
+	x := j.table.index
+	for match != noEntry {
+		j.leftRows, j.rightRows = append(j.leftRows, i32(row)), append(j.rightRows, match)
+		if j.matched != nil {
+			j.matched[match>>6] |= 1 << (match & 63)
+		}
+		if len(j.leftRows) >= column.TargetRows {
+			if err := j.send(b); err != nil {
+				return err
+			}
+		}
+		if j.kind == flowdef.JoinSemi {
+			return nil
+		}
+		match = x.match(keys, i, x.next[match])
+	}
+	return nil
 }
 
 // send emits the pairs of rows found so far.
@@ -183,34 +198,62 @@ func (j *join) send(b *column.Batch) error {
 			out.Gather(&b.Cols[pos], j.leftRows)
 			continue
 		}
-		gatherOptional(out, &j.table.rows[pos-j.left], j.rightRows)
+		j.gatherRight(out, pos)
 	}
+	return j.sent()
+}
+
+// gatherRight fills a column of the right side with the rows of the table.
+func (j *join) gatherRight(out *column.Column, pos int) {
+	if c := j.table.keep[pos-j.left]; c >= 0 {
+		j.table.rows.gather(out, c, j.rightRows)
+		return
+	}
+	nulls(out, len(j.rightRows)) // the table was never read, so no row has a match
+}
+
+// nulls makes a column n rows of null.
+func nulls(c *column.Column, n int) {
+	c.Reset()
+	for range n {
+		c.AppendNull()
+	}
+}
+
+func (j *join) sent() error {
 	j.out.Len = len(j.leftRows)
 	j.counts.out += int64(j.out.Len)
 	j.leftRows, j.rightRows = j.leftRows[:0], j.rightRows[:0]
 	return j.emit(j.out)
 }
 
-// gatherOptional is Gather with noEntry for a row of null.
-func gatherOptional(dst, src *column.Column, rows []int32) {
-	dst.Reset()
-	dst.Data = src.Data
-	for i, row := range rows {
-		if row == noEntry || src.Null(int(row)) {
-			dst.AppendNull()
-			continue
-		}
-		switch storageOf(dst.Type) {
-		case storeBool:
-			dst.Bools = append(dst.Bools, src.Bools[row])
-		case storeInt:
-			dst.Ints = append(dst.Ints, src.Ints[row])
-		case storeFloat:
-			dst.Floats = append(dst.Floats, src.Floats[row])
-		case storeText:
-			dst.Strs = append(dst.Strs, src.Strs[row])
-		case storeNone:
-			dst.SetNull(i)
+// finish emits what waited for the end of the left side.
+func (j *join) finish() (more bool, err error) {
+	if j.table.parts != nil {
+		return j.finishSpilled()
+	}
+	if j.kind != flowdef.JoinFull {
+		return false, nil
+	}
+	n := j.table.rows.n
+	j.matched = growTo(j.matched, (n+63)/64)
+	for ; j.at < n && len(j.rightRows) < column.TargetRows; j.at++ {
+		if j.matched[j.at>>6]&(1<<(uint(j.at)&63)) == 0 {
+			j.rightRows = append(j.rightRows, i32(j.at))
 		}
 	}
+	for _, pos := range j.live {
+		out := &j.out.Cols[pos]
+		key := slices.Index(j.leftKeys, pos)
+		switch {
+		case key >= 0:
+			j.table.rows.gather(out, key, j.rightRows)
+		case pos < j.left:
+			nulls(out, len(j.rightRows))
+		default:
+			j.gatherRight(out, pos)
+		}
+	}
+	j.leftRows = append(j.leftRows[:0], j.rightRows...)
+	return j.at < n, j.sent()
 }

@@ -3,6 +3,8 @@ package engine
 import (
 	"context"
 	"errors"
+	"io"
+	"iter"
 
 	"github.com/outfeed/outfeed/agent/internal/connector"
 )
@@ -35,6 +37,9 @@ type Checkpoint struct {
 	Cursors map[string]connector.Cursor
 	// Changes are the operator entries that changed, in order.
 	Changes []StateChange
+	// Earlier are the insights before Insights, of a run that has held its commit; nil for none. It can be gone through
+	// again and again; what it gives is valid until its next, and after an error it ends.
+	Earlier iter.Seq2[Insight, error]
 	// Insights are those produced, in order.
 	Insights []Insight
 }
@@ -88,4 +93,20 @@ type SourceReport struct {
 	State, Error string
 	// LastRecord is when the last record came, UTC microseconds, 0 for never.
 	LastRecord int64
+}
+
+// Scratch gives files for what does not fit in memory. It is used by many goroutines at once.
+type Scratch interface {
+	// Create makes an empty file. Its error says what to do when the disk is full.
+	Create() (ScratchFile, error)
+}
+
+// ScratchFile is a file that nobody else sees and that lives no longer than the process. One goroutine uses it.
+type ScratchFile interface {
+	// Writer appends. Its error says what to do when the disk is full.
+	io.Writer
+	// ReaderAt reads what was written.
+	io.ReaderAt
+	// Closer removes the file.
+	io.Closer
 }

@@ -27,6 +27,13 @@ type RunSettings struct {
 	OpenLookup func(ReadNeed) (connector.Lookup, error)
 	OpenSink   func(WriteNeed) (connector.Sink, error)
 	Store      Store
+	// Memory is what the operators may hold, shared with other runs; nil means no limit. Scratch takes what they spill;
+	// with nil they spill nothing.
+	Memory  *Memory
+	Scratch Scratch
+	// HoldFor is how long a run that ends by itself goes on before its first commit; 0 commits from the beginning. A run
+	// that ends sooner commits once, and its operators' state never has to be stored. It needs Scratch.
+	HoldFor time.Duration
 	// Started is the time of insights that have no time of their own.
 	Started time.Time
 	// CommitEvery is the longest time between a record and its commit while the store works; 0 means a second.
@@ -73,7 +80,10 @@ type Runner struct {
 	// uncommitted is a checkpoint of unknown outcome; nothing is processed before it landed.
 	uncommitted *Checkpoint
 	// refused says that the store can never take the uncommitted checkpoint.
-	refused     bool
+	refused bool
+	// aside are the insights before those of the box, while the run holds its commit. began is when Run did.
+	aside       *asideInsights
+	began       time.Time
 	rows        int64
 	commitTimer *time.Timer
 	// moment is the one of commitMoments at which this run commits.
@@ -136,6 +146,7 @@ func (r *Runner) Run(ctx context.Context) error {
 	if err = r.restore(state); err != nil {
 		return errors.Join(err, r.closeSources())
 	}
+	r.began = time.Now()
 	inner, cancel := context.WithCancel(ctx)
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
@@ -147,7 +158,8 @@ func (r *Runner) Run(ctx context.Context) error {
 		r.startRefreshes(inner, &wg)
 		err = r.loop(inner, func(p *pump) { wg.Go(func() { p.run(inner, stop) }) })
 	}
-	if commits(err) {
+	// A run that ends early while it holds rows that no state covers starts over.
+	if commits(err) && (err == nil || !r.pipe.res.held) {
 		err = errors.Join(err, r.finalCommit(ctx))
 	}
 	if err == nil {
@@ -157,7 +169,16 @@ func (r *Runner) Run(ctx context.Context) error {
 	close(stop)
 	wg.Wait()
 	r.publish()
-	return errors.Join(err, closeSystems(), r.closeSources())
+	return errors.Join(err, closeSystems(), r.closeSources(), r.release())
+}
+
+// release gives back the memory and the scratch files of the run.
+func (r *Runner) release() error {
+	errs := []error{r.pipe.res.close()}
+	for _, j := range r.pipe.joins {
+		errs = append(errs, j.table.close())
+	}
+	return errors.Join(errs...)
 }
 
 // commits says whether what was processed may be committed after the error: not when the error came from the middle of
@@ -192,7 +213,13 @@ func (r *Runner) open(state State) error {
 	}
 	r.moved = make([]bool, len(main.reads))
 	var err error
-	r.pipe, err = main.instantiate(func(read int) span { return r.spans[read] }, r.set.Started.UnixMicro())
+	s := bounded
+	if r.endless() {
+		s = endless
+	}
+	res := r.resources(s)
+	r.aside = &asideInsights{res: res}
+	r.pipe, err = main.instantiateWith(res, func(read int) span { return r.spans[read] }, r.set.Started.UnixMicro())
 	return err
 }
 
@@ -255,9 +282,9 @@ func (r *Runner) loop(ctx context.Context, start func(*pump)) error {
 		case t := <-r.refresh:
 			r.swap(t)
 		case <-r.commitTimer.C:
-			err = r.commit(ctx)
+			err = r.commitDue(ctx)
 		case <-r.idleTimer.C:
-			err = r.commit(ctx)
+			err = r.commitDue(ctx)
 		case <-r.ticks.C:
 			err = r.tick(ctx)
 		case <-ctx.Done():
@@ -398,7 +425,7 @@ func (r *Runner) commitWhenFull(ctx context.Context) error {
 	if r.rows < r.set.CommitRows && len(r.pipe.box.data) < maxPendingBytes {
 		return nil
 	}
-	return r.commit(ctx)
+	return r.commitDue(ctx)
 }
 
 // checkpoint collects what changed since the last one.
@@ -413,7 +440,7 @@ func (r *Runner) checkpoint() *Checkpoint {
 	for _, k := range r.pipe.keepers {
 		c.Changes = k.changes(c.Changes)
 	}
-	c.Insights = r.pipe.box.take()
+	c.Earlier, c.Insights = r.aside.all(), r.pipe.box.take()
 	return c
 }
 
@@ -428,7 +455,7 @@ func (r *Runner) commit(ctx context.Context) error {
 		r.dirty = false
 		r.commitTimer.Stop()
 		r.idleTimer.Stop()
-		if len(c.Cursors) == 0 && len(c.Changes) == 0 && len(c.Insights) == 0 {
+		if len(c.Cursors) == 0 && len(c.Changes) == 0 && len(c.Insights) == 0 && c.Earlier == nil {
 			return nil
 		}
 		r.uncommitted = c
@@ -453,6 +480,9 @@ func (r *Runner) commit(ctx context.Context) error {
 	}
 	r.uncommitted, r.rows = nil, 0
 	r.pipe.box.reset()
+	if err := r.aside.reset(); err != nil {
+		return err
+	}
 	for read, moved := range r.moved {
 		if moved {
 			r.moved[read] = false

@@ -44,7 +44,7 @@ func (r *Runner) loadTables(ctx context.Context) error {
 	at := len(r.set.Program.main.reads)
 	for i, j := range r.set.Program.main.joins {
 		var counts loadedCounts
-		table, err := r.loadTable(ctx, j.right, at, &counts)
+		table, err := r.loadTable(ctx, j.right, r.resources(r.pipe.joins[i].span), at, &counts)
 		if err != nil {
 			return err
 		}
@@ -56,38 +56,53 @@ func (r *Runner) loadTables(ctx context.Context) error {
 	return nil
 }
 
-// loadTable runs the right side of a join to its end. at is the place of its first read in the report.
-func (r *Runner) loadTable(ctx context.Context, g *graph, at int, counts *loadedCounts) (table *joinTable, err error) {
-	p, err := g.instantiate(func(int) span { return bounded }, r.set.Started.UnixMicro())
+// loadTable runs the right side of a join to its end. at is the place of its first read in the report. Of res the table
+// takes what it needs; close gives that back.
+func (r *Runner) loadTable(ctx context.Context, g *graph, res *resources, at int, counts *loadedCounts) (*joinTable, error) {
+	p, err := g.instantiateWith(res, func(int) span { return bounded }, r.set.Started.UnixMicro())
 	if err != nil {
 		return nil, err
 	}
-	closeSystems, err := r.openSystems(ctx, p)
-	defer func() { err = errors.Join(err, closeSystems()) }()
-	if err != nil {
-		return nil, err
+	err = r.fillTable(ctx, p, at, counts)
+	errs := []error{err, res.close()}
+	for _, j := range p.joins {
+		errs = append(errs, j.table.close())
 	}
+	if err = errors.Join(errs...); err != nil {
+		return nil, errors.Join(err, p.table.table.close())
+	}
+	return p.table.table, nil
+}
+
+// fillTable reads all that the pipeline of a table needs.
+func (r *Runner) fillTable(ctx context.Context, p *pipeline, at int, counts *loadedCounts) (err error) {
+	g := p.graph
 	next := at + len(g.reads)
 	for i, j := range g.joins {
-		if p.joins[i].table, err = r.loadTable(ctx, j.right, next, counts); err != nil {
-			return nil, err
+		table, err := r.loadTable(ctx, j.right, r.resources(bounded), next, counts)
+		if err != nil {
+			return err
 		}
+		p.joins[i].table = table
 		next += len(j.right.needs())
 	}
 	for i := range g.reads {
 		if err = r.readAll(ctx, p, i, at+i); err != nil {
-			return nil, err
+			return err
 		}
 		for _, f := range p.ended(i) {
 			for more := true; more; {
 				if more, err = f.finish(); err != nil {
-					return nil, err
+					return err
+				}
+				if ctx.Err() != nil {
+					return context.Cause(ctx)
 				}
 			}
 		}
 	}
 	counts.add(p)
-	return p.table.table, nil
+	return p.table.complete()
 }
 
 // readAll reads one source of a table from its beginning to its end.
@@ -172,7 +187,7 @@ func (r *Runner) keepFresh(ctx context.Context, j *join, g *graph, at int) {
 	r.tableReady(g, at)
 	for backoff.Sleep(ctx, every) == nil {
 		t := refreshed{join: j}
-		table, err := r.loadTable(ctx, g, at, &t.loadedCounts)
+		table, err := r.loadTable(ctx, g, r.resources(endless), at, &t.loadedCounts)
 		if err != nil {
 			if ctx.Err() == nil {
 				r.set.Logger.WarnContext(ctx, "the right side of the join could not be read again; the old one stays", "step", j.counts.step, "error", err)
@@ -184,6 +199,9 @@ func (r *Runner) keepFresh(ctx context.Context, j *join, g *graph, at int) {
 		select {
 		case r.refresh <- t:
 		case <-ctx.Done():
+			if err := table.close(); err != nil {
+				r.set.Logger.WarnContext(ctx, "the right side of the join could not be let go", "error", err)
+			}
 		}
 	}
 }
@@ -197,6 +215,9 @@ func (r *Runner) tableReady(g *graph, at int) {
 
 // swap puts a refreshed table in the place of the old one.
 func (r *Runner) swap(t refreshed) {
+	if err := t.join.table.close(); err != nil {
+		r.set.Logger.Warn("the old right side of the join could not be let go", "error", err)
+	}
 	t.join.table = t.table
 	r.addTable(t.counts, t.sample)
 	r.publish()

@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"iter"
 	"log/slog"
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -32,12 +34,33 @@ type Checkpoint struct {
 	Cursors map[string][]byte
 	// Changes are the operator entries that changed, in order.
 	Changes []Change
+	// Earlier are payloads before Insights that are too many to be in memory; nil for none. It is gone through more than
+	// once, must give the same every time, and must not change what it gave.
+	Earlier iter.Seq2[[]byte, error]
 	// Insights are the payloads for the outbox, in order.
 	Insights [][]byte
 }
 
-// sum identifies the checkpoint.
-func (c *Checkpoint) sum() uint32 {
+// all are the payloads in order.
+func (c *Checkpoint) all() iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		if c.Earlier != nil {
+			for p, err := range c.Earlier {
+				if !yield(p, err) || err != nil {
+					return
+				}
+			}
+		}
+		for _, p := range c.Insights {
+			if !yield(p, nil) {
+				return
+			}
+		}
+	}
+}
+
+// sum identifies the checkpoint; size is what its payloads take in the outbox.
+func (c *Checkpoint) sum() (sum uint32, size uint64, err error) {
 	h := crc32.New(castagnoli())
 	part := func(b []byte) {
 		var size [8]byte
@@ -55,10 +78,19 @@ func (c *Checkpoint) sum() uint32 {
 			part(change.Value)
 		}
 	}
-	for _, p := range c.Insights {
+	n := 0
+	for p, err := range c.all() {
+		if err != nil {
+			return 0, 0, fmt.Errorf("read what is to be committed: %w", err)
+		}
+		n++
+		if len(p) > MaxRecordBytes {
+			return 0, 0, fmt.Errorf("%w: insight %d of this commit has %d bytes and the limit is %d", ErrTooLarge, n, len(p), MaxRecordBytes)
+		}
+		size += recordBytes(p)
 		part(p)
 	}
-	return h.Sum32()
+	return h.Sum32(), size, nil
 }
 
 // request is one thing for the writer to do. Requests that wait at the same time become one commit.
@@ -66,7 +98,9 @@ type request struct {
 	// flow is not empty for what may not share a commit with another request of the same flow.
 	flow     string
 	payloads [][]byte
-	bytes    int
+	// earlier are payloads before those that are read while they are written; nil for none.
+	earlier iter.Seq2[[]byte, error]
+	bytes   int
 	// admit looks at what is stored; it may refuse, or say with errDone that nothing is left to write.
 	admit func(*files) error
 	// apply adds to the transaction of the state; lastSeq is set by then.
@@ -198,13 +232,7 @@ func (s *Stage) commit(batch []*request) error {
 	if len(batch) == 1 && batch[0].renumberFrom != 0 {
 		parts, err = s.renumber(&next, batch[0].renumberFrom)
 	} else {
-		var payloads [][]byte
-		for _, r := range batch {
-			payloads = append(payloads, r.payloads...)
-			r.lastSeq = next.produced + uint64(len(payloads))
-		}
-		parts, err = s.writeOutbox(next.produced+1, nil, payloads)
-		next.produced += uint64(len(payloads))
+		parts, err = s.writeBatch(batch, &next)
 	}
 	if err == nil {
 		err = s.writeState(batch, &next)
@@ -214,6 +242,39 @@ func (s *Stage) commit(batch []*request) error {
 	}
 	s.land(batch, parts, next)
 	return s.rollActive()
+}
+
+// writeBatch appends the payloads of all requests.
+func (s *Stage) writeBatch(batch []*request, next *meta) (parts []appended, err error) {
+	var payloads [][]byte
+	flush := func() error {
+		if parts, err = s.writeOutbox(next.produced+1, parts, payloads); err != nil {
+			return err
+		}
+		next.produced += uint64(len(payloads))
+		payloads = payloads[:0]
+		return nil
+	}
+	for _, r := range batch {
+		if r.earlier != nil {
+			bytes := 0
+			for p, readErr := range r.earlier {
+				if readErr != nil {
+					return nil, readErr
+				}
+				payloads = append(payloads, p)
+				if bytes += len(p); bytes >= maxAppendBytes/4 {
+					if err := flush(); err != nil {
+						return nil, err
+					}
+					bytes = 0
+				}
+			}
+		}
+		payloads = append(payloads, r.payloads...)
+		r.lastSeq = next.produced + uint64(len(payloads))
+	}
+	return parts, flush()
 }
 
 // writeOutbox appends the payloads with the sequences from seq on. parts is what this commit has appended before.
@@ -383,16 +444,13 @@ func (s *Stage) at(point string) error {
 // ended the wait, the commit may still be under way: nothing may change what the checkpoint refers to before a later
 // call for the flow has come back without ctx ending, or Close has.
 func (s *Stage) Commit(ctx context.Context, c Checkpoint) (lastSeq uint64, err error) {
-	size := uint64(0)
-	for i, p := range c.Insights {
-		if len(p) > MaxRecordBytes {
-			return 0, fmt.Errorf("%w: insight %d of this commit has %d bytes and the limit is %d", ErrTooLarge, i+1, len(p), MaxRecordBytes)
-		}
-		size += recordBytes(p)
+	sum, size, err := c.sum()
+	if err != nil {
+		return 0, err
 	}
-	m := mark{number: c.Number, sum: c.sum()}
+	m := mark{number: c.Number, sum: sum}
 	entries := sortChanges(c.Changes)
-	r := &request{flow: c.Flow, payloads: c.Insights, bytes: int(size)} //nolint:gosec // the payloads are in memory
+	r := &request{flow: c.Flow, payloads: c.Insights, earlier: c.Earlier, bytes: int(min(size, math.MaxInt32))}
 	r.admit = func(f *files) error {
 		last := f.marks[c.Flow]
 		switch {

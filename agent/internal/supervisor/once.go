@@ -2,9 +2,14 @@ package supervisor
 
 import (
 	"context"
+	"time"
 
 	"github.com/outfeed/outfeed/agent/internal/engine"
 )
+
+// holdFor is how long a run that ends by itself goes on before its first commit. What a kill repeats is never more, and
+// the state of its operators need not be staged when it ends sooner.
+const holdFor = 5 * time.Minute
 
 // Encoder makes the outbox payload of an insight. It must give the same bytes for the same insight.
 type Encoder func(*engine.Insight) ([]byte, error)

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"iter"
 
 	"github.com/outfeed/outfeed/agent/internal/connector"
 )
@@ -39,6 +40,9 @@ type Checkpoint struct {
 	Number  uint64
 	Cursors map[string][]byte
 	Changes []Change
+	// Earlier are the messages before Insights where they are too many for the memory; nil for none. It can be gone
+	// through again and again.
+	Earlier iter.Seq2[[]byte, error]
 	// Insights are marshalled wire.InsightRecord messages, in order.
 	Insights [][]byte
 }

@@ -98,7 +98,7 @@ func (p *prepared) tryRead(s Settings, need engine.ReadNeed) error {
 // runSettings is what every run of the deployment has in common.
 func (p *prepared) runSettings(s Settings) engine.RunSettings {
 	return engine.RunSettings{
-		Program: p.program, Clock: s.Clock, Started: s.Clock(),
+		Program: p.program, Clock: s.Clock, Started: s.Clock(), Memory: s.Memory, Scratch: s.Scratch, HoldFor: holdFor,
 		Open: func(need engine.ReadNeed, resume connector.Cursor) (connector.Source, error) {
 			return p.newSource(s, need, resume)
 		},

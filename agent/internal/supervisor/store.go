@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"fmt"
+	"iter"
 	"sync"
 
 	"google.golang.org/protobuf/proto"
@@ -49,6 +50,9 @@ func (s *store) Commit(ctx context.Context, c engine.Checkpoint) error {
 	for _, change := range c.Changes {
 		out.Changes = append(out.Changes, Change(change))
 	}
+	if c.Earlier != nil {
+		out.Earlier = s.encodeAll(c.Earlier)
+	}
 	for i := range c.Insights {
 		payload, err := s.encode(&c.Insights[i])
 		if err != nil {
@@ -64,6 +68,23 @@ func (s *store) Commit(ctx context.Context, c engine.Checkpoint) error {
 	}
 	s.setProblem(err.Error())
 	return err
+}
+
+// encodeAll encodes insights as they are asked for.
+func (s *store) encodeAll(insights iter.Seq2[engine.Insight, error]) iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		for in, err := range insights {
+			var payload []byte
+			if err == nil {
+				if payload, err = s.encode(&in); err != nil {
+					err = fmt.Errorf("%w: %w", engine.ErrCannotCommit, err)
+				}
+			}
+			if !yield(payload, err) || err != nil {
+				return
+			}
+		}
+	}
 }
 
 // recordEncoder makes outbox records as the control plane stores them.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/outfeed/outfeed/agent/internal/connector"
+	"github.com/outfeed/outfeed/agent/internal/engine"
 	"github.com/outfeed/outfeed/internal/backoff"
 	"github.com/outfeed/outfeed/protocol/wire"
 )
@@ -22,6 +23,9 @@ type Settings struct {
 	Writes WriteRule
 	// AgentID makes the names under which sources are known to the plant's systems different from other agents'.
 	AgentID string
+	// Memory is what the operators of all flows may hold, nil for no limit; Scratch takes what they spill.
+	Memory  *engine.Memory
+	Scratch engine.Scratch
 	// Logger may be nil, for none.
 	Logger *slog.Logger
 	// ReportEvery is how often a running flow reports; 0 means 30 s.

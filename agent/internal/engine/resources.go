@@ -1,0 +1,74 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+)
+
+// errNoScratch says that there is nowhere to spill to.
+var errNoScratch = errors.New("more rows must be held than fit in memory, and nothing can be spilled here")
+
+// resources are the memory and the scratch files of one pipeline. They belong to the goroutine that runs it.
+type resources struct {
+	memory *Memory
+	// scratch is nil where nothing may be spilled: in a run with a source that never ends.
+	scratch Scratch
+	// held says that an operator has rows which no commit covers, such as rows in scratch files. From then on the run
+	// commits nothing before its end.
+	held bool
+
+	budgets []*budget
+	files   map[*spillFile]struct{}
+}
+
+// budget makes a budget for an operator. close gives it back.
+func (r *resources) budget() *budget {
+	b := &budget{memory: r.memory}
+	r.budgets = append(r.budgets, b)
+	return b
+}
+
+// spillFile is a scratch file that goes at the latest when its pipeline does.
+type spillFile struct {
+	ScratchFile
+	owner *resources
+}
+
+// create makes a scratch file.
+func (r *resources) create() (*spillFile, error) {
+	if r.scratch == nil {
+		return nil, errNoScratch
+	}
+	file, err := r.scratch.Create()
+	if err != nil {
+		return nil, fmt.Errorf("spill to disk: %w", err)
+	}
+	f := &spillFile{ScratchFile: file, owner: r}
+	if r.files == nil {
+		r.files = map[*spillFile]struct{}{}
+	}
+	r.files[f] = struct{}{}
+	return f, nil
+}
+
+// Close removes the file.
+func (f *spillFile) Close() error {
+	delete(f.owner.files, f)
+	if err := f.ScratchFile.Close(); err != nil {
+		return fmt.Errorf("remove a spill file: %w", err)
+	}
+	return nil
+}
+
+// close gives the memory back and removes the files. It is safe twice.
+func (r *resources) close() error {
+	for _, b := range r.budgets {
+		b.release()
+	}
+	r.budgets = nil
+	var errs []error
+	for f := range r.files {
+		errs = append(errs, f.Close())
+	}
+	return errors.Join(errs...)
+}

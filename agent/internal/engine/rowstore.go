@@ -1,0 +1,155 @@
+package engine
+
+import (
+	"fmt"
+
+	"github.com/outfeed/outfeed/agent/internal/column"
+	"github.com/outfeed/outfeed/protocol/expr"
+)
+
+// storeBits makes a block of a rowStore 65,536 rows.
+const (
+	storeBits = 16
+	storeRows = 1 << storeBits
+	storeMask = storeRows - 1
+)
+
+// rowStore keeps rows by number, in blocks of columns. A full block never moves, so that growing needs no second copy of
+// what is there.
+type rowStore struct {
+	types  []expr.Type
+	blocks [][]column.Column
+	n      int
+	// full is the bytes of the full blocks.
+	full int64
+}
+
+func newRowStore(types []expr.Type) *rowStore { return &rowStore{types: types} }
+
+// append adds the rows sel of the columns, which have the store's types.
+func (s *rowStore) append(cols []*column.Column, sel []int32) error {
+	for len(sel) > 0 {
+		at := s.n & storeMask
+		if at == 0 {
+			s.addBlock()
+		}
+		n := min(len(sel), storeRows-at)
+		block := s.blocks[len(s.blocks)-1]
+		for i := range block {
+			if err := block[i].AppendRows(cols[i], sel[:n]); err != nil {
+				return fmt.Errorf("hold rows in memory: %w", err)
+			}
+		}
+		sel = sel[n:]
+		if s.n += n; s.n&storeMask == 0 {
+			trimBlock(block)
+			s.full += blockBytes(block)
+		}
+	}
+	return nil
+}
+
+// addBlock begins a block. The first grows with its rows; those behind it will be full, so they get their room at once.
+func (s *rowStore) addBlock() {
+	block := make([]column.Column, len(s.types))
+	for i, t := range s.types {
+		block[i].Type = t
+		if len(s.blocks) == 0 {
+			continue
+		}
+		switch storageOf(t) {
+		case storeBool:
+			block[i].Bools = make([]bool, 0, storeRows)
+		case storeInt:
+			block[i].Ints = make([]int64, 0, storeRows)
+		case storeFloat:
+			block[i].Floats = make([]float64, 0, storeRows)
+		case storeText:
+			block[i].Strs = make([]column.Str, 0, storeRows)
+		case storeNone:
+		}
+	}
+	s.blocks = append(s.blocks, block)
+}
+
+// trimBlock cuts off the room for text that a full block will not need.
+func trimBlock(block []column.Column) {
+	for i := range block {
+		if c := &block[i]; cap(c.Data)-len(c.Data) > len(c.Data)/8 {
+			c.Data = append(make([]byte, 0, len(c.Data)), c.Data...)
+		}
+	}
+}
+
+func blockBytes(block []column.Column) int64 {
+	total := 0
+	for i := range block {
+		c := &block[i]
+		total += cap(c.Bools) + 8*(cap(c.Ints)+cap(c.Floats)+cap(c.Strs)+cap(c.Nulls)) + cap(c.Data)
+	}
+	return int64(total)
+}
+
+// size is the bytes that the store takes.
+func (s *rowStore) size() int64 {
+	if s.n&storeMask == 0 {
+		return s.full
+	}
+	return s.full + blockBytes(s.blocks[len(s.blocks)-1])
+}
+
+// column is the column c of the block that holds a row, and the row's place in it.
+func (s *rowStore) column(c int, row int32) (col *column.Column, at int) {
+	return &s.blocks[row>>storeBits][c], int(row & storeMask)
+}
+
+// gather makes dst the rows of a column, with noEntry for a row of null.
+func (s *rowStore) gather(dst *column.Column, c int, rows []int32) {
+	dst.Reset()
+	for i, row := range rows {
+		if row == noEntry {
+			dst.AppendNull()
+			continue
+		}
+		col, at := s.column(c, row)
+		switch storageOf(dst.Type) {
+		case storeBool:
+			dst.Bools = append(dst.Bools, col.Bools[at])
+		case storeInt:
+			dst.Ints = append(dst.Ints, col.Ints[at])
+		case storeFloat:
+			dst.Floats = append(dst.Floats, col.Floats[at])
+		case storeText:
+			dst.AppendStr(col.Bytes(at))
+		case storeNone:
+		}
+		if len(col.Nulls) > 0 && col.Null(at) {
+			dst.SetNull(i)
+		}
+	}
+}
+
+// sequence gives 0, 1, … n-1 in the memory of dst.
+func sequence(dst []int32, n int) []int32 {
+	dst = resize(dst, n)
+	for i := range dst {
+		dst[i] = i32(i)
+	}
+	return dst
+}
+
+// each calls fn for the rows, block by block.
+func (s *rowStore) each(fn func(cols []*column.Column, rows []int32) error) error {
+	cols := make([]*column.Column, len(s.types))
+	var rows []int32
+	for i := range s.blocks {
+		for c := range cols {
+			cols[c] = &s.blocks[i][c]
+		}
+		rows = sequence(rows, min(storeRows, s.n-i<<storeBits))
+		if err := fn(cols, rows); err != nil {
+			return err
+		}
+	}
+	return nil
+}

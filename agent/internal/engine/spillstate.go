@@ -1,0 +1,181 @@
+package engine
+
+import (
+	"errors"
+	"io"
+
+	"github.com/outfeed/outfeed/agent/internal/column"
+	"github.com/outfeed/outfeed/protocol/expr"
+)
+
+// dumpRows is how many groups are written at once.
+const dumpRows = 1024
+
+// stateTypes are the columns of spilled groups: the start of the window, the key, and what the accumulators hold.
+func (n *groupNode) stateTypes() []expr.Type {
+	types := []expr.Type{expr.Int}
+	for i := range n.agg.table.cols {
+		types = append(types, n.agg.table.cols[i].Type)
+	}
+	return append(types, expr.String)
+}
+
+// dump spills what the node's groups hold, and goes on without them.
+func (l *limitedAggregate) dump(n *groupNode) error {
+	a := n.agg
+	n.states = newParts(l.res, n.stateTypes())
+	cols := make([]column.Column, len(a.table.cols)+2)
+	refs := make([]*column.Column, len(cols))
+	for i := range cols {
+		refs[i] = &cols[i]
+	}
+	cols[0].Type, cols[len(cols)-1].Type = expr.Int, expr.String
+	keys, state := refs[1:len(refs)-1], refs[len(refs)-1]
+	var groups, all []int32
+	var buf []byte
+	for from := 0; from < a.table.len(); from += dumpRows {
+		to := min(from+dumpRows, a.table.len())
+		groups = groups[:0]
+		cols[0].Ints, state.Strs, state.Data = cols[0].Ints[:0], state.Strs[:0], state.Data[:0]
+		for g := from; g < to; g++ {
+			if a.dead[g] {
+				continue
+			}
+			groups = append(groups, i32(g))
+			cols[0].Ints = append(cols[0].Ints, a.table.prefix[g])
+			buf = a.encodeSession(buf[:0], i32(g))
+			for _, acc := range a.accs {
+				buf = encodeAll(acc, buf, i32(g))
+			}
+			state.AppendStr(buf)
+		}
+		for i := range keys {
+			keys[i].Gather(&a.table.cols[i], groups)
+		}
+		all = sequence(all, len(groups))
+		hashes := n.hasher.hash(keyRows{cols: keys, rows: all, prefix: cols[0].Ints})
+		if err := n.split.write(n.states, refs, all, hashes, n.level); err != nil {
+			return err
+		}
+	}
+	return l.replace(n)
+}
+
+// replace gives a node an aggregate without groups. What the store has of the old ones is removed at the end of the run.
+func (l *limitedAggregate) replace(n *groupNode) error {
+	empty, err := l.fresh()
+	if err != nil {
+		return err
+	}
+	old := n.agg
+	empty.counts, empty.outputs = old.counts, old.outputs
+	if old.win != nil {
+		empty.win = old.win
+	}
+	n.agg = empty
+	if n == l.node {
+		old.state.forget(sequence(nil, old.table.len()))
+		for g := range old.dead {
+			old.dead[g] = true
+		}
+		old.state.end()
+		l.left = append(l.left, old.changes(nil)...)
+		l.aggregate = empty
+	}
+	l.budget.release()
+	return nil
+}
+
+// restoreStates gives a node what its groups held; nil is nothing.
+func (l *limitedAggregate) restoreStates(n *groupNode, states *spillWriter) error {
+	if states == nil {
+		return nil
+	}
+	for r := states.reader(); ; {
+		b, err := r.next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err == nil {
+			err = l.restoreBlock(n, b)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// restoreBlock gives a node a block of groups, or spills it again when the node has outgrown the memory.
+func (l *limitedAggregate) restoreBlock(n *groupNode, b *column.Batch) error {
+	refs := make([]*column.Column, len(b.Cols))
+	for i := range refs {
+		refs[i] = &b.Cols[i]
+	}
+	keys := keyRows{cols: refs[1 : len(refs)-1], rows: sequence(nil, b.Len), prefix: b.Cols[0].Ints}
+	if n.states != nil {
+		return n.split.write(n.states, refs, keys.rows, n.hasher.hash(keys), n.level)
+	}
+	groups, err := n.agg.adopt(keys)
+	if err != nil {
+		return err
+	}
+	for i, g := range groups {
+		payload, err := n.agg.restoreFrame(g, refs[len(refs)-1].Bytes(i))
+		if err != nil {
+			return err
+		}
+		for _, acc := range n.agg.accs {
+			if payload, err = decodeAll(acc, payload, g); err != nil {
+				return err
+			}
+		}
+	}
+	if l.budget.fit(n.agg.size()) || n.level == deepest || n.agg.table.len() == 1 {
+		return nil
+	}
+	return l.overflow(n)
+}
+
+// adopt makes new groups.
+func (a *aggregate) adopt(keys keyRows) ([]int32, error) {
+	groups, err := a.table.assign(keys, nil)
+	if err != nil {
+		return nil, err
+	}
+	a.growGroups(a.table.len())
+	return groups, nil
+}
+
+// encodeAll appends all that a group of an accumulator holds; decodeAll reads it back.
+func encodeAll(acc accumulator, dst []byte, g int32) []byte {
+	d, ok := acc.(*distinctAcc)
+	if !ok {
+		return acc.encode(dst, g)
+	}
+	dst = putInt(dst, d.n[g])
+	for e := d.head[g] - 1; e >= 0; e = d.next[e] - 1 {
+		dst = putCell(dst, &d.table.cols[0], int(e))
+	}
+	return dst
+}
+
+func decodeAll(acc accumulator, src []byte, g int32) ([]byte, error) {
+	d, ok := acc.(*distinctAcc)
+	if !ok {
+		return acc.decode(src, g)
+	}
+	r := reader{s: src}
+	value := []column.Column{{Type: d.table.cols[0].Type}}
+	for n := r.int(); n > 0 && r.err == nil; n-- {
+		value[0].Reset()
+		if r.cell(&value[0]); r.err != nil {
+			break
+		}
+		known := d.table.len()
+		if _, err := oneKey(d.table, int64(g), value); err != nil {
+			return nil, err
+		}
+		d.link(known)
+	}
+	return r.s, r.err
+}

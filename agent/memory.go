@@ -1,0 +1,35 @@
+package agent
+
+import (
+	"os"
+	"path/filepath"
+	"runtime/debug"
+
+	"github.com/outfeed/outfeed/agent/internal/config"
+	"github.com/outfeed/outfeed/agent/internal/engine"
+	"github.com/outfeed/outfeed/agent/internal/stage"
+)
+
+// MemoryLimit is an amount of memory, written like 512MB.
+type MemoryLimit = config.Bytes
+
+// DefaultMemoryLimit is what the process uses at most when nothing is set.
+const DefaultMemoryLimit = config.DefaultMemoryLimit
+
+// Of the memory limit, Go's heap gets all but what the program itself takes: its code, the pages of the staging that are
+// mapped, and what the runtime keeps outside of the heap. Of that the operators of flows hold at most half; the rest is
+// for batches, decoding and the garbage between two collections.
+const programBytes = 16 << 20
+
+// limitMemory tells Go's runtime the limit, unless GOMEMLIMIT does, and gives the operators their share.
+func limitMemory(limit config.Bytes) *engine.Memory {
+	heap := int64(limit) - programBytes
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(heap)
+	}
+	return engine.NewMemory(heap / 2)
+}
+
+func scratchDir(dataDir string) string {
+	return filepath.Join(dataDir, stageDir, stage.ScratchName)
+}
