@@ -570,6 +570,10 @@ func (m *maker) join(i int) (operator, *outputs, error) {
 	}
 	j.counts, j.res = counts, m.res
 	m.joins = append(m.joins, j)
+	if step.Join.Kind == flowdef.JoinFull {
+		// What was matched, and that the rest was given, is in no state.
+		m.res.held = true
+	}
 	return j, &j.outputs, nil
 }
 
