@@ -17,6 +17,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/outfeed/outfeed/agent/internal/engine"
 	"github.com/outfeed/outfeed/internal/pgtest"
 	"github.com/outfeed/outfeed/protocol/expr"
 )
@@ -57,11 +58,11 @@ func TestRandomFlowsAsPostgreSQL(t *testing.T) {
 	for w := range uint64(workers) {
 		t.Run(fmt.Sprintf("worker%d", w), func(t *testing.T) {
 			t.Parallel()
-			db := connect(t)
+			db, dir := connect(t), t.TempDir()
 			for n := w; n < flows && !t.Failed(); n += workers {
 				r := rand.New(rand.NewPCG(seed+n, 1)) //nolint:gosec // a test's
 				c := randomCase(r)
-				if err := c.compare(t.Context(), db, r); err != nil {
+				if err := c.compare(t.Context(), db, r, dir); err != nil {
 					t.Errorf("%s=%d %s=1: %v\n%s", seedVariable, seed+n, flowsVariable, err, c.keep(t, seed+n))
 				}
 			}
@@ -86,7 +87,7 @@ func TestFlowsThatFailedBefore(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		if err := c.compare(t.Context(), db, rand.New(rand.NewPCG(1, 1))); err != nil { //nolint:gosec // a test's
+		if err := c.compare(t.Context(), db, rand.New(rand.NewPCG(1, 1)), t.TempDir()); err != nil { //nolint:gosec // a test's
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -118,19 +119,23 @@ func connect(t *testing.T) *pgx.Conn {
 }
 
 // compare runs the case in PostgreSQL, and here: as one piece, in small batches, and ended and begun anew.
-func (c *testCase) compare(ctx context.Context, db *pgx.Conn, r *rand.Rand) error {
-	whole, err := c.here(ctx, &cut{Rand: r, size: 1000})
+func (c *testCase) compare(ctx context.Context, db *pgx.Conn, r *rand.Rand, dir string) error {
+	whole, err := c.here(ctx, &cut{Rand: r, size: 1000, dir: dir})
 	if err != nil {
 		return err
 	}
-	for _, by := range []*cut{{r, 1 + r.IntN(5), 0}, {r, 1 + r.IntN(40), 3}} {
+	for _, by := range []*cut{
+		{Rand: r, size: 1 + r.IntN(5), dir: dir},
+		{Rand: r, size: 1 + r.IntN(40), breaks: 3, dir: dir},
+		{Rand: r, size: 1 + r.IntN(40), breaks: r.IntN(2), memory: engine.NewMemory(1), dir: dir},
+	} {
 		breaks := by.breaks
 		again, err := c.here(ctx, by)
 		if err != nil {
 			return err
 		}
 		if !slices.Equal(whole, again) {
-			return fmt.Errorf("in batches of up to %d rows and with %d restarts the insights differ:\n%s\n---\n%s", by.size, breaks, show(whole), show(again))
+			return fmt.Errorf("in batches of up to %d rows, with %d restarts and memory %v, the insights differ:\n%s\n---\n%s", by.size, breaks, by.memory != nil, show(whole), show(again))
 		}
 	}
 	ours, err := c.decodeLines(whole)

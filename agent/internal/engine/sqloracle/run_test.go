@@ -10,6 +10,7 @@ import (
 	"io"
 	"maps"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"time"
 
@@ -27,7 +28,24 @@ type cut struct {
 	size int
 	// breaks is how many times the run is ended and begun anew.
 	breaks int
+	// memory is what the operators may hold, nil for no limit; what does not fit is spilled into dir.
+	memory *engine.Memory
+	dir    string
 }
+
+// Create makes a scratch file.
+func (c *cut) Create() (engine.ScratchFile, error) {
+	f, err := os.CreateTemp(c.dir, "")
+	if err != nil {
+		return nil, err
+	}
+	return scratchFile{f}, nil
+}
+
+// scratchFile is a file that goes when it is closed.
+type scratchFile struct{ *os.File }
+
+func (f scratchFile) Close() error { return errors.Join(f.File.Close(), os.Remove(f.Name())) }
 
 // errBreak ends a run.
 var errBreak = errors.New("the test ends the run here")
@@ -114,6 +132,14 @@ func (s *store) Commit(_ context.Context, c engine.Checkpoint) error {
 			s.operators[change.Step][change.Key] = bytes.Clone(change.Value)
 		}
 	}
+	if c.Earlier != nil {
+		for in, err := range c.Earlier {
+			if err != nil {
+				return err
+			}
+			s.lines = append(s.lines, string(in.Values))
+		}
+	}
 	for i := range c.Insights {
 		s.lines = append(s.lines, string(c.Insights[i].Values))
 	}
@@ -133,7 +159,7 @@ func (c *testCase) here(ctx context.Context, by *cut) ([]string, error) {
 	kept := newStore()
 	for {
 		report, err := engine.Run(ctx, engine.RunSettings{
-			Program: program, Store: kept, Started: time.Unix(0, 0), CommitRows: int64(by.size),
+			Program: program, Store: kept, Started: time.Unix(0, 0), CommitRows: int64(by.size), Memory: by.memory, Scratch: by,
 			Open: func(need engine.ReadNeed, from connector.Cursor) (connector.Source, error) {
 				at, _ := binary.Uvarint(from)
 				return &source{table: c.table(need.Connection), need: need, cut: by, at: int(at)}, nil //nolint:gosec // a row number
