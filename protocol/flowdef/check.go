@@ -260,39 +260,8 @@ func (c *checker) withinBounds(k int) bool {
 // checkStep checks the step at place k, whose inputs are sound; it says whether the step's output is known.
 func (c *checker) checkStep(k int) bool {
 	ps := &c.plan.Steps[k]
-	switch ps.Verb {
-	case Read:
-		return c.checkRead(k)
-	case Filter:
-		return c.checkFilter(k)
-	case Map:
-		return c.checkMap(k)
-	case Select:
-		return c.checkSelect(k)
-	case Aggregate:
-		return c.checkAggregate(k)
-	case Join:
-		return c.checkJoin(k)
-	case Lookup:
-		return c.checkLookup(k)
-	case Union:
-		return c.checkUnion(k)
-	case Sort:
-		return c.checkSort(k)
-	case Limit:
-		return c.checkLimit(k)
-	case Distinct:
-		return c.checkDistinct(k)
-	case Unnest:
-		return c.checkUnnest(k)
-	case Validate:
-		return c.checkValidate(k)
-	case Detect:
-		return c.checkDetect(k)
-	case Write:
-		return c.checkWrite(k)
-	case Insight:
-		return c.checkInsight(k)
+	if rules, known := rulesOf()[ps.Verb]; known {
+		return rules.check(c, k)
 	}
 	c.problem(ps.Step, Pos{}, "%s", expr.Unknown("verb", string(ps.Verb), verbNames()))
 	return false

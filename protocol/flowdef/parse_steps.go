@@ -125,50 +125,18 @@ func (p *parser) from(s *Step, members map[string]entry, before string) {
 }
 
 func (p *parser) body(s *Step, n *yaml.Node, members map[string]entry) {
-	switch s.Verb {
-	case Read:
-		s.Read = p.read(s, n, members)
-	case Filter:
-		e := p.expression(n, "the filter")
-		s.Filter = &e
-	case Map:
-		s.Map = p.assignments(n, "map", "{name: expression}")
-	case Select:
-		s.Select = p.selections(n)
-	case Aggregate:
-		s.Aggregate = p.aggregate(n, members)
-	case Join:
-		if right := p.ref(n, "the id of the joined step"); len(s.From) == 1 {
-			s.From = append(s.From, right)
-		}
-		s.Join = p.join(s, members)
-	case Lookup:
-		s.Lookup = p.lookup(s, n, members)
-	case Union:
-		s.From = p.union(n)
-	case Sort:
-		s.Sort = p.sort(n)
-	case Limit:
-		s.Limit = p.limit(n, members)
-	case Distinct:
-		s.Distinct = p.distinct(n, members)
-	case Unnest:
-		s.Unnest = p.unnest(s, n, members)
-	case Validate:
-		s.Validate = p.validate(n)
-	case Detect:
-		s.Detect = p.detect(s, n, members)
-	case Write:
-		s.Write = p.write(n, members)
-	case Insight:
-		s.Insight = &InsightStep{Name: p.name(n, "the insight's name")}
-		if e, ok := members["key"]; ok {
-			s.Insight.Key = p.refs(e.value, "key")
-		}
-		if e, ok := members["time"]; ok {
-			s.Insight.Time = p.ref(e.value, "the column name of time")
-		}
+	rulesOf()[s.Verb].parse(p, s, n, members)
+}
+
+func (p *parser) insight(n *yaml.Node, members map[string]entry) *InsightStep {
+	s := &InsightStep{Name: p.name(n, "the insight's name")}
+	if e, ok := members["key"]; ok {
+		s.Key = p.refs(e.value, "key")
 	}
+	if e, ok := members["time"]; ok {
+		s.Time = p.ref(e.value, "the column name of time")
+	}
+	return s
 }
 
 func (p *parser) read(s *Step, n *yaml.Node, members map[string]entry) *ReadStep {

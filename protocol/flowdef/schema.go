@@ -71,60 +71,49 @@ func testSchema() object {
 
 func stepSchema(v Verb) object {
 	properties := object{"id": named("The step's id.")}
-	required := []string{string(v)}
-	if v != Read {
+	if v != Read && v != Union {
 		properties["from"] = named("The id of the step whose rows this one takes; the step before when left out.")
 	}
-	switch v {
-	case Read:
-		properties["read"] = object{"type": "string", "description": "A connection."}
-		properties["with"] = object{"type": "object"}
-		properties["schema"] = mapOf(reference("type"))
-		properties["refresh"] = reference("duration")
-		properties["drift"] = object{"enum": []string{DriftIgnore, DriftReport, DriftFail}, "description": "What becomes of records that differ from the schema."}
-		required = append(required, "schema")
-	case Filter:
-		properties["filter"] = reference("expression")
-	case Map:
-		properties["map"] = mapOf(reference("expression"))
-	case Select:
-		renames := mapOf(reference("column"))
-		properties["select"] = object{"oneOf": []any{
-			renames, object{"type": "array", "minItems": 1, "items": object{"oneOf": []any{reference("column"), renames}}},
-		}}
-	case Aggregate:
-		properties["aggregate"] = mapOf(object{"type": "string", "description": "A call of an aggregate."})
-		properties["by"] = reference("columns")
-		properties["window"] = windowSchema()
-	case Join:
-		properties["join"] = named("The id of the right step.")
-		properties["on"] = object{"oneOf": []any{reference("columns"), mapOf(reference("column"))}}
-		properties["type"] = object{"enum": joinKinds()}
-		streamJoinSchema(properties)
-		required = append(required, "on")
-	case Lookup:
-		required = append(required, lookupSchema(properties)...)
-	case Union:
-		delete(properties, "from")
-		unionSchema(properties)
-	case Sort:
-		sortSchema(properties)
-	case Limit:
-		limitSchema(properties)
-	case Distinct:
-		distinctSchema(properties)
-	case Unnest:
-		required = append(required, unnestSchema(properties)...)
-	case Validate:
-		validateSchema(properties)
-	case Detect:
-		required = append(required, detectSchema(properties)...)
-	case Write:
-		writeSchema(properties)
-	case Insight:
-		properties["insight"] = named("The insight's name.")
-		properties["key"] = reference("columns")
-		properties["time"] = reference("column")
-	}
-	return closed(properties, required...)
+	required := rulesOf()[v].schema(properties)
+	return closed(properties, append([]string{string(v)}, required...)...)
+}
+
+func readSchema(properties object) []string {
+	properties["read"] = object{"type": "string", "description": "A connection."}
+	properties["with"] = object{"type": "object"}
+	properties["schema"] = mapOf(reference("type"))
+	properties["refresh"] = reference("duration")
+	properties["drift"] = object{"enum": []string{DriftIgnore, DriftReport, DriftFail}, "description": "What becomes of records that differ from the schema."}
+	return []string{"schema"}
+}
+
+func filterSchema(properties object) { properties["filter"] = reference("expression") }
+
+func mapSchema(properties object) { properties["map"] = mapOf(reference("expression")) }
+
+func selectSchema(properties object) {
+	renames := mapOf(reference("column"))
+	properties["select"] = object{"oneOf": []any{
+		renames, object{"type": "array", "minItems": 1, "items": object{"oneOf": []any{reference("column"), renames}}},
+	}}
+}
+
+func aggregateSchema(properties object) {
+	properties["aggregate"] = mapOf(object{"type": "string", "description": "A call of an aggregate."})
+	properties["by"] = reference("columns")
+	properties["window"] = windowSchema()
+}
+
+func joinSchema(properties object) []string {
+	properties["join"] = named("The id of the right step.")
+	properties["on"] = object{"oneOf": []any{reference("columns"), mapOf(reference("column"))}}
+	properties["type"] = object{"enum": joinKinds()}
+	streamJoinSchema(properties)
+	return []string{"on"}
+}
+
+func insightSchema(properties object) {
+	properties["insight"] = named("The insight's name.")
+	properties["key"] = reference("columns")
+	properties["time"] = reference("column")
 }

@@ -1,6 +1,11 @@
 package flowdef
 
-import "slices"
+import (
+	"slices"
+	"sync"
+
+	"go.yaml.in/yaml/v3"
+)
 
 // Verbs lists the verbs in the order of the documentation.
 func Verbs() []Verb {
@@ -40,6 +45,57 @@ func verbKeys(v Verb) []string {
 	case Filter, Map, Select, Union, Sort, Validate:
 	}
 	return nil
+}
+
+// rules are how a verb is read, checked and described.
+type rules struct {
+	parse func(p *parser, s *Step, n *yaml.Node, members members)
+	// check checks the step at a place of the plan, whose inputs are sound; it says whether the step's output is known.
+	check func(c *checker, k int) bool
+	// schema adds the properties of a step's JSON Schema, and gives the required ones other than the verb.
+	schema func(properties object) (required []string)
+}
+
+type members = map[string]entry
+
+// rulesOf has the rules of every verb.
+var rulesOf = sync.OnceValue(func() map[Verb]rules {
+	return map[Verb]rules{
+		Read: {func(p *parser, s *Step, n *yaml.Node, m members) { s.Read = p.read(s, n, m) }, (*checker).checkRead, readSchema},
+		Filter: {func(p *parser, s *Step, n *yaml.Node, _ members) {
+			e := p.expression(n, "the filter")
+			s.Filter = &e
+		}, (*checker).checkFilter, nothingElse(filterSchema)},
+		Map: {func(p *parser, s *Step, n *yaml.Node, _ members) {
+			s.Map = p.assignments(n, "map", "{name: expression}")
+		}, (*checker).checkMap, nothingElse(mapSchema)},
+		Select:    {func(p *parser, s *Step, n *yaml.Node, _ members) { s.Select = p.selections(n) }, (*checker).checkSelect, nothingElse(selectSchema)},
+		Aggregate: {func(p *parser, s *Step, n *yaml.Node, m members) { s.Aggregate = p.aggregate(n, m) }, (*checker).checkAggregate, nothingElse(aggregateSchema)},
+		Join: {func(p *parser, s *Step, n *yaml.Node, m members) {
+			if right := p.ref(n, "the id of the joined step"); len(s.From) == 1 {
+				s.From = append(s.From, right)
+			}
+			s.Join = p.join(s, m)
+		}, (*checker).checkJoin, joinSchema},
+		Lookup:   {func(p *parser, s *Step, n *yaml.Node, m members) { s.Lookup = p.lookup(s, n, m) }, (*checker).checkLookup, lookupSchema},
+		Union:    {func(p *parser, s *Step, n *yaml.Node, _ members) { s.From = p.union(n) }, (*checker).checkUnion, nothingElse(unionSchema)},
+		Sort:     {func(p *parser, s *Step, n *yaml.Node, _ members) { s.Sort = p.sort(n) }, (*checker).checkSort, nothingElse(sortSchema)},
+		Limit:    {func(p *parser, s *Step, n *yaml.Node, m members) { s.Limit = p.limit(n, m) }, (*checker).checkLimit, nothingElse(limitSchema)},
+		Distinct: {func(p *parser, s *Step, n *yaml.Node, m members) { s.Distinct = p.distinct(n, m) }, (*checker).checkDistinct, nothingElse(distinctSchema)},
+		Unnest:   {func(p *parser, s *Step, n *yaml.Node, m members) { s.Unnest = p.unnest(s, n, m) }, (*checker).checkUnnest, unnestSchema},
+		Validate: {func(p *parser, s *Step, n *yaml.Node, _ members) { s.Validate = p.validate(n) }, (*checker).checkValidate, nothingElse(validateSchema)},
+		Detect:   {func(p *parser, s *Step, n *yaml.Node, m members) { s.Detect = p.detect(s, n, m) }, (*checker).checkDetect, detectSchema},
+		Write:    {func(p *parser, s *Step, n *yaml.Node, m members) { s.Write = p.write(n, m) }, (*checker).checkWrite, nothingElse(writeSchema)},
+		Insight:  {func(p *parser, s *Step, n *yaml.Node, m members) { s.Insight = p.insight(n, m) }, (*checker).checkInsight, nothingElse(insightSchema)},
+	}
+})
+
+// nothingElse is the schema of a verb that needs no key beside it.
+func nothingElse(schema func(properties object)) func(properties object) []string {
+	return func(properties object) []string {
+		schema(properties)
+		return nil
+	}
 }
 
 func stepKeys(v Verb) []string {

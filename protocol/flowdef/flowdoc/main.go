@@ -13,7 +13,7 @@ func main() {
 	for _, name := range os.Args[1:] {
 		if err := write(name); err != nil {
 			fmt.Fprintln(os.Stderr, "flowdoc:", err)
-			os.Exit(1)
+			os.Exit(1) //nolint:forbidigo // this is main
 		}
 	}
 }
