@@ -14,7 +14,7 @@ func Aggregates() []Function {
 		}
 		return list
 	}
-	return []Function{
+	return append([]Function{
 		{
 			Name:       "count",
 			Signatures: append([]Signature{sig(Int)}, fromEach(Int, Bool, Int, Float, String, Timestamp, JSON)...),
@@ -57,9 +57,45 @@ func Aggregates() []Function {
 			Example: `stddev(temp)`,
 		},
 		{
+			Name: "median", Signatures: []Signature{sig(Float, Float)},
+			Help:    "The exact median: the middle value or, of an even number of values, halfway between the two in the middle.",
+			Example: `median(temp)`,
+		},
+		{
+			Name: "quantile", Signatures: []Signature{{Args: []Type{Float, Float}, Literal: []bool{false, true}, Result: Float}},
+			Help:    "The exact quantile, between two values in proportion, as PostgreSQL's percentile_cont: the constant fraction goes from 0 (the smallest) to 1 (the greatest).",
+			Example: `quantile(temp, 0.95)`,
+		},
+		{
 			Name: "count_distinct", Signatures: fromEach(Int, Bool, Int, Float, String, Timestamp),
 			Help:    "The exact number of different values.",
 			Example: `count_distinct(state)`,
+		},
+	}, timedAggregates()...)
+}
+
+// timedAggregates are those that follow the readings of a group along a window's time column.
+func timedAggregates() []Function {
+	return []Function{
+		{
+			Name: "increase", Signatures: []Signature{sig(Int, Int), sig(Float, Float)}, Windowed: true,
+			Help:    "How much a counter went up, from its last value before the window on. A value lower than the one before is a counter that began again at 0. An int that does not fit in 64 bits is null.",
+			Example: `increase(count)`,
+		},
+		{
+			Name: "rate", Signatures: []Signature{sig(Float, Float)}, Windowed: true,
+			Help:    "The increase of a counter per second: `increase` divided by the known part of the window.",
+			Example: `rate(count)`,
+		},
+		{
+			Name: "time_weighted_avg", Signatures: []Signature{sig(Float, Float)}, Windowed: true,
+			Help:    "The mean over the known part of the window, in which each value holds until the next one.",
+			Example: `time_weighted_avg(temp)`,
+		},
+		{
+			Name: "duration_where", Signatures: []Signature{sig(Float, Bool)}, Windowed: true,
+			Help:    "For how many seconds of the window the condition held, each row's answer holding until the next row.",
+			Example: `duration_where(state == "RUN")`,
 		},
 	}
 }

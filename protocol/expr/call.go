@@ -15,6 +15,8 @@ type AggregateCall struct {
 	Func *Function
 	// Arg is its typed argument; nil for count().
 	Arg *Node
+	// Params are the constants behind the argument.
+	Params []Value
 	// Result is the type of what it gives.
 	Result Type
 }
@@ -42,8 +44,16 @@ func CheckAggregate(n *Node, columns Schema) (AggregateCall, error) {
 		return AggregateCall{}, err
 	}
 	call := AggregateCall{Func: f, Result: s.Result}
-	if len(args) == 1 {
+	if len(args) > 0 {
 		call.Arg = args[0]
+		for _, a := range args[1:] {
+			call.Params = append(call.Params, a.Value)
+		}
+	}
+	if f.Name == "quantile" {
+		if p := call.Params[0].Float; !(p >= 0 && p <= 1) {
+			return AggregateCall{}, errorAt(args[1].Pos, "the second argument of quantile is a fraction from 0 to 1, such as 0.95; %v is not", p)
+		}
 	}
 	return call, nil
 }

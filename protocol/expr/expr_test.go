@@ -277,7 +277,7 @@ func TestCheckAggregate(t *testing.T) {
 		`sum(state)`:              `0: sum takes (int) or (float), not (string)`,
 		`sum(avg(temp))`:          `4: avg is an aggregate; use it as a result of an aggregate step`,
 		`first(payload)`:          `0: first takes (int) or (float) or (string) or (timestamp), not (json)`,
-		`increase(count)`:         `0: unknown aggregate "increase"; there is count, sum, avg, min, max, first, last, stddev, count_distinct`,
+		`increases(count)`:        `0: unknown aggregate "increases"; did you mean "increase"?`,
 		`count_distinct(payload)`: `0: count_distinct takes (bool) or (int) or (float) or (string) or (timestamp), not (json)`,
 	} {
 		t.Run(text, func(t *testing.T) {

@@ -92,6 +92,8 @@ type Function struct {
 	Signatures []Signature
 	// Help is one sentence; Example is an expression that uses it, and Result is what it gives.
 	Help, Example, Result string
+	// Windowed marks an aggregate that needs the time column of a window.
+	Windowed bool
 }
 
 // Signature is one way to call a function.

@@ -117,12 +117,6 @@ func (c *checker) checkSelect(k int) bool {
 	return sound
 }
 
-// WindowStart and WindowEnd are the columns that a window adds: the start and the end of the window, timestamps.
-const (
-	WindowStart = "window_start"
-	WindowEnd   = "window_end"
-)
-
 func (c *checker) checkAggregate(k int) bool {
 	ps := &c.plan.Steps[k]
 	schema, origins := c.input(ps, 0)
@@ -145,36 +139,6 @@ func (c *checker) checkAggregate(k int) bool {
 		sound = c.checkResult(k, &ps.Aggregate.Results[i], schema, origins) && sound
 	}
 	return sound
-}
-
-func (c *checker) checkWindow(k int, schema expr.Schema, origins []origin) bool {
-	ps := &c.plan.Steps[k]
-	w := ps.Aggregate.Window
-	if w == nil {
-		if c.flow.Trigger.Kind == Continuous {
-			c.problem(ps.Step, Pos{}, "an aggregate without a window never ends in a continuous flow; add window: {tumbling: 1m, time: COLUMN}")
-		}
-		return true
-	}
-	i := c.column(ps.Step, w.Time, schema)
-	if i < 0 {
-		return false
-	}
-	if schema[i].Type != expr.Timestamp {
-		c.problem(ps.Step, w.Time.Pos, "the window's time column %q is of type %s, not timestamp%s", w.Time.Name, schema[i].Type, listTimes(schema))
-		return false
-	}
-	ps.WindowTime = i
-	for _, name := range [...]string{WindowStart, WindowEnd} {
-		if ps.Output.Index(name) >= 0 {
-			c.problem(ps.Step, w.Pos, "the window adds the column %q, which is also in by; give that one another name with select", name)
-			return false
-		}
-		ps.Output = append(ps.Output, expr.Column{Name: name, Type: expr.Timestamp})
-		// The bounds of a window say nothing of one record.
-		c.origins[k] = append(c.origins[k], origin{sources: origins[i].sources, windowStart: name == WindowStart})
-	}
-	return true
 }
 
 // listTimes names the schema's timestamp columns, for the end of a message.
@@ -201,6 +165,10 @@ func (c *checker) checkResult(k int, a *Assignment, schema expr.Schema, origins 
 		c.problem(ps.Step, a.Expr.place(err), "%s", err)
 		return false
 	}
+	if call.Func.Windowed && ps.Aggregate.Window == nil {
+		c.problem(ps.Step, a.Expr.Pos, "%s works along a time column; give the step a window such as window: {tumbling: 1h, time: COLUMN}", call.Func.Name)
+		return false
+	}
 	if ps.Output.Index(a.Name) >= 0 {
 		c.problem(ps.Step, a.Pos, "column %q is there twice in the output: it also comes from by or from the window; choose another name", clip(a.Name))
 		return false
@@ -209,7 +177,7 @@ func (c *checker) checkResult(k int, a *Assignment, schema expr.Schema, origins 
 	if call.Arg != nil {
 		from = c.originOf(call.Arg, origins)
 	}
-	ps.Aggregates = append(ps.Aggregates, AggregateCall{Name: a.Name, Func: call.Func.Name, Arg: call.Arg, Result: call.Result})
+	ps.Aggregates = append(ps.Aggregates, AggregateCall{Name: a.Name, Func: call.Func.Name, Arg: call.Arg, Params: call.Params, Result: call.Result})
 	ps.Output = append(ps.Output, expr.Column{Name: a.Name, Type: call.Result})
 	c.origins[k] = append(c.origins[k], origin{sources: from.sources})
 	return true

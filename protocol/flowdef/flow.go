@@ -159,17 +159,6 @@ type AggregateStep struct {
 	Window *Window
 }
 
-// Window is how an aggregate cuts time.
-type Window struct {
-	// Tumbling is the length; it is a whole number of microseconds and more than zero.
-	Tumbling time.Duration
-	// Time is the timestamp column.
-	Time Ref
-	// Late is how long after the greatest time seen a record still counts.
-	Late time.Duration
-	Pos  Pos
-}
-
 // JoinKind is which rows a join gives.
 type JoinKind string
 

@@ -261,25 +261,3 @@ func (p *parser) aggregate(n *yaml.Node, members map[string]entry) *AggregateSte
 	}
 	return a
 }
-
-func (p *parser) window(of entry) *Window {
-	w := &Window{Pos: of.pos}
-	members := p.known(of.value, "window", "{tumbling: 1m, time: COLUMN, late: 5s}", windowKeys())
-	if of.value.Kind != yaml.MappingNode {
-		return w
-	}
-	if e, ok := members["tumbling"]; ok {
-		w.Tumbling = p.duration(e.value, "tumbling")
-	} else {
-		p.problem(of.pos, "the window has no length; write tumbling: 1m")
-	}
-	if e, ok := members["time"]; ok {
-		w.Time = p.ref(e.value, "the column name of time")
-	} else {
-		p.problem(of.pos, "the window has no time column; write time: and the name of a timestamp column")
-	}
-	if e, ok := members["late"]; ok && e.value.Value != "0" && e.value.Value != "0s" {
-		w.Late = p.duration(e.value, "late")
-	}
-	return w
-}

@@ -36,8 +36,8 @@ type PlanStep struct {
 	AssignTo []int
 	// Keep is, for a select step, the input position of each Output column.
 	Keep []int
-	// Aggregates, By and WindowTime belong to an aggregate step. Output is the By columns, window_start and window_end
-	// when there is a window, then the aggregates.
+	// Aggregates, By and WindowTime belong to an aggregate step. Output is the By columns; where there is a window,
+	// window_start and window_end and, of shifts, shift; then the aggregates.
 	Aggregates []AggregateCall
 	// By is the input positions of the grouping columns.
 	By []int

@@ -94,10 +94,7 @@ func stepSchema(v Verb) object {
 	case Aggregate:
 		properties["aggregate"] = mapOf(object{"type": "string", "description": "A call of an aggregate."})
 		properties["by"] = reference("columns")
-		properties["window"] = closed(object{
-			"tumbling": reference("duration"), "time": reference("column"),
-			"late": object{"type": []string{"string", "number"}},
-		}, "tumbling", "time")
+		properties["window"] = windowSchema()
 	case Join:
 		properties["join"] = named("The id of the right step.")
 		properties["on"] = object{"oneOf": []any{reference("columns"), mapOf(reference("column"))}}

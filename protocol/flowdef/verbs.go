@@ -52,8 +52,6 @@ func stepKeys(v Verb) []string {
 
 func triggerKeys() []string { return []string{"every", "cron", "timezone", "missed"} }
 
-func windowKeys() []string { return []string{"tumbling", "time", "late"} }
-
 func testKeys() []string { return []string{"name", "given", "expect"} }
 
 func verbNames() []string {

@@ -22,9 +22,18 @@ type accumulator interface {
 	result(dst *column.Column, groups []int32)
 	// compact keeps only the groups keep, which rise, renumbered in that order.
 	compact(keep []int32)
-	// encode appends the state of a group; decode reads it back and gives what follows it.
+	// merge adds the group src to dst, as if src's rows had come after dst's. src may be anything afterwards.
+	merge(dst, src int32) error
+	// encode appends all that a group holds; decode reads it back into an empty group and gives what follows it.
 	encode(dst []byte, g int32) []byte
 	decode(src []byte, g int32) (rest []byte, err error)
+}
+
+// entryKeeper is an accumulator whose groups grow with their rows. Its state is in entries of its own, to which every
+// commit only adds, and not in the group's entry.
+type entryKeeper interface {
+	accumulator
+	keepsEntries()
 }
 
 // updates pairs rows with groups. times is the window's time by row, nil without a window.
@@ -33,7 +42,7 @@ type updates struct {
 	times        []int64
 }
 
-func newAccumulator(call *flowdef.AggregateCall) (accumulator, error) {
+func newAccumulator(call *flowdef.AggregateCall, f *frames) (accumulator, error) {
 	if call.Func == "count" {
 		return &countAcc{}, nil
 	}
@@ -53,23 +62,37 @@ func newAccumulator(call *flowdef.AggregateCall) (accumulator, error) {
 	case "first", "last":
 		return newPick(call.Func, store)
 	}
-	if acc, ok := newMomentAccumulator(call.Func, arg); ok {
+	if acc, ok := newMomentAccumulator(call, arg); ok {
+		return acc, nil
+	}
+	if acc, ok := newTimedAccumulator(call, f); ok {
 		return acc, nil
 	}
 	return nil, fmt.Errorf("the agent does not know the aggregate %s of %s; a newer agent may", call.Func, arg)
 }
 
-// newMomentAccumulator makes what adds numbers up.
-func newMomentAccumulator(name string, arg expr.Type) (acc accumulator, ok bool) {
-	switch {
-	case name == "sum" && arg == expr.Int:
+// newMomentAccumulator makes what describes numbers without their times.
+func newMomentAccumulator(call *flowdef.AggregateCall, arg expr.Type) (acc accumulator, ok bool) {
+	if call.Func == "sum" && arg == expr.Int {
 		return &intSumAcc{}, true
-	case name == "sum" && arg == expr.Float:
+	}
+	if arg != expr.Float {
+		return nil, false
+	}
+	switch call.Func {
+	case "sum":
 		return &floatSumAcc{}, true
-	case name == "avg" && arg == expr.Float:
+	case "avg":
 		return &meanAcc{}, true
-	case name == "stddev" && arg == expr.Float:
+	case "stddev":
 		return &stddevAcc{}, true
+	case "median":
+		return newQuantile(0.5), true
+	case "quantile":
+		if len(call.Params) == 1 && call.Params[0].Type == expr.Float {
+			p := call.Params[0].Float
+			return newQuantile(p), p >= 0 && p <= 1
+		}
 	}
 	return nil, false
 }
@@ -109,6 +132,11 @@ func (a *countAcc) result(dst *column.Column, groups []int32) {
 	for _, g := range groups {
 		dst.AppendInt(a.n[g])
 	}
+}
+
+func (a *countAcc) merge(dst, src int32) error {
+	a.n[dst] += a.n[src]
+	return nil
 }
 
 func (a *countAcc) compact(keep []int32)              { a.n = compactSlice(a.n, keep) }
@@ -155,6 +183,15 @@ func (a *intSumAcc) result(dst *column.Column, groups []int32) {
 		}
 		dst.AppendInt(v)
 	}
+}
+
+func (a *intSumAcc) merge(dst, src int32) error {
+	d, s := &a.sums[dst], a.sums[src]
+	lo, carry := bits.Add64(d.lo, s.lo, 0)
+	d.lo = lo
+	d.hi += s.hi + int64(carry) //nolint:gosec // 0 or 1
+	d.n += s.n
+	return nil
 }
 
 func (a *intSumAcc) compact(keep []int32) { a.sums = compactSlice(a.sums, keep) }
@@ -208,6 +245,12 @@ func (a *floatSumAcc) result(dst *column.Column, groups []int32) {
 		}
 		dst.AppendFloat(a.sums[g].sum)
 	}
+}
+
+func (a *floatSumAcc) merge(dst, src int32) error {
+	a.sums[dst].sum += a.sums[src].sum
+	a.sums[dst].n += a.sums[src].n
+	return nil
 }
 
 func (a *floatSumAcc) compact(keep []int32) { a.sums = compactSlice(a.sums, keep) }
@@ -274,6 +317,21 @@ func (a *stddevAcc) result(dst *column.Column, groups []int32) {
 	}
 }
 
+// merge combines two sums of squares as Youngs and Cramer give it, and PostgreSQL's float8_combine too.
+func (a *stddevAcc) merge(dst, src int32) error {
+	d, s := &a.moments[dst], a.moments[src]
+	switch {
+	case s.n == 0:
+	case d.n == 0:
+		*d = s
+	default:
+		apart := d.sum/d.n - s.sum/s.n
+		d.squares += s.squares + d.n*s.n*apart*apart/(d.n+s.n)
+		d.n, d.sum = d.n+s.n, d.sum+s.sum
+	}
+	return nil
+}
+
 func (a *stddevAcc) compact(keep []int32) { a.moments = compactSlice(a.moments, keep) }
 
 func (a *stddevAcc) encode(dst []byte, g int32) []byte {
@@ -334,6 +392,14 @@ func (a *textExtremeAcc) update(arg *column.Column, u updates) error {
 		if !b.set || bytes.Compare(text, b.text)*a.sign > 0 {
 			b.hold(text)
 		}
+	}
+	return nil
+}
+
+func (a *textExtremeAcc) merge(dst, src int32) error {
+	d, s := &a.best[dst], &a.best[src]
+	if s.set && (!d.set || bytes.Compare(s.text, d.text)*a.sign > 0) {
+		d.hold(s.text)
 	}
 	return nil
 }

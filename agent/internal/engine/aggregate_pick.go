@@ -4,7 +4,6 @@ import (
 	"fmt"
 
 	"github.com/outfeed/outfeed/agent/internal/column"
-	"github.com/outfeed/outfeed/protocol/expr"
 )
 
 // number is what fixed-size columns hold.
@@ -63,10 +62,20 @@ func (a *extremeAcc[T]) update(arg *column.Column, u updates) error {
 		if nulls && arg.Null(int(row)) {
 			continue
 		}
-		b, v := &a.best[u.groups[i]], values[row]
-		if !b.set || (a.sign > 0 && lessNumber(b.value, v)) || (a.sign < 0 && lessNumber(v, b.value)) {
-			b.value, b.set = v, true
-		}
+		a.best[u.groups[i]].improve(values[row], a.sign)
+	}
+	return nil
+}
+
+func (h *held[T]) improve(v T, sign int) {
+	if !h.set || (sign > 0 && lessNumber(h.value, v)) || (sign < 0 && lessNumber(v, h.value)) {
+		h.value, h.set = v, true
+	}
+}
+
+func (a *extremeAcc[T]) merge(dst, src int32) error {
+	if s := a.best[src]; s.set {
+		a.best[dst].improve(s.value, a.sign)
 	}
 	return nil
 }
@@ -168,6 +177,13 @@ func (a *pickAcc[T]) result(dst *column.Column, groups []int32) {
 	}
 }
 
+func (a *pickAcc[T]) merge(dst, src int32) error {
+	if s := a.when[src]; s.set && a.when[dst].replaces(s.at, a.sign) {
+		a.when[dst], a.values[dst] = s, a.values[src]
+	}
+	return nil
+}
+
 func (a *pickAcc[T]) compact(keep []int32) {
 	a.when, a.values = compactSlice(a.when, keep), compactSlice(a.values, keep)
 }
@@ -215,6 +231,14 @@ func (a *textPickAcc) result(dst *column.Column, groups []int32) {
 	}
 }
 
+func (a *textPickAcc) merge(dst, src int32) error {
+	if s := a.when[src]; s.set && a.when[dst].replaces(s.at, a.sign) {
+		a.when[dst] = s
+		a.values[dst].hold(a.values[src].text)
+	}
+	return nil
+}
+
 func (a *textPickAcc) compact(keep []int32) {
 	a.when, a.values = compactSlice(a.when, keep), compactHeld(a.values, keep)
 }
@@ -229,85 +253,3 @@ func (a *textPickAcc) decode(src []byte, g int32) ([]byte, error) {
 	a.values[g].decode(&r)
 	return r.s, r.err
 }
-
-// distinctAcc is count_distinct: a table of the values of all groups, with the group as the prefix. Its values are
-// state entries of their own (see state.go), so that a large set is not written again for every new value.
-type distinctAcc struct {
-	table *keyTable
-	n     []int64
-	// committed is how many entries of the table are in the last checkpoint; entries are only ever added behind them.
-	committed int
-	// head is the newest entry of a group and next the one before it, both plus one; zero ends the chain.
-	head, next []int32
-
-	rows, entries []int32
-	prefix        []int64
-	arg           [1]*column.Column
-}
-
-func newDistinctAcc(t expr.Type) *distinctAcc {
-	return &distinctAcc{table: newKeyTable([]expr.Type{t})}
-}
-
-func (a *distinctAcc) grow(n int) { a.n, a.head = growTo(a.n, n), growTo(a.head, n) }
-
-// link counts the entries from `from` on for their groups.
-func (a *distinctAcc) link(from int) {
-	for i, g := range a.table.prefix[from:] {
-		a.n[g]++
-		a.next = append(a.next, a.head[g])
-		a.head[g] = i32(from+i) + 1
-	}
-}
-
-func (a *distinctAcc) update(arg *column.Column, u updates) error {
-	a.rows, a.prefix = a.rows[:0], a.prefix[:0]
-	for i, row := range u.rows {
-		if !arg.Null(int(row)) {
-			a.rows, a.prefix = append(a.rows, row), append(a.prefix, int64(u.groups[i]))
-		}
-	}
-	known := a.table.len()
-	a.arg[0] = arg
-	var err error
-	a.entries, err = a.table.assign(keyRows{cols: a.arg[:], rows: a.rows, prefix: a.prefix}, a.entries)
-	a.link(known)
-	return err
-}
-
-func (a *distinctAcc) result(dst *column.Column, groups []int32) {
-	for _, g := range groups {
-		dst.AppendInt(a.n[g])
-	}
-}
-
-func (a *distinctAcc) compact(keep []int32) {
-	renumbered := make([]int64, len(a.n))
-	for i := range renumbered {
-		renumbered[i] = noEntry
-	}
-	for i, g := range keep {
-		renumbered[g] = int64(i)
-	}
-	var entries []int32
-	var prefix []int64
-	committed := 0
-	for e, g := range a.table.prefix {
-		if renumbered[g] == noEntry {
-			continue
-		}
-		entries, prefix = append(entries, i32(e)), append(prefix, renumbered[g])
-		if e < a.committed {
-			committed++
-		}
-	}
-	a.table.compact(entries, prefix)
-	a.n, a.head, a.next, a.committed = a.n[:len(keep)], a.head[:len(keep)], a.next[:0], committed
-	clear(a.n)
-	clear(a.head)
-	a.link(0)
-}
-
-// The group's own entry says nothing; the values' entries do.
-func (a *distinctAcc) encode(dst []byte, _ int32) []byte          { return dst }
-func (a *distinctAcc) decode(src []byte, _ int32) ([]byte, error) { return src, nil }

@@ -119,7 +119,7 @@ func (t *keyTable) hashColumn(h []uint64, c *column.Column, rows []int32) {
 func (t *keyTable) hashText(h []uint64, c *column.Column, rows []int32) {
 	for i, row := range rows {
 		s := c.Strs[row]
-		h[i] = mix(h[i], maphash.Bytes(t.seed, c.Data[s.Off:s.Off+s.Len]))
+		h[i] = t.text(h[i], c.Data[s.Off:s.Off+s.Len])
 	}
 }
 
@@ -139,7 +139,8 @@ func (t *keyTable) hashNullable(h []uint64, c *column.Column, rows []int32) {
 			case storeFloat:
 				v = math.Float64bits(canonical(c.Floats[row]))
 			case storeText:
-				v = maphash.Bytes(t.seed, c.Bytes(int(row)))
+				h[i] = t.text(h[i], c.Bytes(int(row)))
+				continue
 			case storeNone:
 			}
 		}
@@ -306,7 +307,8 @@ func verifyColumn(stored, c *column.Column, rows, entries []int32) bool {
 		}
 	case storeText:
 		for i, row := range rows {
-			if !bytes.Equal(stored.Bytes(int(entries[i])), c.Bytes(int(row))) {
+			a, b := stored.Strs[entries[i]], c.Strs[row]
+			if a.Len != b.Len || !bytes.Equal(stored.Data[a.Off:a.Off+a.Len], c.Data[b.Off:b.Off+b.Len]) {
 				return false
 			}
 		}

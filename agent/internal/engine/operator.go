@@ -62,6 +62,8 @@ const maxSamples = 20
 type stepCounts struct {
 	step                  string
 	in, out, late, failed int64
+	// outside counts the rows outside of every shift.
+	outside int64
 	// lateTotal is late since the step's state began, over restarts.
 	lateTotal int64
 	sample    *[]FailedRecord

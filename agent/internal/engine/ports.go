@@ -74,6 +74,8 @@ type Report struct {
 type StepCount struct {
 	Step                  string
 	In, Out, Late, Failed int64
+	// Outside is the rows of a shift window that were outside of every shift.
+	Outside int64
 	// LateTotal is Late since the step's state began, over restarts.
 	LateTotal int64
 }

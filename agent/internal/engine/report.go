@@ -38,6 +38,7 @@ func (r *Runner) publish() {
 	for i, c := range r.pipe.counts {
 		s := r.base[i]
 		s.In, s.Out, s.Late, s.Failed = s.In+c.in, s.Out+c.out, s.Late+c.late, s.Failed+c.failed
+		s.Outside += c.outside
 		s.LateTotal = c.lateTotal
 		rep.Steps[i] = s
 		rep.Failed, rep.Late = rep.Failed+s.Failed, rep.Late+s.Late
@@ -86,6 +87,7 @@ func (r *Runner) addTable(counts []stepTotals, sample []FailedRecord) {
 	for i, c := range counts {
 		b := &r.base[i]
 		b.In, b.Out, b.Late, b.Failed = b.In+c.in, b.Out+c.out, b.Late+c.late, b.Failed+c.failed
+		b.Outside += c.outside
 	}
 	r.pipe.sample = append(r.pipe.sample, sample[:min(len(sample), maxSamples-len(r.pipe.sample))]...)
 }

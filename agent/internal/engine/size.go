@@ -9,13 +9,13 @@ const groupBytes = 16
 // a surprise.
 func (a *aggregate) size() int64 {
 	m := measure{seen: map[uintptr]struct{}{}}
-	total := m.of(reflect.ValueOf(a.accs)) + int64(groupBytes*a.table.len())
+	total := m.of(reflect.ValueOf(a.accs)) + m.of(reflect.ValueOf(a.keys)) + int64(groupBytes*a.table.len())
 	return total + total/8 + a.table.size()
 }
 
 // together says that all groups of a key must see its rows in one place, because something is kept for a key over windows
 // or a row belongs to several windows.
-func (*aggregate) together() bool { return false }
+func (a *aggregate) together() bool { return a.keys != nil || a.win != nil && a.win.hops > 1 }
 
 // size is the bytes of the table, with those of its next doubling when that is near.
 func (t *keyTable) size() int64 {

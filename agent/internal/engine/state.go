@@ -13,11 +13,14 @@ import (
 )
 
 // The keys of an aggregate's entries begin with what they are. A group's key is its window's start and its grouping
-// values, a value's is the aggregate's place, the group's key and the value.
+// values, a value's is the aggregate's place, the group's key and the value. Samples are written at every commit under the
+// aggregate's place, the group's key and a number; what a key carries from window to window, under the grouping values.
 const (
 	metaKey       = "m"
 	groupPrefix   = 'g'
 	valuePrefix   = 'v'
+	samplePrefix  = 's'
+	carryPrefix   = 'c'
 	fingerprintSz = 16
 )
 
@@ -33,7 +36,9 @@ type aggregateState struct {
 
 	changed   []bool
 	committed []bool
-	removed   []StateChange
+	// chunks is, by aggregate and group, how many entries of samples were written.
+	chunks  [][]int32
+	removed []StateChange
 	// metaSaved is the meta entry of the last checkpoint.
 	metaSaved string
 	ended     bool
@@ -44,6 +49,7 @@ func (s *aggregateState) init(a *aggregate, types []expr.Type) {
 	s.agg, s.types = a, types
 	sum := sha256.Sum256([]byte(describeAggregate(a)))
 	copy(s.fingerprint[:], sum[:])
+	s.chunks = make([][]int32, len(a.accs))
 }
 
 // describeAggregate is the definition as far as the meaning of its state goes.
@@ -54,13 +60,16 @@ func describeAggregate(a *aggregate) string {
 		fmt.Fprintf(&b, "by %d %s %q;", pos, out[i].Type, out[i].Name)
 	}
 	if a.win != nil {
-		fmt.Fprintf(&b, "window %d %d;", a.win.size, a.timeCol)
+		fmt.Fprintf(&b, "window %s %d;", describeWindow(a.plan.Aggregate.Window), a.timeCol)
 	}
 	for i := range a.plan.Aggregates {
 		call := &a.plan.Aggregates[i]
 		fmt.Fprintf(&b, "%q=%s(", call.Name, call.Func)
 		if call.Arg != nil {
 			describeNode(&b, call.Arg)
+		}
+		for _, p := range call.Params {
+			fmt.Fprintf(&b, ",%v", p)
 		}
 		fmt.Fprintf(&b, ")%s;", call.Result)
 	}
@@ -80,10 +89,16 @@ func describeNode(b *strings.Builder, n *expr.Node) {
 
 func (s *aggregateState) grow(n int) {
 	s.changed, s.committed = growTo(s.changed, n), growTo(s.committed, n)
+	for i := range s.chunks {
+		s.chunks[i] = growTo(s.chunks[i], n)
+	}
 }
 
 func (s *aggregateState) compact(keep []int32) {
 	s.changed, s.committed = compactSlice(s.changed, keep), compactSlice(s.committed, keep)
+	for i := range s.chunks {
+		s.chunks[i] = compactSlice(s.chunks[i], keep)
+	}
 }
 
 // groupKey appends the key of a group.
@@ -113,8 +128,11 @@ func (s *aggregateState) forget(groups []int32) {
 		s.key = s.groupKey(s.key[:0], g)
 		s.removed = append(s.removed, StateChange{Step: s.agg.plan.ID, Key: string(s.key)})
 		for place, acc := range s.agg.accs {
-			if d, ok := acc.(*distinctAcc); ok {
-				s.forgetValues(place, d, g)
+			switch acc := acc.(type) {
+			case *distinctAcc:
+				s.forgetValues(place, acc, g)
+			case sampler:
+				s.forgetSamples(place, g)
 			}
 		}
 	}
@@ -129,8 +147,13 @@ func (s *aggregateState) forgetValues(place int, d *distinctAcc, g int32) {
 	}
 }
 
-// end removes the meta entry: a bounded input leaves nothing behind.
-func (s *aggregateState) end() { s.ended = true }
+// end removes the meta entry and what keys carry: a bounded input leaves nothing behind.
+func (s *aggregateState) end() {
+	s.ended = true
+	if k := s.agg.keys; k != nil {
+		s.forgetCarries(k.all())
+	}
+}
 
 // changes appends what changed since the last call.
 func (s *aggregateState) changes(dst []StateChange) []StateChange {
@@ -143,27 +166,36 @@ func (s *aggregateState) changes(dst []StateChange) []StateChange {
 		}
 		s.changed[g], s.committed[g] = false, true
 		key := s.groupKey(nil, i32(g))
-		value := []byte{stateVersion}
+		value := s.agg.encodeSession([]byte{stateVersion}, i32(g))
 		for _, acc := range s.agg.accs {
-			value = acc.encode(value, i32(g))
+			if _, own := acc.(entryKeeper); !own {
+				value = acc.encode(value, i32(g))
+			}
 		}
 		dst = append(dst, StateChange{Step: step, Key: string(key), Value: seal(value, key)})
+		dst = s.sampleChanges(dst, i32(g))
 	}
 	for place, acc := range s.agg.accs {
-		d, ok := acc.(*distinctAcc)
-		if !ok {
+		switch acc := acc.(type) {
+		case *distinctAcc:
+			dst = s.valueChanges(dst, place, acc)
+		case sampler:
+			acc.commit()
+		}
+	}
+	return s.metaChange(s.carryChanges(dst))
+}
+
+func (s *aggregateState) valueChanges(dst []StateChange, place int, d *distinctAcc) []StateChange {
+	for e := d.committed; e < d.table.len(); e++ {
+		if s.agg.dead[d.table.prefix[e]] {
 			continue
 		}
-		for e := d.committed; e < d.table.len(); e++ {
-			if s.agg.dead[d.table.prefix[e]] {
-				continue
-			}
-			key := s.valueKey(nil, place, d, i32(e))
-			dst = append(dst, StateChange{Step: step, Key: string(key), Value: seal([]byte{stateVersion}, key)})
-		}
-		d.committed = d.table.len()
+		key := s.valueKey(nil, place, d, i32(e))
+		dst = append(dst, StateChange{Step: s.agg.plan.ID, Key: string(key), Value: seal([]byte{stateVersion}, key)})
 	}
-	return s.metaChange(dst)
+	d.committed = d.table.len()
+	return dst
 }
 
 func (s *aggregateState) metaChange(dst []StateChange) []StateChange {
@@ -212,7 +244,7 @@ func (s *aggregateState) restore(entries map[string][]byte) error {
 	if err := s.restoreMeta(entries[metaKey]); err != nil {
 		return err
 	}
-	keys := sortedKeys(entries) // the groups before their values
+	keys := sortedKeys(entries) // the groups before their samples and values
 	for _, key := range keys {
 		if key == metaKey {
 			continue
@@ -221,19 +253,28 @@ func (s *aggregateState) restore(entries map[string][]byte) error {
 		if err != nil {
 			return err
 		}
-		switch {
-		case key != "" && key[0] == groupPrefix:
-			err = s.restoreGroup(key, payload)
-		case key != "" && key[0] == valuePrefix:
-			err = s.restoreValue(key, payload)
-		default:
-			err = errCorruptState
-		}
-		if err != nil {
+		if err = s.restoreEntry(key, payload); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (s *aggregateState) restoreEntry(key string, payload []byte) error {
+	if key == "" {
+		return errCorruptState
+	}
+	switch key[0] {
+	case groupPrefix:
+		return s.restoreGroup(key, payload)
+	case samplePrefix:
+		return s.restoreSamples(key, payload)
+	case carryPrefix:
+		return s.restoreCarry(key, payload)
+	case valuePrefix:
+		return s.restoreValue(key, payload)
+	}
+	return errCorruptState
 }
 
 func (s *aggregateState) restoreMeta(value []byte) error {
@@ -293,24 +334,20 @@ func (s *aggregateState) restoreGroup(key string, payload []byte) error {
 		return err
 	}
 	a := s.agg
-	if w := a.win; w != nil {
-		aligned, end, ok := w.bounds(start)
-		if !ok || aligned != start {
-			return errCorruptState
-		}
-		w.minEnd = min(w.minEnd, end)
-	}
 	known := a.table.len()
 	g, err := oneKey(a.table, start, cols)
 	if err != nil || a.table.len() != known+1 {
 		return errCorruptState
 	}
-	n := a.table.len()
-	a.dead = growTo(a.dead, n)
-	s.grow(n)
+	a.growGroups(a.table.len())
+	if payload, err = a.restoreFrame(g, payload); err != nil {
+		return err
+	}
 	s.committed[g] = true
 	for _, acc := range a.accs {
-		acc.grow(n)
+		if _, own := acc.(entryKeeper); own {
+			continue
+		}
 		if payload, err = acc.decode(payload, g); err != nil {
 			return err
 		}
@@ -341,10 +378,9 @@ func (s *aggregateState) restoreValue(key string, payload []byte) error {
 	if r.err != nil || len(r.s) > 0 || value[0].Null(0) {
 		return errCorruptState
 	}
-	known := s.agg.table.len()
-	g, err := oneKey(s.agg.table, start, cols)
-	if err != nil || s.agg.table.len() != known {
-		return errCorruptState
+	g, err := s.knownGroup(start, cols)
+	if err != nil {
+		return err
 	}
 	if _, err = oneKey(d.table, int64(g), value); err != nil || d.table.len() != d.committed+1 {
 		return errCorruptState

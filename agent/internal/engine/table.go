@@ -25,7 +25,7 @@ type loadedCounts struct {
 }
 
 // stepTotals is a stepCounts at rest.
-type stepTotals struct{ in, out, late, failed int64 }
+type stepTotals struct{ in, out, late, failed, outside int64 }
 
 func (l *loadedCounts) add(p *pipeline) {
 	if l.counts == nil {
@@ -34,6 +34,7 @@ func (l *loadedCounts) add(p *pipeline) {
 	for i, c := range p.counts {
 		t := &l.counts[i]
 		t.in, t.out, t.late, t.failed = t.in+c.in, t.out+c.out, t.late+c.late, t.failed+c.failed
+		t.outside += c.outside
 	}
 	l.sample = append(l.sample, p.sample...)
 }

@@ -1,0 +1,176 @@
+package engine
+
+import (
+	"slices"
+
+	"github.com/outfeed/outfeed/agent/internal/column"
+)
+
+// carrier is an accumulator that carries something of a key from window to window.
+type carrier interface {
+	sampler
+	growKeys(n int)
+	compactKeys(keep []int32)
+	// carriedAt is the time of what the key carries; ok is false when that is nothing.
+	carriedAt(key int32) (at int64, ok bool)
+	dropCarry(key int32)
+	encodeCarry(dst []byte, key int32) []byte
+	decodeCarry(r *reader, key int32)
+}
+
+func (a *timedAcc[T]) growKeys(n int)           { a.carry = growTo(a.carry, n) }
+func (a *timedAcc[T]) compactKeys(keep []int32) { a.carry = compactSlice(a.carry, keep) }
+func (a *timedAcc[T]) dropCarry(key int32)      { a.carry[key] = carried[T]{} }
+
+func (a *timedAcc[T]) carriedAt(key int32) (at int64, ok bool) {
+	return a.carry[key].at, a.carry[key].set
+}
+
+func (a *timedAcc[T]) encodeCarry(dst []byte, key int32) []byte {
+	c := &a.carry[key]
+	return a.put(putBool(dst, c.set), c.reading)
+}
+
+func (a *timedAcc[T]) decodeCarry(r *reader, key int32) {
+	a.carry[key] = carried[T]{set: r.bool(), reading: a.get(r)}
+}
+
+// maxCarries is how many keys can carry something at the end of a window of an endless input; the oldest go first.
+const maxCarries = 100_000
+
+// keyring numbers the grouping values, whatever the window, for what outlives a window or finds one.
+type keyring struct {
+	table    *keyTable
+	carriers []carrier
+	cols     []*column.Column
+	prefix   []int64
+	rows     []int32
+	entries  []int32
+	scratch  []int32
+
+	// carries says which keys carry something and changed which of these are to be written; committed, which are in the
+	// last checkpoint.
+	carries, changed, committed []bool
+	carrying                    int
+	// limit is maxCarries.
+	limit int
+}
+
+func (k *keyring) grow() {
+	n := k.table.len()
+	k.carries, k.changed, k.committed = growTo(k.carries, n), growTo(k.changed, n), growTo(k.committed, n)
+	for _, c := range k.carriers {
+		c.growKeys(n)
+	}
+}
+
+// assign gives the keys of rows of columns.
+func (k *keyring) assign(cols []*column.Column, rows []int32) ([]int32, error) {
+	k.prefix = growTo(k.prefix[:0], len(rows)) // always zero
+	var err error
+	k.entries, err = k.table.assign(keyRows{cols: cols, rows: rows, prefix: k.prefix[:len(rows)]}, k.entries)
+	k.grow()
+	return k.entries, err
+}
+
+// ofGroups gives the keys of the groups from `from` on.
+func (k *keyring) ofGroups(groups *keyTable, from int) ([]int32, error) {
+	k.cols, k.rows = k.cols[:0], k.rows[:0]
+	for i := range groups.cols {
+		k.cols = append(k.cols, &groups.cols[i])
+	}
+	for g := from; g < groups.len(); g++ {
+		k.rows = append(k.rows, i32(g))
+	}
+	return k.assign(k.cols, k.rows)
+}
+
+// note sees to it that what the keys carry now is written.
+func (k *keyring) note(keys []int32, groups []int32) {
+	for _, g := range groups {
+		key := keys[g]
+		if _, ok := k.at(key); !ok {
+			continue
+		}
+		if !k.carries[key] {
+			k.carries[key] = true
+			k.carrying++
+		}
+		k.changed[key] = true
+	}
+}
+
+// at is the time of the newest that a key carries.
+func (k *keyring) at(key int32) (newest int64, ok bool) {
+	for _, c := range k.carriers {
+		if at, set := c.carriedAt(key); set && (!ok || at > newest) {
+			newest, ok = at, true
+		}
+	}
+	return newest, ok
+}
+
+// evict drops the oldest carries where there are too many, and gives their keys. What it drops depends on the readings
+// alone, and so is the same after a restart.
+func (k *keyring) evict() []int32 {
+	k.scratch = k.scratch[:0]
+	if k.carrying <= k.limit {
+		return nil
+	}
+	for key, carries := range k.carries {
+		if carries {
+			k.scratch = append(k.scratch, i32(key))
+		}
+	}
+	slices.SortFunc(k.scratch, func(x, y int32) int {
+		if a, b := k.atOf(x), k.atOf(y); a != b {
+			if a < b {
+				return -1
+			}
+			return 1
+		}
+		return compareKeys(k.table, x, y)
+	})
+	gone := k.scratch[:len(k.scratch)-k.limit*3/4]
+	for _, key := range gone {
+		k.carries[key], k.changed[key] = false, false
+		for _, c := range k.carriers {
+			c.dropCarry(key)
+		}
+	}
+	k.carrying -= len(gone)
+	return gone
+}
+
+// all gives every key.
+func (k *keyring) all() []int32 {
+	k.scratch = k.scratch[:0]
+	for key := range k.carries {
+		k.scratch = append(k.scratch, i32(key))
+	}
+	return k.scratch
+}
+
+func (k *keyring) atOf(key int32) int64 {
+	at, _ := k.at(key)
+	return at
+}
+
+// compact keeps the keys keep, which rise.
+func (k *keyring) compact(keep []int32) {
+	k.table.compact(keep, nil)
+	k.carries, k.changed, k.committed = compactSlice(k.carries, keep), compactSlice(k.changed, keep), compactSlice(k.committed, keep)
+	for _, c := range k.carriers {
+		c.compactKeys(keep)
+	}
+}
+
+// compareKeys orders entries of a table by their columns, nulls last.
+func compareKeys(t *keyTable, a, b int32) int {
+	for c := range t.cols {
+		if order := compareRows(&t.cols[c], int(a), &t.cols[c], int(b)); order != 0 {
+			return order
+		}
+	}
+	return 0
+}

@@ -1,0 +1,188 @@
+package engine
+
+import (
+	"slices"
+
+	"github.com/outfeed/outfeed/agent/internal/column"
+)
+
+// samples keeps the values of all groups in the order of arrival, those of one group in a chain. Entries are only ever
+// added at the end, so what is behind committed is what the next commit has to write.
+type samples[T any] struct {
+	entries   []T
+	committed int
+	// head is the newest entry of a group and next the one before it, both plus one; zero ends the chain.
+	head, next []int32
+	n          []int32
+	// dropped is how many entries belong to groups that are gone.
+	dropped int
+	put     func(dst []byte, v T) []byte
+	get     func(r *reader) T
+
+	from []int32 // scratch of compact
+}
+
+func (s *samples[T]) grow(n int) { s.head, s.n = growTo(s.head, n), growTo(s.n, n) }
+
+func (s *samples[T]) add(g int32, v T) {
+	s.entries, s.next = append(s.entries, v), append(s.next, s.head[g])
+	s.head[g] = i32(len(s.entries))
+	s.n[g]++
+}
+
+// of appends the group's values to dst, the newest first.
+func (s *samples[T]) of(dst []T, g int32) []T {
+	dst = slices.Grow(dst, int(s.n[g]))
+	for e := s.head[g]; e > 0; e = s.next[e-1] {
+		dst = append(dst, s.entries[e-1])
+	}
+	return dst
+}
+
+// merge adds src's values to dst. They are new entries, which the next commit writes.
+func (s *samples[T]) merge(dst, src int32) error {
+	for e := s.head[src]; e > 0; e = s.next[e-1] {
+		s.add(dst, s.entries[e-1])
+	}
+	s.drop(src)
+	return nil
+}
+
+// drop forgets the group's values; their memory goes with the next compact.
+func (s *samples[T]) drop(g int32) {
+	s.dropped += int(s.n[g])
+	s.head[g], s.n[g] = 0, 0
+}
+
+// wasteful says that more than half of the memory is of groups that are gone.
+func (s *samples[T]) wasteful() bool { return s.dropped > len(s.entries)/2+column.TargetRows }
+
+func (s *samples[T]) compact(keep []int32) {
+	s.from = resize(s.from, len(s.entries))
+	clear(s.from)
+	for i, g := range keep {
+		for e := s.head[g]; e > 0; e = s.next[e-1] {
+			s.from[e-1] = i32(i) + 1
+		}
+	}
+	entries, committed := s.entries, 0
+	s.entries, s.next = s.entries[:0], s.next[:0]
+	s.head, s.n = s.head[:len(keep)], s.n[:len(keep)]
+	clear(s.head)
+	clear(s.n)
+	for e, g := range s.from {
+		if g == 0 {
+			continue
+		}
+		if e < s.committed {
+			committed++
+		}
+		s.add(g-1, entries[e])
+	}
+	s.committed, s.dropped = committed, 0
+}
+
+func (*samples[T]) keepsEntries() {}
+
+// commit says that all entries are written.
+func (s *samples[T]) commit() { s.committed = len(s.entries) }
+
+// encodeNew appends the group's values that are not committed; nothing when there is none.
+func (s *samples[T]) encodeNew(dst []byte, g int32) []byte {
+	for e := s.head[g]; int(e) > s.committed; e = s.next[e-1] {
+		dst = s.put(dst, s.entries[e-1])
+	}
+	return dst
+}
+
+// decodeMore adds the values of encodeNew to a group.
+func (s *samples[T]) decodeMore(src []byte, g int32) error {
+	r := reader{s: src}
+	for len(r.s) > 0 && r.err == nil {
+		if v := s.get(&r); r.err == nil {
+			s.add(g, v)
+		}
+	}
+	return r.err
+}
+
+func (s *samples[T]) encode(dst []byte, g int32) []byte {
+	dst = putInt(dst, int64(s.n[g]))
+	for e := s.head[g]; e > 0; e = s.next[e-1] {
+		dst = s.put(dst, s.entries[e-1])
+	}
+	return dst
+}
+
+func (s *samples[T]) decode(src []byte, g int32) ([]byte, error) {
+	r := reader{s: src}
+	for n := r.int(); n > 0 && r.err == nil; n-- {
+		if v := s.get(&r); r.err == nil {
+			s.add(g, v)
+		}
+	}
+	return r.s, r.err
+}
+
+// sampler is an accumulator whose state is a log of samples.
+type sampler interface {
+	entryKeeper
+	drop(g int32)
+	wasteful() bool
+	commit()
+	encodeNew(dst []byte, g int32) []byte
+	decodeMore(src []byte, g int32) error
+}
+
+// quantileAcc is quantile and median: PostgreSQL's percentile_cont.
+type quantileAcc struct {
+	samples[float64]
+	fraction float64
+	scratch  []float64
+}
+
+func newQuantile(fraction float64) *quantileAcc {
+	return &quantileAcc{samples: samples[float64]{put: putFloat, get: (*reader).float}, fraction: fraction}
+}
+
+func (a *quantileAcc) update(arg *column.Column, u updates) error {
+	nulls := arg.HasNulls()
+	for i, row := range u.rows {
+		if !nulls || !arg.Null(int(row)) {
+			a.add(u.groups[i], arg.Floats[row])
+		}
+	}
+	return nil
+}
+
+func (a *quantileAcc) result(dst *column.Column, groups []int32) {
+	for _, g := range groups {
+		if a.n[g] == 0 {
+			dst.AppendNull()
+			continue
+		}
+		a.scratch = a.of(a.scratch[:0], g)
+		dst.AppendFloat(percentile(a.scratch, a.fraction))
+	}
+}
+
+// percentile sorts the values, of which there is at least one, and interpolates between the two at the fraction. NaN is
+// greatest.
+func percentile(values []float64, fraction float64) float64 {
+	for i, v := range values {
+		values[i] = canonical(v) // so that the order of -0 and 0 does not matter
+	}
+	slices.Sort(values) // NaN first
+	nans := 0
+	for nans < len(values) && values[nans] != values[nans] {
+		nans++
+	}
+	at := fraction * float64(len(values)-1)
+	low := int(at)
+	pick := func(i int) float64 { return values[(i+nans)%len(values)] }
+	below := pick(low)
+	if part := at - float64(low); part > 0 {
+		return below + part*(pick(low+1)-below)
+	}
+	return below
+}

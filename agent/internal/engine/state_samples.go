@@ -1,0 +1,227 @@
+package engine
+
+import (
+	"encoding/binary"
+
+	"github.com/outfeed/outfeed/agent/internal/column"
+)
+
+// sampleKey appends the key of an entry of samples.
+func (s *aggregateState) sampleKey(dst []byte, place int, g, chunk int32) []byte {
+	dst = binary.AppendUvarint(append(dst, samplePrefix), uint64(place)) //nolint:gosec // a place in a list
+	s.buf = s.groupKey(s.buf[:0], g)
+	return putInt(putText(dst, s.buf), int64(chunk))
+}
+
+// sampleChanges appends an entry for each aggregate that has new samples of the group.
+func (s *aggregateState) sampleChanges(dst []StateChange, g int32) []StateChange {
+	for place, acc := range s.agg.accs {
+		log, ok := acc.(sampler)
+		if !ok {
+			continue
+		}
+		value := log.encodeNew([]byte{stateVersion}, g)
+		if len(value) == 1 {
+			continue
+		}
+		if s.chunks[place] == nil {
+			s.chunks[place] = make([]int32, len(s.changed))
+		}
+		key := s.sampleKey(nil, place, g, s.chunks[place][g])
+		s.chunks[place][g]++
+		dst = append(dst, StateChange{Step: s.agg.plan.ID, Key: string(key), Value: seal(value, key)})
+	}
+	return dst
+}
+
+func (s *aggregateState) forgetSamples(place int, g int32) {
+	if s.chunks[place] == nil {
+		return
+	}
+	for chunk := range s.chunks[place][g] {
+		s.key = s.sampleKey(s.key[:0], place, g, chunk)
+		s.removed = append(s.removed, StateChange{Step: s.agg.plan.ID, Key: string(s.key)})
+	}
+	s.chunks[place][g] = 0
+}
+
+func (s *aggregateState) restoreSamples(key string, payload []byte) error {
+	rest := []byte(key)[1:]
+	place, size := binary.Uvarint(rest)
+	if size <= 0 || place >= uint64(len(s.agg.accs)) {
+		return errCorruptState
+	}
+	log, ok := s.agg.accs[place].(sampler)
+	if !ok {
+		return errCorruptState
+	}
+	r := reader{s: rest[size:]}
+	start, cols, err := s.readGroupKey(r.text())
+	if err != nil {
+		return err
+	}
+	chunk := r.int()
+	if r.err != nil || len(r.s) > 0 {
+		return errCorruptState
+	}
+	g, err := s.knownGroup(start, cols)
+	if err != nil {
+		return err
+	}
+	if s.chunks[place] == nil {
+		s.chunks[place] = make([]int32, len(s.changed))
+	}
+	if chunk != int64(s.chunks[place][g]) {
+		return errCorruptState
+	}
+	s.chunks[place][g]++
+	if err = log.decodeMore(payload, g); err != nil {
+		return err
+	}
+	log.commit()
+	return nil
+}
+
+// knownGroup is the group of a key, which must be there.
+func (s *aggregateState) knownGroup(start int64, cols []column.Column) (int32, error) {
+	known := s.agg.table.len()
+	g, err := oneKey(s.agg.table, start, cols)
+	if err != nil || s.agg.table.len() != known {
+		return 0, errCorruptState
+	}
+	return g, nil
+}
+
+// carryKey appends the key of what a key carries.
+func (s *aggregateState) carryKey(dst []byte, key int32) []byte {
+	dst = append(dst, carryPrefix)
+	t := s.agg.keys.table
+	for i := range t.cols {
+		dst = putCell(dst, &t.cols[i], int(key))
+	}
+	return dst
+}
+
+// carryChanges appends what keys carry and have not written.
+func (s *aggregateState) carryChanges(dst []StateChange) []StateChange {
+	k := s.agg.keys
+	if k == nil {
+		return dst
+	}
+	for key, changed := range k.changed {
+		if !changed {
+			continue
+		}
+		k.changed[key], k.committed[key] = false, true
+		name := s.carryKey(nil, i32(key))
+		value := []byte{stateVersion}
+		for _, c := range k.carriers {
+			value = c.encodeCarry(value, i32(key))
+		}
+		dst = append(dst, StateChange{Step: s.agg.plan.ID, Key: string(name), Value: seal(value, name)})
+	}
+	return dst
+}
+
+// forgetCarries notes that the keys carry nothing any more.
+func (s *aggregateState) forgetCarries(keys []int32) {
+	k := s.agg.keys
+	for _, key := range keys {
+		k.changed[key] = false
+		if k.committed[key] {
+			k.committed[key] = false
+			s.key = s.carryKey(s.key[:0], key)
+			s.removed = append(s.removed, StateChange{Step: s.agg.plan.ID, Key: string(s.key)})
+		}
+	}
+}
+
+func (s *aggregateState) restoreCarry(key string, payload []byte) error {
+	k := s.agg.keys
+	if k == nil || len(k.carriers) == 0 {
+		return errCorruptState
+	}
+	name := reader{s: []byte(key)[1:]}
+	cols := make([]column.Column, len(s.types))
+	for i := range cols {
+		cols[i].Type = s.types[i]
+		name.cell(&cols[i])
+	}
+	if name.err != nil || len(name.s) > 0 {
+		return errCorruptState
+	}
+	known := k.table.len()
+	entry, err := oneKey(k.table, 0, cols)
+	if err != nil || k.table.len() != known+1 {
+		return errCorruptState
+	}
+	k.grow()
+	r := reader{s: payload}
+	for _, c := range k.carriers {
+		c.decodeCarry(&r, entry)
+	}
+	if r.err != nil || len(r.s) > 0 {
+		return errCorruptState
+	}
+	k.carries[entry], k.committed[entry] = true, true
+	k.carrying++
+	return nil
+}
+
+// encodeSession appends the bounds of a session, which its key does not say.
+func (a *aggregate) encodeSession(dst []byte, g int32) []byte {
+	if a.sessions == nil {
+		return dst
+	}
+	return putInt(putInt(dst, a.frames.starts[g]), a.sessions.lasts[g])
+}
+
+// restoreFrame sets the bounds of a group that was read back, and gives what follows them.
+func (a *aggregate) restoreFrame(g int32, payload []byte) (rest []byte, err error) {
+	if a.win == nil {
+		return payload, nil
+	}
+	start, f := a.table.prefix[g], &a.frames
+	if a.sessions != nil {
+		return a.restoreSession(g, payload)
+	}
+	if aligned, _, ok := a.win.bounds(start); !ok || aligned != start {
+		return nil, errCorruptState
+	}
+	if err = a.frameGroups(int(g)); err != nil {
+		return nil, err
+	}
+	a.win.minEnd = min(a.win.minEnd, f.ends[g])
+	return payload, nil
+}
+
+func (a *aggregate) restoreSession(g int32, payload []byte) (rest []byte, err error) {
+	r := reader{s: payload}
+	start, last := r.int(), r.int()
+	anchor := a.table.prefix[g]
+	if r.err != nil || start < minTime || anchor < start || last < anchor || last > maxTime-a.sessions.gap {
+		return nil, errCorruptState
+	}
+	_, limit := a.win.panes.pane(start)
+	keys, err := a.keys.ofGroups(a.table, int(g))
+	if err != nil || last >= limit {
+		return nil, errCorruptState
+	}
+	s, key := a.sessions, keys[0]
+	s.grow(len(a.dead), a.keys.table.len())
+	before, behind, at := s.near(a.frames.starts, key, start, limit)
+	if before != noEntry || behind != noEntry || at < len(s.open[key]) && a.frames.starts[s.open[key][at]] <= last {
+		return nil, errCorruptState
+	}
+	a.frames.starts[g], a.frames.keys[g] = start, key
+	s.lasts[g], s.limits[g] = last, limit
+	a.frames.ends[g] = s.end(g)
+	if a.win.span == endless {
+		s.queue.push(a.frames.ends[g], g)
+	}
+	a.win.minEnd = min(a.win.minEnd, a.frames.ends[g])
+	s.open[key] = append(s.open[key], 0)
+	copy(s.open[key][at+1:], s.open[key][at:])
+	s.open[key][at] = g
+	return r.s, nil
+}
