@@ -213,7 +213,7 @@ func (a *aggregate) update(times []int64) error {
 	known := len(a.dead)
 	a.growGroups(a.table.len())
 	if a.win != nil && len(a.dead) > known {
-		if err = a.frameGroups(known); err != nil {
+		if err = a.frameGroups(known, len(a.dead)); err != nil {
 			return err
 		}
 	}
@@ -256,10 +256,10 @@ func (a *aggregate) growGroups(n int) {
 	}
 }
 
-// frameGroups sets the bounds and keys of the groups from `from` on.
-func (a *aggregate) frameGroups(from int) error {
+// frameGroups sets the bounds and keys of the groups from `from` to before `to`.
+func (a *aggregate) frameGroups(from, to int) error {
 	f := &a.frames
-	for g := from; g < len(a.dead); g++ {
+	for g := from; g < to; g++ {
 		start := a.table.prefix[g]
 		f.starts[g] = start
 		if g > from && start == f.starts[g-1] {
@@ -281,7 +281,7 @@ func (a *aggregate) frameGroups(from int) error {
 	if a.keys == nil {
 		return nil
 	}
-	keys, err := a.keys.ofGroups(a.table, from)
+	keys, err := a.keys.ofGroups(a.table, from, to)
 	copy(f.keys[from:], keys)
 	return err
 }

@@ -73,13 +73,13 @@ func (k *keyring) assign(cols []*column.Column, rows []int32) ([]int32, error) {
 	return k.entries, err
 }
 
-// ofGroups gives the keys of the groups from `from` on.
-func (k *keyring) ofGroups(groups *keyTable, from int) ([]int32, error) {
+// ofGroups gives the keys of the groups from `from` to before `to`.
+func (k *keyring) ofGroups(groups *keyTable, from, to int) ([]int32, error) {
 	k.cols, k.rows = k.cols[:0], k.rows[:0]
 	for i := range groups.cols {
 		k.cols = append(k.cols, &groups.cols[i])
 	}
-	for g := from; g < groups.len(); g++ {
+	for g := from; g < to; g++ {
 		k.rows = append(k.rows, i32(g))
 	}
 	return k.assign(k.cols, k.rows)

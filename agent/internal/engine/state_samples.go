@@ -188,7 +188,7 @@ func (a *aggregate) restoreFrame(g int32, payload []byte) (rest []byte, err erro
 	if aligned, _, ok := a.win.bounds(start); !ok || aligned != start {
 		return nil, errCorruptState
 	}
-	if err = a.frameGroups(int(g)); err != nil {
+	if err = a.frameGroups(int(g), int(g)+1); err != nil {
 		return nil, err
 	}
 	a.win.minEnd = min(a.win.minEnd, f.ends[g])
@@ -203,7 +203,7 @@ func (a *aggregate) restoreSession(g int32, payload []byte) (rest []byte, err er
 		return nil, errCorruptState
 	}
 	_, limit := a.win.panes.pane(start)
-	keys, err := a.keys.ofGroups(a.table, int(g))
+	keys, err := a.keys.ofGroups(a.table, int(g), int(g)+1)
 	if err != nil || last >= limit {
 		return nil, errCorruptState
 	}
