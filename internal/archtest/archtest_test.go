@@ -52,7 +52,7 @@ func rules() []rule {
 		{folder: "agent/internal/connector", may: with("protocol", "agent/internal/column")},
 		{folder: "agent/internal/decode", may: with("protocol", "agent/internal/column", "agent/internal/connector")},
 		{folder: "agent/internal/connectors", may: with("protocol", "agent/internal/column", "agent/internal/connector", "agent/internal/decode")},
-		{folder: "agent/internal/engine", may: with("protocol/flowdef", "protocol/expr", "agent/internal/column", "agent/internal/connector")},
+		{folder: "agent/internal/engine", may: with("protocol/flowdef", "protocol/expr", "agent/internal/column", "agent/internal/connector", "agent/internal/decode")},
 		{folder: "agent/internal/stage", may: with("protocol")},
 		{folder: "agent/internal/tunnel", may: with("protocol")},
 		{folder: "agent/internal/identity", may: with("protocol")},

@@ -236,7 +236,7 @@ func (c *checker) withinBounds(k int) bool {
 	added := len(ps.Output)
 	c.copied[k] = len(ps.Output)
 	for _, input := range ps.Inputs {
-		c.copied[k] += c.copied[input]
+		c.copied[k] = min(c.copied[k]+c.copied[input], maxCells+1) // unions of the same steps double it again and again
 	}
 	switch ps.Verb { //nolint:exhaustive // the others cost their columns alone
 	case Join:

@@ -143,7 +143,18 @@ type ReadStep struct {
 	Schema []SchemaColumn
 	// Refresh is how often a continuous flow reads a bounded source again for the right side of a join; 0 means the default, a minute.
 	Refresh time.Duration
+	// Drift is what becomes of records that have what Schema does not name, or lack what it names: one of the Drift
+	// constants; "" is DriftIgnore.
+	Drift string
 }
+
+// What becomes of records that differ from a read's schema. DriftIgnore passes over the difference, DriftReport notes
+// each once in the run's sample, DriftFail fails records that have what the schema does not name.
+const (
+	DriftIgnore = "ignore"
+	DriftReport = "report"
+	DriftFail   = "fail"
+)
 
 // SchemaColumn is one declared column of a read.
 type SchemaColumn struct {

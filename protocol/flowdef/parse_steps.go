@@ -186,6 +186,9 @@ func (p *parser) read(s *Step, n *yaml.Node, members map[string]entry) *ReadStep
 	if e, ok := members["refresh"]; ok {
 		r.Refresh = p.duration(e.value, "refresh")
 	}
+	if e, ok := members["drift"]; ok {
+		r.Drift = p.oneOf(e.value, "drift", DriftIgnore, DriftReport, DriftFail)
+	}
 	return r
 }
 

@@ -81,6 +81,7 @@ func stepSchema(v Verb) object {
 		properties["with"] = object{"type": "object"}
 		properties["schema"] = mapOf(reference("type"))
 		properties["refresh"] = reference("duration")
+		properties["drift"] = object{"enum": []string{DriftIgnore, DriftReport, DriftFail}, "description": "What becomes of records that differ from the schema."}
 		required = append(required, "schema")
 	case Filter:
 		properties["filter"] = reference("expression")

@@ -18,7 +18,7 @@ func flowKeys() []string {
 func verbKeys(v Verb) []string {
 	switch v {
 	case Read:
-		return []string{"with", "schema", "refresh"}
+		return []string{"with", "schema", "refresh", "drift"}
 	case Aggregate:
 		return []string{"by", "window"}
 	case Join:

@@ -45,12 +45,27 @@ type SourceSettings struct {
 	// Declared is the whole schema as it was written, in its order, for records whose columns are known by position
 	// alone. Nil means that it is the same as Schema.
 	Declared expr.Schema
+	// Drift is what to do where the records and the declared schema differ. A connector whose system names the columns of
+	// every read need not look at it.
+	Drift Drift
 	// Instance is a stable name of agent, flow and step, for what a system keeps per consumer (an MQTT client id).
 	Instance string
 	// Resume is the last committed cursor, nil at the first start.
 	Resume Cursor
 	Logger *slog.Logger
 }
+
+// Drift is what becomes of records whose members or columns are not those of the declared schema.
+type Drift uint8
+
+const (
+	// DriftIgnore passes over what the schema does not name; what it names and the record lacks is null.
+	DriftIgnore Drift = iota
+	// DriftReport does the same, and notes each difference once in Failures.Notes.
+	DriftReport
+	// DriftFail fails a record that has what the schema does not name.
+	DriftFail
+)
 
 // Cursor is a position in a source that survives a restart. Only the source can read it; its encoding is versioned by the source.
 type Cursor []byte
@@ -106,6 +121,18 @@ const MaxSamples = 5
 type Failures struct {
 	Count  int64
 	Sample []FailedRecord
+	// Notes are what was noticed without a record having failed, such as a difference from the schema: at most MaxNotes.
+	Notes []FailedRecord
+}
+
+// MaxNotes is how many notes a Failures keeps.
+const MaxNotes = 64
+
+// Note keeps a note while there is room.
+func (f *Failures) Note(r FailedRecord) {
+	if len(f.Notes) < MaxNotes {
+		f.Notes = append(f.Notes, r)
+	}
 }
 
 // FailedRecord is one record that could not be used.
@@ -131,6 +158,9 @@ func (f *Failures) Add(r FailedRecord) {
 func (f *Failures) Merge(g Failures) {
 	f.Count += g.Count
 	f.Sample = append(f.Sample, g.Sample[:min(len(g.Sample), MaxSamples-len(f.Sample))]...)
+	for _, n := range g.Notes {
+		f.Note(n)
+	}
 }
 
 // OptionError says which option of a connection or of a read is wrong.

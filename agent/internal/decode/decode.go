@@ -215,4 +215,5 @@ const (
 	afterQuote
 	openQuote
 	tooLong
+	unnamed
 )

@@ -34,6 +34,7 @@ type JSON struct {
 	presetCol, presetStart, presetEnd int
 	// failedCol is the column of the last problem, or -1.
 	failedCol int
+	drift     *drift
 }
 
 // member is a name in the text of records.
@@ -75,6 +76,7 @@ func (d *JSON) Decode(b *column.Batch, in Input) Result {
 		r.Line++
 	}
 	d.Finish(in.Text)
+	r.note(&in, d.Drift(in.Final && !r.Incomplete && r.Next == len(in.Text)))
 	return r
 }
 
@@ -129,6 +131,7 @@ func (e *RecordError) Error() string { return e.Reason }
 // record decodes text[start:end] and commits the row when all is well.
 func (d *JSON) record(text []byte, start, end int) problem {
 	d.begin()
+	d.drift.begin()
 	d.failedCol = -1
 	if d.presetCol >= 0 {
 		d.setStr(d.presetCol, d.presetStart, d.presetEnd)
@@ -183,6 +186,9 @@ func (d *JSON) object(s []byte, p int) problem {
 func (d *JSON) finishRecord(s []byte, p int) problem {
 	if space(s, p) != len(s) {
 		return afterEnd
+	}
+	if d.drift.offends() {
+		return unnamed
 	}
 	for _, e := range d.pending {
 		n, _ := unescape(s[e.start:e.end])                                                 // text has tried it on a copy
@@ -245,7 +251,7 @@ func (d *JSON) known(key, raw []byte) *member {
 	if !isWanted {
 		col = -1
 	}
-	if len(d.members) >= maxMembers && !isWanted || len(key) > 4096 {
+	if forget := d.drift.see(name[:n], isWanted); forget || len(d.members) >= maxMembers && !isWanted || len(key) > 4096 {
 		if !isWanted {
 			return &unwanted
 		}
@@ -408,6 +414,9 @@ func (d *JSON) jsonValue(s []byte, p, col int) (int, problem) {
 
 // reason says what the problem was, for a person.
 func (d *JSON) reason(p problem) string {
+	if p == unnamed {
+		return unnamedMember(d.drift.offence) + ", and the read says drift: fail"
+	}
 	if d.failedCol < 0 {
 		return p.message("")
 	}
@@ -426,7 +435,7 @@ func (p problem) message(typ string) string {
 		return "the number is out of the range of type " + typ
 	case tooLong:
 		return fmt.Sprintf("longer than %d MiB", MaxRecord>>20)
-	case ok, notObject, badSyntax, afterEnd, badKey, badValue, notTime, badUTF8, badEscape, badJSON, fewFields, manyFields, afterQuote, openQuote:
+	case ok, notObject, badSyntax, afterEnd, badKey, badValue, notTime, badUTF8, badEscape, badJSON, fewFields, manyFields, afterQuote, openQuote, unnamed:
 	}
 	return problemTexts[p]
 }

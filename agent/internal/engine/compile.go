@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/outfeed/outfeed/agent/internal/connector"
 	"github.com/outfeed/outfeed/protocol/expr"
 	"github.com/outfeed/outfeed/protocol/flowdef"
 )
@@ -39,6 +40,8 @@ type ReadNeed struct {
 	// order, and at least one.
 	Schema expr.Schema
 	Role   ReadRole
+	// Drift is what becomes of records that differ from the declared schema.
+	Drift connector.Drift
 	// Refresh is how often a table is read again; 0 for a stream.
 	Refresh time.Duration
 }
@@ -298,6 +301,7 @@ func (g *graph) addRead(i int) {
 	r := graphRead{step: i, need: ReadNeed{Step: step.ID, Role: RoleStream}}
 	if step.Read != nil {
 		r.need.Connection, r.need.With = step.Read.Connection.Name, step.Read.With
+		r.need.Drift = driftOf(step.Read.Drift)
 	}
 	if g.sink >= 0 {
 		r.need.Role, r.need.Refresh = RoleTable, DefaultRefresh
@@ -384,6 +388,7 @@ func (g *graph) instantiateWith(res *resources, spans func(read int) span, start
 	p := &pipeline{graph: g, res: res, counts: make([]*stepCounts, len(g.plan.Steps))}
 	outs := make([]*outputs, len(g.plan.Steps))
 	roots := make([][]int, len(g.plan.Steps))
+	forks := g.forks(spans)
 	for i := range g.plan.Steps {
 		step := &g.plan.Steps[i]
 		p.counts[i] = &stepCounts{step: step.ID, sample: &p.sample, stop: g.plan.Flow != nil && g.plan.Flow.OnError == flowdef.OnErrorStop}
@@ -394,7 +399,7 @@ func (g *graph) instantiateWith(res *resources, spans func(read int) span, start
 			roots[i] = []int{len(p.sources)}
 			read := newReadStep(step.Output, g.reads[len(p.sources)].cols)
 			read.counts = p.counts[i]
-			p.sources, outs[i] = append(p.sources, read), &read.outputs
+			p.sources, outs[i] = append(p.sources, read), p.behind(i, &read.outputs, forks)
 			continue
 		}
 		for _, in := range g.inputs(i) {
@@ -413,7 +418,7 @@ func (g *graph) instantiateWith(res *resources, spans func(read int) span, start
 		for n, in := range g.inputs(i) {
 			outs[in].next = append(outs[in].next, m.entrance(op, n))
 		}
-		outs[i] = out
+		outs[i] = p.behind(i, out, forks)
 	}
 	if g.sink >= 0 {
 		join := &g.plan.Steps[g.table]

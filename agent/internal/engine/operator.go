@@ -67,7 +67,9 @@ type stepCounts struct {
 	// lateTotal is late since the step's state began, over restarts.
 	lateTotal int64
 	sample    *[]FailedRecord
-	stop      bool
+	// noted are the reasons of the notes that are in the sample, or would be if there were room.
+	noted []string
+	stop  bool
 }
 
 // fail counts a failing record. It gives an error when the flow says on_error: stop.
@@ -77,6 +79,7 @@ func (c *stepCounts) fail(r connector.FailedRecord) error {
 
 func (c *stepCounts) failAll(f connector.Failures) error {
 	c.failed += f.Count
+	c.note(f.Notes)
 	for _, r := range f.Sample {
 		if len(*c.sample) < maxSamples {
 			r.Record = r.Record[:min(len(r.Record), 256)]

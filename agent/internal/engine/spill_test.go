@@ -444,6 +444,39 @@ func TestTheGroupsOfAnEndlessFlowThatDoNotFitAreAnError(t *testing.T) {
 	}
 }
 
+func TestASpilledSortGivesWhatOneInMemoryDoes(t *testing.T) {
+	t.Parallel()
+	spilled := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		by := rapid.SampledFrom([]string{"[k]", "[{k: desc}, s]", "[{f: desc}, k2, {n: desc}]", "[ok]"}).Draw(rt, "by")
+		text := `
+flow: f
+steps:
+  - id: l
+    read: a
+    schema: {k: int, k2: string, n: int, s: string, f: float, ok: bool}
+  - id: sorted
+    sort: ` + by + `
+  - insight: out
+`
+		data := drawSpillTable(rt, rapid.IntRange(0, 300).Draw(rt, "rows"), rapid.SampledFrom([]int{3, 5000}).Draw(rt, "distinct"),
+			map[string]string{"k": "int", "k2": "string", "n": "int", "s": "string", "f": "float", "ok": "bool"})
+		tables := map[string]*table{"l": data}
+		want, _ := runBounded(t, text, tables, 4096)
+		size := rapid.IntRange(1, 50).Draw(rt, "batch")
+		limit := int64(rapid.SampledFrom([]int{1, 10_000}).Draw(rt, "limit"))
+		scratch, got, err := runLimited(t, RunSettings{Program: program(t, text), Open: opener(tables, size), CommitRows: 7}, limit)
+		if err != nil {
+			rt.Fatal(err)
+		}
+		spilled += scratch.created
+		sameLines(t, "sort by "+by, got, want)
+	})
+	if spilled == 0 {
+		t.Error("nothing was spilled")
+	}
+}
+
 func spillTypes() []expr.Type {
 	return []expr.Type{expr.Bool, expr.Int, expr.Float, expr.String, expr.Timestamp, expr.JSON}
 }

@@ -141,7 +141,7 @@ func (a *aggregate) adopt(keys keyRows) ([]int32, error) {
 	}
 	known := len(a.dead)
 	if a.growGroups(a.table.len()); a.win != nil {
-		err = a.frameGroups(known)
+		err = a.frameGroups(known, a.table.len())
 	}
 	return groups, err
 }

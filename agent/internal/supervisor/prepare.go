@@ -84,7 +84,7 @@ func (p *prepared) newSource(s Settings, need engine.ReadNeed, resume connector.
 		instance += "/table"
 	}
 	set := connector.SourceSettings{
-		Connection: conn, With: need.With, Schema: need.Schema, Declared: p.declared[need.Step], Instance: instance, Resume: resume,
+		Connection: conn, With: need.With, Schema: need.Schema, Declared: p.declared[need.Step], Drift: need.Drift, Instance: instance, Resume: resume,
 		Logger: s.Logger.With("deployment", p.dep.ID, "step", need.Step, "connection", need.Connection),
 	}
 	return newGuarded(func() (connector.Source, error) { return found.NewSource(set) })

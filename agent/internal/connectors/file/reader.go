@@ -53,7 +53,9 @@ func newReader(s settings, known entries) *reader {
 	r := &reader{settings: s, known: known, seen: make(map[uint64]stamp)}
 	switch {
 	case s.format == formatJSONL:
-		r.headerless = decode.NewJSON(s.Schema, s.loc)
+		d := decode.NewJSON(s.Schema, s.loc)
+		d.Watch(s.Drift, s.Declared)
+		r.headerless = d
 	case !s.header:
 		declared := s.Declared
 		if declared == nil {
@@ -251,6 +253,8 @@ type open struct {
 	entry   entry
 	head    []byte
 	decoder decode.Decoder
+	// notes are what the header and the schema do not share, until the next delivery.
+	notes []string
 	// long is the beginning of a record that is too long, while its end is looked for.
 	long []byte
 }
@@ -296,6 +300,9 @@ func (o *open) begin() (bool, error) {
 			if err := decode.CheckHeader(o.Schema, names); err != nil {
 				return false, &connector.PermanentError{Err: fmt.Errorf("file %s in %s: %w", o.path, o.root, err)}
 			}
+			if o.notes, err = o.drift(names); err != nil {
+				return false, err
+			}
 			o.byHeader, o.names = decode.NewCSV(o.Schema, names, o.delimiter, o.loc), names
 		}
 		o.decoder = o.byHeader
@@ -305,6 +312,19 @@ func (o *open) begin() (bool, error) {
 		o.entry.offset, o.entry.line = start, line
 	}
 	return true, nil
+}
+
+// drift says what the names of a header and the schema do not share.
+func (o *open) drift(names []string) ([]string, error) {
+	declared := o.Declared
+	if declared == nil {
+		declared = o.Schema
+	}
+	notes, err := decode.CheckDrift(o.Drift, declared, names)
+	if err != nil {
+		return nil, &connector.PermanentError{Err: fmt.Errorf("file %s in %s: %w", o.path, o.root, err)}
+	}
+	return notes, nil
 }
 
 // header reads the header of a CSV file.
@@ -430,6 +450,10 @@ func (o *open) deliver(p *piece, d connector.Delivery) {
 		o.entry.headLen = min(headLen, int64(len(o.head)))
 		o.entry.head = hashOf(o.head[:o.entry.headLen])
 	}
+	for _, n := range o.notes {
+		d.Failed.Note(connector.FailedRecord{Where: o.path, Reason: n})
+	}
+	o.notes = nil
 	o.entry.modified = 0
 	o.known[o.entry.id] = o.entry
 	d.Cursor = o.cursor(o.entry)

@@ -43,6 +43,7 @@ func newSource(s settings, known position) *source {
 		src.topicCol = s.Schema.Index(s.topicAs)
 		src.decoder.Ignore(s.topicAs)
 	}
+	src.decoder.Watch(s.Drift, s.Declared)
 	return src
 }
 
@@ -160,6 +161,9 @@ func (s *source) decode(messages []message) connector.Delivery {
 		}
 	}
 	s.decoder.Finish(s.text)
+	for _, note := range s.decoder.Drift(false) {
+		d.Failed.Note(connector.FailedRecord{Where: "topic " + s.settings.topic, Reason: note})
+	}
 	return d
 }
 

@@ -1,0 +1,67 @@
+package file_test
+
+import (
+	"errors"
+	"io"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/outfeed/outfeed/agent/internal/connector"
+	"github.com/outfeed/outfeed/agent/internal/connectors/file"
+)
+
+// notesOf reads the plant's files to their end and gives what was noticed.
+func notesOf(p *plant, policy connector.Drift) (notes []string, rows int64, err error) {
+	src, err := file.New().NewSource(connector.SourceSettings{
+		Connection: connector.Connection{Name: "files", Kind: "file", Options: map[string]any{"root": p.dir}},
+		With:       p.with, Schema: p.schema[:1], Declared: p.schema, Drift: policy, Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	defer finish(p.t, src)
+	for {
+		d, err := src.Next(p.t.Context())
+		if errors.Is(err, io.EOF) {
+			return notes, rows, nil
+		}
+		if err != nil {
+			return notes, rows, err
+		}
+		rows += int64(d.Batch.Len)
+		for _, n := range d.Failed.Notes {
+			notes = append(notes, n.Where+": "+n.Reason)
+		}
+	}
+}
+
+func TestDriftOfFiles(t *testing.T) {
+	t.Parallel()
+	csv := newPlant(t, map[string]any{"path": "*.csv", "format": "csv"})
+	csv.write("a.csv", "id,name\n1,x\n")
+	csv.write("b.csv", "humidity,id\n5,2\n")
+	notes, rows, err := notesOf(csv, connector.DriftReport)
+	want := []string{
+		`b.csv: the header has column "humidity", which the schema does not name`,
+		`b.csv: the schema names column "name", which the header has not`,
+	}
+	if err != nil || rows != 2 || !slices.Equal(notes, want) {
+		t.Errorf("%d rows, %q, %v", rows, notes, err)
+	}
+	var permanent *connector.PermanentError
+	if _, rows, err = notesOf(csv, connector.DriftFail); !errors.As(err, &permanent) || rows != 1 || !strings.Contains(err.Error(), `b.csv in `) {
+		t.Errorf("%d rows, %v", rows, err)
+	}
+	if notes, rows, err = notesOf(csv, connector.DriftIgnore); err != nil || rows != 2 || notes != nil {
+		t.Errorf("%d rows, %q, %v", rows, notes, err)
+	}
+
+	lines := newPlant(t, map[string]any{"path": "*.jsonl", "format": "jsonl"})
+	lines.write("a.jsonl", `{"id":1,"name":"x"}`+"\n"+`{"id":2,"humidity":1}`+"\n")
+	notes, rows, err = notesOf(lines, connector.DriftReport)
+	if err != nil || rows != 2 || !slices.Equal(notes, []string{`a.jsonl: the source sends "humidity", which the schema does not name`}) {
+		t.Errorf("%d rows, %q, %v", rows, notes, err)
+	}
+}

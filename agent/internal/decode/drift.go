@@ -1,0 +1,157 @@
+package decode
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/outfeed/outfeed/agent/internal/connector"
+	"github.com/outfeed/outfeed/protocol/expr"
+)
+
+const (
+	// maxDrift is how many names a decoder notices that the schema does not name, and lacks of those that it does.
+	maxDrift = 32
+	// driftPatience is how many records may come before a column that none of them has is noticed.
+	driftPatience = 1000
+	// maxDriftName is how many bytes of a name a message shows.
+	maxDriftName = 80
+)
+
+// drift watches for members that the schema does not name, and for columns that never come. A nil drift watches nothing.
+type drift struct {
+	policy   connector.Drift
+	declared map[string]bool
+	wanted   []string
+	// noticed has the names that were told of, arrived the wanted columns that came.
+	noticed, arrived map[string]bool
+	// offence is the name for which the record must fail.
+	offence string
+	records int64
+	patient bool
+	notes   []string
+}
+
+// Watch makes the decoder look for what the declared schema and the records do not share. It is called before the first
+// record. With connector.DriftFail a record with a member that the schema does not name fails.
+func (d *JSON) Watch(policy connector.Drift, declared expr.Schema) {
+	if policy == connector.DriftIgnore {
+		return
+	}
+	d.drift = &drift{policy: policy, declared: map[string]bool{}, noticed: map[string]bool{}, arrived: map[string]bool{}, patient: true}
+	for _, c := range declared {
+		d.drift.declared[c.Name] = true
+	}
+	for _, c := range d.schema {
+		d.drift.declared[c.Name] = true
+		if _, isWanted := d.wanted[c.Name]; isWanted {
+			d.drift.wanted = append(d.drift.wanted, c.Name)
+		}
+	}
+}
+
+// see is told of a member's name that is not remembered. forget says that it must not be remembered, because every
+// record that has it fails.
+func (w *drift) see(name []byte, isWanted bool) (forget bool) {
+	switch {
+	case w == nil:
+		return false
+	case isWanted:
+		if !w.arrived[string(name)] {
+			w.arrived[string(name)] = true
+		}
+		return false
+	case w.declared[string(name)]:
+		return false
+	case w.policy == connector.DriftFail:
+		if w.offence == "" {
+			w.offence = string(bytes.Clone(name[:min(len(name), 4*maxDriftName)]))
+		}
+		return true
+	}
+	if len(w.noticed) < maxDrift && !w.noticed[string(name)] {
+		w.noticed[string(name)] = true
+		w.notes = append(w.notes, unnamedMember(string(name)))
+	}
+	return false
+}
+
+// offends says whether the record that ends must fail.
+func (w *drift) offends() bool { return w != nil && w.offence != "" }
+
+// begin starts a record.
+func (w *drift) begin() {
+	if w != nil {
+		w.offence = ""
+		w.records++
+	}
+}
+
+// unnamedMember says that records have what the schema does not name.
+func unnamedMember(name string) string {
+	return fmt.Sprintf("the source sends %q, which the schema does not name", clipName(name))
+}
+
+func clipName(name string) string {
+	if len(name) <= maxDriftName {
+		return name
+	}
+	end := maxDriftName
+	for end > 0 && !utf8.RuneStart(name[end]) {
+		end--
+	}
+	return name[:end] + "…"
+}
+
+// Drift gives what was noticed since the last call: sentences for people. ended says that no more records will come, so
+// that what has not come by now never will.
+func (d *JSON) Drift(ended bool) []string {
+	w := d.drift
+	if w == nil {
+		return nil
+	}
+	if w.patient && w.records > 0 && (ended || w.records >= driftPatience) {
+		w.patient = false
+		for _, name := range w.wanted {
+			if !w.arrived[name] && len(w.notes) < maxDrift {
+				w.notes = append(w.notes, fmt.Sprintf("the schema names %q, which none of the first %d records has", clipName(name), w.records))
+			}
+		}
+	}
+	notes := w.notes
+	w.notes = nil
+	return notes
+}
+
+// note adds what was noticed to the result.
+func (r *Result) note(in *Input, sentences []string) {
+	for _, s := range sentences {
+		r.Failed.Note(connector.FailedRecord{Where: in.Name, Reason: s})
+	}
+}
+
+// CheckDrift compares the names of a CSV header with the declared schema and says what the two do not share. With
+// connector.DriftFail a name that the schema lacks is an error.
+func CheckDrift(policy connector.Drift, declared expr.Schema, names []string) ([]string, error) {
+	if policy == connector.DriftIgnore {
+		return nil, nil
+	}
+	var notes []string
+	for i, name := range names {
+		switch {
+		case declared.Index(name) >= 0 || slices.Contains(names[:i], name):
+		case policy == connector.DriftFail:
+			return nil, &RecordError{Reason: strings.Replace(unnamedMember(name), "the source sends", "the header has column", 1) + ", and the read says drift: fail; add it to the schema, or say drift: report"}
+		case len(notes) < maxDrift:
+			notes = append(notes, strings.Replace(unnamedMember(name), "the source sends", "the header has column", 1))
+		}
+	}
+	for _, c := range declared {
+		if len(notes) < 2*maxDrift && !slices.Contains(names, c.Name) {
+			notes = append(notes, fmt.Sprintf("the schema names column %q, which the header has not", clipName(c.Name)))
+		}
+	}
+	return notes, nil
+}

@@ -1,0 +1,127 @@
+package decode_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/outfeed/outfeed/agent/internal/column"
+	"github.com/outfeed/outfeed/agent/internal/connector"
+	"github.com/outfeed/outfeed/agent/internal/decode"
+	"github.com/outfeed/outfeed/protocol/expr"
+)
+
+// driftOf decodes lines with a watching decoder of the columns i and s; f is declared and not read.
+func driftOf(policy connector.Drift, text string) (rows, failed, notes []string) {
+	schema := expr.Schema{{Name: "i", Type: expr.Int}, {Name: "s", Type: expr.String}}
+	d := decode.NewJSON(schema, time.UTC)
+	d.Watch(policy, append(slices.Clone(schema), expr.Column{Name: "f", Type: expr.Float}))
+	b := column.NewBatch(schema)
+	in := decode.Input{Text: []byte(text), Final: true, MaxRows: 5000, Name: "x.jsonl", Line: 1}
+	r := d.Decode(b, in)
+	for _, f := range r.Failed.Sample {
+		failed = append(failed, f.Where+": "+f.Reason)
+	}
+	for _, n := range r.Failed.Notes {
+		notes = append(notes, n.Where+": "+n.Reason)
+	}
+	return cells(b), failed, notes
+}
+
+func TestDrift(t *testing.T) {
+	t.Parallel()
+	const text = `{"i":1,"f":2.5}
+{"i":2,"hum\u0069dity":{"a":1},"i2":0}
+{"humidity":3,"i":3}
+{"i":4}
+`
+	for policy, want := range map[connector.Drift][3][]string{
+		connector.DriftIgnore: {{"1 | -", "2 | -", "3 | -", "4 | -"}, nil, nil},
+		connector.DriftReport: {{"1 | -", "2 | -", "3 | -", "4 | -"}, nil, {
+			`x.jsonl: the source sends "humidity", which the schema does not name`,
+			`x.jsonl: the source sends "i2", which the schema does not name`,
+			`x.jsonl: the schema names "s", which none of the first 4 records has`,
+		}},
+		connector.DriftFail: {{"1 | -", "4 | -"}, {
+			`x.jsonl:2: the source sends "humidity", which the schema does not name, and the read says drift: fail`,
+			`x.jsonl:3: the source sends "humidity", which the schema does not name, and the read says drift: fail`,
+		}, {`x.jsonl: the schema names "s", which none of the first 4 records has`}},
+	} {
+		rows, failed, notes := driftOf(policy, text)
+		for i, got := range [3][]string{rows, failed, notes} {
+			if !slices.Equal(got, want[i]) {
+				t.Errorf("with policy %d:\n%s\nwant\n%s", policy, strings.Join(got, "\n"), strings.Join(want[i], "\n"))
+			}
+		}
+	}
+}
+
+// TestDriftIsBounded holds that neither many nor long names make the report large.
+func TestDriftIsBounded(t *testing.T) {
+	t.Parallel()
+	var text strings.Builder
+	for i := range 3000 {
+		fmt.Fprintf(&text, "{\"i\":1,\"s\":\"\",\"name %d%s\":0}\n", i, strings.Repeat("ü", 3000))
+	}
+	rows, _, notes := driftOf(connector.DriftReport, text.String())
+	if len(rows) != 3000 || len(notes) != 32 || len(notes[0]) > 300 {
+		t.Errorf("%d rows, %d notes", len(rows), len(notes))
+	}
+}
+
+func TestDriftOfAHeader(t *testing.T) {
+	t.Parallel()
+	declared := expr.Schema{{Name: "i", Type: expr.Int}, {Name: "s", Type: expr.String}}
+	notes, err := decode.CheckDrift(connector.DriftReport, declared, []string{"i", "extra", "extra"})
+	want := []string{`the header has column "extra", which the schema does not name`, `the schema names column "s", which the header has not`}
+	if err != nil || !slices.Equal(notes, want) {
+		t.Errorf("CheckDrift gives %q, %v", notes, err)
+	}
+	if _, err = decode.CheckDrift(connector.DriftFail, declared, []string{"i", "s", "extra"}); err == nil || !strings.Contains(err.Error(), `"extra"`) {
+		t.Errorf("CheckDrift gives %v", err)
+	}
+	if notes, err = decode.CheckDrift(connector.DriftIgnore, declared, []string{"extra"}); err != nil || notes != nil {
+		t.Errorf("CheckDrift gives %q, %v", notes, err)
+	}
+}
+
+// FuzzElement holds that an array of JSON is taken apart as the standard library does, and that nothing else panics.
+func FuzzElement(f *testing.F) {
+	for _, seed := range []string{`[]`, ` [ 1 , "a,]\"" ,{"x":[1,2]}, [ ] ] `, `[1`, `[1,]`, `{}`, `7`, `["\\"]`, `[[[]],{"]":"}"}]`, `[null,true]x`, `[,]`, `[}]`} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		var got []string
+		for next := 0; next >= 0; {
+			start, end, after, good := decode.Element(text, next)
+			if !good {
+				if json.Valid(text) && text[strings.IndexFunc(string(text), func(r rune) bool { return !strings.ContainsRune(" \t\r\n", r) })] == '[' {
+					t.Fatalf("%q is an array", text)
+				}
+				return
+			}
+			if after >= 0 && after <= next {
+				t.Fatalf("%q: from %d to %d", text, next, after)
+			}
+			if start >= 0 {
+				got = append(got, string(text[start:end]))
+			}
+			next = after
+		}
+		var want []json.RawMessage
+		if !json.Valid(text) || json.Unmarshal(text, &want) != nil {
+			return // columns hold JSON; what is none only must not hang
+		}
+		if len(got) != len(want) {
+			t.Fatalf("%q has %d elements: %q", text, len(want), got)
+		}
+		for i := range want {
+			if got[i] != string(want[i]) {
+				t.Fatalf("%q: element %d is %q", text, i, got[i])
+			}
+		}
+	})
+}
