@@ -20,7 +20,6 @@ type limitedDistinct struct {
 	types []expr.Type
 	keys  int
 	seq   int64
-	side  *keySide
 
 	parts  []*spillWriter
 	split  partitioner
