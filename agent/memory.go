@@ -19,7 +19,7 @@ const DefaultMemoryLimit = config.DefaultMemoryLimit
 // Of the memory limit, Go's heap gets all but what the program itself takes: its code, the pages of the staging that are
 // mapped, and what the runtime keeps outside of the heap. Of that the operators of flows hold at most half; the rest is
 // for batches, decoding and the garbage between two collections.
-const programBytes = 16 << 20
+const programBytes = 24 << 20
 
 // limitMemory tells Go's runtime the limit, unless GOMEMLIMIT does, and gives the operators their share.
 func limitMemory(limit config.Bytes) *engine.Memory {
