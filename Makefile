@@ -43,6 +43,11 @@ e2e: build ## Run the end-to-end tests on the real binaries
 	@go build -trimpath -o bin/outfeed-demo ./installer/demo && go build -trimpath -o bin/outfeed-demo-plant ./installer/demo/plant
 	go test -tags e2e -count=1 -timeout 20m -v ./internal/e2e
 
+.PHONY: faults
+faults: $(DIST) ## Run the long tests: 10,000 random flows against PostgreSQL
+	@$(SETUP) test
+	OUTFEED_ORACLE_FLOWS=10000 go test -count=1 -timeout 30m -v -run TestRandomFlowsAsPostgreSQL ./agent/internal/engine/sqloracle
+
 .PHONY: race
 race: $(DIST) ## Run the tests under the race detector
 	@$(SETUP) test
@@ -56,11 +61,15 @@ lint: $(LINT) $(DIST) ## Check the code: linters, formatting, generated files
 	GOOS=windows $(LINT) run ./agent/...
 	cd $(UI) && npm run --silent lint
 	@$(MAKE) --no-print-directory generate
-	git diff --exit-code -- '*.pb.go' '*/schema.d.ts' || { echo 'generated files are behind: run make generate and commit'; exit 1; }
+	git diff --exit-code -- '*.pb.go' '*/schema.d.ts' docs/flows.md || { echo 'generated files are behind: run make generate and commit'; exit 1; }
 
+# BENCH takes options, such as BENCH='-records 500000 -tag-time 10s -json'; BENCH=-help lists them.
 .PHONY: bench
-bench: ## Run the benchmarks that stand beside the code
-	go test -run '^$$' -bench . -benchmem ./...
+bench: ## Compare the whole path with DuckDB and a hand-written scanner, then run the benchmarks beside the code
+	-@$(SETUP) bench
+	@go build -trimpath -o $(CACHE)/outfeed-bench ./internal/bench/cmd/bench
+	@$(CACHE)/outfeed-bench $(BENCH)
+	go test -run '^$$' -bench . -benchmem ./agent/... ./protocol/...
 
 .PHONY: generate
 generate: $(UI)/node_modules ## Generate the code that is made from other files
@@ -68,6 +77,7 @@ generate: $(UI)/node_modules ## Generate the code that is made from other files
 	go build -o $(CACHE)/protoc-gen-go google.golang.org/protobuf/cmd/protoc-gen-go
 	PATH=$(CURDIR)/$(CACHE):$$PATH protoc --go_out=. --go_opt=module=github.com/outfeed/outfeed protocol/wire/wire.proto
 	cd $(UI) && npm run --silent api
+	go run ./protocol/flowdef/flowdoc docs/flows.md
 
 .PHONY: clean
 clean: ## Remove what was built

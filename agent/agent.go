@@ -121,6 +121,7 @@ func (a *Agent) assemble(ctx context.Context, id *identity.Identity, st *stage.S
 	}
 	sup := supervisor.New(supervisor.Settings{
 		Staging: staging{reports: reports, stage: st}, Connector: all.Find, AgentID: id.Profile().Agent, Logger: a.log,
+		Writes: writeRule(a.config),
 		Memory: limitMemory(a.config.MemoryLimit), Scratch: scratch{spill},
 	})
 	reports.changed = sup.Reported()
@@ -134,6 +135,14 @@ func (a *Agent) assemble(ctx context.Context, id *identity.Identity, st *stage.S
 		return nil, fmt.Errorf("prepare the connection to %s: %w", id.Profile().URL, err)
 	}
 	return &parts{identity: id, stage: st, supervisor: sup, bundles: s.bundles, tunnel: s.tunnel, status: s}, nil
+}
+
+// writeRule is what the configuration says about writes.
+func writeRule(c Config) supervisor.WriteRule {
+	if c.Writes == config.WritesAllow {
+		return supervisor.WritesAllowed
+	}
+	return supervisor.WritesDenied
 }
 
 // serveMetrics serves /healthz, /readyz and /metrics on loopback.

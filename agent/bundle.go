@@ -145,7 +145,7 @@ func (b *bundles) deployments(bundle *wire.Bundle) ([]supervisor.Deployment, err
 	return all, nil
 }
 
-// usedBy gives the connections that a definition reads, so that a change of another one leaves its flow alone. One that
+// usedBy gives the connections that a definition reads, looks up or writes, so that a change of another one leaves its flow alone. One that
 // cannot be parsed is the supervisor's to refuse.
 func usedBy(definition []byte, connections []connector.Connection) []connector.Connection {
 	flow, err := flowdef.Parse(definition)
@@ -153,10 +153,8 @@ func usedBy(definition []byte, connections []connector.Connection) []connector.C
 		return connections
 	}
 	used := map[string]bool{}
-	for i := range flow.Steps {
-		if read := flow.Steps[i].Read; read != nil {
-			used[read.Connection.Name] = true
-		}
+	for _, ref := range flow.Connections() {
+		used[ref.Name] = true
 	}
 	return slices.DeleteFunc(slices.Clone(connections), func(c connector.Connection) bool { return !used[c.Name] })
 }

@@ -34,6 +34,16 @@ type Definition struct {
 // Manifest is what would leave the plant.
 type Manifest = flowdef.Manifest
 
+// PlannedWrite is one place in the plant that a flow writes to.
+type PlannedWrite = flowdef.PlannedWrite
+
+// CheckedFlow is what a definition would do beyond its own machine's memory: what leaves the plant, and what is written
+// into the plant's systems.
+type CheckedFlow struct {
+	Egress Manifest
+	Writes []PlannedWrite
+}
+
 // Problems is what is wrong with a text.
 type Problems = flowdef.Problems //nolint:errname // the name that flowdef gives it
 
@@ -123,26 +133,28 @@ func (d *Definition) plan(connections map[string]connector.Connection) (*flowdef
 	return plan, nil
 }
 
-// CheckFlow says what is wrong with a definition, as a *DefinitionError, or what would leave the plant.
-func CheckFlow(d Definition) (Manifest, error) {
+// CheckFlow says what is wrong with a definition, as a *DefinitionError, or what would leave the plant and be written in it.
+func CheckFlow(d Definition) (CheckedFlow, error) {
 	connections, err := d.connections()
 	if err != nil {
-		return Manifest{}, err
+		return CheckedFlow{}, err
 	}
 	plan, err := d.plan(connections)
 	if err != nil {
-		return Manifest{}, err
+		return CheckedFlow{}, err
 	}
 	if d.Connections == nil {
 		_, err = engine.Compile(plan)
 	} else {
-		// This compiles too, and holds each read against its connector.
-		err = supervisor.Check(localSettings(nil, slog.New(slog.DiscardHandler)), d.deployment(plan, connections))
+		// This compiles too, and holds each read against its connector. Whether writes are allowed is another question.
+		s := localSettings(nil, slog.New(slog.DiscardHandler))
+		s.Writes = supervisor.WritesAllowed
+		err = supervisor.Check(s, d.deployment(plan, connections))
 	}
 	if err != nil {
-		return Manifest{}, fmt.Errorf("%s: %w", d.File, err)
+		return CheckedFlow{}, fmt.Errorf("%s: %w", d.File, err)
 	}
-	return plan.Egress, nil
+	return CheckedFlow{Egress: plan.Egress, Writes: plan.Writes()}, nil
 }
 
 // localSettings are a supervisor's for a flow that runs on this machine alone.
@@ -174,11 +186,19 @@ func TestFlow(ctx context.Context, d Definition) ([]TestResult, error) {
 	return results, nil
 }
 
+// WriteRule says whether a flow may write into the plant's systems.
+type WriteRule = supervisor.WriteRule
+
+// WritesAllowed lets it; the zero value does not.
+const WritesAllowed = supervisor.WritesAllowed
+
 // FlowRun is one run of a flow without a control plane.
 type FlowRun struct {
 	Definition
 	// DataDir is where the run stages what must survive; empty: nowhere.
 	DataDir string
+	// Writes lets the flow write into the plant's systems.
+	Writes WriteRule
 	// MemoryLimit is how much memory the process uses at most; 0 means config.DefaultMemoryLimit.
 	MemoryLimit config.Bytes
 	// Out takes the insights as JSON lines, Log what happens.
@@ -225,6 +245,7 @@ func RunFlow(ctx context.Context, r FlowRun) (summary RunSummary, err error) {
 	}
 	defer func() { err = errors.Join(err, spill.Close()) }()
 	settings := localSettings(staging, log)
+	settings.Writes = r.Writes
 	settings.Memory, settings.Scratch = limitMemory(cmp.Or(r.MemoryLimit, config.DefaultMemoryLimit)), scratch{spill}
 	started := time.Now()
 	report, err := supervisor.RunOnce(ctx, settings, r.deployment(plan, connections), encodeLine)

@@ -41,6 +41,9 @@ type Config struct {
 	// LogLevel is debug, info, warn or error (OUTFEED_LOG_LEVEL), LogFormat json or text (OUTFEED_LOG_FORMAT).
 	LogLevel  slog.Level
 	LogFormat string
+	// FlowTest is the command line that runs the tests of a definition: it takes the definition on standard input and gives
+	// a JSON list of results. Main sets it.
+	FlowTest []string
 }
 
 // Variables lists the environment variables with their meaning, for the help text.

@@ -113,7 +113,7 @@ func (c *ControlPlane) serve(ctx context.Context, database secret.String) error 
 	}
 	service := fleet.New(fleet.Settings{
 		Store: store, Secrets: keys.Vault, Identity: identity, BundleKey: keys.Bundle, Replica: replica(),
-		Tenancy: c.config.tenancy(),
+		Tenancy: c.config.tenancy(), Tester: newTester(c.config.FlowTest),
 	})
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

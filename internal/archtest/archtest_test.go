@@ -46,6 +46,8 @@ func rules() []rule {
 		{folder: "internal", may: leaves},
 		{folder: "internal/e2e", may: []string{"agent", "controlplane", "installer", "protocol", "migrations", "internal"}},
 		{folder: "internal/archtest"},
+		// It knows the agent only as a program that it starts.
+		{folder: "internal/bench"},
 
 		{folder: "agent/internal/column", may: with("protocol/expr")},
 		{folder: "agent/internal/config", may: with("protocol")},
@@ -70,7 +72,8 @@ func rules() []rule {
 		{folder: "controlplane/internal/auth", may: with("protocol", "controlplane/internal/fleet")},
 		{folder: "controlplane/internal/web", may: with("protocol", "controlplane/internal/fleet")},
 		{folder: "controlplane/internal/vault", may: with("protocol", "controlplane/internal/fleet")},
-		{folder: "controlplane/cmd/outfeed-controlplane", may: with("controlplane"), not: []string{"controlplane/internal"}},
+		// Main lets the agent's engine run the tests of definitions (ADR 0008).
+		{folder: "controlplane/cmd/outfeed-controlplane", may: with("controlplane", "agent", "protocol"), not: []string{"controlplane/internal", "agent/internal"}},
 		{folder: "controlplane/cmd/outfeed", may: with("protocol", "controlplane/internal/httpapi/api")},
 		{folder: "controlplane", may: with("controlplane", "protocol", "migrations"), not: []string{"controlplane/cmd"}},
 

@@ -117,3 +117,34 @@ func TestBadRowsAreCountedAndTheFlowGoesOn(t *testing.T) {
 		}
 	}
 }
+
+// TestAFlowWhoseTestsFailIsNotPublished publishes a flow with a wrong expectation, one that eats memory, and a right one.
+func TestAFlowWhoseTestsFailIsNotPublished(t *testing.T) {
+	b := newBroker(t)
+	s := newSite(t)
+	s.connections(b.connection())
+	const head = "flow: hot\ntrigger: continuous\nsteps:\n  - id: readings\n    read: press\n    with: {topic: a/b, format: json}\n    schema: {ts: timestamp, temp: float}\n"
+	const given = "    given: {readings: [{ts: \"2026-01-01T00:00:00Z\", temp: 61.5}]}\n"
+	good := head + "  - insight: hot\ntests:\n  - name: one reading\n" + given + "    expect: {hot: [{temp: 61.5}]}\n"
+	wrong := strings.Replace(good, "[{temp: 61.5}]}\n", "[{temp: 62}]}\n", 1)
+	wide := head + "  - map: {x: string(temp)}\n" + strings.Repeat("  - map: {x: \"concat(x, x)\"}\n", 18) + "  - insight: hot\ntests:\n  - name: too much\n    given:\n      readings:\n" +
+		strings.Repeat("        - {ts: \"2026-01-01T00:00:00Z\", temp: 61.5}\n", 4000) + "    expect: {hot: []}\n"
+	publish := func(name, text string) (string, error) {
+		file := s.path(name + ".yaml")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		out, said, err := s.try([]string{"OUTFEED_CONFIG=" + s.path("client.json")}, nil, bin(t, "outfeed"), "flow", "apply", file, "--publish")
+		return string(out) + said, err
+	}
+	said, err := publish("wrong", wrong)
+	if err == nil || !strings.Contains(said, "wrong.yaml:10:") || !strings.Contains(said, "61.5") || !strings.Contains(said, "62") {
+		t.Errorf("a failing test gave %v: %s", err, said)
+	}
+	if said, err = publish("wide", wide); err == nil || !strings.Contains(said, "could not be run") {
+		t.Errorf("tests that eat memory gave %v: %s", err, said)
+	}
+	if said, err = publish("good", good); err != nil {
+		t.Errorf("a passing test gave %v: %s", err, said)
+	}
+}

@@ -1,12 +1,8 @@
 package expr
 
 import (
-	"errors"
 	"fmt"
-	"regexp"
-	"regexp/syntax"
 	"strings"
-	"time"
 )
 
 // AggregateCall is a checked call of an aggregate.
@@ -100,11 +96,13 @@ func (c *checker) call(n *Node) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	if f.Name == "timestamp" && args[0].Op == OpLiteral && args[0].Value.Type == String {
-		return timestampLiteral(args[0])
+	if f.check != nil {
+		if err := f.check(c, args); err != nil {
+			return nil, err
+		}
 	}
-	if err := checkConstants(f.Name, args); err != nil {
-		return nil, err
+	if f.Name == "timestamp" && args[0].Op == OpLiteral && args[0].Value.Type == String {
+		return timestampLiteral(args[0], zoneOf(args[1:]))
 	}
 	call := typed(n, s.Result, args...)
 	call.Func = f
@@ -172,66 +170,4 @@ func (s *Signature) String() string {
 		args = append(args, "…")
 	}
 	return "(" + strings.Join(args, ", ") + ")"
-}
-
-// checkConstants checks the arguments that must be constants of a form that their type does not say.
-func checkConstants(function string, args []*Node) error {
-	switch {
-	case function == "round" && len(args) == 2:
-		if digits := args[1].Value.Int; digits < 0 || digits > 15 {
-			return errorAt(args[1].Pos, "round keeps 0 to 15 decimals, not %d", digits)
-		}
-	case function == "truncate":
-		unit := args[1].Value.Str
-		if _, ok := TruncateUnit(unit); !ok {
-			return errorAt(args[1].Pos, "truncate takes \"1m\", \"1h\" or \"1d\", not %s", quote(shorten(unit)))
-		}
-	case function == "json_get":
-		if _, err := ParsePath(args[1].Value.Str); err != nil {
-			return errorAt(args[1].Pos, "%s", err)
-		}
-	}
-	return nil
-}
-
-// maxPattern is the most characters that the patterns of an expression may match one by one, their counted repetitions
-// written out; it keeps the compiled patterns under a few megabytes.
-const maxPattern = 10_000
-
-func (c *checker) pattern(pattern string) error {
-	tree, err := syntax.Parse(pattern, syntax.Perl)
-	if e, ok := errors.AsType[*syntax.Error](err); ok {
-		return fmt.Errorf("is not RE2 syntax: %s: %s", e.Code, e.Expr)
-	}
-	if c.patternSize += patternSize(tree); c.patternSize > maxPattern {
-		return fmt.Errorf("is too large: its repetitions written out match more than %d characters", maxPattern)
-	}
-	if _, err = regexp.Compile(pattern); err != nil {
-		return fmt.Errorf("is not RE2 syntax: %w", err)
-	}
-	return nil
-}
-
-func patternSize(tree *syntax.Regexp) int {
-	size := max(1, len(tree.Rune))
-	for _, sub := range tree.Sub {
-		size = min(size+patternSize(sub), maxPattern+1)
-	}
-	if tree.Op == syntax.OpRepeat {
-		size = min(size*max(1, tree.Min, tree.Max), maxPattern+1)
-	}
-	return size
-}
-
-// TruncateUnit is the length that the constant second argument of truncate stands for; ok is false for any other text.
-func TruncateUnit(text string) (d time.Duration, ok bool) {
-	switch text {
-	case "1m":
-		return time.Minute, true
-	case "1h":
-		return time.Hour, true
-	case "1d":
-		return 24 * time.Hour, true
-	}
-	return 0, false
 }

@@ -19,7 +19,7 @@ func Check(n *Node, columns Schema) (*Node, error) {
 
 type checker struct {
 	columns Schema
-	// patternSize adds up the sizes of the patterns of matches.
+	// patternSize adds up the sizes of the patterns of matches, regex_extract and regex_replace.
 	patternSize int
 }
 
@@ -191,7 +191,7 @@ func convertTimes(nodes []*Node) error {
 		if !times || n.Op != OpLiteral || n.Value.Type != String {
 			continue
 		}
-		converted, err := timestampLiteral(n)
+		converted, err := timestampLiteral(n, time.UTC)
 		if err != nil {
 			return err
 		}
@@ -200,8 +200,8 @@ func convertTimes(nodes []*Node) error {
 	return nil
 }
 
-func timestampLiteral(n *Node) (*Node, error) {
-	micros, ok := ParseTimestamp(n.Value.Str, time.UTC)
+func timestampLiteral(n *Node, loc *time.Location) (*Node, error) {
+	micros, ok := ParseTimestamp(n.Value.Str, loc)
 	if !ok {
 		return nil, errorAt(n.Pos, "%s is not a timestamp; write it like \"2026-01-31T06:00:00Z\"", quote(shorten(n.Value.Str)))
 	}
@@ -316,7 +316,7 @@ func (c *checker) match(n *Node, args []*Node) (*Node, error) {
 	if pattern.Op != OpLiteral || pattern.Value.Type != String {
 		return nil, errorAt(pattern.Pos, "the pattern of matches must be a constant string")
 	}
-	if err := c.pattern(pattern.Value.Str); err != nil {
+	if _, err := c.pattern(pattern.Value.Str); err != nil {
 		return nil, errorAt(pattern.Pos, "the pattern of matches %s", err)
 	}
 	return typed(n, Bool, text, pattern), nil

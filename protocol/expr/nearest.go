@@ -82,9 +82,14 @@ func Unknown(kind, name string, valid []string) string {
 	if len(valid) == 0 {
 		return message + "; there is none"
 	}
-	listed := slices.Clone(valid[:min(len(valid), maxNamesListed)])
-	if len(valid) > len(listed) {
-		listed = append(listed, "…")
+	return message + "; " + listed("there is", valid)
+}
+
+// listed writes the valid names behind a verb, not all of them where they are many.
+func listed(verb string, valid []string) string {
+	list := slices.Clone(valid[:min(len(valid), maxNamesListed)])
+	if len(valid) > len(list) {
+		list = append(list, "…")
 	}
-	return message + "; there is " + strings.Join(listed, ", ")
+	return verb + " " + strings.Join(list, ", ")
 }

@@ -94,6 +94,9 @@ type Function struct {
 	Help, Example, Result string
 	// Windowed marks an aggregate that needs the time column of a window.
 	Windowed bool
+
+	// check checks the arguments that must be constants of a form that their type does not say; nil when there are none.
+	check constantCheck
 }
 
 // Signature is one way to call a function.

@@ -20,14 +20,25 @@ func ParseTimestamp(text string, loc *time.Location) (micros int64, ok bool) {
 		hour, minute, second, fraction = r.clock()
 		zone = r.zone(loc)
 	}
-	if r.bad || r.text != "" || year == 0 || hour > 23 || minute > 59 || second > 59 {
+	if r.bad || r.text != "" {
 		return 0, false
 	}
-	local := time.Date(year, time.Month(month), day, hour, minute, second, fraction*int(time.Microsecond), time.UTC)
+	return instantOf(year, month, day, clockTime{hour, minute, second, fraction}, zone)
+}
+
+// clockTime is what a clock shows.
+type clockTime struct{ hour, minute, second, micros int }
+
+// instantOf is the instant at which a calendar and a clock in loc show these; ok is false where they show no such time.
+func instantOf(year, month, day int, c clockTime, loc *time.Location) (micros int64, ok bool) {
+	if year == 0 || c.hour > 23 || c.minute > 59 || c.second > 59 {
+		return 0, false
+	}
+	local := time.Date(year, time.Month(month), day, c.hour, c.minute, c.second, c.micros*int(time.Microsecond), time.UTC)
 	if local.Day() != day || int(local.Month()) != month {
 		return 0, false
 	}
-	micros = local.UnixMicro() - LocalOffset(local.UnixMicro(), zone)
+	micros = local.UnixMicro() - LocalOffset(local.UnixMicro(), loc)
 	if y := time.UnixMicro(micros).UTC().Year(); y < 1 || y > 9999 {
 		return 0, false
 	}
@@ -49,6 +60,25 @@ func LocalOffset(local int64, loc *time.Location) int64 {
 		return after
 	}
 	return before
+}
+
+// FirstInstant is when a clock in loc first shows a time, or a later one where it leaves that out. Both are in
+// microseconds, the time as if it were in UTC. It differs from LocalOffset where a time comes twice, and is for what
+// begins at a time of day, which must not begin twice.
+func FirstInstant(local int64, loc *time.Location) int64 {
+	if loc == time.UTC {
+		return local
+	}
+	const day = int64(24 * time.Hour / time.Microsecond)
+	before, after := offsetAt(local-day, loc), offsetAt(local+day, loc)
+	switch {
+	case before == after || offsetAt(local-before, loc) == before:
+		return local - before
+	case offsetAt(local-after, loc) == after:
+		return local - after
+	}
+	change, _ := time.UnixMicro(local - before).In(loc).ZoneBounds()
+	return change.UnixMicro()
 }
 
 // offsetAt is the distance of loc from UTC at an instant; both are in microseconds.

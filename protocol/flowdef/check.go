@@ -172,13 +172,11 @@ const maxCycleNames = 8
 // findUnused reports steps whose rows reach no insight.
 func (c *checker) findUnused() {
 	used := make([]bool, len(c.flow.Steps))
-	insights := false
+	ends := false
 	for _, i := range slices.Backward(c.order) {
 		switch c.flow.Steps[i].Verb { //nolint:exhaustive // the other rows must reach one of these
-		case Insight:
-			used[i], insights = true, true
-		case Write:
-			used[i] = true
+		case Insight, Write:
+			used[i], ends = true, true
 		}
 		if used[i] {
 			for _, input := range c.inputs[i] {
@@ -186,13 +184,13 @@ func (c *checker) findUnused() {
 			}
 		}
 	}
-	if !insights {
-		c.add(c.flow.Pos, "", "the flow has no insight step, so nothing would come of it; end it with insight: and a name")
+	if !ends {
+		c.add(c.flow.Pos, "", "the flow has no insight step and no write step, so nothing would come of it; end it with insight: and a name")
 		return
 	}
 	for i := range c.flow.Steps {
 		if s := &c.flow.Steps[i]; !used[i] {
-			c.problem(s, Pos{}, "nothing uses the rows of this step: they reach no insight; remove it, or name it in from: or join:")
+			c.problem(s, Pos{}, "nothing uses the rows of this step: they reach no insight and no write; remove it, or name it in from: or join:")
 		}
 	}
 }
@@ -240,6 +238,9 @@ func (c *checker) withinBounds(k int) bool {
 	}
 	switch ps.Verb { //nolint:exhaustive // the others cost their columns alone
 	case Join:
+		if ps.Join.Within > 0 {
+			break
+		}
 		// The engine runs every right side as a flow of its own, which takes some memory for each step of the whole.
 		table := len(c.flow.Steps) / 2
 		c.copied[k] += table

@@ -1,8 +1,6 @@
 package flowdef
 
 import (
-	"errors"
-	"maps"
 	"slices"
 	"strings"
 
@@ -12,7 +10,7 @@ import (
 func (c *checker) checkRead(k int) bool {
 	ps := &c.plan.Steps[k]
 	r := ps.Read
-	c.checkConnection(ps.Step)
+	c.checkUse(ps.Step, r.Connection, readUse(r))
 	sound := len(r.Schema) > 0
 	for i := range r.Schema {
 		column := r.Schema[i].Column
@@ -24,32 +22,6 @@ func (c *checker) checkRead(k int) bool {
 		c.origins[k] = append(c.origins[k], origin{sources: c.sources.of(r.Connection.Name + "." + column.Name), raw: true})
 	}
 	return sound
-}
-
-func (c *checker) checkConnection(s *Step) {
-	if c.env.Connections == nil {
-		return
-	}
-	kind, ok := c.env.Connections[s.Read.Connection.Name]
-	if !ok {
-		if !c.full() {
-			names := slices.Sorted(maps.Keys(c.env.Connections))
-			c.problem(s, s.Read.Connection.Pos, "%s", expr.Unknown("connection", s.Read.Connection.Name, names))
-		}
-		return
-	}
-	spec, ok := c.env.Connectors[kind]
-	if !ok {
-		return
-	}
-	problems, _ := errors.AsType[OptionProblems](ValidateOptions(spec.ReadOptions, s.Read.With))
-	for _, p := range problems {
-		pos, written := s.Read.WithPos[p.Option]
-		if !written {
-			pos = s.Pos
-		}
-		c.problem(s, pos, "%s", p.Message)
-	}
 }
 
 func (c *checker) checkFilter(k int) bool {
@@ -139,6 +111,16 @@ func (c *checker) checkAggregate(k int) bool {
 		sound = c.checkResult(k, &ps.Aggregate.Results[i], schema, origins) && sound
 	}
 	return sound
+}
+
+// timeColumn finds a timestamp column, or reports what is wrong and gives -1.
+func (c *checker) timeColumn(s *Step, ref Ref, schema expr.Schema) int {
+	i := c.column(s, ref, schema)
+	if i >= 0 && schema[i].Type != expr.Timestamp {
+		c.problem(s, ref.Pos, "the time column %q is of type %s, not timestamp%s", ref.Name, schema[i].Type, listTimes(schema))
+		return -1
+	}
+	return i
 }
 
 // listTimes names the schema's timestamp columns, for the end of a message.

@@ -14,11 +14,17 @@ import (
 func (c *checker) checkTests() {
 	reads, insights := map[string]int{}, map[string]int{}
 	for k := range c.plan.Steps {
-		switch s := &c.plan.Steps[k]; s.Verb { //nolint:exhaustive // only these two have rows in a test
+		switch s := &c.plan.Steps[k]; s.Verb { //nolint:exhaustive // only these have rows in a test
 		case Read:
+			reads[s.ID] = k
+		case Lookup:
 			reads[s.ID] = k
 		case Insight:
 			insights[s.Insight.Name] = k
+		case Write:
+			if _, taken := insights[s.ID]; !taken {
+				insights[s.ID] = k
+			}
 		}
 	}
 	for i := range c.flow.Tests {
@@ -55,6 +61,9 @@ func (c *checker) checkRows(t *Test, of rowsOf) {
 			continue
 		}
 		schema := c.plan.Steps[k].Output
+		if lookup := c.plan.Steps[k].LookupPlan; lookup != nil {
+			schema = lookup.Given()
+		}
 		for i, row := range of.rows[name] {
 			for _, column := range slices.Sorted(maps.Keys(row)) {
 				at := path + "/" + strconv.Itoa(i) + "/" + column

@@ -191,6 +191,8 @@ type JoinStep struct {
 	// Within makes it a join of two streams: rows match whose times are at most that far apart. 0 means that the right
 	// side is a table.
 	Within time.Duration
+	// Stream is set when Within is.
+	Stream *StreamJoin
 }
 
 // JoinKey is one pair of columns that must be equal.

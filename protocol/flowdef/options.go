@@ -74,6 +74,11 @@ func (o *Option) check(value any) string {
 			return "must be true or false"
 		}
 		return ""
+	case OptionColumns:
+		if _, ok := ColumnList(value); !ok {
+			return "must be a list of different column names, as in [order_no, machine]"
+		}
+		return ""
 	case OptionString, OptionSecret, OptionDuration, OptionEnum:
 	}
 	text, ok := value.(string)
@@ -110,13 +115,26 @@ func EnumText(value any) (text string, ok bool) {
 	}
 }
 
+// ColumnList is the names of an OptionColumns value, which are different from one another and not empty.
+func ColumnList(value any) (names []string, ok bool) {
+	list, isList := value.([]any)
+	for _, item := range list {
+		name, isText := item.(string)
+		if !isText || name == "" || slices.Contains(names, name) {
+			return nil, false
+		}
+		names = append(names, name)
+	}
+	return names, isList && len(names) > 0
+}
+
 func (o *Option) typeName() string {
 	switch o.Type {
 	case OptionDuration:
 		return "duration such as 5s or 15m"
 	case OptionEnum:
 		return "word of " + strings.Join(o.Enum, ", ")
-	case OptionString, OptionSecret, OptionInt, OptionBool:
+	case OptionString, OptionSecret, OptionInt, OptionBool, OptionColumns:
 	}
 	return "string"
 }

@@ -2,7 +2,6 @@ package flowdef
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -49,6 +48,8 @@ type parser struct {
 	collector
 	text  []byte
 	lines []int
+	// last is where scalar found the last one.
+	last struct{ line, column, offset int }
 	// step is the id of the step being read.
 	step string
 	// places is the Test.places of the test being read.
@@ -57,7 +58,7 @@ type parser struct {
 
 func (p *parser) problem(pos Pos, format string, args ...any) { p.add(pos, p.step, format, args...) }
 
-// document reads the text as YAML, of which JSON is a part; nil when that failed.
+// document reads the text as JSON or else as YAML; nil when that failed.
 func (p *parser) document() *yaml.Node {
 	switch {
 	case len(p.text) > MaxBytes:
@@ -67,11 +68,15 @@ func (p *parser) document() *yaml.Node {
 		p.problem(Pos{}, "the definition is not UTF-8 text")
 		return nil
 	}
-	if json.Valid(p.text) && bytes.IndexByte(p.text, '\t') >= 0 {
-		// YAML forbids some of the tabs that JSON allows, and in JSON they are white space only.
-		p.text = bytes.ReplaceAll(p.text, []byte("\t"), []byte(" "))
-	}
 	p.lines = lineStarts(p.text)
+	if isJSON(p.text) {
+		r := jsonReader{text: p.text, line: 1, column: 1}
+		root := r.value()
+		if p.refuseNUL(root); len(p.found) > 0 {
+			return nil
+		}
+		return root
+	}
 	decoder := yaml.NewDecoder(bytes.NewReader(p.text))
 	var doc, second yaml.Node
 	if err := decoder.Decode(&doc); err != nil {

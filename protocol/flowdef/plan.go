@@ -46,6 +46,8 @@ type PlanStep struct {
 	// JoinLeft and JoinRight are the key positions in the two inputs; RightKeep is the right positions that follow the
 	// left columns in Output.
 	JoinLeft, JoinRight, RightKeep []int
+	// StreamJoin is set for a join of two streams.
+	StreamJoin *StreamJoinPlan
 	// The plans of the other verbs, each set for its own.
 	LookupPlan   *LookupPlan
 	SortPlan     *SortPlan

@@ -12,7 +12,7 @@ func windowsReference() []Entry {
 				"Windows of up to an hour are counted in time that passes, so that the hour that comes twice has its windows twice and a day has 23 or 25 hours; " +
 				"longer ones go by the clock on the wall, so that the one with the clock change is shorter or longer.",
 			Keys:     []Key{{Name: "tumbling", Help: "the length"}, {Name: "timezone", Help: "a name such as Europe/Berlin"}, at, late},
-			Examples: []string{"window-tumbling.yaml", "along-time.yaml"},
+			Examples: []string{"window-tumbling", "along-time"},
 		},
 		{
 			Name: "hopping",
@@ -24,7 +24,7 @@ func windowsReference() []Entry {
 				{Name: "timezone", Help: "a name such as Europe/Berlin"},
 				at, late,
 			},
-			Examples: []string{"window-hopping.yaml"},
+			Examples: []string{"window-hopping"},
 		},
 		{
 			Name: "session",
@@ -37,7 +37,7 @@ func windowsReference() []Entry {
 				{Name: "timezone", Help: "the time zone of max"},
 				at, late,
 			},
-			Examples: []string{"window-session.yaml"},
+			Examples: []string{"window-session"},
 		},
 		{
 			Name: "shift",
@@ -48,7 +48,7 @@ func windowsReference() []Entry {
 				{Name: "timezone", Help: "the plant's time zone; it must be there"},
 				at, late,
 			},
-			Examples: []string{"window-shift.yaml", "oee.yaml"},
+			Examples: []string{"window-shift", "oee"},
 		},
 	}
 }

@@ -21,12 +21,25 @@ func (p *parser) scalar(n *yaml.Node) *scalar {
 	if n.Line < 1 || n.Line > len(p.lines) {
 		return nil
 	}
-	s.start = p.lines[n.Line-1]
-	for range n.Column - 1 {
-		_, size := utf8.DecodeRune(s.text[s.start:])
-		s.start += size
-	}
+	s.start = p.offset(n.Line, n.Column)
 	return s
+}
+
+// offset is where a column of a line begins. It goes on from where it was called for last, since a whole definition may
+// stand in one line.
+func (p *parser) offset(line, column int) int {
+	if p.last.line != line || column <= p.last.column/2 {
+		p.last.line, p.last.column, p.last.offset = line, 1, p.lines[line-1]
+	}
+	for p.last.column < column && p.last.offset < len(p.text) {
+		_, size := utf8.DecodeRune(p.text[p.last.offset:])
+		p.last.column, p.last.offset = p.last.column+1, p.last.offset+size
+	}
+	for p.last.column > column {
+		_, size := utf8.DecodeLastRune(p.text[:p.last.offset])
+		p.last.column, p.last.offset = p.last.column-1, p.last.offset-size
+	}
+	return p.last.offset
 }
 
 // lineStarts is the offset of every line.
@@ -121,6 +134,9 @@ func escapeLength(text []byte, runeSize int) (inValue, inText int) {
 	case 'x':
 		return runeSize, 4
 	case 'u':
+		if runeSize == utf8.UTFMax { // JSON writes what is beyond 16 bits as two
+			return runeSize, 12
+		}
 		return runeSize, 6
 	case 'U':
 		return runeSize, 10

@@ -100,6 +100,7 @@ func stepSchema(v Verb) object {
 		properties["join"] = named("The id of the right step.")
 		properties["on"] = object{"oneOf": []any{reference("columns"), mapOf(reference("column"))}}
 		properties["type"] = object{"enum": joinKinds()}
+		streamJoinSchema(properties)
 		required = append(required, "on")
 	case Lookup:
 		required = append(required, lookupSchema(properties)...)

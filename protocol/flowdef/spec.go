@@ -9,6 +9,10 @@ type ConnectorSpec struct {
 	// Options are the connection's, ReadOptions those of `with:` in a read step.
 	Options     []Option `json:"options"`
 	ReadOptions []Option `json:"read_options"`
+	// LookupOptions and WriteOptions are those of `with:` in a lookup and in a write step; none means that connections of
+	// this kind cannot be looked up, or written to.
+	LookupOptions []Option `json:"lookup_options,omitempty"`
+	WriteOptions  []Option `json:"write_options,omitempty"`
 	// Example is a working `CONN.yaml` entry, ReadExample a working `with:`.
 	Example     string `json:"example"`
 	ReadExample string `json:"read_example"`
@@ -26,6 +30,8 @@ const (
 	OptionEnum     OptionType = "enum"
 	// OptionSecret is a string that the control plane stores encrypted and never shows again.
 	OptionSecret OptionType = "secret"
+	// OptionColumns is a list of column names.
+	OptionColumns OptionType = "columns"
 )
 
 // Option is one setting of a connection or of a read.

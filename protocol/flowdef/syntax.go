@@ -19,7 +19,7 @@ func (p *parser) syntax(err error) {
 		if number, after, found := strings.Cut(rest, ": "); found {
 			if line, err := strconv.Atoi(number); err == nil {
 				pos, message = Pos{line, 1}, after
-				if strings.HasPrefix(message, "did not find expected ',' or") || message == "did not find expected key" {
+				if fromParser(message) {
 					pos.Line = min(line+1, len(p.lines))
 				}
 			}
@@ -35,6 +35,19 @@ func (p *parser) syntax(err error) {
 		return
 	}
 	p.problem(pos, what, clip(message))
+}
+
+// fromParser says whether the message is of the library's parser and not of its scanner.
+func fromParser(message string) bool {
+	for _, prefix := range [...]string{
+		"did not find expected ',' or", "did not find expected key", "did not find expected '-' indicator", "did not find expected node content",
+		"did not find expected <", "found undefined tag handle", "found duplicate %", "found incompatible YAML document",
+	} {
+		if strings.HasPrefix(message, prefix) {
+			return true
+		}
+	}
+	return false
 }
 
 var bare = regexp.MustCompile(`[:,\[{]\s+(\$\{[A-Za-z_][A-Za-z0-9_]*\})`)

@@ -4,8 +4,6 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
-
-	"github.com/outfeed/outfeed/protocol/expr"
 )
 
 // allColumns is what distinct says to compare whole rows.
@@ -81,15 +79,6 @@ func (c *checker) checkDistinct(k int) bool {
 		c.problem(ps.Step, d.Pos, "in a continuous flow distinct would have to remember every row for ever; add within: 1h and time: COLUMN, so that a repeat is one only within that time")
 	}
 	return true
-}
-
-// timeColumn finds a timestamp column, or reports what is wrong with it.
-func (c *checker) timeColumn(s *Step, ref Ref, schema expr.Schema) int {
-	i := c.column(s, ref, schema)
-	if i >= 0 && schema[i].Type != expr.Timestamp {
-		c.problem(s, ref.Pos, "the time column %q is of type %s, not timestamp%s", ref.Name, schema[i].Type, listTimes(schema))
-	}
-	return i
 }
 
 func distinctSchema(properties object) {

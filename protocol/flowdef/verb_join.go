@@ -17,6 +17,7 @@ func (p *parser) join(s *Step, members map[string]entry) *JoinStep {
 	if e, ok := members["type"]; ok {
 		j.Kind = JoinKind(p.oneOf(e.value, "type", joinKinds()...))
 	}
+	p.streamJoin(j, members)
 	e, ok := members["on"]
 	switch {
 	case !ok:
@@ -48,7 +49,7 @@ func (c *checker) checkJoin(k int) bool {
 		c.problem(ps.Step, ps.From[1].Pos, "the step %q is joined with itself; name another one", ps.From[1].Name)
 		return false
 	}
-	if !c.checkJoinKeys(k, left, right) {
+	if sound := c.checkJoinKeys(k, left, right); !c.checkStreamJoin(ps, left, right) || !sound {
 		return false
 	}
 	if ps.Join.Kind == JoinFull && c.flow.Trigger.Kind == Continuous {

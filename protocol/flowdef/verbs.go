@@ -22,7 +22,7 @@ func verbKeys(v Verb) []string {
 	case Aggregate:
 		return []string{"by", "window"}
 	case Join:
-		return []string{"on", "type"}
+		return append([]string{"on", "type"}, streamJoinKeys()...)
 	case Lookup:
 		return lookupKeys()
 	case Limit:

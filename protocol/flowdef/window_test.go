@@ -123,7 +123,7 @@ func TestTheWindowReferenceIsComplete(t *testing.T) {
 			keys = append(keys, k.Name)
 		}
 		for _, example := range e.Examples {
-			if _, err := Examples.Open("examples/" + example); err != nil {
+			if _, err := Examples.Open("examples/" + example + ".yaml"); err != nil {
 				t.Error(err)
 			}
 		}

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -31,7 +33,8 @@ func flowCheckCommand(f *flags) *cobra.Command {
 		Short: "Say what is wrong with a definition, and what would leave the plant",
 		Long: `Checks a definition as the control plane and the agent do: names, types, windows. With --connections it also checks
 the connections and the options of each read. When all is well it prints the egress manifest: every column that would
-leave the plant, where it comes from, and whether it is aggregated or raw.
+leave the plant, where it comes from, and whether it is aggregated or raw; then what the flow writes into the plant's
+systems.
 
 Exit code 0: all is well; 2: the definition is wrong.`,
 		Example: "  outfeed-agent flow check press-health.yaml --connections connections.yaml",
@@ -57,7 +60,7 @@ Exit code 0: all is well; 2: the definition is wrong.`,
 }
 
 // printCheckJSON prints the problems or the manifest; the exit code is that of the text form.
-func printCheckJSON(c *cobra.Command, name string, m agent.Manifest, err error) error {
+func printCheckJSON(c *cobra.Command, name string, m agent.CheckedFlow, err error) error {
 	wrong, isDefinition := errors.AsType[*agent.DefinitionError](err)
 	if err != nil && !isDefinition {
 		return err
@@ -67,7 +70,9 @@ func printCheckJSON(c *cobra.Command, name string, m agent.Manifest, err error) 
 		OK       bool           `json:"ok"`
 		Problems agent.Problems `json:"problems"`
 		Egress   agent.Manifest `json:"egress"`
-	}{File: name, OK: err == nil, Egress: m}
+		// Writes is what the flow writes into the plant's systems.
+		Writes []agent.PlannedWrite `json:"writes,omitempty"`
+	}{File: name, OK: err == nil, Egress: m.Egress, Writes: m.Writes}
 	if isDefinition {
 		out.Problems = wrong.Problems
 	}
@@ -76,10 +81,10 @@ func printCheckJSON(c *cobra.Command, name string, m agent.Manifest, err error) 
 	return errors.Join(e.Encode(out), err)
 }
 
-func printManifest(out io.Writer, name string, m agent.Manifest) error {
+func printManifest(out io.Writer, name string, m agent.CheckedFlow) error {
 	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
 	fmt.Fprintf(w, "%s is well. What leaves the plant:\n", name)
-	for _, col := range m.Columns {
+	for _, col := range m.Egress.Columns {
 		kind, from := "raw", strings.Join(col.Sources, ", ")
 		if col.Aggregated {
 			kind = "aggregated"
@@ -89,10 +94,28 @@ func printManifest(out io.Writer, name string, m agent.Manifest) error {
 		}
 		fmt.Fprintf(w, "  %s.%s\t%s\t%s\tfrom %s\n", col.Insight, col.Column, col.Type, kind, from)
 	}
+	if len(m.Egress.Columns) == 0 {
+		fmt.Fprintln(w, "  nothing")
+	}
+	if len(m.Writes) > 0 {
+		fmt.Fprintln(w, "What is written into the plant's systems, where the agent's configuration allows it:")
+	}
+	for _, write := range m.Writes {
+		fmt.Fprintf(w, "  step %s\tinto %s\t%s\t%s\n", write.Step, write.Connection, optionsText(write.With), strings.Join(write.Columns, ", "))
+	}
 	if err := w.Flush(); err != nil {
 		return fmt.Errorf("print the manifest: %w", err)
 	}
 	return nil
+}
+
+// optionsText is the options of a step as they could be written.
+func optionsText(with map[string]any) string {
+	parts := make([]string, 0, len(with))
+	for _, name := range slices.Sorted(maps.Keys(with)) {
+		parts = append(parts, fmt.Sprintf("%s: %v", name, with[name]))
+	}
+	return "{" + strings.Join(parts, ", ") + "}"
 }
 
 func flowTestCommand(f *flags) *cobra.Command {
@@ -150,6 +173,7 @@ func printTests(w io.Writer, results []agent.TestResult, asJSON bool) error {
 
 func flowRunCommand(f *flags) *cobra.Command {
 	var connections string
+	var allowWrites bool
 	limit := agent.DefaultMemoryLimit
 	c := &cobra.Command{
 		Use:   "run FLOW.yaml --connections CONN.yaml",
@@ -164,6 +188,8 @@ a run that was killed, the next one prints again what it cannot know to have bee
 A run that ends by itself prints when it ends, or after five minutes. What does not fit in the memory limit is spilled to
 the folder, or to the system's temporary one.
 
+A flow that writes into the plant's systems is refused unless --allow-writes is given.
+
 Exit code 0: the run ended, or you ended it; 1: it failed, or a source was failing at its end; 2: the definition is wrong.`,
 		Example: `  outfeed-agent flow run press-health.yaml --connections connections.yaml
   outfeed-agent flow run lathe.yaml --connections connections.yaml --data-dir ./state > insights.jsonl`,
@@ -173,7 +199,11 @@ Exit code 0: the run ended, or you ended it; 1: it failed, or a source was faili
 			if err != nil {
 				return err
 			}
-			summary, err := agent.RunFlow(c.Context(), agent.FlowRun{Definition: d, DataDir: f.dataDir, MemoryLimit: limit, Out: c.OutOrStdout(), Log: c.ErrOrStderr()})
+			run := agent.FlowRun{Definition: d, DataDir: f.dataDir, MemoryLimit: limit, Out: c.OutOrStdout(), Log: c.ErrOrStderr()}
+			if allowWrites {
+				run.Writes = agent.WritesAllowed
+			}
+			summary, err := agent.RunFlow(c.Context(), run)
 			if summary.Started {
 				printSummary(c.ErrOrStderr(), args[0], summary)
 				if err == nil && summary.Read == 0 {
@@ -184,6 +214,7 @@ Exit code 0: the run ended, or you ended it; 1: it failed, or a source was faili
 		},
 	}
 	c.Flags().StringVar(&connections, "connections", "", "`FILE` with the connections (YAML)")
+	c.Flags().BoolVar(&allowWrites, "allow-writes", false, "let the flow write into the plant's systems")
 	c.Flags().Var(&limit, "memory-limit", "most memory that the process uses, such as 512MB or 2GB")
 	if err := c.MarkFlagRequired("connections"); err != nil {
 		panic(err)

@@ -38,7 +38,15 @@ type Config struct {
 	// LogLevel is debug, info, warn or error (OUTFEED_AGENT_LOG_LEVEL), LogFormat json or text (OUTFEED_AGENT_LOG_FORMAT).
 	LogLevel  slog.Level `yaml:"log_level"`
 	LogFormat string     `yaml:"log_format"`
+	// Writes is deny (the default) or allow: whether flows may write into the plant's systems (OUTFEED_AGENT_WRITES).
+	Writes string `yaml:"writes"`
 }
+
+// The values of Config.Writes.
+const (
+	WritesDeny  = "deny"
+	WritesAllow = "allow"
+)
 
 // Default is the configuration of a machine where nothing is set.
 func Default() Config {
@@ -46,7 +54,7 @@ func Default() Config {
 	if runtime.GOOS == "windows" {
 		dir = filepath.Join(os.Getenv("ProgramData"), "Outfeed", "Agent")
 	}
-	return Config{DataDir: dir, LogFormat: "text", MemoryLimit: DefaultMemoryLimit}
+	return Config{DataDir: dir, LogFormat: "text", Writes: WritesDeny, MemoryLimit: DefaultMemoryLimit}
 }
 
 // variables maps each environment variable to the field it sets.
@@ -61,6 +69,7 @@ func (c *Config) variables() map[string]func(string) error {
 		"OUTFEED_AGENT_LOG_FORMAT":   text(&c.LogFormat),
 		"OUTFEED_AGENT_LOG_LEVEL":    func(v string) error { return c.LogLevel.UnmarshalText([]byte(v)) },
 		"OUTFEED_AGENT_MEMORY_LIMIT": func(v string) error { return c.MemoryLimit.UnmarshalText([]byte(v)) },
+		"OUTFEED_AGENT_WRITES":       text(&c.Writes),
 		"OUTFEED_AGENT_PROXY":        func(v string) error { c.Proxy = secret.New(v); return nil },
 	}
 }
@@ -105,6 +114,9 @@ func (c *Config) Validate() error {
 	}
 	if c.LogFormat != "json" && c.LogFormat != "text" {
 		wrong = append(wrong, fmt.Errorf("log_format is %q: write json or text", c.LogFormat))
+	}
+	if c.Writes != WritesDeny && c.Writes != WritesAllow {
+		wrong = append(wrong, fmt.Errorf("writes is %q: write deny or allow, which lets flows write into the plant's systems", c.Writes))
 	}
 	if c.Listen != "" {
 		wrong = append(wrong, loopback(c.Listen))

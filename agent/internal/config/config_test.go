@@ -73,6 +73,7 @@ func TestWhatIsWrongIsSaid(t *testing.T) {
 		"unknown key":    {"data_dri: /x\n", "data_dri"},
 		"open port":      {"listen: 0.0.0.0:9464\n", "opens no port"},
 		"log format":     {"log_format: xml\n", "json or text"},
+		"writes":         {"writes: approve\n", "deny or allow"},
 		"proxy":          {"proxy: proxy:3128\n", "not a URL"},
 		"ca file":        {"ca_file: /does/not/exist.pem\n", "ca_file"},
 		"memory unit":    {"memory_limit: 134217728\n", "write a whole number with a unit"},

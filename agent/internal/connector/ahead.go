@@ -193,6 +193,19 @@ func NotEnd(err error) error {
 	return plain
 }
 
+// Release lets go of the memory of all pieces that wait to be filled, so that a producer that has nothing to do holds none.
+func (a *Ahead[B]) Release() {
+	for range cap(a.free) {
+		select {
+		case p := <-a.free:
+			*p = Piece[B]{}
+			a.free <- p
+		default:
+			return
+		}
+	}
+}
+
 // End says that there is no more.
 func (a *Ahead[B]) End() {
 	if p, open := a.Take(); open {

@@ -123,3 +123,48 @@ func TestFailuresKeepAFew(t *testing.T) {
 		t.Fatalf("%d failures, %d kept", f.Count, len(f.Sample))
 	}
 }
+
+func TestReleaseLetsGoOfWhatWaits(t *testing.T) {
+	t.Parallel()
+	const pieces = 3
+	filled := make(chan int)
+	a := connector.NewAhead(pieces, func(_ context.Context, a *connector.Ahead[[]byte]) {
+		for round := range 2 {
+			had := 0
+			for range 2 * pieces {
+				p, open := a.Take()
+				if !open {
+					return
+				}
+				if p.Buffer != nil {
+					had++
+				}
+				p.Buffer = make([]byte, 1)
+				a.Send(p) // without deliveries it comes back
+			}
+			filled <- had
+			if round == 0 {
+				a.Release()
+			}
+		}
+		a.End()
+	})
+	var counts [2]int
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for i := range counts {
+			counts[i] = <-filled
+		}
+	}()
+	if _, err := a.Next(t.Context()); !errors.Is(err, io.EOF) {
+		t.Fatalf("error %v", err)
+	}
+	<-done
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if counts != [2]int{pieces, pieces} {
+		t.Fatalf("%v pieces had a buffer when they were taken again, want %d each time", counts, pieces)
+	}
+}

@@ -79,6 +79,8 @@ func optionValue(opt *flowdef.Option, raw any) any {
 		}
 	case flowdef.OptionInt:
 		v, err = intOption(raw)
+	case flowdef.OptionColumns:
+		v, _ = flowdef.ColumnList(raw)
 	case flowdef.OptionDuration:
 		v = time.Duration(0)
 		if text != "" {
@@ -125,6 +127,9 @@ func (o Options) Int(name string) int64 { return optionOf[int64](o, name) }
 
 // Bool is a bool option.
 func (o Options) Bool(name string) bool { return optionOf[bool](o, name) }
+
+// Columns is a list of column names, nil when it was left out.
+func (o Options) Columns(name string) []string { return optionOf[[]string](o, name) }
 
 // Duration is a duration option; 0 when it was left out and has no default.
 func (o Options) Duration(name string) time.Duration { return optionOf[time.Duration](o, name) }

@@ -22,15 +22,20 @@ type CSV struct {
 	rows
 	clock clock
 	delim byte
+	// delims is the delimiter eight times.
+	delims uint64
 	// fields is the column of each field of a record, or -1; last is the last field that has one.
 	fields []int
 	last   int
+	// steps is fields for quickRecord.
+	steps []step
 	// quote is where the next quote is, from the start of the text.
 	quote int
 	// parts are the fields of a record with quotes.
 	parts []part
 	// failedCol and failedFields describe the last problem.
 	failedCol, failedFields int
+	_                       [apart]byte
 }
 
 // part is a field of a record with quotes, without them.
@@ -44,10 +49,15 @@ type part struct {
 // in loc.
 func NewCSV(schema expr.Schema, names []string, delim byte, loc *time.Location) *CSV {
 	d := &CSV{rows: newRows(schema), clock: clock{loc: loc}, delim: delim, last: -1, fields: make([]int, len(names))}
+	d.delims, d.steps = everyByte*uint64(delim), make([]step, len(names))
 	for i, name := range names {
-		d.fields[i] = schema.Index(name)
-		if d.fields[i] >= 0 {
-			d.last = i
+		col := schema.Index(name)
+		d.fields[i] = col
+		if col >= 0 {
+			d.last, d.steps[i] = i, step{col: col, typ: schema[col].Type}
+			if strings.IndexByte("0123456789+-.eE", delim) >= 0 && schema[col].Type != expr.String {
+				d.steps[i].typ = expr.Null // a number ends where such a delimiter is, not where its digits do
+			}
 		}
 	}
 	return d
@@ -56,7 +66,7 @@ func NewCSV(schema expr.Schema, names []string, delim byte, loc *time.Location) 
 // Header reads the header at text[off:] and gives its names and where the first record starts; that is -1 when the
 // header is not complete and more may follow.
 func Header(text []byte, off int, delim byte, final bool) (names []string, next int, err error) {
-	d := &CSV{delim: delim, quote: -1}
+	d := &CSV{delim: delim, delims: everyByte * uint64(delim), quote: -1}
 	in := Input{Text: text, Final: final}
 	end, next, bad := d.split(&in, off)
 	switch {
@@ -100,9 +110,16 @@ func CheckHeader(schema expr.Schema, names []string) error {
 // Decode decodes records. Empty lines are passed over.
 func (d *CSV) Decode(b *column.Batch, in Input) Result {
 	d.open(b, in.MaxRows)
+	d.aim()
 	d.quote = -1
 	r := Result{Next: in.Off, Line: in.Line}
 	for d.row < in.MaxRows && r.Next < len(in.Text) {
+		if next := d.quickRecord(in.Text, r.Next); next > 0 {
+			r.Read++
+			r.Next = next
+			r.Line++
+			continue
+		}
 		if d.quote < r.Next {
 			d.quote = r.Next + indexOrLen(in.Text[r.Next:], '"')
 		}
@@ -202,6 +219,7 @@ func (d *CSV) count(fields int) problem {
 // quotedRecord decodes a record with quotes, which may have several lines. It says false when the record is not complete.
 func (d *CSV) quotedRecord(r *Result, in *Input) bool {
 	start := r.Next
+	d.failedCol = -1
 	end, next, bad := d.split(in, start)
 	if next < 0 {
 		if len(in.Text)-start <= MaxRecord {
@@ -304,10 +322,8 @@ func (d *CSV) field(s []byte, p int) (f part, stop int, bad problem) {
 }
 
 func (d *CSV) fieldEnd(s []byte, p int) int {
-	for p < len(s) && s[p] != d.delim && s[p] != '\n' {
-		p++
-	}
-	return p
+	stop, _ := fieldStop(s, p, d.delims)
+	return stop
 }
 
 // carriageReturn is 1 when s[start:stop] ends in the carriage return of a line's end.
@@ -514,4 +530,11 @@ func (d *CSV) reason(p problem) string {
 	}
 	c := d.schema[d.failedCol]
 	return fmt.Sprintf("column %s: %s", c.Name, p.message(c.Type.String()))
+}
+
+func indexOrLen(s []byte, c byte) int {
+	if n := bytes.IndexByte(s, c); n >= 0 {
+		return n
+	}
+	return len(s)
 }

@@ -7,6 +7,7 @@ package decode
 
 import (
 	"fmt"
+	"math/bits"
 	"slices"
 
 	"github.com/outfeed/outfeed/agent/internal/column"
@@ -73,13 +74,15 @@ type rows struct {
 	cols   []column.Column
 	// row is the row being written.
 	row int
-	// seen has, by column, the serial of the record that last gave it a value, filled how many columns this one gave.
-	seen   []uint32
-	serial uint32
-	filled int
+	// have has the bit of every column that got a value in this record, every those of all columns.
+	have, every []uint64
 	// pending are the texts of this record whose escapes must be resolved when it is committed.
 	pending []escaped
 }
+
+// apart is how many bytes keep what one decoder writes for every record off the cache lines of another, which a
+// processor beside it may be writing.
+const apart = 128
 
 // escaped is a text with escapes, by column and position in the buffer.
 type escaped struct {
@@ -88,7 +91,12 @@ type escaped struct {
 }
 
 func newRows(schema expr.Schema) rows {
-	return rows{schema: schema, seen: make([]uint32, len(schema))}
+	words := (len(schema) + 63) / 64
+	r := rows{schema: schema, have: make([]uint64, words, words+apart/8), every: make([]uint64, words)}
+	for i := range schema {
+		r.every[i>>6] |= 1 << (uint(i) & 63)
+	}
+	return r
 }
 
 // open prepares b for up to n rows.
@@ -140,30 +148,17 @@ func (r *rows) close(text []byte) {
 
 // begin starts a record.
 func (r *rows) begin() {
-	r.serial++
-	if r.serial == 0 {
-		clear(r.seen)
-		r.serial = 1
-	}
-	r.filled = 0
+	clear(r.have)
 	r.pending = r.pending[:0]
 }
 
 // set notes that the column has a value in this record.
-func (r *rows) set(col int) {
-	if r.seen[col] != r.serial {
-		r.seen[col] = r.serial
-		r.filled++
-	}
-}
+func (r *rows) set(col int) { r.have[col>>6] |= 1 << (uint(col) & 63) }
 
 // unset makes the column null in this record.
-func (r *rows) unset(col int) {
-	if r.seen[col] == r.serial {
-		r.seen[col] = 0
-		r.filled--
-	}
-}
+func (r *rows) unset(col int) { r.have[col>>6] &^= 1 << (uint(col) & 63) }
+
+func (r *rows) has(col int) bool { return r.have[col>>6]&(1<<(uint(col)&63)) != 0 }
 
 func (r *rows) setStr(col, start, end int) {
 	r.cols[col].Strs[r.row] = column.Str{Off: uint32(start), Len: uint32(end - start)} //nolint:gosec // buffers are far below 4 GiB
@@ -178,19 +173,20 @@ func (r *rows) setEscaped(col, start, end int) {
 
 // commit makes the record a row. Its pending texts must have been resolved.
 func (r *rows) commit() {
-	if r.filled < len(r.cols) {
-		for i := range r.cols {
-			if r.seen[i] == r.serial {
-				continue
-			}
-			c := &r.cols[i]
-			c.SetNull(r.row)
-			if c.Type == expr.String || c.Type == expr.JSON {
-				c.Strs[r.row] = column.Str{}
-			}
+	for w, have := range r.have {
+		for missing := r.every[w] &^ have; missing != 0; missing &= missing - 1 {
+			r.setNull(w<<6 | bits.TrailingZeros64(missing))
 		}
 	}
 	r.row++
+}
+
+func (r *rows) setNull(col int) {
+	c := &r.cols[col]
+	c.SetNull(r.row)
+	if c.Type == expr.String || c.Type == expr.JSON {
+		c.Strs[r.row] = column.Str{}
+	}
 }
 
 // problem is why a record failed; its message is made only when it is kept.
@@ -209,6 +205,9 @@ const (
 	notTime
 	badUTF8
 	badEscape
+	badControl
+	halfPair
+	tooDeep
 	badJSON
 	fewFields
 	manyFields

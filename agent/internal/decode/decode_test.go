@@ -138,7 +138,7 @@ func TestJSON(t *testing.T) {
 		{"trailing comma", `{"i":1,}`, "", "not valid JSON: a member's name in quotes and a colon are missing"},
 		{"more", `{"i":1} {"i":2}`, "", "not valid JSON: there is more text after the object"},
 		{"bad escape", `{"s":"a\tb","j":1,"s":"\x"}`, "", "column s: not valid JSON: an escape in the text is wrong"},
-		{"half surrogate", `{"s":"\ud83d"}`, "", "column s: not valid JSON: an escape in the text is wrong"},
+		{"half surrogate", `{"s":"\ud83d"}`, "", "column s: an escape in the text is half of a surrogate pair, which is no character"},
 		{"bad UTF-8", "{\"s\":\"\xff\"}", "", "column s: the text is not valid UTF-8"},
 		{"bad nested", `{"j":{"a" 1}}`, "", "column j: the value is not valid JSON"},
 	}
@@ -279,6 +279,84 @@ func TestFloatsAgreeWithStrconv(t *testing.T) {
 		}
 		if r := d.Decode(b, decode.Input{Text: text, Final: true, MaxRows: 1}); r.Failed.Count > 0 || b.Cols[0].Floats[0] != want {
 			t.Fatalf("%s: %v, want %v", text, r.Failed, want)
+		}
+	}
+}
+
+// TestWideRecords has more columns than a word has bits, and every third value missing.
+func TestWideRecords(t *testing.T) {
+	t.Parallel()
+	const columns, records = 150, 20
+	var schema expr.Schema
+	for i := range columns {
+		schema = append(schema, expr.Column{Name: fmt.Sprintf("c%d", i), Type: []expr.Type{expr.Int, expr.Float, expr.String}[i%3]})
+	}
+	var lines, fields strings.Builder
+	for n := range records {
+		var members, cells []string
+		for i := range columns {
+			switch value := strconv.Itoa(n*columns + i); {
+			case (n+i)%7 == 0:
+				cells = append(cells, "")
+			case i%3 == 2:
+				members = append(members, fmt.Sprintf(`"c%d":"%s"`, i, value))
+				cells = append(cells, value)
+			default:
+				members = append(members, fmt.Sprintf(`"c%d":%s`, i, value))
+				cells = append(cells, value)
+			}
+		}
+		lines.WriteString("{" + strings.Join(members, ",") + "}\n")
+		fields.WriteString(strings.Join(cells, ",") + "\n")
+	}
+	for text, d := range map[string]decode.Decoder{
+		lines.String():  decode.NewJSON(schema, time.UTC),
+		fields.String(): decode.NewCSV(schema, schema.Names(), ',', time.UTC),
+	} {
+		b := column.NewBatch(schema)
+		if r := d.Decode(b, decode.Input{Text: []byte(text), Final: true, MaxRows: records}); r.Failed.Count > 0 || b.Len != records {
+			t.Fatalf("%d rows, %v", b.Len, r.Failed)
+		}
+		for n := range records {
+			for i := range columns {
+				want := strconv.Itoa(n*columns + i)
+				if (n+i)%7 == 0 {
+					want = "-"
+				}
+				if got := cell(&b.Cols[i], n); got != want {
+					t.Fatalf("record %d, column %d: %s, want %s", n, i, got, want)
+				}
+			}
+		}
+	}
+}
+
+// TestCSVFailureNamesItsOwnColumn has a record with a wrong quote after one with a wrong value.
+func TestCSVFailureNamesItsOwnColumn(t *testing.T) {
+	t.Parallel()
+	schema := expr.Schema{{Name: "i", Type: expr.Int}, {Name: "s", Type: expr.String}}
+	d := decode.NewCSV(schema, schema.Names(), ',', time.UTC)
+	_, failures, _ := decodeAll(d, schema, "x,a\n1,\"b\" c\n\"y\",\"d\"\n1,\"b\" c\n", 1<<20)
+	want := []string{
+		"f:1 column i: the value is not of type int <x,a>",
+		"f:2 there is text after the closing quote of a field <1,\"b\" c>",
+		"f:3 column i: the value is not of type int <\"y\",\"d\">",
+		"f:4 there is text after the closing quote of a field <1,\"b\" c>",
+	}
+	if !slices.Equal(failures, want) {
+		t.Fatalf("failures\n%s\nwant\n%s", strings.Join(failures, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// TestDelimitersThatNumbersHave must not be taken for a part of the number.
+func TestDelimitersThatNumbersHave(t *testing.T) {
+	t.Parallel()
+	for _, delim := range []byte("0.-+eE x|~") {
+		schema := expr.Schema{{Name: "a", Type: expr.Int}, {Name: "b", Type: expr.Float}, {Name: "c", Type: expr.Int}}
+		text := strings.ReplaceAll("12,34,56\n78,,9\n", ",", string(delim)) + strings.Repeat("\n", 20)
+		rows, failures, _ := decodeAll(decode.NewCSV(schema, schema.Names(), delim, time.UTC), schema, text, 1<<20)
+		if want := []string{"12 | 34 | 56", "78 | - | 9"}; !slices.Equal(rows, want) || len(failures) > 0 {
+			t.Errorf("%q: rows %q, failures %q", delim, rows, failures)
 		}
 	}
 }

@@ -2,10 +2,9 @@ package decode
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
+	"math"
 	"time"
-	"unicode/utf8"
 
 	"github.com/outfeed/outfeed/agent/internal/column"
 	"github.com/outfeed/outfeed/protocol/expr"
@@ -14,43 +13,83 @@ import (
 // maxMembers bounds how many different member names are remembered.
 const maxMembers = 1024
 
+// maxPattern is the length of the longest pattern that is remembered.
+const maxPattern = 1024
+
 // JSON decodes JSON objects, one a line or one at a time.
 //
 // A record is an object; its members fill the columns of their name. A missing member and null are null, of members of
-// one name the last counts, nested values go into json columns as they are written. Members that no column wants are
-// passed over without a look inside.
+// one name the last counts, nested values go into json columns as they are written. A record that is not JSON fails
+// whatever is read of it. Most records have the members of the one before, written in the same way, so the decoder
+// compares with what it expects and looks closely only where it is wrong.
 type JSON struct {
 	rows
 	clock clock
-	// members has what is known of a member name, by its text with the quotes and the colon.
+	// members are what stood between two values before, by its text.
 	members map[string]*member
 	wanted  map[string]int
-	// order is the members of the record before: the next one likely has the same ones in the same order.
-	order []*member
-	// escape is where the next backslash is, from the start of the text.
-	escape  int
+	// first is before every record: what it expects is the first member. never is expected where nothing is known.
+	first, never *member
+	// other is the member that was met last and is not remembered.
+	other   *member
 	scratch []byte
 	// presetCol is the column that Preset gave the next record, or -1.
 	presetCol, presetStart, presetEnd int
 	// failedCol is the column of the last problem, or -1.
 	failedCol int
 	drift     *drift
+	_         [apart]byte
 }
 
-// member is a name in the text of records.
+// member is a member's name as records have it.
 type member struct {
-	// key is `"name":`, col the column or -1.
-	key string
-	col int
+	// pattern is everything from the end of the value before to the start of the value, such as `,"temp": `.
+	pattern string
+	// head and tail are its first and last eight bytes, the last ones at tailAt, as far as mask has them. reach is how
+	// far comparing them goes.
+	head, tail, mask uint64
+	tailAt, reach    int
+	col              int
+	typ              expr.Type
+	// next is the member that followed last time, and after the one that followed before that.
+	next, after *member
 }
+
+// set makes the member that of a pattern and a column.
+func (m *member) set(pattern string, col int, schema expr.Schema) {
+	m.pattern, m.col, m.typ = pattern, col, expr.Invalid
+	if col >= 0 {
+		m.typ = schema[col].Type
+	}
+	var short [8]byte
+	n := copy(short[:], pattern)
+	m.mask = 1<<(8*uint(n)) - 1
+	m.head = load8(short[:], 0)
+	m.tailAt = max(len(pattern)-8, 0)
+	copy(short[:], pattern[m.tailAt:])
+	m.tail = load8(short[:], 0)
+	m.reach = max(len(pattern), 8)
+}
+
+// at says whether the member's pattern is text[p:], not behind end.
+func (m *member) at(text []byte, p, end int) bool {
+	if p+m.reach > len(text) || load8(text, p)&m.mask != m.head || load8(text, p+m.tailAt)&m.mask != m.tail {
+		return false
+	}
+	return len(m.pattern) <= 16 && p+len(m.pattern) <= end || m.whole(text[:end], p)
+}
+
+func (m *member) whole(s []byte, p int) bool { return literal(s, p, m.pattern) }
 
 // NewJSON makes a decoder of the wanted columns. Times without a zone are in loc.
 func NewJSON(schema expr.Schema, loc *time.Location) *JSON {
 	d := &JSON{
 		rows: newRows(schema), clock: clock{loc: loc},
 		members: make(map[string]*member), wanted: make(map[string]int, len(schema)),
-		presetCol: -1,
+		other: &member{}, presetCol: -1,
 	}
+	d.never = &member{reach: math.MaxInt32}
+	d.first = &member{next: d.never, after: d.never}
 	for i, c := range schema {
 		d.wanted[c.Name] = i
 	}
@@ -109,7 +148,6 @@ func (d *JSON) Preset(col, start, end int) {
 // Begin prepares an empty batch for up to n records, which Record then decodes one by one.
 func (d *JSON) Begin(b *column.Batch, n int) {
 	d.open(b, n)
-	d.escape = -1
 }
 
 // Record decodes the record text[start:end] into the next row. An error says what is wrong with it; it is no row then.
@@ -141,58 +179,128 @@ func (d *JSON) record(text []byte, start, end int) problem {
 	if end-start > MaxRecord {
 		return tooLong
 	}
-	p := space(s, start)
+	p := anySpace(s, start)
 	if p >= end || s[p] != '{' {
 		return notObject
 	}
-	if p = space(s, p+1); p < end && s[p] == '}' {
-		return d.finishRecord(s, p+1)
-	}
-	return d.object(s, p)
+	return d.object(text, s, p)
 }
 
-// object decodes the members of an object from s[p:] on.
-func (d *JSON) object(s []byte, p int) problem {
-	for i := 0; ; i++ {
-		m, next := d.member(s, p, i)
-		if next < 0 {
-			return badKey
-		}
-		p = anySpace(s, next)
-		if m.col < 0 {
-			if p = skip(s, p); p < 0 {
-				return badSyntax
-			}
-		} else {
+// object decodes the object at s[p:]; s is what text has up to the end of the record.
+func (d *JSON) object(text, s []byte, p int) problem {
+	for before := d.first; ; {
+		m := before.next
+		switch {
+		case m.at(text, p, len(s)):
+			p += len(m.pattern)
+		case before.after.at(text, p, len(s)):
+			m = before.after
+			p += len(m.pattern)
+		default:
 			var bad problem
-			if p, bad = d.value(s, p, m.col); bad != ok {
-				d.failedCol = m.col
+			if m, p, bad = d.member(s, p, before); m == nil {
+				if bad != ok {
+					return bad
+				}
+				return d.finishRecord(s, p)
+			}
+		}
+		end := d.quick(text, p, m)
+		if end <= 0 || end >= len(s) || s[end] != ',' && s[end] != '}' {
+			var bad problem
+			if end, bad = d.careful(s, p, m.col); bad != ok {
 				return bad
 			}
 		}
-		p = anySpace(s, p)
-		switch {
-		case p >= len(s):
-			return badSyntax
-		case s[p] == '}':
+		if p = end; p < len(s) && s[p] == '}' {
 			return d.finishRecord(s, p+1)
-		case s[p] != ',':
-			return badSyntax
 		}
-		p = anySpace(s, p+1)
+		before = m
 	}
 }
 
+// careful decodes any value at s[p:] into the column, when there is one, and gives the position behind it.
+func (d *JSON) careful(s []byte, p, col int) (int, problem) {
+	if col < 0 {
+		return skip(s, p)
+	}
+	end, bad := d.value(s, p, col)
+	if bad != ok {
+		d.failedCol = col
+	}
+	return end, bad
+}
+
+// quick decodes a plain value of the right type at text[p:] and gives the position behind it, where a comma or the end
+// of the object must be found before it counts. It is 0 when the value wants a closer look.
+func (d *JSON) quick(text []byte, p int, m *member) int {
+	switch m.typ {
+	case expr.Float:
+		f, end := quickFloat(text, p)
+		if end > 0 {
+			d.cols[m.col].Floats[d.row] = f
+			d.set(m.col)
+		}
+		return end
+	case expr.Int:
+		v, end := quickInt(text, p)
+		if end > 0 {
+			d.cols[m.col].Ints[d.row] = v
+			d.set(m.col)
+		}
+		return end
+	case expr.String:
+		if p >= len(text) || text[p] != '"' {
+			return 0
+		}
+		end := stringStop(text, p+1)
+		if end >= len(text) || text[end] != '"' {
+			return 0
+		}
+		d.setStr(m.col, p+1, end)
+		return end + 1
+	case expr.Timestamp:
+		ms, end := quickInt(text, p)
+		if end == 0 {
+			return 0
+		}
+		t, good := epochMillis(ms)
+		if !good {
+			return 0
+		}
+		d.cols[m.col].Ints[d.row] = t
+		d.set(m.col)
+		return end
+	case expr.Invalid:
+		return quickSkip(text, p)
+	case expr.Bool, expr.JSON, expr.Null:
+	}
+	return 0
+}
+
+// quickSkip passes over a plain text or a short number.
+func quickSkip(text []byte, p int) int {
+	if p < len(text) && text[p] == '"' {
+		end := stringStop(text, p+1)
+		if end >= len(text) || text[end] != '"' {
+			return 0
+		}
+		return end + 1
+	}
+	_, end := quickFloat(text, p)
+	return end
+}
+
 func (d *JSON) finishRecord(s []byte, p int) problem {
-	if space(s, p) != len(s) {
+	if p != len(s) && space(s, p) != len(s) {
 		return afterEnd
 	}
 	if d.drift.offends() {
 		return unnamed
 	}
 	for _, e := range d.pending {
-		n, _ := unescape(s[e.start:e.end])                                                 // text has tried it on a copy
-		if d.seen[e.col] == d.serial && d.cols[e.col].Strs[d.row].Off == uint32(e.start) { //nolint:gosec // as in setStr
+		n, _ := unescape(s[e.start:e.end])                                    // text has tried it on a copy
+		if d.has(e.col) && d.cols[e.col].Strs[d.row].Off == uint32(e.start) { //nolint:gosec // as in setStr
 			d.setStr(e.col, e.start, e.start+n)
 		}
 	}
@@ -200,65 +308,65 @@ func (d *JSON) finishRecord(s []byte, p int) problem {
 	return ok
 }
 
-// member reads the name at s[p:] with its colon, as the i-th of the record, and gives the position behind, or -1.
-func (d *JSON) member(s []byte, p, i int) (*member, int) {
-	if i < len(d.order) {
-		m := d.order[i]
-		if len(s)-p >= len(m.key) && string(s[p:p+len(m.key)]) == m.key {
-			return m, p + len(m.key)
+// member reads what is between the value before s[p:], or the object's start, and the next value. The member is nil
+// at the end of the object, with the position behind it, and when there is a problem.
+func (d *JSON) member(s []byte, p int, before *member) (*member, int, problem) {
+	start := p
+	if p = anySpace(s, p); p >= len(s) {
+		return nil, p, badSyntax
+	}
+	switch {
+	case before == d.first:
+		if p = anySpace(s, p+1); p < len(s) && s[p] == '}' {
+			return nil, p + 1, ok
 		}
+	case s[p] == '}':
+		return nil, p + 1, ok
+	case s[p] != ',':
+		return nil, p, badSyntax
+	default:
+		p = anySpace(s, p+1)
 	}
-	if p >= len(s) || s[p] != '"' {
-		return nil, -1
+	name := p
+	p, bad := skipName(s, p)
+	if bad == badValue { // its quote is not closed
+		bad = badKey
 	}
-	end := stringEnd(s, p+1)
-	if end < 0 {
-		return nil, -1
+	if bad != ok {
+		return nil, p, bad
 	}
-	colon := space(s, end+1)
-	if colon >= len(s) || s[colon] != ':' {
-		return nil, -1
+	m := d.known(s[start:p], s[name:p])
+	if m != d.other && before.next != m {
+		before.next, before.after = m, before.next
 	}
-	m := d.known(s[p:colon+1], s[p+1:end])
-	if m == nil {
-		return nil, -1
-	}
-	if i < len(d.order) {
-		d.order[i] = m
-	} else if i == len(d.order) && i < maxMembers {
-		d.order = append(d.order, m)
-	}
-	return m, colon + 1
+	return m, p, ok
 }
 
-// unwanted is a member that is not remembered and that no column wants.
-var unwanted = member{col: -1, key: "\x00"}
-
-// known is the member written as key. Names are remembered as they are written, so that escapes in them cost once.
-func (d *JSON) known(key, raw []byte) *member {
-	if m, found := d.members[string(key)]; found {
+// known is the member of a pattern; raw is its end from the name on. Patterns are remembered as they are written, so
+// that escapes in names cost once. That is also where a name is seen that no column wants.
+func (d *JSON) known(pattern, raw []byte) *member {
+	if m, found := d.members[string(pattern)]; found {
 		return m
 	}
-	name := bytes.Clone(raw)
-	n, good := len(name), true
-	if bytes.IndexByte(name, '\\') >= 0 {
-		n, good = unescape(name)
+	end, escaped, _ := stringEnd(raw, 1)
+	name, noName := raw[1:end], false
+	if escaped {
+		d.scratch = append(d.scratch[:0], name...)
+		n, good := unescape(d.scratch)
+		name, noName = d.scratch[:n], !good // half of a surrogate pair is valid JSON, but in no column's name
 	}
-	if !good {
-		return nil
-	}
-	col, isWanted := d.wanted[string(name[:n])]
-	if !isWanted {
+	col, isWanted := d.wanted[string(name)]
+	if !isWanted || noName {
 		col = -1
 	}
-	if forget := d.drift.see(name[:n], isWanted); forget || len(d.members) >= maxMembers && !isWanted || len(key) > 4096 {
-		if !isWanted {
-			return &unwanted
-		}
-		return &member{key: string(key), col: col}
+	if forget := d.drift.see(name, col >= 0); forget || len(d.members) >= maxMembers || len(pattern) > maxPattern {
+		d.other.set("", col, d.schema)
+		d.other.reach, d.other.next, d.other.after = math.MaxInt32, d.never, d.never
+		return d.other
 	}
-	m := &member{key: string(key), col: col}
-	d.members[m.key] = m
+	m := &member{next: d.never, after: d.never}
+	m.set(string(pattern), col, d.schema)
+	d.members[m.pattern] = m
 	return m
 }
 
@@ -308,7 +416,7 @@ func (d *JSON) value(s []byte, p, col int) (int, problem) {
 
 // mismatch tells a value of another type from text that is no value.
 func (d *JSON) mismatch(s []byte, p int) problem {
-	if skip(s, p) < 0 {
+	if _, bad := skip(s, p); bad != ok {
 		return badValue
 	}
 	return wrongType
@@ -331,78 +439,72 @@ func (d *JSON) numberValue(s []byte, p, col int) (int, problem) {
 }
 
 func (d *JSON) timeValue(s []byte, p, col int) (int, problem) {
-	c := &d.cols[col]
-	if s[p] != '"' {
-		n, end := scanNumber(s, p)
-		if end < 0 {
-			return p, d.mismatch(s, p)
-		}
-		ms, bad := n.int(s[p:end])
-		if bad != ok {
-			return p, bad
-		}
-		t, good := epochMillis(ms)
-		if !good {
-			return p, outOfRange
-		}
-		c.Ints[d.row] = t
-		d.set(col)
-		return end, ok
+	if s[p] == '"' {
+		return d.writtenTime(s, p+1, col)
 	}
-	end := stringEnd(s, p+1)
+	n, end := scanNumber(s, p)
 	if end < 0 {
-		return p, badValue
+		return p, d.mismatch(s, p)
 	}
-	t, good := d.clock.parse(s[p+1 : end])
+	ms, bad := n.int(s[p:end])
+	if bad != ok {
+		return p, bad
+	}
+	t, good := epochMillis(ms)
+	if !good {
+		return p, outOfRange
+	}
+	d.cols[col].Ints[d.row] = t
+	d.set(col)
+	return end, ok
+}
+
+// writtenTime takes the time in the string that starts at s[p:], behind its quote.
+func (d *JSON) writtenTime(s []byte, p, col int) (int, problem) {
+	end, escaped, bad := stringEnd(s, p)
+	if bad != ok {
+		return p, bad
+	}
+	text := s[p:end]
+	if escaped {
+		d.scratch = append(d.scratch[:0], text...)
+		n, _ := unescape(d.scratch)
+		text = d.scratch[:n]
+	}
+	t, good := d.clock.parse(text)
 	if !good {
 		return p, notTime
 	}
-	c.Ints[d.row] = t
+	d.cols[col].Ints[d.row] = t
 	d.set(col)
 	return end + 1, ok
 }
 
 // text takes the string that starts at s[p:], behind its quote.
 func (d *JSON) text(s []byte, p, col int) (int, problem) {
-	if d.escape < p {
-		d.escape = p + indexOrLen(s[p:], '\\')
+	end, escaped, bad := stringEnd(s, p)
+	if bad != ok {
+		return p, bad
 	}
-	n := bytes.IndexByte(s[p:], '"')
-	if n < 0 {
-		return p, badValue
-	}
-	end, hasEscape := p+n, false
-	if d.escape < end {
-		hasEscape = true
-		if end = stringEnd(s, p); end < 0 {
-			return p, badValue
-		}
-	}
-	if !utf8.Valid(s[p:end]) {
-		return p, badUTF8
-	}
-	if !hasEscape {
+	if !escaped {
 		d.setStr(col, p, end)
 		return end + 1, ok
 	}
 	// The text is changed only when the record is good, so that a failing one can be shown as it came.
 	d.scratch = append(d.scratch[:0], s[p:end]...)
 	if _, good := unescape(d.scratch); !good {
-		return p, badEscape
+		return p, halfPair
 	}
 	d.setEscaped(col, p, end)
 	return end + 1, ok
 }
 
 func (d *JSON) jsonValue(s []byte, p, col int) (int, problem) {
-	end := skip(s, p)
-	if end < 0 {
-		return p, badValue
-	}
+	end, bad := skip(s, p)
 	switch {
-	case !utf8.Valid(s[p:end]):
-		return p, badUTF8
-	case !json.Valid(s[p:end]):
+	case bad == badUTF8 || bad == tooDeep:
+		return p, bad
+	case bad != ok:
 		return p, badJSON
 	case s[p] == 'n':
 		d.unset(col)
@@ -435,7 +537,9 @@ func (p problem) message(typ string) string {
 		return "the number is out of the range of type " + typ
 	case tooLong:
 		return fmt.Sprintf("longer than %d MiB", MaxRecord>>20)
-	case ok, notObject, badSyntax, afterEnd, badKey, badValue, notTime, badUTF8, badEscape, badJSON, fewFields, manyFields, afterQuote, openQuote, unnamed:
+	case tooDeep:
+		return fmt.Sprintf("nested deeper than %d levels", MaxDepth)
+	case ok, notObject, badSyntax, afterEnd, badKey, badValue, notTime, badUTF8, badEscape, badControl, halfPair, badJSON, fewFields, manyFields, afterQuote, openQuote, unnamed:
 	}
 	return problemTexts[p]
 }
@@ -450,6 +554,8 @@ var problemTexts = [...]string{
 	notTime:    "not a time: write RFC 3339, YYYY-MM-DD hh:mm:ss or epoch milliseconds",
 	badUTF8:    "the text is not valid UTF-8",
 	badEscape:  "not valid JSON: an escape in the text is wrong",
+	badControl: "not valid JSON: a text has a tab, a line end or another control character; write it as an escape",
+	halfPair:   "an escape in the text is half of a surrogate pair, which is no character",
 	badJSON:    "the value is not valid JSON",
 	fewFields:  "it has too few fields",
 	manyFields: "it has too many fields",

@@ -22,50 +22,62 @@ func anySpace(s []byte, p int) int {
 	return p
 }
 
-func indexOrLen(s []byte, c byte) int {
-	if n := bytes.IndexByte(s, c); n >= 0 {
-		return n
-	}
-	return len(s)
-}
-
 func literal(s []byte, p int, word string) bool {
 	return len(s)-p >= len(word) && string(s[p:p+len(word)]) == word
 }
 
-// stringEnd is the position of the quote that ends the string whose text starts at p, or -1.
-func stringEnd(s []byte, p int) int {
-	start := p
+// stringEnd is the position of the quote that ends the string whose text starts at s[p:], and whether it has escapes.
+// It holds the text to RFC 8259: control characters are escaped, escapes are known ones, and all is UTF-8.
+func stringEnd(s []byte, p int) (end int, escaped bool, bad problem) {
 	for {
-		n := bytes.IndexByte(s[p:], '"')
-		if n < 0 {
-			return -1
+		p = stringStop(s, p)
+		switch {
+		case p >= len(s):
+			return p, escaped, badValue
+		case s[p] == '"':
+			return p, escaped, ok
+		case s[p] == '\\':
+			escaped = true
+			n := escapeLen(s[p:])
+			if n == 0 {
+				return p, escaped, badEscape
+			}
+			p += n
+		case s[p] < ' ':
+			return p, escaped, badControl
+		default:
+			for p < len(s) && s[p] >= utf8.RuneSelf {
+				r, n := utf8.DecodeRune(s[p:])
+				if r == utf8.RuneError && n == 1 {
+					return p, escaped, badUTF8
+				}
+				p += n
+			}
 		}
-		p += n
-		slashes := 0
-		for p-slashes > start && s[p-slashes-1] == '\\' {
-			slashes++
-		}
-		if slashes%2 == 0 {
-			return p
-		}
-		p++
 	}
 }
 
-// skip passes over the value at s[p:] and gives the position behind it, or -1 when there is none. It looks only as
-// closely as it must to find the end.
-func skip(s []byte, p int) int {
+// escapeLen is the length of the escape at the start of s, or 0 when it is none.
+func escapeLen(s []byte) int {
+	switch {
+	case len(s) < 2:
+	case simpleEscape(s[1]) != 0:
+		return 2
+	case s[1] == 'u' && hex4(s) >= 0:
+		return 6
+	}
+	return 0
+}
+
+// skip passes over the value at s[p:], which must be JSON, and gives the position behind it.
+func skip(s []byte, p int) (int, problem) {
 	if p >= len(s) {
-		return -1
+		return p, badSyntax
 	}
 	switch s[p] {
 	case '"':
-		end := stringEnd(s, p+1)
-		if end < 0 {
-			return -1
-		}
-		return end + 1
+		end, _, bad := stringEnd(s, p+1)
+		return end + 1, bad
 	case '{', '[':
 		return skipNested(s, p)
 	}
@@ -73,45 +85,126 @@ func skip(s []byte, p int) int {
 }
 
 // skipScalar passes over a number, true, false or null.
-func skipScalar(s []byte, p int) int {
-	start := p
-	for p < len(s) && s[p] > ' ' && s[p] != ',' && s[p] != '}' && s[p] != ']' {
-		p++
+func skipScalar(s []byte, p int) (int, problem) {
+	var end int
+	switch s[p] {
+	case 't':
+		end = literalEnd(s, p, "true")
+	case 'f':
+		end = literalEnd(s, p, "false")
+	case 'n':
+		end = literalEnd(s, p, "null")
+	default:
+		_, end = scanNumber(s, p)
 	}
-	switch word := s[start:p]; {
-	case len(word) == 0:
-		return -1
-	case word[0] == '-' || word[0]-'0' <= 9:
-		if _, end := scanNumber(s, start); end != p {
-			return -1
-		}
-	case string(word) != "true" && string(word) != "false" && string(word) != "null":
-		return -1
+	if end < 0 {
+		return p, badValue
 	}
-	return p
+	return end, ok
 }
 
-func skipNested(s []byte, p int) int {
-	depth := 0
-	for p < len(s) {
-		switch s[p] {
-		case '"':
-			end := stringEnd(s, p+1)
-			if end < 0 {
-				return -1
+func literalEnd(s []byte, p int, word string) int {
+	if !literal(s, p, word) {
+		return -1
+	}
+	return p + len(word)
+}
+
+// MaxDepth is how deep the objects and lists of a record may be nested, the record itself counted.
+const MaxDepth = 1024
+
+// nesting is the position in a nested value: which of the open levels are objects.
+type nesting struct {
+	objects [MaxDepth / 64]uint64
+	depth   int
+}
+
+// skipNested passes over an object or a list.
+func skipNested(s []byte, p int) (int, problem) {
+	var n nesting
+	for {
+		var bad problem
+		opened := false
+		if s[p] == '{' || s[p] == '[' {
+			if n.depth++; n.depth >= MaxDepth { // the record is a level too
+				return p, tooDeep
 			}
-			p = end
-		case '{', '[':
-			depth++
-		case '}', ']':
-			depth--
-			if depth == 0 {
-				return p + 1
+			if p, opened, bad = n.open(s, p); bad != ok {
+				return p, bad
+			}
+		} else if p, bad = skip(s, p); bad != ok {
+			return p, bad
+		}
+		if !opened {
+			if p, bad = n.next(s, p); bad != ok || n.depth == 0 {
+				return p, bad
 			}
 		}
-		p++
+		if p >= len(s) {
+			return p, badSyntax
+		}
 	}
-	return -1
+}
+
+// open enters the level that starts at s[p:]. It says true with the position of its first value, and false when the
+// level has ended already.
+func (n *nesting) open(s []byte, p int) (int, bool, problem) {
+	bit := uint64(1) << (n.depth & 63)
+	n.objects[n.depth>>6] &^= bit
+	closing := byte(']')
+	if s[p] == '{' {
+		n.objects[n.depth>>6] |= bit
+		closing = '}'
+	}
+	p = anySpace(s, p+1)
+	switch {
+	case p < len(s) && s[p] == closing:
+		n.depth--
+		return p + 1, false, ok
+	case closing == '}':
+		p, bad := skipName(s, p)
+		return p, true, bad
+	}
+	return p, true, ok
+}
+
+// next goes on behind a value to the one that follows it, through the ends of levels. At a depth of 0 there is none.
+func (n *nesting) next(s []byte, p int) (int, problem) {
+	for n.depth > 0 {
+		p = anySpace(s, p)
+		if p >= len(s) {
+			return p, badSyntax
+		}
+		object := n.objects[n.depth>>6]>>(n.depth&63)&1 == 1
+		switch c := s[p]; {
+		case c == ',' && object:
+			return skipName(s, anySpace(s, p+1))
+		case c == ',':
+			return anySpace(s, p+1), ok
+		case c == '}' && object, c == ']' && !object:
+			n.depth--
+			p++
+		default:
+			return p, badSyntax
+		}
+	}
+	return p, ok
+}
+
+// skipName passes over the name and the colon at s[p:].
+func skipName(s []byte, p int) (int, problem) {
+	if p >= len(s) || s[p] != '"' {
+		return p, badKey
+	}
+	end, _, bad := stringEnd(s, p+1)
+	if bad != ok {
+		return p, bad
+	}
+	p = anySpace(s, end+1)
+	if p >= len(s) || s[p] != ':' {
+		return p, badKey
+	}
+	return anySpace(s, p+1), ok
 }
 
 // unescape resolves the escapes of a JSON string in place and gives the new length, which is never greater. It says

@@ -3,6 +3,7 @@ package decode
 import (
 	"bytes"
 	"math"
+	"math/bits"
 	"strconv"
 )
 
@@ -27,11 +28,7 @@ func scanNumber(s []byte, p int) (n number, end int) {
 		p++
 	}
 	start := p
-	var m uint64
-	for p < len(s) && s[p]-'0' <= 9 {
-		m = m*10 + uint64(s[p]-'0')
-		p++
-	}
+	m, p := scanDigits(0, s, p)
 	digits := p - start
 	if digits == 0 || (digits > 1 && s[start] == '0') {
 		return n, -1
@@ -41,11 +38,7 @@ func scanNumber(s []byte, p int) (n number, end int) {
 		n.whole = false
 		p++
 		first := p
-		for p < len(s) && s[p]-'0' <= 9 {
-			m = m*10 + uint64(s[p]-'0')
-			p++
-		}
-		if p == first {
+		if m, p = scanDigits(m, s, p); p == first {
 			return n, -1
 		}
 		n.exponent = first - p
@@ -59,6 +52,23 @@ func scanNumber(s []byte, p int) (n number, end int) {
 	return n, p
 }
 
+// scanDigits reads digits on from m, which runs over when there are too many, and gives the position behind them.
+func scanDigits(m uint64, s []byte, p int) (uint64, int) {
+	for p+8 <= len(s) {
+		w := load8(s, p) ^ asciiZeros
+		if nonDigits(w) != 0 {
+			break
+		}
+		m = m*100_000_000 + eightDigits(w)
+		p += 8
+	}
+	for p < len(s) && s[p]-'0' <= 9 {
+		m = m*10 + uint64(s[p]-'0')
+		p++
+	}
+	return m, p
+}
+
 func scanExponent(n number, s []byte, p int) (number, int) {
 	negative := false
 	if p < len(s) && (s[p] == '+' || s[p] == '-') {
@@ -67,7 +77,7 @@ func scanExponent(n number, s []byte, p int) (number, int) {
 	}
 	first, e := p, 0
 	for p < len(s) && s[p]-'0' <= 9 {
-		if e < 10000 { // beyond any double; only overflow matters from there
+		if e < 1<<30 { // beyond what the digits of a record could make up for
 			e = e*10 + int(s[p]-'0')
 		}
 		p++
@@ -110,40 +120,51 @@ func (n number) float(text []byte) (float64, problem) {
 	return f, ok
 }
 
-// int is n as an exact integer: 3.0 and 3e2 are whole, 3.5 is not.
+// int is n as an exact integer: 3.0, 3e2 and 10e-1 are whole, 3.5 is not.
 func (n number) int(text []byte) (int64, problem) {
 	if n.whole && n.exact {
 		return signed(n.mantissa, n.negative)
 	}
-	if n.whole {
-		v, err := strconv.ParseInt(string(text), 10, 64)
-		if err != nil {
-			return 0, outOfRange
-		}
-		return v, ok
+	if !n.exact {
+		n = n.shortest(text)
 	}
-	if !bytes.ContainsAny(text, "eE") {
-		whole, fraction, _ := bytes.Cut(text, []byte{'.'})
-		if len(bytes.Trim(fraction, "0")) > 0 {
+	for n.exponent < 0 && n.mantissa != 0 {
+		if n.mantissa%10 != 0 {
 			return 0, notWhole
 		}
-		v, err := strconv.ParseInt(string(whole), 10, 64)
-		if err != nil {
-			return 0, outOfRange
-		}
-		return v, ok
+		n.mantissa /= 10
+		n.exponent++
 	}
-	f, p := n.float(text)
-	if p != ok {
-		return 0, p
-	}
-	if f != math.Trunc(f) {
-		return 0, notWhole
-	}
-	if math.Abs(f) > 1<<53 { // a double is not exact from there on
+	if !n.exact {
 		return 0, outOfRange
 	}
-	return int64(f), ok
+	for ; n.exponent > 0 && n.mantissa != 0; n.exponent-- {
+		high, low := bits.Mul64(n.mantissa, 10)
+		if high != 0 {
+			return 0, outOfRange
+		}
+		n.mantissa = low
+	}
+	return signed(n.mantissa, n.negative)
+}
+
+// shortest is n, whose text has too many digits, without the zeros at both ends. Where what remains is still too long for
+// a mantissa it stays inexact, with a mantissa that is no multiple of ten.
+func (n number) shortest(text []byte) number {
+	if e := bytes.IndexAny(text, "eE"); e >= 0 {
+		text = text[:e]
+	}
+	digits := bytes.Trim(bytes.Replace(text, []byte{'.'}, nil, 1), "-0")
+	for i := len(text) - 1; i >= 0 && (text[i] == '0' || text[i] == '.'); i-- {
+		if text[i] == '0' {
+			n.exponent++
+		}
+	}
+	n.mantissa, n.exact = 1, len(digits) <= maxDigits
+	if n.exact {
+		n.mantissa, _ = scanDigits(0, digits, 0)
+	}
+	return n
 }
 
 func signed(m uint64, negative bool) (int64, problem) {

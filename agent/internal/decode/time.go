@@ -12,6 +12,9 @@ type clock struct {
 	// minute and offset cache the last local minute and its distance from UTC in microseconds.
 	minute, offset int64
 	known          bool
+	// The first sixteen bytes of the last written time, in two words, and the local minute that they are.
+	prefix [2]uint64
+	local  int64
 }
 
 const (
@@ -51,13 +54,11 @@ func (c *clock) parse(s []byte) (int64, bool) {
 	if len(s) < len(layout) || (s[10] != ' ' && s[10] != 'T' && s[10] != 't') {
 		return 0, false
 	}
-	t, good := dateOf(s)
-	inDay, alsoGood := timeOf(s[11:])
+	t, good := c.toSecond(s)
 	rest, fraction, fractionGood := fractionOf(s[len(layout):])
-	if !good || !alsoGood || !fractionGood {
+	if !good || !fractionGood {
 		return 0, false
 	}
-	t += inDay
 	var offset int64
 	if len(rest) == 0 {
 		offset = c.offsetAt(t)
@@ -66,6 +67,25 @@ func (c *clock) parse(s []byte) (int64, bool) {
 	}
 	t += fraction - offset
 	return t, t >= minTime && t <= maxTime
+}
+
+// toSecond reads YYYY-MM-DD hh:mm:ss. Most records are of the same minute as the one before.
+func (c *clock) toSecond(s []byte) (int64, bool) {
+	prefix := [2]uint64{load8(s, 0), load8(s, 8)}
+	if prefix == c.prefix && s[16] == ':' {
+		sec := two(s[17:])
+		return c.local + sec*second, sec >= 0 && sec <= 59
+	}
+	date, good := dateOf(s)
+	inDay, alsoGood := timeOf(s[11:])
+	t := date + inDay
+	if good && alsoGood {
+		c.prefix, c.local = prefix, t-t%minute
+		if t%minute < 0 { // before 1970
+			c.local -= minute
+		}
+	}
+	return t, good && alsoGood
 }
 
 // dateOf reads YYYY-MM-DD.

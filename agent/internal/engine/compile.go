@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/outfeed/outfeed/agent/internal/connector"
@@ -18,6 +19,8 @@ const DefaultRefresh = time.Minute
 type Program struct {
 	plan *flowdef.Plan
 	main *graph
+	// lookups are the needs of the lookup steps.
+	lookups []ReadNeed
 }
 
 // ReadRole says what a read is for.
@@ -29,6 +32,8 @@ const (
 	// RoleTable is the right side of a join: it is read from the beginning to the end, at the start of the run and, in a
 	// continuous flow, again every Refresh. Its cursor is never kept.
 	RoleTable
+	// RoleLookup is asked for rows by key while the flow runs; it has no cursor and is opened with RunSettings.OpenLookup.
+	RoleLookup
 )
 
 // ReadNeed is what a program reads. A read step that feeds both sides of a join is in the list once for each role.
@@ -44,10 +49,12 @@ type ReadNeed struct {
 	Drift connector.Drift
 	// Refresh is how often a table is read again; 0 for a stream.
 	Refresh time.Duration
+	// Keys is, for a lookup, the columns of the system that the keys are compared with. Its Schema can be empty.
+	Keys expr.Schema
 }
 
-// Reads lists what the program reads: the streams in the plan's order, then the tables.
-func (p *Program) Reads() []ReadNeed { return p.main.needs() }
+// Reads lists what the program reads: the streams in the plan's order, then the tables, then the lookups.
+func (p *Program) Reads() []ReadNeed { return append(p.main.needs(), p.lookups...) }
 
 // graph is a part of a flow that runs together: the flow without the right sides of its joins, or one right side. The
 // right side of each of its joins is a graph of its own, so that a table is always complete before a row asks for it.
@@ -84,12 +91,12 @@ func Compile(plan *flowdef.Plan) (*Program, error) {
 		}
 	}
 	if !slices.Contains(main.include, true) {
-		return nil, errors.New("the flow has no insight step, so nothing would come out of it; add one")
+		return nil, errors.New("the flow has no insight step and no write step, so nothing would come out of it; add one")
 	}
 	if err := main.build(nil); err != nil {
 		return nil, err
 	}
-	p := &Program{plan: plan, main: main}
+	p := &Program{plan: plan, main: main, lookups: main.lookups(map[string]bool{})}
 	// Kernels have scratch memory and are made anew for every run; making them once here finds what they refuse.
 	if _, err := main.instantiate(func(int) span { return bounded }, 0); err != nil {
 		return nil, err
@@ -149,47 +156,50 @@ func (g *graph) require(i int) error {
 	if len(step.Inputs) > 0 {
 		from = g.live[step.Inputs[0]]
 	}
-	switch step.Verb {
+	switch step.Verb { //nolint:exhaustive // the others read their input alone
 	case flowdef.Read:
 		g.addRead(i)
-	case flowdef.Lookup:
-		requireLookup(step, live, from)
-	case flowdef.Union:
-		g.requireUnion(step, live)
-	case flowdef.Sort:
-		requireSort(step, live, from)
-	case flowdef.Limit:
-		requireLimit(step, live, from)
-	case flowdef.Distinct:
-		requireDistinct(step, live, from)
-	case flowdef.Unnest:
-		requireUnnest(step, live, from)
-	case flowdef.Validate:
-		requireValidate(step, live, from)
-	case flowdef.Detect:
-		requireDetect(step, live, from)
-	case flowdef.Write:
-		requireWrite(step, live, from)
-	case flowdef.Filter:
-		mark(from, live)
-		markColumns(from, step.Filter)
-	case flowdef.Map:
-		need, _ := liveAssigns(step, live)
-		mark(from, need[:len(from)])
-	case flowdef.Select:
-		for out, pos := range step.Keep {
-			from[pos] = from[pos] || live[out]
-		}
-	case flowdef.Aggregate:
-		markAggregate(step, from)
 	case flowdef.Join:
 		return g.requireJoin(i)
+	case flowdef.Union:
+		g.requireUnion(step, live)
+	case flowdef.Write:
+		g.requireWrite(live, from)
 	case flowdef.Insight:
 		g.requireInsight(step, live, from)
 	default:
-		return fmt.Errorf("the agent does not know the verb %s; a newer agent may", step.Verb)
+		require, known := requirements()[step.Verb]
+		if !known {
+			return fmt.Errorf("the agent does not know the verb %s; a newer agent may", step.Verb)
+		}
+		require(step, live, from)
 	}
 	return nil
+}
+
+// requirements mark, by verb, what a step reads of its input, given what is read of its output.
+var requirements = sync.OnceValue(func() map[flowdef.Verb]func(step *flowdef.PlanStep, live, from []bool) {
+	return map[flowdef.Verb]func(step *flowdef.PlanStep, live, from []bool){
+		flowdef.Filter: requireFilter, flowdef.Map: requireMap, flowdef.Select: requireSelect, flowdef.Aggregate: requireAggregate,
+		flowdef.Lookup: requireLookup, flowdef.Sort: requireSort, flowdef.Limit: requireLimit, flowdef.Distinct: requireDistinct,
+		flowdef.Unnest: requireUnnest, flowdef.Validate: requireValidate, flowdef.Detect: requireDetect,
+	}
+})
+
+func requireFilter(step *flowdef.PlanStep, live, from []bool) {
+	mark(from, live)
+	markColumns(from, step.Filter)
+}
+
+func requireMap(step *flowdef.PlanStep, live, from []bool) {
+	need, _ := liveAssigns(step, live)
+	mark(from, need[:len(from)])
+}
+
+func requireSelect(step *flowdef.PlanStep, live, from []bool) {
+	for out, pos := range step.Keep {
+		from[pos] = from[pos] || live[out]
+	}
 }
 
 func checkInputs(plan *flowdef.Plan, i int) error {
@@ -252,7 +262,7 @@ func liveAssigns(step *flowdef.PlanStep, live []bool) (need, assigns []bool) {
 	return need, assigns
 }
 
-func markAggregate(step *flowdef.PlanStep, from []bool) {
+func requireAggregate(step *flowdef.PlanStep, _, from []bool) {
 	markAll(from, step.By)
 	for i := range step.Aggregates {
 		markColumns(from, step.Aggregates[i].Arg)
@@ -277,6 +287,9 @@ func (g *graph) requireInsight(step *flowdef.PlanStep, live, from []bool) {
 
 func (g *graph) requireJoin(i int) error {
 	step := &g.plan.Steps[i]
+	if step.Join.Within > 0 {
+		return g.requireStreamJoin(step, g.live[i])
+	}
 	live, left := g.live[i], len(g.plan.Steps[step.Inputs[0]].Output)
 	mark(g.live[step.Inputs[0]], live[:left])
 	markAll(g.live[step.Inputs[0]], step.JoinLeft)
@@ -345,6 +358,9 @@ type pipeline struct {
 	sources []*readStep
 	// joins are in the order of graph.joins; their tables are set before the first row.
 	joins []*join
+	// lookups and writers get their systems before the first row; see openSystems.
+	lookups []*lookup
+	writers []*writer
 	// finishers, keepers and tickers are in the order of the plan.
 	finishers []*finishing
 	keepers   []keeper
@@ -473,41 +489,23 @@ func (*maker) entrance(op operator, n int) operator {
 
 // operator makes the operator of a step that is no read, and gives where the operators behind it go.
 func (m *maker) operator(i int) (operator, *outputs, error) {
-	switch m.graph.plan.Steps[i].Verb {
-	case flowdef.Filter:
-		return m.filter(i)
-	case flowdef.Map:
-		return m.mapper(i)
-	case flowdef.Select:
-		return m.selecter(i)
-	case flowdef.Aggregate:
-		return m.aggregate(i)
-	case flowdef.Join:
-		return m.join(i)
-	case flowdef.Lookup:
-		return m.lookup(i)
-	case flowdef.Union:
-		return m.union(i)
-	case flowdef.Sort:
-		return m.sort(i)
-	case flowdef.Limit:
-		return m.limit(i)
-	case flowdef.Distinct:
-		return m.distinct(i)
-	case flowdef.Unnest:
-		return m.unnest(i)
-	case flowdef.Validate:
-		return m.validate(i)
-	case flowdef.Detect:
-		return m.detect(i)
-	case flowdef.Write:
-		return m.write(i)
-	case flowdef.Insight:
-		return m.insight(i)
-	case flowdef.Read:
+	verb := m.graph.plan.Steps[i].Verb
+	newOperator, known := operators()[verb]
+	if !known {
+		return nil, nil, fmt.Errorf("the agent does not know the verb %s; a newer agent may", verb)
 	}
-	return nil, nil, fmt.Errorf("the agent does not know the verb %s; a newer agent may", m.graph.plan.Steps[i].Verb)
+	return newOperator(m, i)
 }
+
+var operators = sync.OnceValue(func() map[flowdef.Verb]func(m *maker, i int) (operator, *outputs, error) {
+	return map[flowdef.Verb]func(m *maker, i int) (operator, *outputs, error){
+		flowdef.Filter: (*maker).filter, flowdef.Map: (*maker).mapper, flowdef.Select: (*maker).selecter,
+		flowdef.Aggregate: (*maker).aggregate, flowdef.Join: (*maker).join, flowdef.Lookup: (*maker).lookup,
+		flowdef.Union: (*maker).union, flowdef.Sort: (*maker).sort, flowdef.Limit: (*maker).limit,
+		flowdef.Distinct: (*maker).distinct, flowdef.Unnest: (*maker).unnest, flowdef.Validate: (*maker).validate,
+		flowdef.Detect: (*maker).detect, flowdef.Write: (*maker).write, flowdef.Insight: (*maker).insight,
+	}
+})
 
 // step is the step, the schema of its first input, what it counts, and the columns of its output that something
 // downstream reads.
@@ -563,12 +561,19 @@ func (m *maker) aggregate(i int) (operator, *outputs, error) {
 
 func (m *maker) join(i int) (operator, *outputs, error) {
 	step, input, counts, live := m.step(i)
+	if step.Join.Within > 0 {
+		return m.streamJoin(i)
+	}
 	j, err := newJoin(step, input, m.graph.plan.Steps[step.Inputs[1]].Output, positions(live), m.span)
 	if err != nil {
 		return nil, nil, err
 	}
 	j.counts, j.res = counts, m.res
 	m.joins = append(m.joins, j)
+	if step.Join.Kind == flowdef.JoinFull {
+		// What was matched, and that the rest was given, is in no state.
+		m.res.held = true
+	}
 	return j, &j.outputs, nil
 }
 

@@ -27,7 +27,8 @@ type TestResult struct {
 // TestFlow runs the tests that a definition brings along: the given rows through the flow as a bounded run, then each
 // expected insight name compared with what came out. An expectation names the members to compare, of key and values
 // together (and `time`, where no member has that name); the order of the insights does not matter, their number does.
-// Read steps without given rows are empty.
+// Read and lookup steps without given rows are empty. No system is written to: the rows of a write step are compared under
+// the step's id.
 func TestFlow(ctx context.Context, plan *flowdef.Plan) ([]TestResult, error) {
 	program, err := Compile(plan)
 	if err != nil {
@@ -52,11 +53,13 @@ func TestFlow(ctx context.Context, plan *flowdef.Plan) ([]TestResult, error) {
 
 func runTest(ctx context.Context, program *Program, test *flowdef.Test) (difference string, err error) {
 	store := &collector{insights: map[string][]map[string]any{}}
-	_, err = Run(ctx, RunSettings{
+	report, err := Run(ctx, RunSettings{
 		Program: program, Store: store, Started: time.Unix(0, 0).UTC(),
 		Open: func(need ReadNeed, _ connector.Cursor) (connector.Source, error) {
 			return newGivenSource(need, test.Given[need.Step])
 		},
+		OpenLookup: func(need ReadNeed) (connector.Lookup, error) { return newGivenLookup(need, test.Given[need.Step]) },
+		OpenSink:   func(need WriteNeed) (connector.Sink, error) { return store.newSink(need, program.plan), nil },
 	})
 	if err != nil {
 		return "", err
@@ -65,6 +68,11 @@ func runTest(ctx context.Context, program *Program, test *flowdef.Test) (differe
 	for _, name := range sortedKeys(test.Expect) {
 		if d := compareInsights(name, test.Expect[name], store.insights[name]); d != "" {
 			lines = append(lines, d)
+		}
+	}
+	if len(lines) > 0 {
+		for _, f := range report.Sample {
+			lines = append(lines, fmt.Sprintf("  a record failed in step %s: %s: %s", f.Step, f.Reason, f.Record))
 		}
 	}
 	return strings.Join(lines, "\n"), nil
@@ -116,31 +124,85 @@ func compareInsights(name string, want, got []map[string]any) string {
 		}
 		return false
 	}
-	var lines []string
+	var missing []map[string]any
 	for w := range want {
 		if !place(w, make([]bool, len(got))) {
-			lines = append(lines, "  missing: "+show(want[w]))
+			missing = append(missing, want[w])
 		}
 	}
+	var extra []map[string]any
 	for g, w := range owner {
 		if w < 0 {
-			lines = append(lines, "  came instead or too much: "+show(got[g]))
+			extra = append(extra, got[g])
 		}
 	}
-	if len(lines) == 0 {
+	if len(missing) == 0 && len(extra) == 0 {
 		return ""
 	}
-	return fmt.Sprintf("insight %s: expected %d, came %d\n%s", name, len(want), len(got), strings.Join(lines, "\n"))
+	return fmt.Sprintf("insight %s: expected %d, came %d\n%s", name, len(want), len(got), strings.Join(differences(missing, extra), "\n"))
+}
+
+// maxDifferences is how many insights a difference shows.
+const maxDifferences = 20
+
+// differences shows each missing insight beside the one that came which is most like it.
+func differences(missing, extra []map[string]any) []string {
+	var lines []string
+	for _, w := range missing {
+		best, most := -1, 0
+		for i, g := range extra {
+			if same := len(w) - len(unlike(w, g)); same > most {
+				best, most = i, same
+			}
+		}
+		if best < 0 {
+			lines = append(lines, "  missing: "+show(w))
+			continue
+		}
+		g := extra[best]
+		extra = slices.Delete(slices.Clone(extra), best, best+1)
+		lines = append(lines, "  differs: "+show(w))
+		for _, member := range unlike(w, g) {
+			came := "nothing"
+			if _, there := g[member]; there {
+				came = valueText(g[member])
+			}
+			lines = append(lines, fmt.Sprintf("    %s: expected %s, came %s", member, valueText(w[member]), came))
+		}
+	}
+	for _, g := range extra {
+		lines = append(lines, "  not expected: "+show(g))
+	}
+	if len(lines) > maxDifferences {
+		lines = append(lines[:maxDifferences], fmt.Sprintf("  and %d more lines", len(lines)-maxDifferences))
+	}
+	return lines
+}
+
+// unlike are the members of an expected insight that another has not, in order.
+func unlike(want, got map[string]any) []string {
+	var names []string
+	for _, name := range sortedKeys(want) {
+		if g, there := got[name]; !there || !sameValue(want[name], g) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// valueText is a value as a definition writes it.
+func valueText(v any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Sprint(v)
+	}
+	return string(b)
 }
 
 func show(members map[string]any) string {
 	parts := make([]string, 0, len(members))
 	for _, k := range sortedKeys(members) {
-		text, err := json.Marshal(members[k])
-		if err != nil {
-			text = fmt.Append(nil, members[k])
-		}
-		parts = append(parts, k+": "+string(text))
+		parts = append(parts, k+": "+valueText(members[k]))
 	}
 	return "{" + strings.Join(parts, ", ") + "}"
 }
@@ -188,7 +250,7 @@ func sameText(want string, got any) bool {
 }
 
 func sameNumber(want, got any) bool {
-	text, ok := got.(json.Number)
+	number, ok := got.(json.Number)
 	if !ok {
 		return false
 	}
@@ -196,13 +258,13 @@ func sameNumber(want, got any) bool {
 	case int:
 		return sameNumber(int64(w), got)
 	case int64:
-		if g, err := text.Int64(); err == nil {
+		if g, err := number.Int64(); err == nil {
 			return g == w
 		}
-		g, err := text.Float64()
+		g, err := number.Float64()
 		return err == nil && g == float64(w)
 	case float64:
-		g, err := text.Float64()
+		g, err := number.Float64()
 		return err == nil && equalFloat(g, w)
 	}
 	return false

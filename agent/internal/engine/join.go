@@ -133,10 +133,6 @@ func newJoin(step *flowdef.PlanStep, left, right expr.Schema, live []int, s span
 
 func (j *join) push(b *column.Batch) error {
 	j.counts.in += int64(b.Len)
-	if j.kind == flowdef.JoinFull {
-		// What was matched is in no state.
-		j.res.held = true
-	}
 	if j.table.parts != nil {
 		return j.spill(b)
 	}

@@ -283,6 +283,9 @@ func compileCond(n *expr.Node) (kernel, error) {
 func (k *condKernel) eval(b *column.Batch) *column.Column {
 	c, then, other, out := k.cond.eval(b), k.then.eval(b), k.other.eval(b), &k.out
 	begin(out, b.Len)
+	if len(c.Nulls)+len(then.Nulls)+len(other.Nulls) == 0 && pickRows(out, c.Bools[:b.Len], then, other) {
+		return out
+	}
 	for i := range b.Len {
 		from := other
 		if c.Bools[i] && !c.Null(i) {
@@ -291,6 +294,29 @@ func (k *condKernel) eval(b *column.Batch) *column.Column {
 		putRow(out, i, from)
 	}
 	return out
+}
+
+// pickRows is condKernel where nothing is null; false says that it does not know the type.
+func pickRows(out *column.Column, cond []bool, then, other *column.Column) bool {
+	switch storageOf(out.Type) {
+	case storeInt:
+		pick(out.Ints, cond, then.Ints, other.Ints)
+	case storeFloat:
+		pick(out.Floats, cond, then.Floats, other.Floats)
+	case storeBool, storeText, storeNone:
+		return false
+	}
+	return true
+}
+
+func pick[T any](out []T, cond []bool, then, other []T) {
+	then, other, cond = then[:len(out)], other[:len(out)], cond[:len(out)]
+	for i, yes := range cond {
+		out[i] = other[i]
+		if yes {
+			out[i] = then[i]
+		}
+	}
 }
 
 // putRow sets row i of out, which begin has readied, to row i of from.

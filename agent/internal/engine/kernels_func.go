@@ -1,9 +1,10 @@
 package engine
 
 import (
-	"bytes"
 	"fmt"
+	"maps"
 	"math"
+	"sync"
 
 	"github.com/outfeed/outfeed/agent/internal/column"
 	"github.com/outfeed/outfeed/protocol/expr"
@@ -12,22 +13,35 @@ import (
 // builder makes the kernel of a call whose arguments the checker has accepted.
 type builder func(n *expr.Node) (kernel, error)
 
-// functionKernels has a builder for every function of the language; a test compares it with expr.Functions.
+// functionKernels has a builder for every function of the language; a test compares it with expr.Functions. The map is
+// made once and then only read: a large definition calls thousands of functions.
 func functionKernels() map[string]builder {
+	functionIndex.once.Do(func() {
+		functionIndex.builders = map[string]builder{}
+		for _, family := range []map[string]builder{
+			textKernels(), numberKernels(), bitKernels(), choiceKernels(), castKernels(), timeKernels(), jsonKernels(),
+		} {
+			maps.Copy(functionIndex.builders, family)
+		}
+	})
+	return functionIndex.builders
+}
+
+// functionIndex is what sync.OnceValue would be, if builders did not compile arguments, which may be calls: that is a
+// cycle for the initialisation of a variable.
+var functionIndex struct {
+	once     sync.Once
+	builders map[string]builder
+}
+
+func choiceKernels() map[string]builder {
 	return map[string]builder{
-		"lower": textToText(lowerText), "upper": textToText(upperText), "trim": textToText(trimText),
-		"length":   fromText(expr.Int, ints, lengthOfText),
-		"contains": textPair(bytes.Contains), "starts_with": textPair(bytes.HasPrefix), "ends_with": textPair(bytes.HasSuffix),
-		"replace": buildReplace, "substring": buildSubstring, "concat": buildConcat,
-
-		"abs":   byArgument(map[expr.Type]builder{expr.Int: convert(expr.Int, ints, ints, absInt), expr.Float: convert(expr.Float, floats, floats, absFloat)}),
-		"round": buildRound,
-		"floor": byArgument(map[expr.Type]builder{expr.Int: passThrough, expr.Float: convert(expr.Float, floats, floats, floorFloat)}),
-		"ceil":  byArgument(map[expr.Type]builder{expr.Int: passThrough, expr.Float: convert(expr.Float, floats, floats, ceilFloat)}),
-		"sqrt":  convert(expr.Float, floats, floats, sqrtFloat), "pow": buildPow,
-
 		"least": buildExtreme, "greatest": buildExtreme, "coalesce": compileCoalesce, "is_null": buildIsNull,
+	}
+}
 
+func castKernels() map[string]builder {
+	return map[string]builder{
 		"int": byArgument(map[expr.Type]builder{
 			expr.Int: passThrough, expr.Float: convert(expr.Int, floats, ints, intOfFloat),
 			expr.Bool: convert(expr.Int, bools, ints, intOfBool), expr.String: fromText(expr.Int, ints, intOfText),
@@ -45,17 +59,10 @@ func functionKernels() map[string]builder {
 			expr.Float: convert(expr.Bool, floats, bools, boolOfFloat), expr.String: fromText(expr.Bool, bools, boolOfText),
 		}),
 		"timestamp": byArgument(map[expr.Type]builder{
-			expr.Timestamp: passThrough, expr.String: fromText(expr.Timestamp, ints, parseTime),
+			expr.Timestamp: passThrough, expr.String: buildTimestamp,
 			expr.Int: convert(expr.Timestamp, ints, ints, timeOfMillis),
 		}),
 		"json": byArgument(map[expr.Type]builder{expr.JSON: passThrough, expr.String: textToText(validJSON)}),
-
-		"year": convert(expr.Int, ints, ints, yearOf), "month": convert(expr.Int, ints, ints, monthOf),
-		"day": convert(expr.Int, ints, ints, dayOf), "hour": convert(expr.Int, ints, ints, hourOf),
-		"minute": convert(expr.Int, ints, ints, minuteOf), "second": convert(expr.Int, ints, ints, secondOf),
-		"truncate": buildTruncate, "epoch_ms": convert(expr.Int, ints, ints, millisOf),
-
-		"json_get": buildJSONGet, "json_string": textToText(jsonString), "json_number": fromText(expr.Float, floats, jsonNumber),
 	}
 }
 
@@ -68,7 +75,7 @@ func compileCall(n *expr.Node) (kernel, error) {
 	if !ok {
 		return nil, fmt.Errorf("the agent does not know the function %s; a newer agent may", name)
 	}
-	if len(n.Args) == 0 {
+	if len(n.Args) == 0 && name != "pi" {
 		return nil, argumentError(n)
 	}
 	return build(n)

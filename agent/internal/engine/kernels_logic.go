@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
+	"math/bits"
 	"regexp"
 
 	"github.com/outfeed/outfeed/agent/internal/column"
@@ -65,19 +66,33 @@ func (k *logicKernel) eval(b *column.Batch) *column.Column {
 		}
 		return &k.out
 	}
+	// Where one operand is null the result is known only if the other one decides alone, and then the plain operation
+	// gives it whatever stands in the null row.
 	for i := range out {
-		xn, yn := x.Null(i), y.Null(i)
-		switch {
-		case (!xn && xs[i] == k.dominant) || (!yn && ys[i] == k.dominant):
-			out[i] = k.dominant
-		case xn || yn:
-			out[i] = false
-			k.out.SetNull(i)
-		default:
-			out[i] = !k.dominant
+		out[i] = (xs[i] == k.dominant || ys[i] == k.dominant) == k.dominant
+	}
+	for w := range max(len(x.Nulls), len(y.Nulls)) {
+		xn, yn := nullWord(x, w), nullWord(y, w)
+		for rest := xn | yn; rest != 0; rest &= rest - 1 {
+			i := w<<6 + bits.TrailingZeros64(rest)
+			if i >= len(out) {
+				break
+			}
+			bit := rest & -rest
+			if (xn&bit != 0 || xs[i] != k.dominant) && (yn&bit != 0 || ys[i] != k.dominant) {
+				k.out.SetNull(i)
+			}
 		}
 	}
 	return &k.out
+}
+
+// nullWord is the nulls of the rows 64w to 64w+63.
+func nullWord(c *column.Column, w int) uint64 {
+	if w < len(c.Nulls) {
+		return c.Nulls[w]
+	}
+	return 0
 }
 
 // compareKernel is every comparison, made from equal and less: a != b is not equal, a > b is b < a, a <= b is not b < a
@@ -103,6 +118,9 @@ func compileCompare(n *expr.Node) (kernel, error) {
 	k.negate = n.Op == expr.OpNe || n.Op == expr.OpLe || n.Op == expr.OpGe
 	if n.Op == expr.OpGt || n.Op == expr.OpLe {
 		k.a, k.b = k.b, k.a
+	}
+	if c := constantCompare(k); c != nil {
+		return c, nil
 	}
 	return k, nil
 }

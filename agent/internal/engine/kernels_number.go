@@ -3,10 +3,136 @@ package engine
 import (
 	"fmt"
 	"math"
+	"math/bits"
 
 	"github.com/outfeed/outfeed/agent/internal/column"
 	"github.com/outfeed/outfeed/protocol/expr"
 )
+
+// numberKernels are the functions of numbers.
+func numberKernels() map[string]builder {
+	float := func(row func(float64) (float64, bool)) builder { return convert(expr.Float, floats, floats, row) }
+	either := func(ofInt, ofFloat builder) builder {
+		return byArgument(map[expr.Type]builder{expr.Int: ofInt, expr.Float: ofFloat})
+	}
+	pair := func(f func(x, y float64) float64) builder {
+		return rows(expr.Float, floats, func(c []*column.Column, i int) (float64, bool) {
+			return finite(f(c[0].Floats[i], c[1].Floats[i]))
+		}, expr.Float, expr.Float)
+	}
+	return map[string]builder{
+		"abs":   either(convert(expr.Int, ints, ints, absInt), float(absFloat)),
+		"sign":  either(convert(expr.Int, ints, ints, signInt), convert(expr.Int, floats, ints, signFloat)),
+		"round": buildRound, "floor": either(passThrough, float(floorFloat)), "ceil": either(passThrough, float(ceilFloat)),
+		"trunc": either(passThrough, float(plain(math.Trunc))),
+		"sqrt":  float(sqrtFloat), "pow": buildPow, "hypot": pair(math.Hypot), "atan2": pair(math.Atan2), "log": pair(logarithm),
+		"exp": float(plain(math.Exp)), "ln": float(plain(math.Log)), "log10": float(plain(math.Log10)),
+		"sin": float(plain(math.Sin)), "cos": float(plain(math.Cos)), "tan": float(plain(math.Tan)),
+		"asin": float(plain(math.Asin)), "acos": float(plain(math.Acos)), "atan": float(plain(math.Atan)),
+		"degrees": float(degreesOf), "radians": float(radiansOf), "pi": buildPi, "convert": buildConversion,
+		"clamp":     buildClamp,
+		"is_nan":    convert(expr.Bool, floats, bools, isNaN),
+		"is_finite": convert(expr.Bool, floats, bools, isFinite),
+	}
+}
+
+// plain makes null of what is not finite.
+func plain(f func(float64) float64) func(float64) (float64, bool) {
+	return func(v float64) (float64, bool) { return finite(f(v)) }
+}
+
+func signInt(v int64) (int64, bool) {
+	switch {
+	case v > 0:
+		return 1, true
+	case v < 0:
+		return -1, true
+	}
+	return 0, true
+}
+
+func signFloat(v float64) (int64, bool) {
+	switch {
+	case v > 0:
+		return 1, true
+	case v < 0:
+		return -1, true
+	}
+	return 0, !math.IsNaN(v)
+}
+
+// logarithm is exact for powers of 2 and 10, where the quotient of natural logarithms is not.
+func logarithm(v, base float64) float64 {
+	switch {
+	case base <= 0 || v <= 0 || base == 1:
+		return math.NaN()
+	case base == 2:
+		return math.Log2(v)
+	case base == 10:
+		return math.Log10(v)
+	}
+	return math.Log(v) / math.Log(base)
+}
+
+// One division and one product: 180 degrees are exactly pi.
+func degreesOf(v float64) (float64, bool) { return finite(v / math.Pi * 180) }
+func radiansOf(v float64) (float64, bool) { return finite(v / 180 * math.Pi) }
+
+func isNaN(v float64) (value, ok bool)    { return math.IsNaN(v), true }
+func isFinite(v float64) (value, ok bool) { return !math.IsNaN(v) && !math.IsInf(v, 0), true }
+
+func buildPi(*expr.Node) (kernel, error) {
+	return newLiteral(expr.Value{Type: expr.Float, Float: math.Pi}, expr.Float), nil
+}
+
+func buildConversion(n *expr.Node) (kernel, error) {
+	conversion, err := expr.NewConversion(n.Args[1].Value.Str, n.Args[2].Value.Str)
+	if err != nil {
+		return nil, fmt.Errorf("convert at offset %d: %w", n.Pos, err)
+	}
+	return convert(expr.Float, floats, floats, func(v float64) (float64, bool) { return finite(conversion.Convert(v)) })(n)
+}
+
+func buildClamp(n *expr.Node) (kernel, error) {
+	if n.Type == expr.Int {
+		return rows(expr.Int, ints, func(c []*column.Column, i int) (int64, bool) {
+			low, high := c[1].Ints[i], c[2].Ints[i]
+			return max(low, min(high, c[0].Ints[i])), low <= high
+		}, expr.Int, expr.Int, expr.Int)(n)
+	}
+	return rows(expr.Float, floats, func(c []*column.Column, i int) (float64, bool) {
+		v, low, high := c[0].Floats[i], c[1].Floats[i], c[2].Floats[i]
+		if v < low {
+			v = low
+		} else if v > high {
+			v = high
+		}
+		_, ok := finite(v)
+		return v, ok && low <= high
+	}, expr.Float, expr.Float, expr.Float)(n)
+}
+
+// bitKernels see an int as 64 bits.
+func bitKernels() map[string]builder {
+	pair := func(f func(a, b int64) (int64, bool)) builder {
+		return rows(expr.Int, ints, func(c []*column.Column, i int) (int64, bool) {
+			return f(c[0].Ints[i], c[1].Ints[i])
+		}, expr.Int, expr.Int)
+	}
+	return map[string]builder{
+		"bit": rows(expr.Bool, bools, func(c []*column.Column, i int) (value, ok bool) {
+			n := c[1].Ints[i]
+			return c[0].Ints[i]>>(uint64(n)&63)&1 == 1, n >= 0 && n < 64 //nolint:gosec // the bits as they are
+		}, expr.Int, expr.Int),
+		"bit_and":     pair(func(a, b int64) (int64, bool) { return a & b, true }),
+		"bit_or":      pair(func(a, b int64) (int64, bool) { return a | b, true }),
+		"bit_xor":     pair(func(a, b int64) (int64, bool) { return a ^ b, true }),
+		"bit_not":     convert(expr.Int, ints, ints, func(v int64) (int64, bool) { return ^v, true }),
+		"bit_count":   convert(expr.Int, ints, ints, func(v int64) (int64, bool) { return int64(bits.OnesCount64(uint64(v))), true }), //nolint:gosec // the bits as they are
+		"shift_left":  pair(func(v, n int64) (int64, bool) { return v << (uint64(n) & 63), n >= 0 && n < 64 }),                        //nolint:gosec // the bits as they are
+		"shift_right": pair(func(v, n int64) (int64, bool) { return int64(uint64(v) >> (uint64(n) & 63)), n >= 0 && n < 64 }),         //nolint:gosec // the bits as they are
+	}
+}
 
 func finite(v float64) (float64, bool) { return v, !math.IsNaN(v) && !math.IsInf(v, 0) }
 

@@ -1,16 +1,16 @@
 package engine
 
 import (
-	"fmt"
 	"time"
 
-	"github.com/outfeed/outfeed/agent/internal/column"
 	"github.com/outfeed/outfeed/protocol/expr"
 )
 
 const (
 	microsPerMilli = int64(time.Millisecond / time.Microsecond)
 	microsPerSec   = int64(time.Second / time.Microsecond)
+	microsPerHour  = 3600 * microsPerSec
+	microsPerDay   = 24 * microsPerHour
 	// minTime and maxTime are the first and the last microsecond of the years 1 to 9999.
 	minTime = -62135596800 * microsPerSec
 	maxTime = 253402300800*microsPerSec - 1
@@ -18,12 +18,35 @@ const (
 
 func utc(micros int64) time.Time { return time.UnixMicro(micros).UTC() }
 
-func yearOf(v int64) (int64, bool)   { return int64(utc(v).Year()), true }
-func monthOf(v int64) (int64, bool)  { return int64(utc(v).Month()), true }
-func dayOf(v int64) (int64, bool)    { return int64(utc(v).Day()), true }
-func hourOf(v int64) (int64, bool)   { return int64(utc(v).Hour()), true }
-func minuteOf(v int64) (int64, bool) { return int64(utc(v).Minute()), true }
-func secondOf(v int64) (int64, bool) { return int64(utc(v).Second()), true }
+// timeKernels are the functions of instants.
+func timeKernels() map[string]builder {
+	return map[string]builder{
+		"year":        timePart(func(local int64) int64 { return int64(utc(local).Year()) }),
+		"quarter":     timePart(func(local int64) int64 { return int64(utc(local).Month()+2) / 3 }),
+		"month":       timePart(func(local int64) int64 { return int64(utc(local).Month()) }),
+		"day":         timePart(func(local int64) int64 { return int64(utc(local).Day()) }),
+		"hour":        timePart(func(local int64) int64 { return floorMod(local, microsPerDay) / microsPerHour }),
+		"minute":      timePart(func(local int64) int64 { return floorMod(local, microsPerHour) / (60 * microsPerSec) }),
+		"second":      timePart(func(local int64) int64 { return floorMod(local, 60*microsPerSec) / microsPerSec }),
+		"weekday":     timePart(func(local int64) int64 { return weekdayOf(local) + 1 }),
+		"day_of_year": timePart(func(local int64) int64 { return int64(utc(local).YearDay()) }),
+		"week": timePart(func(local int64) int64 {
+			_, week := utc(local).ISOWeek()
+			return int64(week)
+		}),
+		"week_year": timePart(func(local int64) int64 {
+			year, _ := utc(local).ISOWeek()
+			return int64(year)
+		}),
+		"truncate": buildTruncate, "add_time": buildAddTime,
+		"time_between": rowsWith(expr.Float, floats, prepareBetween, expr.Timestamp, expr.Timestamp),
+		"format_time":  buildFormatTime, "parse_time": buildParseTime,
+		"epoch_s":  convert(expr.Int, ints, ints, func(v int64) (int64, bool) { return floorDiv(v, microsPerSec), true }),
+		"epoch_ms": convert(expr.Int, ints, ints, millisOf),
+		"epoch_us": convert(expr.Int, ints, ints, func(v int64) (int64, bool) { return v, true }),
+	}
+}
+
 func millisOf(v int64) (int64, bool) { return floorDiv(v, microsPerMilli), true }
 
 func timeOfMillis(v int64) (int64, bool) {
@@ -40,41 +63,6 @@ func floorDiv(v, d int64) int64 {
 		q--
 	}
 	return q
-}
-
-// truncateKernel gives the start of the unit.
-type truncateKernel struct {
-	arg  kernel
-	unit int64
-	out  column.Column
-}
-
-func buildTruncate(n *expr.Node) (kernel, error) {
-	arg, err := compileExpr(n.Args[0], expr.Timestamp)
-	if err != nil {
-		return nil, err
-	}
-	k := &truncateKernel{arg: arg, out: column.Column{Type: expr.Timestamp}}
-	unit, ok := expr.TruncateUnit(n.Args[1].Value.Str)
-	if !ok {
-		return nil, fmt.Errorf(`truncate at offset %d needs "1m", "1h" or "1d"`, n.Pos)
-	}
-	k.unit = unit.Microseconds()
-	return k, nil
-}
-
-func (k *truncateKernel) eval(b *column.Batch) *column.Column {
-	a := k.arg.eval(b)
-	begin(&k.out, b.Len)
-	addNulls(&k.out, a)
-	for i, v := range a.Ints[:b.Len] {
-		start := v - floorMod(v, k.unit)
-		k.out.Ints[i] = start
-		if start > v {
-			k.out.SetNull(i)
-		}
-	}
-	return &k.out
 }
 
 func floorMod(v, d int64) int64 {

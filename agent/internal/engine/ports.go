@@ -66,7 +66,7 @@ type Report struct {
 	Steps []StepCount
 	// Sample is the first failing records.
 	Sample []FailedRecord
-	// Sources is how each read step is doing.
+	// Sources is how each read step is doing, then each lookup and each write step.
 	Sources []SourceReport
 }
 
@@ -86,7 +86,7 @@ type FailedRecord struct {
 	connector.FailedRecord
 }
 
-// SourceReport is the state of one read step.
+// SourceReport is the state of one read, lookup or write step.
 type SourceReport struct {
 	Step, Connection string
 	// State is connecting, reading, failing or ended; Error says why it is failing.

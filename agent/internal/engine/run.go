@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -20,8 +21,12 @@ type RunSettings struct {
 	Program *Program
 	// Open makes the source of a need, resuming from a cursor (nil for the beginning). It is called again for every
 	// refresh of a table, from another goroutine than Run's.
-	Open  func(ReadNeed, connector.Cursor) (connector.Source, error)
-	Store Store
+	Open func(ReadNeed, connector.Cursor) (connector.Source, error)
+	// OpenLookup makes the system of a lookup step's need, from any goroutine, and OpenSink that of a write step. They may
+	// be nil for a program without such steps.
+	OpenLookup func(ReadNeed) (connector.Lookup, error)
+	OpenSink   func(WriteNeed) (connector.Sink, error)
+	Store      Store
 	// Memory is what the operators may hold, shared with other runs; nil means no limit. Scratch takes what they spill;
 	// with nil they spill nothing.
 	Memory  *Memory
@@ -45,6 +50,8 @@ const (
 	defaultCommitRows  = 1 << 20
 	// maxPendingBytes is how much of insights waits for a commit.
 	maxPendingBytes = 4 << 20
+	// commitMoments is at how many moments within CommitEvery flows commit.
+	commitMoments = 4
 	// ackIdle is how long an ack-gated source may have nothing ready before what it delivered is committed.
 	ackIdle = 2 * time.Millisecond
 	// tickEvery is how often the operators that act without rows are asked to.
@@ -79,8 +86,10 @@ type Runner struct {
 	began       time.Time
 	rows        int64
 	commitTimer *time.Timer
-	idleTimer   *time.Timer
-	ticks       *time.Ticker
+	// moment is the one of commitMoments at which this run commits.
+	moment    int64
+	idleTimer *time.Timer
+	ticks     *time.Ticker
 
 	mu     sync.Mutex
 	report Report
@@ -102,8 +111,11 @@ func NewRunner(set RunSettings) *Runner {
 	if set.Logger == nil {
 		set.Logger = slog.New(slog.DiscardHandler)
 	}
-	r := &Runner{set: set, events: make(chan event), refresh: make(chan refreshed)}
+	r := &Runner{set: set, events: make(chan event), refresh: make(chan refreshed), moment: rand.Int64N(commitMoments)} //nolint:gosec // no secret
 	for _, need := range set.Program.Reads() {
+		r.report.Sources = append(r.report.Sources, SourceReport{Step: need.Step, Connection: need.Connection, State: sourceConnecting})
+	}
+	for _, need := range set.Program.Writes() {
 		r.report.Sources = append(r.report.Sources, SourceReport{Step: need.Step, Connection: need.Connection, State: sourceConnecting})
 	}
 	for i := range set.Program.plan.Steps {
@@ -138,7 +150,10 @@ func (r *Runner) Run(ctx context.Context) error {
 	inner, cancel := context.WithCancel(ctx)
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
-	err = r.loadTables(inner)
+	closeSystems, err := r.openSystems(inner, r.pipe)
+	if err == nil {
+		err = r.loadTables(inner)
+	}
 	if err == nil {
 		r.startRefreshes(inner, &wg)
 		err = r.loop(inner, func(p *pump) { wg.Go(func() { p.run(inner, stop) }) })
@@ -147,11 +162,14 @@ func (r *Runner) Run(ctx context.Context) error {
 	if commits(err) && (err == nil || !r.pipe.res.held) {
 		err = errors.Join(err, r.finalCommit(ctx))
 	}
+	if err == nil {
+		r.endSystems()
+	}
 	cancel()
 	close(stop)
 	wg.Wait()
 	r.publish()
-	return errors.Join(err, r.closeSources(), r.release())
+	return errors.Join(err, closeSystems(), r.closeSources(), r.release())
 }
 
 // release gives back the memory and the scratch files of the run.
@@ -288,12 +306,21 @@ func (r *Runner) tick(ctx context.Context) error {
 			return &partialError{err: err}
 		}
 	}
-	if len(r.pipe.box.items) > before && !r.dirty {
+	if (len(r.pipe.box.items) > before || r.sinksHold()) && !r.dirty {
 		r.dirty = true
-		r.commitTimer.Reset(r.set.CommitEvery)
+		r.commitTimer.Reset(r.untilCommit(time.Now()))
 	}
 	r.publish()
 	return r.commitWhenFull(ctx)
+}
+
+// untilCommit is the time to the next commit, at most CommitEvery. The flows of a machine commit together at a few moments
+// of its clock, because commits that come together cost the disk as much as one; not all at the same moment, because
+// what they commit lies in memory meanwhile.
+func (r *Runner) untilCommit(now time.Time) time.Duration {
+	every := int64(r.set.CommitEvery)
+	moment := every / commitMoments * r.moment
+	return time.Duration(every - (now.UnixNano()-moment)%every)
 }
 
 func stoppedTimer() *time.Timer {
@@ -358,7 +385,7 @@ func (r *Runner) process(e event) error {
 	moved := d.Cursor != nil && !bytes.Equal(d.Cursor, r.cursors[read])
 	if !r.dirty && (d.Read > 0 || d.Batch != nil || moved) {
 		r.dirty = true
-		r.commitTimer.Reset(r.set.CommitEvery)
+		r.commitTimer.Reset(r.untilCommit(time.Now()))
 	}
 	if d.Batch != nil && d.Batch.Len > 0 {
 		r.rows += int64(d.Batch.Len)
@@ -421,6 +448,9 @@ func (r *Runner) checkpoint() *Checkpoint {
 // same checkpoint, until ctx ends.
 func (r *Runner) commit(ctx context.Context) error {
 	if r.uncommitted == nil {
+		if err := r.flushSinks(ctx); err != nil {
+			return err
+		}
 		c := r.checkpoint()
 		r.dirty = false
 		r.commitTimer.Stop()
@@ -468,8 +498,8 @@ func (r *Runner) finalCommit(ctx context.Context) error {
 		return nil // the loop never began, or has given up with an error of its own
 	}
 	if ctx.Err() == nil {
-		if err := r.commit(ctx); err == nil {
-			return nil
+		if err := r.commit(ctx); err == nil || r.refused || !commits(err) {
+			return err
 		}
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finalTimeout)

@@ -80,7 +80,7 @@ func newLimitedAggregate(m *maker, i int) (*limitedAggregate, error) {
 	agg.counts = counts
 	l.aggregate, l.node = agg, &groupNode{agg: agg}
 	read := make([]bool, len(input))
-	markAggregate(step, read)
+	requireAggregate(step, nil, read)
 	l.cols = positions(read)
 	return l, nil
 }

@@ -43,7 +43,7 @@ func (l *limitedAggregate) dump(n *groupNode) error {
 			}
 			groups = append(groups, i32(g))
 			cols[0].Ints = append(cols[0].Ints, a.table.prefix[g])
-			buf = buf[:0]
+			buf = a.encodeSession(buf[:0], i32(g))
 			for _, acc := range a.accs {
 				buf = acc.encode(buf, i32(g))
 			}
@@ -120,7 +120,10 @@ func (l *limitedAggregate) restoreBlock(n *groupNode, b *column.Batch) error {
 		return err
 	}
 	for i, g := range groups {
-		payload := refs[len(refs)-1].Bytes(i)
+		payload, err := n.agg.restoreFrame(g, refs[len(refs)-1].Bytes(i))
+		if err != nil {
+			return err
+		}
 		for _, acc := range n.agg.accs {
 			if payload, err = acc.decode(payload, g); err != nil {
 				return err
@@ -139,9 +142,6 @@ func (a *aggregate) adopt(keys keyRows) ([]int32, error) {
 	if err != nil {
 		return nil, err
 	}
-	known := len(a.dead)
-	if a.growGroups(a.table.len()); a.win != nil {
-		err = a.frameGroups(known, a.table.len())
-	}
-	return groups, err
+	a.growGroups(a.table.len())
+	return groups, nil
 }

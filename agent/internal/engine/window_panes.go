@@ -46,11 +46,6 @@ type wholeTime struct{}
 
 func (wholeTime) pane(int64) (start, end int64) { return minTime, maxTime }
 
-const (
-	microsPerHour = 3600 * microsPerSec
-	microsPerDay  = 24 * microsPerHour
-)
-
 // zone is a time zone with the stretch of time of one offset that was asked for last. Local times are microseconds as
 // if the clock on the wall showed UTC.
 type zone struct {

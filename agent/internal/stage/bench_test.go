@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -121,5 +122,38 @@ func BenchmarkManyNewEntries(b *testing.B) {
 			}
 			b.ReportMetric(float64(b.N*2*n)/b.Elapsed().Seconds(), "entries/s")
 		})
+	}
+}
+
+// BenchmarkManyFlows commits 200 flows at once, each of which has changed all of its 50 entries, as flows over live tags
+// do every second. An operation is one such second.
+func BenchmarkManyFlows(b *testing.B) {
+	const flows, entries = 200, 50
+	st, err := stage.Open(b.Context(), stage.Settings{Dir: b.TempDir(), MinFreeBytes: 1})
+	if err != nil {
+		b.Fatal(err)
+	}
+	value := make([]byte, 80)
+	numbers := make([]uint64, flows)
+	b.ReportAllocs()
+	for b.Loop() {
+		var wg sync.WaitGroup
+		for f := range flows {
+			wg.Go(func() {
+				numbers[f]++
+				c := stage.Checkpoint{Flow: fmt.Sprintf("flow %d", f), Number: numbers[f]}
+				for e := range entries {
+					c.Changes = append(c.Changes, stage.Change{Step: "per_minute", Key: fmt.Sprintf("g2026-01-01T%05d", e), Value: value})
+				}
+				if _, err := st.Commit(b.Context(), c); err != nil {
+					b.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+	}
+	b.StopTimer()
+	if err := st.Close(); err != nil {
+		b.Fatal(err)
 	}
 }

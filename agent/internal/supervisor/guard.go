@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime/debug"
 
+	"github.com/outfeed/outfeed/agent/internal/column"
 	"github.com/outfeed/outfeed/agent/internal/connector"
 )
 
@@ -59,4 +60,33 @@ func (g *guarded) Committed(ctx context.Context, upTo connector.Cursor) (err err
 func (g *guarded) Close() (err error) {
 	defer catch(&err)
 	return g.source.Close()
+}
+
+// guardedLookup does for a lookup what guarded does for a source: a table is read again in a goroutine of the engine's.
+// Sinks are called only by the goroutine of the run, which catches panics itself.
+type guardedLookup struct{ lookup connector.Lookup }
+
+func newGuardedLookup(open func() (connector.Lookup, error)) (lookup connector.Lookup, err error) {
+	defer catch(&err)
+	inner, err := open()
+	if err != nil {
+		return nil, err
+	}
+	return &guardedLookup{lookup: inner}, nil
+}
+
+func (g *guardedLookup) Fetch(ctx context.Context, keys *column.Batch) (found connector.Found, err error) {
+	var caught error
+	defer func() {
+		if caught != nil {
+			err = &connector.PermanentError{Err: caught}
+		}
+	}()
+	defer catch(&caught)
+	return g.lookup.Fetch(ctx, keys)
+}
+
+func (g *guardedLookup) Close() (err error) {
+	defer catch(&err)
+	return g.lookup.Close()
 }

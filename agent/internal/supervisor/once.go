@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/outfeed/outfeed/agent/internal/connector"
 	"github.com/outfeed/outfeed/agent/internal/engine"
 )
 
@@ -22,15 +21,9 @@ func RunOnce(ctx context.Context, s Settings, d Deployment, encode Encoder) (eng
 	if err != nil {
 		return engine.Report{}, err
 	}
-	runner := engine.NewRunner(engine.RunSettings{
-		Program: p.program,
-		Open: func(need engine.ReadNeed, resume connector.Cursor) (connector.Source, error) {
-			return p.newSource(s, need, resume)
-		},
-		Store:  &store{staging: s.Staging, dep: &d, encode: encode},
-		Memory: s.Memory, Scratch: s.Scratch, HoldFor: holdFor,
-		Started: s.Clock(), Clock: s.Clock, Logger: s.Logger,
-	})
+	set := p.runSettings(s)
+	set.Store, set.Logger = &store{staging: s.Staging, dep: &d, encode: encode}, s.Logger
+	runner := engine.NewRunner(set)
 	err = guardedRun(ctx, runner)
 	return runner.Report(), err
 }

@@ -19,6 +19,8 @@ import (
 type Settings struct {
 	Staging   Staging
 	Connector Finder
+	// Writes is the plant's rule for flows that write into its systems; the zero value denies them.
+	Writes WriteRule
 	// AgentID makes the names under which sources are known to the plant's systems different from other agents'.
 	AgentID string
 	// Memory is what the operators of all flows may hold, nil for no limit; Scratch takes what they spill.
@@ -35,6 +37,15 @@ type Settings struct {
 	// Clock tells the time of reports and of cron triggers; nil means time.Now.
 	Clock connector.Clock
 }
+
+// WriteRule says whether flows may write into the plant's systems. Only the plant's own configuration sets it.
+type WriteRule uint8
+
+// The rules: WritesDenied refuses every flow that has a write step.
+const (
+	WritesDenied WriteRule = iota
+	WritesAllowed
+)
 
 // Supervisor runs flows.
 type Supervisor struct {

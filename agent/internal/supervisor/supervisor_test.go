@@ -165,6 +165,9 @@ func TestWhatIsRefusedSaysWhy(t *testing.T) {
 		change func(*supervisor.Deployment)
 		want   string
 	}{
+		"a flow that writes": {func(d *supervisor.Deployment) {
+			d.Definition = append(d.Definition, "  - id: back\n    write: files\n    with: {path: back.jsonl}\n"...)
+		}, "denies writes"},
 		"a definition that is no flow": {func(d *supervisor.Deployment) { d.Definition = []byte("steps: 7") }, "definition is refused"},
 		"a connection that is missing": {func(d *supervisor.Deployment) { d.Connections = nil }, "files"},
 		"a kind that is not known":     {func(d *supervisor.Deployment) { d.Connections[0].Kind = "s7" }, "s7"},

@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/outfeed/outfeed/agent/internal/connector"
 	"github.com/outfeed/outfeed/agent/internal/engine"
 	"github.com/outfeed/outfeed/internal/backoff"
 	"github.com/outfeed/outfeed/protocol/flowdef"
@@ -172,16 +171,10 @@ func (u *unit) sleepUntil(ctx context.Context, at time.Time) error {
 func (u *unit) runOnce(ctx context.Context, p *prepared) error {
 	u.set(stateStarting, nil)
 	st := &store{staging: u.s.settings.Staging, dep: &u.dep, encode: recordEncoder(&u.dep)}
-	started := u.now()
-	runner := engine.NewRunner(engine.RunSettings{
-		Program: p.program,
-		Open: func(need engine.ReadNeed, resume connector.Cursor) (connector.Source, error) {
-			return p.newSource(u.s.settings, need, resume)
-		},
-		Memory: u.s.settings.Memory, Scratch: u.s.settings.Scratch, HoldFor: holdFor,
-		Store: st, Started: started, Clock: u.s.settings.Clock,
-		Logger: u.s.settings.Logger.With("deployment", u.dep.ID, "flow", u.dep.Name, "version", u.dep.Version),
-	})
+	set := p.runSettings(u.s.settings)
+	set.Store = st
+	set.Logger = u.s.settings.Logger.With("deployment", u.dep.ID, "flow", u.dep.Name, "version", u.dep.Version)
+	runner := engine.NewRunner(set)
 	r := newRun(u, runner, st, p.trigger.Kind == flowdef.Continuous)
 	u.enter(r)
 	watch, stopWatch := context.WithCancel(ctx)

@@ -80,7 +80,7 @@ func newRoot(began *bool) *cobra.Command {
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return fmt.Errorf("%w (see %s --help)%w", err, c.CommandPath(), errUsage)
 	})
-	root.AddCommand(serveCommand(), migrateCommand(), adminCommand())
+	root.AddCommand(serveCommand(), migrateCommand(), adminCommand(), flowTestCommand())
 	markBegin(root, began)
 	return root
 }
@@ -115,6 +115,9 @@ migrates it, and looks after it.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, err := config()
 			if err != nil {
+				return err
+			}
+			if cfg.FlowTest, err = flowTestLine(); err != nil {
 				return err
 			}
 			return controlplane.New(cfg, cfg.Logger(c.ErrOrStderr())).Run(c.Context())

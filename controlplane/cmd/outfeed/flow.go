@@ -143,7 +143,13 @@ Problems are printed as file:line:column.`,
 				return err
 			}
 			if publish || len(targets) > 0 {
-				if done, err = a.publishOne(ctx, remote, done); err != nil {
+				done, err = a.publishOne(ctx, remote, done)
+				if problems := problemsOf(err); len(problems) > 0 {
+					a.say("outfeed: %s", printable(err.Error()))
+					a.reportProblems(path, problems)
+					return errReported
+				}
+				if err != nil {
 					return fmt.Errorf("%s: publish: %w", path, err)
 				}
 			}
@@ -231,12 +237,18 @@ func (a *app) flowPublish() *cobra.Command {
 	var version int
 	c := &cobra.Command{
 		Use: "publish FLOW", Short: "Make a version ready to deploy",
+		Long:    "Checks the version again and runs its tests; one whose tests fail is not published.",
 		Example: "  outfeed flow publish press-health\n  outfeed flow publish press-health --version 3", Args: cobra.ExactArgs(1),
 	}
 	c.Flags().IntVar(&version, "version", 0, "the version; the latest when it is left out")
 	asJSON := jsonFlag(c)
 	c.RunE = a.asks(func(ctx context.Context, remote *client.Client, args []string) error {
 		v, err := client.Post[api.FlowVersion](ctx, remote, flowPath(args[0], "publish"), api.FlowPublish{Version: version})
+		if problems := problemsOf(err); len(problems) > 0 {
+			a.say("outfeed: %s", printable(err.Error()))
+			a.reportProblems(args[0], problems)
+			return errReported
+		}
 		if err != nil {
 			return err
 		}

@@ -133,13 +133,26 @@ func withDeployments(ctx context.Context, tx Tx, workspace ID, flows ...*Flow) e
 	return nil
 }
 
-// Publish makes a version ready to deploy. It is checked again, because connections change.
+// Publish makes a version ready to deploy. It is checked again, because connections change, and its own tests must pass.
 func (s *Service) Publish(ctx context.Context, a Actor, flow string, version int) (FlowVersion, error) {
 	if err := require(a, Editor); err != nil {
 		return FlowVersion{}, err
 	}
 	var v FlowVersion
-	err := s.write(ctx, a.Tenant, func(ctx context.Context, tx Tx) error {
+	err := s.read(ctx, a.Tenant, func(ctx context.Context, tx Tx) (err error) {
+		_, v, err = flowAndVersion(ctx, tx, a.Workspace, flow, version)
+		return err
+	})
+	if err != nil {
+		return FlowVersion{}, err
+	}
+	if v.Published.IsZero() {
+		if err := s.passes(ctx, v); err != nil {
+			return FlowVersion{}, public(err)
+		}
+	}
+	version = v.Version // a version that came in the meantime was not tested
+	err = s.write(ctx, a.Tenant, func(ctx context.Context, tx Tx) error {
 		if err := tx.LockWorkspace(ctx, a.Workspace); err != nil {
 			return err
 		}

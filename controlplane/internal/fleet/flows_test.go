@@ -183,6 +183,32 @@ func TestFlows(t *testing.T) {
 	}
 }
 
+// TestPublishingRunsTheTests refuses a version whose tests fail, at the place of the test.
+func TestPublishingRunsTheTests(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.plant(t, "acme")
+	tested := func(name string) string {
+		return hot + "tests:\n  - name: " + name + "\n    expect: {hot: []}\n"
+	}
+	_, _, err := w.ApplyFlow(t.Context(), p.owner, tested("a wrong one"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = w.Publish(t.Context(), p.owner, "hot-presses", 0)
+	wantCode(t, "a failing test", err, fleet.Invalid)
+	found, _ := errors.AsType[flowdef.Problems](err)
+	if len(found) != 1 || found[0].Line != 14 || !strings.Contains(found[0].Message, "a wrong one") || !strings.Contains(found[0].Message, "came 0") {
+		t.Errorf("got %+v", found)
+	}
+	if _, _, err = w.ApplyFlow(t.Context(), p.owner, tested("a right one")); err != nil {
+		t.Fatal(err)
+	}
+	if v, err := w.Publish(t.Context(), p.owner, "hot-presses", 0); err != nil || v.Published.IsZero() {
+		t.Errorf("got %+v, %v", v, err)
+	}
+}
+
 func TestInsightsArriveOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

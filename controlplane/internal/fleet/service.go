@@ -34,6 +34,8 @@ type Settings struct {
 	// Replica names this process among the control plane's.
 	Replica string
 	Tenancy Tenancy
+	// Tester runs the tests of a definition before it is published.
+	Tester FlowTester
 }
 
 // Service is the domain: API and Sessions for people, and Gateway for agents.
@@ -44,6 +46,7 @@ type Service struct {
 	bundleKey   ed25519.PrivateKey
 	replica     string
 	tenancy     Tenancy
+	tester      FlowTester
 }
 
 var (
@@ -56,7 +59,7 @@ var (
 func New(s Settings) *Service {
 	return &Service{
 		store: s.Store, secrets: s.Secrets, fingerprint: seal.Fingerprint(s.Identity), bundleKey: s.BundleKey, replica: s.Replica,
-		tenancy: s.Tenancy,
+		tenancy: s.Tenancy, tester: s.Tester,
 	}
 }
 

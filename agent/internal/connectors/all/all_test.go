@@ -35,7 +35,7 @@ func TestSpecs(t *testing.T) {
 		if s.Kind == "" || s.Title == "" || s.Help == "" || s.Example == "" || s.ReadExample == "" {
 			t.Errorf("%s: the spec says too little: %+v", s.Kind, s)
 		}
-		for _, list := range [][]flowdef.Option{s.Options, s.ReadOptions} {
+		for _, list := range [][]flowdef.Option{s.Options, s.ReadOptions, s.LookupOptions, s.WriteOptions} {
 			var names []string
 			for _, o := range list {
 				if o.Name == "" || o.Type == "" || !strings.HasSuffix(o.Help, ".") {
@@ -66,6 +66,12 @@ func TestPage(t *testing.T) {
 		s := c.Spec()
 		page = replace(t, page, s.Kind+" connection", table(s.Options)+"\n```yaml\n"+s.Example+"```\n")
 		page = replace(t, page, s.Kind+" read", table(s.ReadOptions)+"\n```yaml\n"+s.ReadExample+"```\n")
+		if len(s.LookupOptions) > 0 {
+			page = replace(t, page, s.Kind+" lookup", table(s.LookupOptions))
+		}
+		if len(s.WriteOptions) > 0 {
+			page = replace(t, page, s.Kind+" write", table(s.WriteOptions))
+		}
 	}
 	if page == string(text) {
 		return

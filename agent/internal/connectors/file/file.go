@@ -1,12 +1,15 @@
-// Package file reads records from files in a folder: CSV and JSON lines, once or as they grow.
+// Package file reads records from files in a folder: CSV and JSON lines, once or as they grow. It also appends rows to
+// files there.
 //
-// It never leaves the folder that its connection names, and changes nothing there. A source has one goroutine, which
-// reads and decodes ahead of the caller and ends with Close.
+// It never leaves the folder that its connection names, and only a sink changes anything there. A source has one
+// goroutine, which reads and decodes ahead of the caller and ends with Close; while it reads a large file, further ones
+// decode for it.
 package file
 
 import (
 	"io/fs"
 	"path"
+	"runtime"
 	"strings"
 	"time"
 
@@ -17,10 +20,22 @@ import (
 // Kind is the connector's name in a connection.
 const Kind = "file"
 
-type fileConnector struct{}
+// fileConnector decodes a large file in that many goroutines; 0 leaves it to the number of processors.
+type fileConnector struct{ decoding int }
 
 // New makes the connector.
 func New() connector.Connector { return fileConnector{} }
+
+// NewWithWorkers makes the connector with n goroutines that decode a large file, whatever processors there are. What a
+// source delivers is the same with any number.
+func NewWithWorkers(n int) connector.Connector { return fileConnector{decoding: n} }
+
+func (c fileConnector) workers() int {
+	if c.decoding > 0 {
+		return c.decoding
+	}
+	return min(runtime.GOMAXPROCS(0), maxWorkers)
+}
 
 // Spec describes the options.
 func (fileConnector) Spec() flowdef.ConnectorSpec {
@@ -29,9 +44,10 @@ func (fileConnector) Spec() flowdef.ConnectorSpec {
 		Title: "Files",
 		Help:  "CSV and JSON lines files in a folder of the agent's machine or of a share mounted there.",
 		Options: []flowdef.Option{
-			{Name: "root", Type: flowdef.OptionString, Required: true, Help: "The folder; nothing outside it is ever read."},
+			{Name: "root", Type: flowdef.OptionString, Required: true, Help: "The folder; nothing outside it is ever read or written."},
 			{Name: "time_zone", Type: flowdef.OptionString, Default: "UTC", Help: "The IANA time zone of times that are written without one."},
 		},
+		WriteOptions: writeOptions(),
 		ReadOptions: []flowdef.Option{
 			{Name: "path", Type: flowdef.OptionString, Required: true, Help: "Which files, relative to the root: a name, or a pattern with * and ? and [a-z] in each part."},
 			{Name: "format", Type: flowdef.OptionEnum, Enum: []string{formatJSONL, formatCSV}, Required: true, Help: "How records are written: jsonl has one JSON object a line."},
@@ -94,7 +110,7 @@ func (c fileConnector) NewSource(in connector.SourceSettings) (connector.Source,
 	if err != nil {
 		return nil, err
 	}
-	return newSource(s, known), nil
+	return newSource(s, known, c.workers()), nil
 }
 
 func checkPattern(pattern string) error {

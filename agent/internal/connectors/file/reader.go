@@ -14,14 +14,13 @@ import (
 	"strings"
 	"time"
 
-	"github.com/outfeed/outfeed/agent/internal/column"
 	"github.com/outfeed/outfeed/agent/internal/connector"
 	"github.com/outfeed/outfeed/agent/internal/decode"
 )
 
 const (
 	// chunkBytes is how much of a file is read at a time.
-	chunkBytes = 1 << 20
+	chunkBytes = 1 << 18
 	// pollEvery is how often a following source looks for what is new.
 	pollEvery = time.Second
 )
@@ -37,10 +36,14 @@ type reader struct {
 	appended int
 	// seen is the size and time of change at the last look at a file that ends in an incomplete record.
 	seen map[uint64]stamp
-	// headerless is the decoder of formats without a header; byHeader is the last one made for a header, names.
-	headerless decode.Decoder
-	byHeader   decode.Decoder
+	// headerless are the decoders of formats without a header; byHeader are the last ones made for a header, names.
+	headerless *decoders
+	byHeader   *decoders
 	names      []string
+	// workers is how many chunks of a large file are decoded at a time.
+	workers int
+	// pending are the chunks that are not handed over yet, the oldest first.
+	pending []*piece
 	// carry is the incomplete record at the end of the last piece.
 	carry []byte
 	// told says that the caller has heard, by a delivery, that the source can read since it began or failed.
@@ -49,21 +52,43 @@ type reader struct {
 
 type stamp struct{ size, modified int64 }
 
-func newReader(s settings, known entries) *reader {
-	r := &reader{settings: s, known: known, seen: make(map[uint64]stamp)}
+// decoders are a format's decoders, one for every worker, made when needed.
+type decoders struct {
+	create func() decode.Decoder
+	made   []decode.Decoder
+}
+
+func (d *decoders) at(i int) decode.Decoder {
+	for i >= len(d.made) {
+		d.made = append(d.made, d.create())
+	}
+	return d.made[i]
+}
+
+func newReader(s settings, known entries, workers int) *reader {
+	if s.Drift != connector.DriftIgnore {
+		workers = 1 // which members come, and which never do, is for one decoder to see
+	}
+	r := &reader{settings: s, known: known, seen: make(map[uint64]stamp), workers: workers}
 	switch {
 	case s.format == formatJSONL:
-		d := decode.NewJSON(s.Schema, s.loc)
-		d.Watch(s.Drift, s.Declared)
-		r.headerless = d
+		r.headerless = &decoders{create: func() decode.Decoder {
+			d := decode.NewJSON(s.Schema, s.loc)
+			d.Watch(s.Drift, s.Declared)
+			return d
+		}}
 	case !s.header:
 		declared := s.Declared
 		if declared == nil {
 			declared = s.Schema
 		}
-		r.headerless = decode.NewCSV(s.Schema, declared.Names(), s.delimiter, s.loc)
+		r.headerless = r.csv(declared.Names())
 	}
 	return r
+}
+
+func (r *reader) csv(names []string) *decoders {
+	return &decoders{create: func() decode.Decoder { return decode.NewCSV(r.Schema, names, r.delimiter, r.loc) }}
 }
 
 // run reads until everything is read, or for ever when it follows, or until Close.
@@ -82,7 +107,13 @@ func (r *reader) run(_ context.Context, a *ahead) {
 		case !r.follow:
 			a.End()
 			return
-		case !r.tell() || !a.Wait(pollEvery):
+		case !r.tell():
+			return
+		}
+		// There may be hundreds of files' followers on an agent, and most of them wait: they must not hold buffers.
+		r.carry, r.pending = nil, nil
+		a.Release()
+		if !a.Wait(pollEvery) {
 			return
 		}
 	}
@@ -248,11 +279,14 @@ func (r *reader) file(root *os.Root, l listed) error {
 // open is a file being read.
 type open struct {
 	*reader
-	f       *os.File
-	path    string
-	entry   entry
-	head    []byte
-	decoder decode.Decoder
+	f    *os.File
+	path string
+	// entry is as of the last delivery. The next chunk to read begins at, in the line, with what is carried over.
+	entry    entry
+	at, line int64
+	head     []byte
+	decoders *decoders
+	team     *team
 	// notes are what the header and the schema do not share, until the next delivery.
 	notes []string
 	// long is the beginning of a record that is too long, while its end is looked for.
@@ -290,8 +324,8 @@ func (o *open) begin() (bool, error) {
 	if bytes.HasPrefix(o.head, []byte("\xef\xbb\xbf")) {
 		start = 3
 	}
-	o.decoder = o.headerless
-	if o.decoder == nil {
+	o.decoders = o.headerless
+	if o.decoders == nil {
 		names, next, lines, err := o.header(int(start))
 		if err != nil || next < 0 {
 			return false, err
@@ -303,9 +337,9 @@ func (o *open) begin() (bool, error) {
 			if o.notes, err = o.drift(names); err != nil {
 				return false, err
 			}
-			o.byHeader, o.names = decode.NewCSV(o.Schema, names, o.delimiter, o.loc), names
+			o.byHeader, o.names = o.csv(names), names
 		}
-		o.decoder = o.byHeader
+		o.decoders = o.byHeader
 		start, line = int64(next), line+lines
 	}
 	if o.entry.offset < start {
@@ -352,93 +386,6 @@ func (o *open) header(off int) (names []string, next int, lines int64, err error
 		}
 	}
 	return nil, 0, 0, &connector.PermanentError{Err: fmt.Errorf("the header of file %s in %s is longer than %d MiB; is it a CSV file?", o.path, o.root, decode.MaxRecord>>20)}
-}
-
-// read delivers everything from the entry on. size is what the file had when it was listed.
-func (o *open) read(size int64) error {
-	if ready, err := o.begin(); err != nil || !ready {
-		return err
-	}
-	o.carry = o.carry[:0]
-	for {
-		p, going := o.ahead.Take()
-		if !going {
-			return connector.ErrClosed
-		}
-		at := o.entry.offset + int64(len(o.carry))
-		want := min(max(size-at+1, 4<<10), chunkBytes)
-		text := p.Buffer.room(len(o.carry) + int(want))
-		n, err := o.f.ReadAt(text[copy(text, o.carry):], at)
-		ended := errors.Is(err, io.EOF)
-		if err == nil || ended {
-			o.decode(p, text[:len(o.carry)+n], ended)
-			err = nil
-		}
-		if !o.ahead.Send(p) {
-			return connector.ErrClosed
-		}
-		if err != nil {
-			return o.refused(o.path, err)
-		}
-		if ended {
-			return nil
-		}
-	}
-}
-
-// decode decodes the next text of the file, which begins with what was carried over.
-func (o *open) decode(p *piece, text []byte, ended bool) {
-	final := ended && !o.follow
-	off := 0
-	if o.long != nil {
-		if off = o.skipLong(p, text, final); off < 0 {
-			return
-		}
-	}
-	base := o.entry.offset - int64(off)
-	for off < len(text) {
-		b := p.Buffer.batch(len(p.Deliveries))
-		res := o.decoder.Decode(b, decode.Input{
-			Text: text, Off: off, Final: final, MaxRows: column.TargetRows, Name: o.path, Line: o.entry.line,
-		})
-		if res.Next > off {
-			o.entry.offset, o.entry.line = base+int64(res.Next), res.Line
-			o.deliver(p, connector.Delivery{Batch: b, Failed: res.Failed, Read: res.Read, Bytes: int64(res.Next - off)})
-		}
-		off = res.Next
-		if res.Incomplete {
-			break
-		}
-	}
-	o.carry = append(o.carry[:0], text[off:]...)
-	if len(o.carry) > decode.MaxRecord {
-		o.long = bytes.Clone(o.carry[:256])
-		o.entry.offset += int64(len(o.carry)) // not delivered: the cursor moves when its end is found
-		o.carry = o.carry[:0]
-	}
-}
-
-// skipLong looks for the end of a record that is too long, and gives where the next one starts, or -1.
-func (o *open) skipLong(p *piece, text []byte, final bool) int {
-	n := bytes.IndexByte(text, '\n') + 1
-	if n == 0 && final {
-		n = len(text)
-	} else if n == 0 {
-		o.entry.offset += int64(len(text))
-		return -1
-	}
-	d := connector.Delivery{Read: 1, Bytes: int64(n)}
-	d.Failed.Add(connector.FailedRecord{
-		Where: fmt.Sprintf("%s:%d", o.path, o.entry.line), Record: string(o.long),
-		Reason: fmt.Sprintf("longer than %d MiB", decode.MaxRecord>>20),
-	})
-	o.entry.offset += int64(n)
-	o.entry.line++
-	o.long = nil
-	d.Batch = p.Buffer.batch(0)
-	*d.Batch = *column.NewBatch(o.Schema)
-	o.deliver(p, d)
-	return n
 }
 
 // deliver adds a delivery with the cursor behind it.

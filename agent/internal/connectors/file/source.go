@@ -7,13 +7,24 @@ import (
 	"github.com/outfeed/outfeed/agent/internal/connector"
 )
 
-// pieces is how many pieces of files are in memory: one being used, one ready, one being read.
-const pieces = 3
+// maxWorkers bounds the goroutines that decode one file: one more core than that gains little, since everything that
+// follows is done by one goroutine.
+const maxWorkers = 4
+
+// piecesFor is how many pieces of files are in memory: one being used, one ready, one being read, and with several
+// workers one being decoded by each of them.
+func piecesFor(workers int) int {
+	if workers == 1 {
+		return 3
+	}
+	return workers + 3
+}
 
 // buffer is the text of a piece and the batches that refer to it.
 type buffer struct {
 	text    []byte
 	batches []*column.Batch
+	work    work
 }
 
 type (
@@ -43,10 +54,10 @@ type source struct {
 	traits connector.Traits
 }
 
-func newSource(s settings, known entries) *source {
-	r := newReader(s, known)
+func newSource(s settings, known entries, workers int) *source {
+	r := newReader(s, known, workers)
 	return &source{
-		ahead:  connector.NewAhead(pieces, r.run),
+		ahead:  connector.NewAhead(piecesFor(workers), r.run),
 		traits: connector.Traits{Bounded: !s.follow, Replayable: true},
 	}
 }

@@ -1,6 +1,6 @@
-// Package mqtt reads messages from an MQTT broker, version 5 or 3.1.1.
+// Package mqtt reads messages from an MQTT broker, version 5 or 3.1.1, and publishes rows to one topic.
 //
-// It only subscribes and never publishes. Packets are encoded and decoded by Eclipse Paho; the session is ours, because
+// A source only subscribes and never publishes; a sink only publishes. Packets are encoded and decoded by Eclipse Paho; the session is ours, because
 // an acknowledgement must wait for the commit and must go out at once after it. A source has two goroutines per
 // connection, a reader and a pinger, which end with the connection or with Close.
 package mqtt
@@ -51,6 +51,7 @@ func (mqttConnector) Spec() flowdef.ConnectorSpec {
 			{Name: "session_expiry", Type: flowdef.OptionDuration, Default: "168h", Help: "How long the broker keeps messages for an agent that is away, with version 5; a 3.1.1 broker decides that itself."},
 			{Name: "time_zone", Type: flowdef.OptionString, Default: "UTC", Help: "The IANA time zone of times that are written without one."},
 		},
+		WriteOptions: writeOptions(),
 		ReadOptions: []flowdef.Option{
 			{Name: "topic", Type: flowdef.OptionString, Required: true, Help: "The topic, with + for any one level and # for all further levels."},
 			{Name: "qos", Type: flowdef.OptionInt, Max: 1, Default: "1", Help: "1: every message counts once, also when the agent or the link fails; 0: messages may be lost."},

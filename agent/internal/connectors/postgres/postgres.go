@@ -1,8 +1,8 @@
 // Package postgres reads rows from a PostgreSQL database of the plant: a table or a query, as a whole or from where the
-// last read ended.
+// last read ended. It also looks rows up by key, and writes rows into a table.
 //
-// It only reads: every statement runs in a READ ONLY transaction. A source has one goroutine, which reads ahead of the
-// caller and ends with Close.
+// What reads and looks up runs in a READ ONLY transaction; only a sink writes. A source has one goroutine, which reads
+// ahead of the caller and ends with Close; a lookup and a sink have none.
 package postgres
 
 import (
@@ -29,7 +29,7 @@ func (postgresConnector) Spec() flowdef.ConnectorSpec {
 	return flowdef.ConnectorSpec{
 		Kind:  Kind,
 		Title: "PostgreSQL",
-		Help:  "Tables and queries of a PostgreSQL database; nothing is ever written.",
+		Help:  "Tables and queries of a PostgreSQL database: read, looked up by key, and written where a flow says so and the plant allows it.",
 		Options: []flowdef.Option{
 			{Name: "url", Type: flowdef.OptionString, Help: "The database as a URL without a password: postgres://user@host:5432/database. It replaces host, port, database, user and sslmode."},
 			{Name: "host", Type: flowdef.OptionString, Help: "The server, or the folder of its socket."},
@@ -50,8 +50,10 @@ func (postgresConnector) Spec() flowdef.ConnectorSpec {
 			{Name: "page_size", Type: flowdef.OptionInt, Default: "4096", Min: 1, Max: 100000, Help: "How many rows one statement reads when there is a cursor."},
 			{Name: "statement_timeout", Type: flowdef.OptionDuration, Default: "1m", Help: "After how long the database gives a statement up."},
 		},
-		Example:     "mes:\n  kind: postgres\n  host: mes.plant.example\n  database: mes\n  user: outfeed\n",
-		ReadExample: "with: {table: mes.work_orders}\n",
+		LookupOptions: lookupOptions(),
+		WriteOptions:  writeOptions(),
+		Example:       "mes:\n  kind: postgres\n  host: mes.plant.example\n  database: mes\n  user: outfeed\n",
+		ReadExample:   "with: {table: mes.work_orders}\n",
 	}
 }
 

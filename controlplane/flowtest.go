@@ -1,0 +1,89 @@
+package controlplane
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"strings"
+	"time"
+
+	"github.com/outfeed/outfeed/controlplane/internal/fleet"
+)
+
+const (
+	// testTime is how long the tests of one definition may take, and testsAtOnce how many definitions are tested together.
+	testTime    = 20 * time.Second
+	testsAtOnce = 2
+	// maxTestOutput is how much a test process may say, in bytes.
+	maxTestOutput = 4 << 20
+)
+
+// tester runs the tests of definitions in a process of their own, which gets neither this one's environment nor its
+// files, and which a definition that spins or eats memory takes down alone.
+type tester struct {
+	command []string
+	slots   chan struct{}
+}
+
+func newTester(command []string) *tester {
+	return &tester{command: command, slots: make(chan struct{}, testsAtOnce)}
+}
+
+// TestFlow implements fleet.FlowTester.
+func (t *tester) TestFlow(ctx context.Context, definition string) ([]fleet.FlowTest, error) {
+	if len(t.command) == 0 {
+		return nil, errors.New("this control plane has no command that tests flows")
+	}
+	ctx, cancel := context.WithTimeout(ctx, testTime)
+	defer cancel()
+	select {
+	case t.slots <- struct{}{}:
+		defer func() { <-t.slots }()
+	case <-ctx.Done():
+		return nil, &fleet.Error{Code: fleet.Unavailable, Message: "other flows are being tested; try again in a moment", Err: ctx.Err()}
+	}
+	return t.run(ctx, definition)
+}
+
+func (t *tester) run(ctx context.Context, definition string) ([]fleet.FlowTest, error) {
+	cmd := exec.CommandContext(ctx, t.command[0], t.command[1:]...) //nolint:gosec // main's own command line
+	cmd.Env = []string{}
+	cmd.Stdin = strings.NewReader(definition)
+	var out, problems bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &limited{Writer: &out, left: maxTestOutput}, &limited{Writer: &problems, left: maxTestOutput}
+	cmd.WaitDelay = time.Second
+	if err := cmd.Run(); err != nil {
+		if ctx.Err() != nil {
+			return nil, &fleet.Error{Code: fleet.Invalid, Message: fmt.Sprintf("the tests of the flow took longer than %s and were ended; give them fewer rows", testTime)}
+		}
+		first, _, _ := strings.Cut(strings.TrimSpace(problems.String()), "\n")
+		return nil, &fleet.Error{
+			Code:    fleet.Invalid,
+			Message: "the tests of the flow could not be run; `outfeed-agent flow test` shows them on your machine",
+			Err:     fmt.Errorf("%w: %s", err, first),
+		}
+	}
+	var results []fleet.FlowTest
+	if err := json.Unmarshal(out.Bytes(), &results); err != nil {
+		return nil, fmt.Errorf("read the results of the flow's tests: %w", err)
+	}
+	return results, nil
+}
+
+// limited refuses what goes beyond a number of bytes.
+type limited struct {
+	io.Writer
+	left int
+}
+
+func (l *limited) Write(p []byte) (int, error) {
+	if len(p) > l.left {
+		return 0, errors.New("too much output")
+	}
+	l.left -= len(p)
+	return l.Writer.Write(p) //nolint:wrapcheck // a buffer's, which has none
+}

@@ -1,0 +1,22 @@
+//go:build unix
+
+package bench
+
+import (
+	"errors"
+	"os"
+	"runtime"
+	"syscall"
+)
+
+// peakBytes is the peak of a process that has ended.
+func peakBytes(p *os.ProcessState) (int64, error) {
+	u, ok := p.SysUsage().(*syscall.Rusage)
+	if !ok {
+		return 0, errors.New("this system does not say how much memory a process had")
+	}
+	if runtime.GOOS == "darwin" {
+		return u.Maxrss, nil
+	}
+	return int64(u.Maxrss) << 10, nil //nolint:unconvert // an int32 on 32-bit systems
+}

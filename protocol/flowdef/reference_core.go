@@ -1,0 +1,49 @@
+package flowdef
+
+func coreReference() []Entry {
+	return []Entry{
+		{
+			Name: string(Read),
+			Help: "Reads a connection of the workspace. Its columns are those of the schema; a record that does not fit them is failed.",
+			Keys: []Key{
+				{"schema", "`{column: type}`: the columns to take, of the types `bool int float string timestamp json`"},
+				{"with", "the connector's options, such as a topic, a table or a path"},
+				{"refresh", "how often a continuous flow reads the right side of a join again; a minute when left out"},
+			},
+			Examples: []string{"read"},
+		},
+		{
+			Name:     string(Filter),
+			Help:     "Keeps the rows for which the expression is true; not those for which it is false or null.",
+			Examples: []string{"filter"},
+		},
+		{
+			Name:     string(Map),
+			Help:     "Adds columns or replaces them, in order: a later expression sees the earlier columns.",
+			Examples: []string{"map"},
+		},
+		{
+			Name:     string(Select),
+			Help:     "Keeps columns, in the order written: `[a, b]`, `{new: old}` to rename, or a list of both.",
+			Examples: []string{"select"},
+		},
+		{
+			Name: string(Aggregate),
+			Help: "Makes one row of each group: `{name: aggregate(expression)}`. The output is the columns of `by`, the window's bounds, then the aggregates.",
+			Keys: []Key{
+				{"by", "the grouping columns; without them all rows are one group"},
+				{"window", "how time is cut, see [Windows](#windows); a continuous flow needs one"},
+			},
+			Examples: []string{"aggregate"},
+		},
+		{
+			Name: string(Insight),
+			Help: "Every row becomes an insight, and goes on to the next step unless its time is null. The values are all columns but the key and the time; `window_start` and `window_end` stay among them.",
+			Keys: []Key{
+				{"key", "the columns that say what the insight is about"},
+				{"time", "the insight's time, a timestamp column; when left out, the start of the window or event, else the only timestamp column, else the start of the run"},
+			},
+			Examples: []string{"insight"},
+		},
+	}
+}
