@@ -17,9 +17,9 @@ type MemoryLimit = config.Bytes
 const DefaultMemoryLimit = config.DefaultMemoryLimit
 
 // Of the memory limit, Go's heap gets all but what the program itself takes: its code, the pages of the staging that are
-// mapped, and what the runtime keeps outside of the heap. Of that the operators of flows hold at most half; the rest is
+// mapped, and what the runtime keeps outside of the heap. Of that the operators of flows hold at most two fifths; the rest is
 // for batches, decoding and the garbage between two collections.
-const programBytes = 16 << 20
+const programBytes = 24 << 20
 
 // limitMemory tells Go's runtime the limit, unless GOMEMLIMIT does, and gives the operators their share.
 func limitMemory(limit config.Bytes) *engine.Memory {
@@ -27,7 +27,7 @@ func limitMemory(limit config.Bytes) *engine.Memory {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(heap)
 	}
-	return engine.NewMemory(heap / 2)
+	return engine.NewMemory(heap / 5 * 2)
 }
 
 func scratchDir(dataDir string) string {

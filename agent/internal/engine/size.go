@@ -9,7 +9,7 @@ const groupBytes = 16
 // a surprise.
 func (a *aggregate) size() int64 {
 	m := measure{seen: map[uintptr]struct{}{}}
-	total := m.of(reflect.ValueOf(a.accs)) + int64(groupBytes*a.table.len())
+	total := m.of(reflect.ValueOf(a.accs)) + m.of(reflect.ValueOf(a.keys)) + int64(groupBytes*a.table.len())
 	return total + total/8 + a.table.size()
 }
 

@@ -338,11 +338,18 @@ steps:
     read: a
     schema: {k: KEY, k2: string, at: timestamp, n: int, s: string, f: float, ok: bool}
   - id: agg
-    aggregate: {rows: count(), total: sum(n), avg: avg(f), dev: stddev(f), lo: min(f), hi: max(n), a: first(s), z: last(s), d: count_distinct(s)}
+    aggregate: {rows: count(), total: sum(n), avg: avg(f), dev: stddev(f), lo: min(f), hi: max(n), a: first(s), z: last(s)MORE}
     BY
     WINDOW
   - insight: out
 `
+
+func spillWindows() []string {
+	return []string{
+		"", "window: {tumbling: 1m, time: at}", "window: {hopping: 2m, every: 1m, time: at}", "window: {session: 45s, time: at}",
+		`window: {shift: {a: "06:00-14:00", b: "14:00-22:00"}, timezone: Europe/Berlin, time: at}`,
+	}
+}
 
 func TestASpilledAggregateGivesWhatOneInMemoryDoes(t *testing.T) {
 	t.Parallel()
@@ -352,13 +359,18 @@ func TestASpilledAggregateGivesWhatOneInMemoryDoes(t *testing.T) {
 		text := strings.NewReplacer(
 			"KEY", typ,
 			"BY", rapid.SampledFrom([]string{"by: [k]", "by: [k2, k]", ""}).Draw(rt, "by"),
-			"WINDOW", rapid.SampledFrom([]string{"", "window: {tumbling: 1m, time: at}"}).Draw(rt, "window"),
+			"MORE", rapid.SampledFrom([]string{"", `, q: "quantile(f, 0.3)", d: count_distinct(s)`, ", i: increase(n), w: time_weighted_avg(f), u: duration_where(ok)"}).Draw(rt, "more"),
+			"WINDOW", rapid.SampledFrom(spillWindows()).Draw(rt, "window"),
 		).Replace(spillAggregate)
+		if strings.Contains(text, "increase") && !strings.Contains(text, "window:") {
+			text = strings.Replace(text, ", i: increase(n), w: time_weighted_avg(f), u: duration_where(ok)", "", 1)
+		}
 		data := drawSpillTable(rt, rapid.IntRange(0, 300).Draw(rt, "rows"), rapid.SampledFrom([]int{3, 5000}).Draw(rt, "distinct"),
 			map[string]string{"k": typ, "k2": "string", "n": "int", "s": "string", "f": "float", "ok": "bool"})
+		step := rapid.SampledFrom([]int{30, 3600}).Draw(rt, "step")
 		for _, row := range data.rows {
 			if at := rapid.IntRange(-1, 20).Draw(rt, "at"); at >= 0 {
-				row["at"] = time.Unix(int64(at*30), 0).UTC().Format(time.RFC3339)
+				row["at"] = time.Unix(int64(at*step), 0).UTC().Format(time.RFC3339)
 			}
 		}
 		tables := map[string]*table{"l": data}
@@ -403,7 +415,7 @@ func TestAnAggregateOfVeryManyGroupsSpills(t *testing.T) {
 		data.rows = append(data.rows, map[string]any{"k": int64(i * 7919 % 10_000), "n": int64(i), "f": float64(i) / 3, "s": "s" + strconv.Itoa(i%9)})
 	}
 	tables := map[string]*table{"l": data}
-	text := strings.NewReplacer("KEY", "int", "BY", "by: [k]", "WINDOW", "").Replace(spillAggregate)
+	text := strings.NewReplacer("KEY", "int", "BY", "by: [k]", "WINDOW", "", "MORE", ", d: count_distinct(s)").Replace(spillAggregate)
 	want, _ := runBounded(t, text, tables, 4096)
 	scratch, got, err := runLimited(t, RunSettings{Program: program(t, text), Open: opener(tables, 500)}, 100_000)
 	if err != nil {
@@ -421,7 +433,7 @@ func TestTheGroupsOfAnEndlessFlowThatDoNotFitAreAnError(t *testing.T) {
 	for i := range 60_000 {
 		data.rows = append(data.rows, map[string]any{"k": int64(i), "at": "2026-01-01"})
 	}
-	text := strings.NewReplacer("KEY", "int", "BY", "by: [k]", "WINDOW", "window: {tumbling: 1m, time: at}").Replace(spillAggregate)
+	text := strings.NewReplacer("KEY", "int", "BY", "by: [k]", "WINDOW", "window: {tumbling: 1m, time: at}", "MORE", "").Replace(spillAggregate)
 	_, _, err := runLimited(t, RunSettings{Program: program(t, text), Open: func(need ReadNeed, from connector.Cursor) (connector.Source, error) {
 		m := newMemory(need, from, data, 1000)
 		m.traits.Bounded = false

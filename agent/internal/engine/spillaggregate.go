@@ -313,6 +313,7 @@ func (l *limitedAggregate) aggregatePart(p groupPart) error {
 	}
 	err = l.drain(n)
 	l.counts.failed += agg.counts.failed
+	l.counts.outside += agg.counts.outside
 	return err
 }
 

@@ -45,16 +45,21 @@ func newRunMerger(l *limitedAggregate) (*runMerger, error) {
 		m.order = append(m.order, l.plan.Output.Index(flowdef.WindowStart))
 	}
 	m.order = append(m.order, ordinals(len(l.by))...)
-	for _, c := range cursorsOf(l.runs) {
+	return m, m.open(l.runs)
+}
+
+// open begins to read the runs.
+func (m *runMerger) open(runs []*spillWriter) error {
+	for _, c := range cursorsOf(runs) {
 		more, err := c.load()
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if more {
 			m.cursors = append(m.cursors, c)
 		}
 	}
-	return m, nil
+	return nil
 }
 
 // load makes the cursor stand on a row; false says that there is none, and then the file is gone.

@@ -45,7 +45,7 @@ func (l *limitedAggregate) dump(n *groupNode) error {
 			cols[0].Ints = append(cols[0].Ints, a.table.prefix[g])
 			buf = a.encodeSession(buf[:0], i32(g))
 			for _, acc := range a.accs {
-				buf = encodeAll(acc, buf, i32(g))
+				buf = acc.encode(buf, i32(g))
 			}
 			state.AppendStr(buf)
 		}
@@ -125,7 +125,7 @@ func (l *limitedAggregate) restoreBlock(n *groupNode, b *column.Batch) error {
 			return err
 		}
 		for _, acc := range n.agg.accs {
-			if payload, err = decodeAll(acc, payload, g); err != nil {
+			if payload, err = acc.decode(payload, g); err != nil {
 				return err
 			}
 		}
@@ -144,38 +144,4 @@ func (a *aggregate) adopt(keys keyRows) ([]int32, error) {
 	}
 	a.growGroups(a.table.len())
 	return groups, nil
-}
-
-// encodeAll appends all that a group of an accumulator holds; decodeAll reads it back.
-func encodeAll(acc accumulator, dst []byte, g int32) []byte {
-	d, ok := acc.(*distinctAcc)
-	if !ok {
-		return acc.encode(dst, g)
-	}
-	dst = putInt(dst, d.n[g])
-	for e := d.head[g] - 1; e >= 0; e = d.next[e] - 1 {
-		dst = putCell(dst, &d.table.cols[0], int(e))
-	}
-	return dst
-}
-
-func decodeAll(acc accumulator, src []byte, g int32) ([]byte, error) {
-	d, ok := acc.(*distinctAcc)
-	if !ok {
-		return acc.decode(src, g)
-	}
-	r := reader{s: src}
-	value := []column.Column{{Type: d.table.cols[0].Type}}
-	for n := r.int(); n > 0 && r.err == nil; n-- {
-		value[0].Reset()
-		if r.cell(&value[0]); r.err != nil {
-			break
-		}
-		known := d.table.len()
-		if _, err := oneKey(d.table, int64(g), value); err != nil {
-			return nil, err
-		}
-		d.link(known)
-	}
-	return r.s, r.err
 }

@@ -39,6 +39,9 @@ func (m *maker) distinct(i int) (operator, *outputs, error) {
 	if err := d.seen.check("distinct"); err != nil {
 		return nil, nil, err
 	}
+	if m.res.memory != nil && m.span == bounded {
+		return m.limitedDistinct(i, d), &d.outputs, nil
+	}
 	return d, &d.outputs, nil
 }
 

@@ -78,6 +78,9 @@ func (m *maker) sort(i int) (operator, *outputs, error) {
 	}
 	s.run.cols = newColumns(input)
 	s.state.meta = newStepMeta(step.ID, definition.String())
+	if m.res.memory != nil {
+		return m.limitedSort(s), &s.outputs, nil
+	}
 	return s, &s.outputs, nil
 }
 
