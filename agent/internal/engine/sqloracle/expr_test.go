@@ -262,7 +262,7 @@ CREATE FUNCTION of_mod(a bigint, b bigint) RETURNS bigint LANGUAGE sql IMMUTABLE
 CREATE FUNCTION of_finite(v float8) RETURNS float8 LANGUAGE sql IMMUTABLE AS
  $$ SELECT CASE WHEN v < 'Infinity' AND v > '-Infinity' THEN v END $$;
 CREATE FUNCTION of_trunc(v float8) RETURNS bigint LANGUAGE sql IMMUTABLE AS
- $$ SELECT CASE WHEN v >= -9223372036854775808::float8 AND v < 9223372036854775808::float8 THEN trunc(v)::numeric::bigint END $$;
+ $$ SELECT CASE WHEN v >= -9223372036854775808::float8 AND v < 9223372036854775808::float8 THEN trunc(v)::bigint END $$;
 CREATE FUNCTION of_round(v float8) RETURNS float8 LANGUAGE sql IMMUTABLE AS
  $$ SELECT CASE WHEN abs(v) >= 4503599627370496 THEN of_finite(v)
     ELSE trunc(v) + CASE WHEN abs(v - trunc(v)) >= 0.5 THEN sign(v) ELSE 0 END END $$;
