@@ -16,7 +16,7 @@ import (
 type compiled struct {
 	flow   *flowdef.Flow
 	egress flowdef.Manifest
-	// connections are the names that it reads, sorted.
+	// connections are the names that it uses, sorted.
 	connections []string
 	sha256      string
 }
@@ -45,19 +45,17 @@ func compile(ctx context.Context, tx Tx, workspace ID, definition string) (*comp
 	return c, nil
 }
 
-// connectionsOf gives the names of the connections that a flow reads, sorted.
+// connectionsOf gives the names of the connections that a flow uses, sorted.
 func connectionsOf(flow *flowdef.Flow) []string {
 	names := []string{}
-	for i := range flow.Steps {
-		if r := flow.Steps[i].Read; r != nil {
-			names = append(names, r.Connection.Name)
-		}
+	for _, ref := range flow.Connections() {
+		names = append(names, ref.Name)
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
 }
 
-// connected refuses a version that reads a connection that was deleted since.
+// connected refuses a version that uses a connection that was deleted since.
 func connected(ctx context.Context, tx Tx, workspace ID, f Flow, v FlowVersion) error {
 	flow, err := flowdef.Parse([]byte(v.Definition))
 	if err != nil {
@@ -73,7 +71,7 @@ func connected(ctx context.Context, tx Tx, workspace ID, f Flow, v FlowVersion) 
 	}
 	for _, name := range connectionsOf(flow) {
 		if !slices.Contains(names, name) {
-			return fail(Conflict, "version %d of the flow %q reads a connection that is not there any more: %s. Make it again, or apply a version that reads another", v.Version, f.Name, expr.Unknown("connection", name, names))
+			return fail(Conflict, "version %d of the flow %q uses a connection that is not there any more: %s. Make it again, or apply a version that uses another", v.Version, f.Name, expr.Unknown("connection", name, names))
 		}
 	}
 	return nil
