@@ -17,15 +17,14 @@ func joinReference() []Entry {
 			},
 			Examples: example,
 		},
-		{Name: "join, type: inner", Help: "A row for every match: the columns of both sides, without the right side's key.", Examples: example},
-		{Name: "join, type: left", Help: "As `inner`, and each left row without a match comes once, with null in the right side's columns.", Examples: example},
-		{Name: "join, type: semi", Help: "The left rows that have a match, each once and without further columns.", Examples: example},
-		{Name: "join, type: anti", Help: "The left rows that have no match, without further columns.", Examples: example},
+		{Name: "join, type: inner", Help: "A row for every match: the columns of both sides, without the right side's key."},
+		{Name: "join, type: left", Help: "As `inner`, and each left row without a match comes once, with null in the right side's columns."},
+		{Name: "join, type: semi", Help: "The left rows that have a match, each once and without further columns."},
+		{Name: "join, type: anti", Help: "The left rows that have no match, without further columns."},
 		{
 			Name: "join, type: full",
 			Help: "As `left`, and when the left side has ended the right rows without a match come, in their order: their key stands in " +
 				"the left side's key columns, and the other left columns are null. Only where the left side ends by itself.",
-			Examples: example,
 		},
 	}
 }
