@@ -169,6 +169,9 @@ func (d *Definition) deployment(plan *flowdef.Plan, connections map[string]conne
 	}
 }
 
+// ExplainFlow explains a word of the flow language; without a word it lists them.
+func ExplainFlow(word string) (string, error) { return flowdef.Explain(word) }
+
 // TestFlow runs the tests of a definition.
 func TestFlow(ctx context.Context, d Definition) ([]TestResult, error) {
 	connections, err := d.connections()

@@ -98,6 +98,31 @@ func TestThePageIsGenerated(t *testing.T) {
 	}
 }
 
+// TestEveryWordIsExplained asks for every verb, window, method and function.
+func TestEveryWordIsExplained(t *testing.T) {
+	t.Parallel()
+	list, err := Explain("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	words := 0
+	for line := range strings.Lines(list) {
+		_, names, _ := strings.Cut(line, ": ")
+		for _, word := range strings.Fields(names) {
+			words++
+			if text, err := Explain(word); err != nil || !strings.Contains(text, word) {
+				t.Errorf("%s: %q, %v", word, text, err)
+			}
+		}
+	}
+	if words < 100 {
+		t.Errorf("%d words", words)
+	}
+	if _, err := Explain("fliter"); err == nil || !strings.Contains(err.Error(), "filter") {
+		t.Errorf("got %v", err)
+	}
+}
+
 // TestTheSchemaHasTheParsersKeys holds the JSON Schema and the parser together.
 func TestTheSchemaHasTheParsersKeys(t *testing.T) {
 	t.Parallel()

@@ -2,6 +2,7 @@ package flowdef
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -68,6 +69,69 @@ func entries(list []Entry) (string, error) {
 		}
 	}
 	return strings.TrimSuffix(b.String(), "\n"), nil
+}
+
+// Explain is the documentation of a word of the language: a verb, a window, a method of detect, a function or an
+// aggregate. Without a word it lists them all. Where there is none of that name, the error names the nearest.
+func Explain(word string) (string, error) {
+	sections := []struct {
+		title   string
+		entries []Entry
+	}{{"verbs", verbReference()}, {"windows", windowsReference()}, {"methods of detect", detectMethodsReference()}}
+	calls := []struct {
+		title     string
+		functions []expr.Function
+	}{{"functions", expr.Functions()}, {"aggregates", expr.Aggregates()}}
+	var list, text strings.Builder
+	var all []string
+	for _, s := range sections {
+		var names []string
+		for _, e := range s.entries {
+			name, _, _ := strings.Cut(e.Name, " ")
+			name = strings.TrimSuffix(name, ",")
+			if names = append(names, name); name == word {
+				part, err := entries([]Entry{e})
+				if err != nil {
+					return "", err
+				}
+				fmt.Fprintln(&text, part)
+			}
+		}
+		names = slices.Compact(names)
+		fmt.Fprintf(&list, "%s: %s\n", s.title, strings.Join(names, " "))
+		all = append(all, names...)
+	}
+	for _, c := range calls {
+		var names []string
+		for i := range c.functions {
+			f := &c.functions[i]
+			if names = append(names, f.Name); f.Name == word {
+				text.WriteString(explainCall(f))
+			}
+		}
+		fmt.Fprintf(&list, "%s: %s\n", c.title, strings.Join(names, " "))
+		all = append(all, names...)
+	}
+	switch {
+	case word == "":
+		return list.String(), nil
+	case text.Len() > 0:
+		return text.String(), nil
+	}
+	return "", errors.New(expr.Unknown("word of the language", word, all))
+}
+
+func explainCall(f *expr.Function) string {
+	var b strings.Builder
+	for i := range f.Signatures {
+		s := &f.Signatures[i]
+		fmt.Fprintf(&b, "%s%s gives %s\n", f.Name, s, s.Result)
+	}
+	fmt.Fprintf(&b, "\n%s\n\n    %s", f.Help, f.Example)
+	if f.Result != "" {
+		fmt.Fprintf(&b, " is %s", f.Result)
+	}
+	return b.String() + "\n\n"
 }
 
 // callTable lists functions, a row each.

@@ -22,8 +22,26 @@ func flowCommand(f *flags) *cobra.Command {
 		Short: "Check, test and run flow definitions on this machine",
 		Long:  "Works on a flow definition without any control plane. docs/flows.md describes the language.",
 	}
-	c.AddCommand(flowCheckCommand(f), flowTestCommand(f), flowRunCommand(f))
+	c.AddCommand(flowCheckCommand(f), flowTestCommand(f), flowRunCommand(f), flowExplainCommand())
 	return c
+}
+
+func flowExplainCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "explain [WORD]",
+		Short:   "Explain a word of the language: a verb, a window, a function, an aggregate",
+		Long:    "Explains a word of the flow language, with an example. Without a word it lists them all.",
+		Example: "  outfeed-agent flow explain\n  outfeed-agent flow explain join\n  outfeed-agent flow explain time_weighted_avg",
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			text, err := agent.ExplainFlow(strings.Join(args, ""))
+			if err != nil {
+				return &usageError{err}
+			}
+			fmt.Fprint(c.OutOrStdout(), text)
+			return nil
+		},
+	}
 }
 
 func flowCheckCommand(f *flags) *cobra.Command {
