@@ -108,7 +108,7 @@ func TestEveryWordIsExplained(t *testing.T) {
 	words := 0
 	for line := range strings.Lines(list) {
 		_, names, _ := strings.Cut(line, ": ")
-		for _, word := range strings.Fields(names) {
+		for word := range strings.FieldsSeq(names) {
 			words++
 			if text, err := Explain(word); err != nil || !strings.Contains(text, word) {
 				t.Errorf("%s: %q, %v", word, text, err)
