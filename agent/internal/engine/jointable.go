@@ -18,7 +18,8 @@ type joinIndex struct {
 	rows *rowStore
 	// keys is how many of the store's first columns are the key.
 	keys   int
-	single bool
+	// single is how the key is held where it is one column, else storeNone.
+	single storage
 	hasher *keyTable
 	heads  []int32
 	next   []int32
@@ -45,7 +46,9 @@ func newHasher(types []expr.Type) *keyTable { return newKeyTable(types) }
 // indexRows makes the index of a store.
 func indexRows(rows *rowStore, keys int, hasher *keyTable) *joinIndex {
 	x := &joinIndex{rows: rows, keys: keys, hasher: hasher, heads: make([]int32, headsFor(rows.n)), next: make([]int32, rows.n)}
-	x.single = keys == 1 && storageOf(rows.types[0]) == storeInt
+	if keys == 1 {
+		x.single = storageOf(rows.types[0])
+	}
 	for i := range x.heads {
 		x.heads[i] = noEntry
 	}
@@ -86,18 +89,36 @@ func (x *joinIndex) lookup(hashes []uint64, out []int32) []int32 {
 
 // match is the first row from row on in its chain that has the i-th key, noEntry when there is none.
 func (x *joinIndex) match(k *keyRows, i int, row int32) int32 {
-	if x.single {
-		want := k.cols[0].Ints[k.rows[i]]
-		for ; row != noEntry; row = x.next[row] {
-			col := &x.rows.blocks[row>>storeBits][0]
-			if at := int(row & storeMask); col.Ints[at] == want && (len(col.Nulls) == 0 || !col.Null(at)) {
-				return row
-			}
-		}
-		return noEntry
+	switch x.single { //nolint:exhaustive // the others are not worth a loop of their own
+	case storeInt:
+		return x.matchInt(k.cols[0].Ints[k.rows[i]], row)
+	case storeText:
+		return x.matchText(k.cols[0].Bytes(int(k.rows[i])), row)
 	}
 	for ; row != noEntry; row = x.next[row] {
 		if x.same(k, i, row) {
+			return row
+		}
+	}
+	return noEntry
+}
+
+func (x *joinIndex) matchInt(want int64, row int32) int32 {
+	for ; row != noEntry; row = x.next[row] {
+		col := &x.rows.blocks[row>>storeBits][0]
+		if at := int(row & storeMask); col.Ints[at] == want && (len(col.Nulls) == 0 || !col.Null(at)) {
+			return row
+		}
+	}
+	return noEntry
+}
+
+func (x *joinIndex) matchText(want []byte, row int32) int32 {
+	for ; row != noEntry; row = x.next[row] {
+		col := &x.rows.blocks[row>>storeBits][0]
+		at := int(row & storeMask)
+		s := col.Strs[at]
+		if int(s.Len) == len(want) && string(col.Data[s.Off:s.Off+s.Len]) == string(want) && (len(col.Nulls) == 0 || !col.Null(at)) {
 			return row
 		}
 	}
