@@ -18,7 +18,7 @@ import (
 type joinIndex struct {
 	rows *rowStore
 	// keys is how many of the store's first columns are the key.
-	keys   int
+	keys int
 	// single is how the key is held where it is one column, else storeNone.
 	single storage
 	hasher *keyTable
