@@ -1,6 +1,7 @@
 package decode
 
 import (
+	"math/bits"
 	"unicode/utf8"
 
 	"github.com/outfeed/outfeed/agent/internal/column"
@@ -15,6 +16,9 @@ type step struct {
 	floats []float64
 	ints   []int64
 	strs   []column.Str
+	// have has the bit of the column.
+	have *uint64
+	bit  uint64
 }
 
 // aim points the steps at the rows of a new batch.
@@ -26,6 +30,7 @@ func (d *CSV) aim() {
 		}
 		c := &d.cols[f.col]
 		f.floats, f.ints, f.strs = c.Floats, c.Ints, c.Strs
+		f.have, f.bit = &d.have[f.col>>6], 1<<(uint(f.col)&63)
 	}
 }
 
@@ -37,7 +42,7 @@ func (d *CSV) quickRecord(text []byte, p int) int {
 	d.begin()
 	for i := range d.steps {
 		f := &d.steps[i]
-		end := d.quickNumber(text, p, f)
+		end := d.quickField(text, p, f)
 		if i < last && end > 0 && text[end] == d.delim {
 			p = end + 1
 			continue
@@ -74,34 +79,54 @@ func lineEnd(text []byte, start, end int) int {
 	return end
 }
 
-// quickNumber decodes the number at text[p:] and gives the position behind it, which has a byte. It is 0 when there is
-// something else, or the field is no number.
-func (d *CSV) quickNumber(text []byte, p int, f *step) (end int) {
-	var v int64
+// quickField decodes a number, or a short text before a delimiter, at text[p:] and gives the position behind it, which
+// has a byte. It is 0 when there is something else.
+func (d *CSV) quickField(text []byte, p int, f *step) (end int) {
 	switch f.typ {
 	case expr.Float:
 		var v float64
 		if v, end = quickFloat(text, p); end > 0 {
 			f.floats[d.row] = v
-			d.set(f.col)
+			*f.have |= f.bit
 		}
-		return end
 	case expr.Int:
-		v, end = quickInt(text, p)
-	case expr.Timestamp:
-		good := false
-		v, end = quickInt(text, p)
-		if v, good = epochMillis(v); !good {
-			return 0
+		var v int64
+		if v, end = quickInt(text, p); end > 0 {
+			f.ints[d.row] = v
+			*f.have |= f.bit
 		}
-	case expr.Bool, expr.String, expr.JSON, expr.Invalid, expr.Null:
-		return 0
-	}
-	if end > 0 {
-		f.ints[d.row] = v
-		d.set(f.col)
+	case expr.Timestamp:
+		ms, after := quickInt(text, p)
+		if t, good := epochMillis(ms); good && after > 0 {
+			f.ints[d.row] = t
+			*f.have |= f.bit
+			end = after
+		}
+	case expr.String:
+		if end = d.quickWord(text, p); end > 0 {
+			f.strs[d.row] = column.Str{Off: uint32(p), Len: uint32(end - p)} //nolint:gosec // as in setStr
+			*f.have |= f.bit
+		}
+	case expr.Invalid:
+		end = d.quickWord(text, p)
+	case expr.Bool, expr.JSON, expr.Null:
 	}
 	return end
+}
+
+// quickWord is the position of the delimiter behind up to seven plain characters at text[p:], or 0.
+func (d *CSV) quickWord(text []byte, p int) (end int) {
+	if p+8 > len(text) {
+		return 0
+	}
+	w := load8(text, p)
+	stop := zeroBytes(w ^ d.delims)
+	// A byte that is not ASCII, a quote or a line end before the delimiter wants a closer look, and one behind it does not.
+	odd := w&highBits | zeroBytes(w^'"'*everyByte) | zeroBytes(w^'\n'*everyByte)
+	if lowest := stop & -stop; lowest == 0 || lowest == 1<<7 || odd&(lowest-1) != 0 {
+		return 0
+	}
+	return p + bits.TrailingZeros64(stop)>>3
 }
 
 func (d *CSV) ends(c byte) bool { return c == d.delim || c == '\n' || c == '\r' }

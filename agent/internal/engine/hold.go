@@ -41,13 +41,16 @@ func (r *Runner) holds() bool {
 	return r.pipe.res.held || r.set.HoldFor > 0 && r.mayHold() && time.Since(r.began) < r.set.HoldFor
 }
 
+// asideBytes is how much of insights is laid aside at a time.
+const asideBytes = 1 << 20
+
 // commitDue commits, or lays the insights aside while the run holds its commit.
 func (r *Runner) commitDue(ctx context.Context) error {
 	if !r.holds() {
 		return r.commit(ctx)
 	}
 	r.rows = 0
-	if r.set.Scratch == nil || len(r.pipe.box.data) < maxPendingBytes {
+	if r.set.Scratch == nil || len(r.pipe.box.data) < asideBytes {
 		if r.dirty {
 			r.commitTimer.Reset(r.set.CommitEvery)
 		}

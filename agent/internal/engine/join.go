@@ -181,7 +181,7 @@ func (j *join) pair(b *column.Batch, keys *keyRows, i, row int, match int32) err
 		if j.kind == flowdef.JoinSemi {
 			return nil
 		}
-		match = x.match(keys, i, x.next[match])
+		match = x.match(keys, i, x.after(match))
 	}
 	return nil
 }

@@ -278,7 +278,7 @@ func (p *prober) add(b *column.Batch) error {
 			next := int32(noEntry)
 			if match != noEntry && !once {
 				p.mark(match)
-				next = p.x.match(&keys, i, p.x.next[match])
+				next = p.x.match(&keys, i, p.x.after(match))
 			}
 			p.rows, more.Bools = append(p.rows, match), append(more.Bools, next != noEntry)
 			if len(p.rows) >= spillRows {

@@ -12,23 +12,29 @@ import (
 
 // joinIndex finds rows by key: rows whose hash ends in the same bits are in one chain, which rises.
 //
-// A row costs its own values and 8 to 12 bytes more: 4 for the next row of its chain and 4 to 8 for the heads, which are
-// at least as many as the rows.
+// A row costs its own values and 9 to 13 bytes more: 4 for the next row of its chain, 4 to 8 for the heads, which are at
+// least as many as the rows, and one for its tag. That is another part of the hash, so that hardly ever a row of another
+// key is looked at, which lies somewhere in memory.
 type joinIndex struct {
 	rows *rowStore
 	// keys is how many of the store's first columns are the key.
-	keys   int
-	single bool
+	keys int
+	// single is how the key is held where it is one column, else storeNone.
+	single storage
 	hasher *keyTable
 	heads  []int32
 	next   []int32
+	tags   []uint8
 }
 
 // maxTableRows is what row numbers count.
 const maxTableRows = math.MaxInt32 - 1
 
 // indexBytes is what an index of n rows takes.
-func indexBytes(n int) int64 { return 4 * int64(n+headsFor(n)) }
+func indexBytes(n int) int64 { return int64(5*n + 4*headsFor(n)) }
+
+// tagOf is a part of a hash that does not choose the chain.
+func tagOf(hash uint64) uint8 { return uint8(hash >> 56) }
 
 func headsFor(n int) int {
 	heads := 1024
@@ -44,8 +50,10 @@ func newHasher(types []expr.Type) *keyTable { return newKeyTable(types) }
 
 // indexRows makes the index of a store.
 func indexRows(rows *rowStore, keys int, hasher *keyTable) *joinIndex {
-	x := &joinIndex{rows: rows, keys: keys, hasher: hasher, heads: make([]int32, headsFor(rows.n)), next: make([]int32, rows.n)}
-	x.single = keys == 1 && storageOf(rows.types[0]) == storeInt
+	x := &joinIndex{rows: rows, keys: keys, hasher: hasher, heads: make([]int32, headsFor(rows.n)), next: make([]int32, rows.n), tags: make([]uint8, rows.n)}
+	if keys == 1 {
+		x.single = storageOf(rows.types[0])
+	}
 	for i := range x.heads {
 		x.heads[i] = noEntry
 	}
@@ -68,36 +76,68 @@ func indexRows(rows *rowStore, keys int, hasher *keyTable) *joinIndex {
 		for i, hash := range slices.Backward(hashes) {
 			head := &x.heads[hash&mask]
 			x.next[begin+i], *head = *head, i32(begin+i)
+			x.tags[begin+i] = tagOf(hash)
 		}
 		end = begin
 	}
 	return x
 }
 
-// lookup gives for each key the head of its chain.
+// lookup gives for each key the first row of its chain that may have it, noEntry where there is none.
 func (x *joinIndex) lookup(hashes []uint64, out []int32) []int32 {
 	out = resize(out, len(hashes))
-	mask := uint64(len(x.heads) - 1) //nolint:gosec // there are heads
+	heads, mask := x.heads, uint64(len(x.heads)-1) //nolint:gosec // there are heads
 	for i, h := range hashes {
-		out[i] = x.heads[h&mask]
+		row := heads[h&mask]
+		for tag := tagOf(h); row != noEntry && x.tags[row] != tag; {
+			row = x.next[row]
+		}
+		out[i] = row
 	}
 	return out
 }
 
-// match is the first row from row on in its chain that has the i-th key, noEntry when there is none.
-func (x *joinIndex) match(k *keyRows, i int, row int32) int32 {
-	if x.single {
-		want := k.cols[0].Ints[k.rows[i]]
-		for ; row != noEntry; row = x.next[row] {
-			col := &x.rows.blocks[row>>storeBits][0]
-			if at := int(row & storeMask); col.Ints[at] == want && (len(col.Nulls) == 0 || !col.Null(at)) {
-				return row
-			}
-		}
-		return noEntry
+// after is the next row of the chain that may have the key of this row, noEntry when there is none.
+func (x *joinIndex) after(row int32) int32 {
+	tag := x.tags[row]
+	for row = x.next[row]; row != noEntry && x.tags[row] != tag; {
+		row = x.next[row]
 	}
-	for ; row != noEntry; row = x.next[row] {
+	return row
+}
+
+// match is the first row that has the i-th key, from a row on that may have it; noEntry when there is none.
+func (x *joinIndex) match(k *keyRows, i int, row int32) int32 {
+	switch x.single { //nolint:exhaustive // the others are not worth a loop of their own
+	case storeInt:
+		return x.matchInt(k.cols[0].Ints[k.rows[i]], row)
+	case storeText:
+		return x.matchText(k.cols[0].Bytes(int(k.rows[i])), row)
+	}
+	for ; row != noEntry; row = x.after(row) {
 		if x.same(k, i, row) {
+			return row
+		}
+	}
+	return noEntry
+}
+
+func (x *joinIndex) matchInt(want int64, row int32) int32 {
+	for ; row != noEntry; row = x.after(row) {
+		col := &x.rows.blocks[row>>storeBits][0]
+		if at := int(row & storeMask); col.Ints[at] == want && (len(col.Nulls) == 0 || !col.Null(at)) {
+			return row
+		}
+	}
+	return noEntry
+}
+
+func (x *joinIndex) matchText(want []byte, row int32) int32 {
+	for ; row != noEntry; row = x.after(row) {
+		col := &x.rows.blocks[row>>storeBits][0]
+		at := int(row & storeMask)
+		s := col.Strs[at]
+		if int(s.Len) == len(want) && string(col.Data[s.Off:s.Off+s.Len]) == string(want) && (len(col.Nulls) == 0 || !col.Null(at)) {
 			return row
 		}
 	}

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/outfeed/outfeed/agent/internal/column"
 	"github.com/outfeed/outfeed/protocol/expr"
@@ -22,6 +23,8 @@ type rowStore struct {
 	n      int
 	// full is the bytes of the full blocks.
 	full int64
+	// texts is by column the memory of what gather has put together.
+	texts [][]byte
 }
 
 func newRowStore(types []expr.Type) *rowStore { return &rowStore{types: types} }
@@ -103,8 +106,12 @@ func (s *rowStore) column(c int, row int32) (col *column.Column, at int) {
 	return &s.blocks[row>>storeBits][c], int(row & storeMask)
 }
 
-// gather makes dst the rows of a column, with noEntry for a row of null.
+// gather makes dst the rows of a column, with noEntry for a row of null. Text is valid until the next gather of the column.
 func (s *rowStore) gather(dst *column.Column, c int, rows []int32) {
+	if storageOf(dst.Type) == storeText {
+		s.gatherText(dst, c, rows)
+		return
+	}
 	dst.Reset()
 	for i, row := range rows {
 		if row == noEntry {
@@ -119,13 +126,38 @@ func (s *rowStore) gather(dst *column.Column, c int, rows []int32) {
 			dst.Ints = append(dst.Ints, col.Ints[at])
 		case storeFloat:
 			dst.Floats = append(dst.Floats, col.Floats[at])
-		case storeText:
-			dst.AppendStr(col.Bytes(at))
-		case storeNone:
+		case storeText, storeNone:
 		}
 		if len(col.Nulls) > 0 && col.Null(at) {
 			dst.SetNull(i)
 		}
+	}
+}
+
+// gatherText is gather for text, which stays where it is when all of it is in one block.
+func (s *rowStore) gatherText(dst *column.Column, c int, rows []int32) {
+	dst.Strs, dst.Nulls = resize(dst.Strs, len(rows)), dst.Nulls[:0]
+	s.texts = growTo(s.texts, len(s.types))
+	own := s.texts[c][:0]
+	for i, row := range rows {
+		if row == noEntry {
+			dst.Strs[i] = column.Str{}
+			dst.SetNull(i)
+			continue
+		}
+		col, at := s.column(c, row)
+		dst.Strs[i] = col.Strs[at]
+		if len(s.blocks) > 1 {
+			dst.Strs[i] = textAt(len(own), int(col.Strs[at].Len))
+			own = append(own, col.Bytes(at)...)
+		}
+		if len(col.Nulls) > 0 && col.Null(at) {
+			dst.SetNull(i)
+		}
+	}
+	s.texts[c], dst.Data = own, own
+	if len(s.blocks) == 1 {
+		dst.Data = slices.Clip(s.blocks[0][c].Data)
 	}
 }
 

@@ -422,10 +422,11 @@ func (r *Runner) finish(ctx context.Context, read int) error {
 }
 
 func (r *Runner) commitWhenFull(ctx context.Context) error {
-	if r.rows < r.set.CommitRows && len(r.pipe.box.data) < maxPendingBytes {
-		return nil
+	waiting := len(r.pipe.box.data)
+	if r.rows >= r.set.CommitRows || waiting >= maxPendingBytes || waiting >= asideBytes && r.holds() {
+		return r.commitDue(ctx)
 	}
-	return r.commitDue(ctx)
+	return nil
 }
 
 // checkpoint collects what changed since the last one.

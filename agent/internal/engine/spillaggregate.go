@@ -239,13 +239,15 @@ func (n *groupNode) place(b *column.Batch) {
 // finish emits the next part of the result, or works towards it.
 func (l *limitedAggregate) finish() (more bool, err error) {
 	if l.node != nil && l.node.parts == nil {
-		more, err = l.aggregate.finish()
-		if !more {
-			l.budget.release()
+		if more, err = l.aggregate.finish(); more || err != nil {
+			return more, err
 		}
-		return more, err
+		l.budget.release()
+		return false, l.empty()
 	}
 	switch {
+	case l.over && l.runs == nil:
+		return false, nil // nothing was spilled, and all of it has been emitted
 	case l.node != nil:
 		err = l.letGo()
 		return true, err
@@ -268,13 +270,21 @@ func (l *limitedAggregate) letGo() error {
 	n, counts := l.node, l.counts
 	l.counts = &stepCounts{step: counts.step, sample: &[]FailedRecord{}, lateTotal: counts.lateTotal}
 	outs := l.outputs
-	err := l.drain(n)
-	l.left = append(l.left, l.aggregate.changes(nil)...)
-	empty, freshErr := l.fresh()
-	if err = errors.Join(err, freshErr); err != nil {
+	if err := l.drain(n); err != nil {
 		return err
 	}
-	empty.counts, empty.outputs = counts, outs
+	l.counts, l.outputs = counts, outs
+	return l.empty()
+}
+
+// empty lets go of the groups, whose results are out. The commit of them comes later and takes memory itself.
+func (l *limitedAggregate) empty() error {
+	empty, err := l.fresh()
+	if err != nil {
+		return err
+	}
+	l.left = append(l.left, l.aggregate.changes(nil)...)
+	empty.counts, empty.outputs = l.counts, l.outputs
 	l.aggregate, l.node, l.over = empty, nil, true
 	return nil
 }

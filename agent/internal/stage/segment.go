@@ -20,7 +20,7 @@ const (
 	// segmentGrowBytes is by how much bbolt lets the file of a large segment grow at a time.
 	segmentGrowBytes = 4 << 20
 	// maxAppendBytes bounds the records of one transaction.
-	maxAppendBytes = 16 << 20
+	maxAppendBytes = 8 << 20
 )
 
 // recordsBucket holds the chunks of a segment.
