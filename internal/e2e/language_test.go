@@ -164,8 +164,8 @@ func TestLookedUpValidatedDetected(t *testing.T) {
 	connect(password)
 	want := map[string][]string{
 		"piece": {
-			`{"machine":"M1","order_no":1} {"product":"cap","temp":60}`, `{"machine":"M1","order_no":1} {"product":"cap","temp":90}`,
-			`{"machine":"M1","order_no":2} {"product":"lid","temp":70}`,
+			`{"machine":"M1","order_no":1} {"temp":60,"product":"cap"}`, `{"machine":"M1","order_no":1} {"temp":90,"product":"cap"}`,
+			`{"machine":"M1","order_no":2} {"temp":70,"product":"lid"}`,
 		},
 		"hot_press": {`open 90`, `closed 90`},
 	}

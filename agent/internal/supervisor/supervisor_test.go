@@ -11,8 +11,8 @@ import (
 
 	"github.com/outfeed/outfeed/agent/internal/connector"
 	"github.com/outfeed/outfeed/agent/internal/supervisor"
-	"github.com/outfeed/outfeed/protocol/wire"
 	"github.com/outfeed/outfeed/protocol/flowdef"
+	"github.com/outfeed/outfeed/protocol/wire"
 )
 
 const (
