@@ -74,7 +74,7 @@ func erp(t *testing.T, password string) *database {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(rules, append([]byte("local all outfeed_erp scram-sha-256\n"), text...), 0o600); err != nil {
+	if err := os.WriteFile(rules, append([]byte("local all outfeed_erp scram-sha-256\n"), text...), 0o600); err != nil { //nolint:gosec // a file of this test
 		t.Fatal(err)
 	}
 	d.exec(t, "SELECT pg_reload_conf()")
@@ -233,16 +233,18 @@ func (s *site) wantQualityReport() {
 		if err := s.get("/runs", &runs); err != nil {
 			return err
 		}
-		failed, steps, reasons := 0, map[string]int{}, ""
+		failed, steps := 0, map[string]int{}
+		var told strings.Builder
 		for _, r := range runs.Items {
 			failed += r.Failed
 			for _, step := range r.Steps {
 				steps[step.Step] += step.Failed
 			}
 			for _, f := range r.Sample {
-				reasons += f.Step + ": " + f.Reason + "\n"
+				fmt.Fprintf(&told, "%s: %s\n", f.Step, f.Reason)
 			}
 		}
+		reasons := told.String()
 		if failed != 2 || steps["good"] != 2 || steps["pieces"] != 0 || !strings.Contains(reasons, "good: ") || !strings.Contains(reasons, "operator") {
 			return fmt.Errorf("%d failed, by step %v: %s", failed, steps, reasons)
 		}
