@@ -123,10 +123,12 @@ function Egress({ columns }: { columns: EgressColumn[] }) {
         </>
       }
     >
-      {columns.map((column) => (
+      {columns.map((column, i) => (
         <tr key={`${column.insight}/${column.column}`}>
-          <td className="min-w-32 wrap-anywhere">{column.insight}</td>
-          <td className="min-w-32 font-medium wrap-anywhere">{column.column}</td>
+          <td className="min-w-44 wrap-anywhere">
+            <span className={column.insight === columns[i - 1]?.insight ? "sr-only" : ""}>{column.insight}</span>
+          </td>
+          <td className="min-w-64 font-medium wrap-anywhere">{column.column}</td>
           <td className="text-muted">{column.type}</td>
           <td>{column.aggregated ? <Badge tone="ok">Aggregated</Badge> : <Badge tone="warn">Raw</Badge>}</td>
           <td className="min-w-48 wrap-anywhere text-muted">
