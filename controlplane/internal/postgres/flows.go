@@ -8,7 +8,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/outfeed/outfeed/controlplane/internal/fleet"
-	"github.com/outfeed/outfeed/protocol/flowdef"
 )
 
 const selectFlows = `
@@ -81,7 +80,10 @@ func manifests(v fleet.FlowVersion) (egress, writes string, err error) {
 	if err != nil {
 		return "", "", fmt.Errorf("write an egress manifest: %w", err)
 	}
-	w, err := json.Marshal(append([]flowdef.PlannedWrite{}, v.Writes...))
+	if len(v.Writes) == 0 {
+		return string(e), "[]", nil
+	}
+	w, err := json.Marshal(v.Writes)
 	if err != nil {
 		return "", "", fmt.Errorf("write what a version writes: %w", err)
 	}
