@@ -15,9 +15,11 @@ import (
 )
 
 const (
-	// testTime is how long the tests of one definition may take, and testsAtOnce how many definitions are tested together.
+	// testTime is how long the tests of one definition may take, testsAtOnce how many definitions are tested together, and
+	// slotTime how long another waits until one of them is done.
 	testTime    = 20 * time.Second
 	testsAtOnce = 2
+	slotTime    = 4 * time.Second
 	// maxTestOutput is how much a test process may say, in bytes.
 	maxTestOutput = 4 << 20
 )
@@ -38,14 +40,16 @@ func (t *tester) TestFlow(ctx context.Context, definition string) ([]fleet.FlowT
 	if len(t.command) == 0 {
 		return nil, errors.New("this control plane has no command that tests flows")
 	}
-	ctx, cancel := context.WithTimeout(ctx, testTime)
-	defer cancel()
+	wait, waited := context.WithTimeout(ctx, slotTime)
+	defer waited()
 	select {
 	case t.slots <- struct{}{}:
 		defer func() { <-t.slots }()
-	case <-ctx.Done():
-		return nil, &fleet.Error{Code: fleet.Unavailable, Message: "other flows are being tested; try again in a moment", Err: ctx.Err()}
+	case <-wait.Done():
+		return nil, &fleet.Error{Code: fleet.Unavailable, Message: "other flows are being tested; try again in a moment", Err: wait.Err()}
 	}
+	ctx, cancel := context.WithTimeout(ctx, testTime)
+	defer cancel()
 	return t.run(ctx, definition)
 }
 

@@ -229,3 +229,37 @@ func FuzzReadMessage(f *testing.F) {
 		}
 	})
 }
+
+// TestOlderVersions reads what the programs of older versions wrote: no field of theirs is forgotten.
+func TestOlderVersions(t *testing.T) {
+	t.Parallel()
+	for version := wire.MinVersion; version < wire.Version; version++ {
+		files, err := filepath.Glob(filepath.Join("testdata", fmt.Sprintf("v%d", version), "*.hex"))
+		if err != nil || len(files) == 0 {
+			t.Fatalf("version %d has %d files, %v", version, len(files), err)
+		}
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want, err := hex.DecodeString(strings.Join(strings.Fields(string(text)), ""))
+			if err != nil {
+				t.Fatal(err)
+			}
+			name, _, _ := strings.Cut(filepath.Base(file), ".")
+			for _, m := range generated() {
+				if string(m.ProtoReflect().Descriptor().Name()) != name {
+					continue
+				}
+				if err := (proto.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(want, m); err != nil {
+					t.Fatalf("%s: %v", file, err)
+				}
+				got, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+				if err != nil || !bytes.Equal(got, want) {
+					t.Errorf("%s does not read back as it is: %v", file, err)
+				}
+			}
+		}
+	}
+}

@@ -20,7 +20,8 @@ import (
 // Version is the protocol's version, one number that rises with every change:
 //
 //	1 (2026-11-21): control and insights streams.
-const Version = 1
+//	2 (2026-11-22): run reports count the failed, late and outside rows of each step, and carry notes.
+const Version = 2
 
 // MinVersion is the oldest version that this program still speaks.
 const MinVersion = 1

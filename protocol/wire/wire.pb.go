@@ -1383,16 +1383,17 @@ type RunReport struct {
 	FlowId       string `protobuf:"bytes,3,opt,name=flow_id,json=flowId,proto3" json:"flow_id,omitempty"`
 	Version      uint32 `protobuf:"varint,4,opt,name=version,proto3" json:"version,omitempty"`
 	// running, ok, failed, stopped
-	Status        string          `protobuf:"bytes,5,opt,name=status,proto3" json:"status,omitempty"`
-	Started       int64           `protobuf:"varint,6,opt,name=started,proto3" json:"started,omitempty"`
-	Ended         int64           `protobuf:"varint,7,opt,name=ended,proto3" json:"ended,omitempty"`
-	RecordsRead   uint64          `protobuf:"varint,8,opt,name=records_read,json=recordsRead,proto3" json:"records_read,omitempty"`
-	BytesRead     uint64          `protobuf:"varint,9,opt,name=bytes_read,json=bytesRead,proto3" json:"bytes_read,omitempty"`
-	RecordsFailed uint64          `protobuf:"varint,10,opt,name=records_failed,json=recordsFailed,proto3" json:"records_failed,omitempty"`
-	RecordsLate   uint64          `protobuf:"varint,11,opt,name=records_late,json=recordsLate,proto3" json:"records_late,omitempty"`
-	Insights      uint64          `protobuf:"varint,12,opt,name=insights,proto3" json:"insights,omitempty"`
-	Error         string          `protobuf:"bytes,13,opt,name=error,proto3" json:"error,omitempty"`
-	Steps         []*StepCount    `protobuf:"bytes,14,rep,name=steps,proto3" json:"steps,omitempty"`
+	Status        string       `protobuf:"bytes,5,opt,name=status,proto3" json:"status,omitempty"`
+	Started       int64        `protobuf:"varint,6,opt,name=started,proto3" json:"started,omitempty"`
+	Ended         int64        `protobuf:"varint,7,opt,name=ended,proto3" json:"ended,omitempty"`
+	RecordsRead   uint64       `protobuf:"varint,8,opt,name=records_read,json=recordsRead,proto3" json:"records_read,omitempty"`
+	BytesRead     uint64       `protobuf:"varint,9,opt,name=bytes_read,json=bytesRead,proto3" json:"bytes_read,omitempty"`
+	RecordsFailed uint64       `protobuf:"varint,10,opt,name=records_failed,json=recordsFailed,proto3" json:"records_failed,omitempty"`
+	RecordsLate   uint64       `protobuf:"varint,11,opt,name=records_late,json=recordsLate,proto3" json:"records_late,omitempty"`
+	Insights      uint64       `protobuf:"varint,12,opt,name=insights,proto3" json:"insights,omitempty"`
+	Error         string       `protobuf:"bytes,13,opt,name=error,proto3" json:"error,omitempty"`
+	Steps         []*StepCount `protobuf:"bytes,14,rep,name=steps,proto3" json:"steps,omitempty"`
+	// Some of the records that failed, and notes such as differences from the schema.
 	FailedSample  []*FailedRecord `protobuf:"bytes,15,rep,name=failed_sample,json=failedSample,proto3" json:"failed_sample,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1534,10 +1535,14 @@ func (x *RunReport) GetFailedSample() []*FailedRecord {
 }
 
 type StepCount struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Step          string                 `protobuf:"bytes,1,opt,name=step,proto3" json:"step,omitempty"`
-	RowsIn        uint64                 `protobuf:"varint,2,opt,name=rows_in,json=rowsIn,proto3" json:"rows_in,omitempty"`
-	RowsOut       uint64                 `protobuf:"varint,3,opt,name=rows_out,json=rowsOut,proto3" json:"rows_out,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Step    string                 `protobuf:"bytes,1,opt,name=step,proto3" json:"step,omitempty"`
+	RowsIn  uint64                 `protobuf:"varint,2,opt,name=rows_in,json=rowsIn,proto3" json:"rows_in,omitempty"`
+	RowsOut uint64                 `protobuf:"varint,3,opt,name=rows_out,json=rowsOut,proto3" json:"rows_out,omitempty"`
+	// Rows that failed, that came too late for their window, and that were outside of every shift.
+	RowsFailed    uint64 `protobuf:"varint,4,opt,name=rows_failed,json=rowsFailed,proto3" json:"rows_failed,omitempty"`
+	RowsLate      uint64 `protobuf:"varint,5,opt,name=rows_late,json=rowsLate,proto3" json:"rows_late,omitempty"`
+	RowsOutside   uint64 `protobuf:"varint,6,opt,name=rows_outside,json=rowsOutside,proto3" json:"rows_outside,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1589,6 +1594,27 @@ func (x *StepCount) GetRowsIn() uint64 {
 func (x *StepCount) GetRowsOut() uint64 {
 	if x != nil {
 		return x.RowsOut
+	}
+	return 0
+}
+
+func (x *StepCount) GetRowsFailed() uint64 {
+	if x != nil {
+		return x.RowsFailed
+	}
+	return 0
+}
+
+func (x *StepCount) GetRowsLate() uint64 {
+	if x != nil {
+		return x.RowsLate
+	}
+	return 0
+}
+
+func (x *StepCount) GetRowsOutside() uint64 {
+	if x != nil {
+		return x.RowsOutside
 	}
 	return 0
 }
@@ -1996,11 +2022,15 @@ const file_protocol_wire_wire_proto_rawDesc = "" +
 	"\binsights\x18\f \x01(\x04R\binsights\x12\x14\n" +
 	"\x05error\x18\r \x01(\tR\x05error\x12-\n" +
 	"\x05steps\x18\x0e \x03(\v2\x17.outfeed.wire.StepCountR\x05steps\x12?\n" +
-	"\rfailed_sample\x18\x0f \x03(\v2\x1a.outfeed.wire.FailedRecordR\ffailedSample\"S\n" +
+	"\rfailed_sample\x18\x0f \x03(\v2\x1a.outfeed.wire.FailedRecordR\ffailedSample\"\xb4\x01\n" +
 	"\tStepCount\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\tR\x04step\x12\x17\n" +
 	"\arows_in\x18\x02 \x01(\x04R\x06rowsIn\x12\x19\n" +
-	"\brows_out\x18\x03 \x01(\x04R\arowsOut\"h\n" +
+	"\brows_out\x18\x03 \x01(\x04R\arowsOut\x12\x1f\n" +
+	"\vrows_failed\x18\x04 \x01(\x04R\n" +
+	"rowsFailed\x12\x1b\n" +
+	"\trows_late\x18\x05 \x01(\x04R\browsLate\x12!\n" +
+	"\frows_outside\x18\x06 \x01(\x04R\vrowsOutside\"h\n" +
 	"\fFailedRecord\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\tR\x04step\x12\x14\n" +
 	"\x05where\x18\x02 \x01(\tR\x05where\x12\x16\n" +

@@ -138,14 +138,25 @@ func (r *run) report(status string, now engine.Report, problem string) *wire.Run
 		if i < len(r.base.Steps) {
 			before = r.base.Steps[i]
 		}
-		out.Steps = append(out.Steps, &wire.StepCount{Step: s.Step, RowsIn: since(s.In, before.In), RowsOut: since(s.Out, before.Out)})
+		out.Steps = append(out.Steps, &wire.StepCount{
+			Step: s.Step, RowsIn: since(s.In, before.In), RowsOut: since(s.Out, before.Out),
+			RowsFailed: since(s.Failed, before.Failed), RowsLate: since(s.Late, before.Late), RowsOutside: since(s.Outside, before.Outside),
+		})
 	}
-	if out.RecordsFailed > 0 {
-		for _, f := range now.Sample {
-			out.FailedSample = append(out.FailedSample, &wire.FailedRecord{Step: f.Step, Where: f.Where, Reason: f.Reason, Record: f.Record})
-		}
+	for _, f := range r.sample(now) {
+		out.FailedSample = append(out.FailedSample, &wire.FailedRecord{Step: f.Step, Where: f.Where, Reason: f.Reason, Record: f.Record})
 	}
 	return out
+}
+
+// sample is what is new in the sample since base, which may be notes although no record failed. Where records failed and
+// the sample was full already, the records of before stand for them.
+func (r *run) sample(now engine.Report) []engine.FailedRecord {
+	known := min(len(r.base.Sample), len(now.Sample))
+	if known == len(now.Sample) && now.Failed > r.base.Failed {
+		return now.Sample
+	}
+	return now.Sample[known:]
 }
 
 // since is how far a counter has risen.

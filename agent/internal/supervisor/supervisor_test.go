@@ -12,6 +12,7 @@ import (
 	"github.com/outfeed/outfeed/agent/internal/connector"
 	"github.com/outfeed/outfeed/agent/internal/supervisor"
 	"github.com/outfeed/outfeed/protocol/flowdef"
+	"github.com/outfeed/outfeed/protocol/wire"
 )
 
 const (
@@ -98,8 +99,47 @@ func TestABatchFlowReportsEveryRun(t *testing.T) {
 	p.await("the second run has ended", func() bool { r := p.reports("a"); return len(r) >= 2 && r[1].GetStatus() == "ok" })
 	first := p.reports("a")[0]
 	if first.GetStatus() != "ok" || first.GetRecordsRead() != 3 || first.GetRecordsFailed() != 1 || first.GetInsights() != 2 ||
-		len(first.GetFailedSample()) != 1 || first.GetEnded() < first.GetStarted() || len(first.GetSteps()) != 2 {
+		len(first.GetFailedSample()) != 1 || first.GetSteps()[0].GetRowsFailed() != 1 || first.GetEnded() < first.GetStarted() || len(first.GetSteps()) != 2 {
 		t.Errorf("the first report is %v", first)
+	}
+}
+
+// TestNotesAreReported wants the notes of a run in its report although no record failed, and each in one interval only.
+func TestNotesAreReported(t *testing.T) {
+	t.Parallel()
+	for trigger, read := range map[string]string{"{every: 1h}": once, "continuous": follow} {
+		p := newPlant(t)
+		p.write("a.jsonl", `{"machine":"M1","n":1,"operator":"Ann"}`+"\n")
+		d := p.lines("a", trigger, 1, read)
+		d.Definition = []byte(strings.Replace(string(d.Definition), "    schema:", "    drift: report\n    schema:", 1))
+		p.sup.Apply([]supervisor.Deployment{d})
+		p.awaitInsights(seen(1, 1))
+		var told *wire.RunReport
+		p.await("the note is reported", func() bool {
+			for _, r := range p.reports("a") {
+				if len(r.GetFailedSample()) > 0 {
+					told = r
+				}
+			}
+			return told != nil
+		})
+		note := told.GetFailedSample()[0]
+		if told.GetRecordsFailed() != 0 || note.GetStep() != "lines" || !strings.Contains(note.GetReason(), "operator") {
+			t.Errorf("%s: the report is %v", trigger, told)
+		}
+		if steps := told.GetSteps(); len(steps) != 2 || steps[0].GetRowsFailed() != 0 || steps[0].GetRowsOut() != 1 {
+			t.Errorf("%s: the steps are %v", trigger, steps)
+		}
+		if trigger != "continuous" {
+			continue
+		}
+		before := len(p.reports("a"))
+		p.await("two more intervals are over", func() bool { return len(p.reports("a")) >= before+2 })
+		for i, r := range p.reports("a") {
+			if r.GetRunId() != told.GetRunId() && len(r.GetFailedSample()) > 0 {
+				t.Errorf("interval %d tells the note again: %v", i, r)
+			}
+		}
 	}
 }
 

@@ -264,7 +264,9 @@ func TestFlowCommands(t *testing.T) {
 	good := b.file("good.yaml", "flow: press-health\n")
 	bad := b.file("bad.yaml", "flow: press-health\nsteps:\n  - filter: bogus > 1\n")
 	stdout, _ := b.run(0, "flow", "check", good)
-	contains(t, stdout, "press_health", "aggregated", "raw", "press-plc.temp")
+	contains(t, stdout, "press_health", "aggregated", "raw", "press-plc.temp", "It has no tests.", "mes", `key=["machine"] table=mes.results`, "machine temp_avg")
+	stdout, _ = b.run(0, "flow", "check", b.file("tested.yaml", "flow: press-health\ntests:\n  - name: one\n  - name: two\n"))
+	contains(t, stdout, "2 tests passed.")
 	for _, verb := range []string{"check", "apply"} {
 		_, stderr := b.run(1, "flow", verb, good, bad)
 		want := bad + `:3:13: step running: there is no column "bogus"; the nearest is "count"` + "\n"

@@ -28,15 +28,27 @@ func (a *app) connectorCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return list(a, asJSON, kinds, []string{"KIND", "TITLE", "OPTIONS"}, func(s flowdef.ConnectorSpec) []string {
+		return list(a, asJSON, kinds, []string{"KIND", "TITLE", "USES", "OPTIONS"}, func(s flowdef.ConnectorSpec) []string {
 			var options []string
 			for _, o := range s.Options {
 				options = append(options, o.Name)
 			}
-			return []string{s.Kind, s.Title, strings.Join(options, " ")}
+			return []string{s.Kind, s.Title, usesOf(s), strings.Join(options, " ")}
 		})
 	})
 	return group("connector", "List the kinds of connection", c)
+}
+
+// usesOf is the verbs that take connections of a kind.
+func usesOf(s flowdef.ConnectorSpec) string {
+	uses := "read"
+	if len(s.LookupOptions) > 0 {
+		uses += " lookup"
+	}
+	if len(s.WriteOptions) > 0 {
+		uses += " write"
+	}
+	return uses
 }
 
 func connectors(ctx context.Context, remote *client.Client) ([]flowdef.ConnectorSpec, error) {

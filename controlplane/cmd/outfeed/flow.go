@@ -64,9 +64,10 @@ func (a *app) reportProblems(path string, problems []api.FlowProblem) {
 
 func (a *app) flowCheck() *cobra.Command {
 	c := &cobra.Command{
-		Use: "check FILE…", Short: "Check flow definitions and show what would leave the plant",
-		Long: `Checks each file against the workspace's connections, saves nothing, and lists every column that would leave the plant.
-Problems are printed as file:line:column. The exit code is 1 when a file has problems.`,
+		Use: "check FILE…", Short: "Check and test flow definitions and show what would leave the plant",
+		Long: `Checks each file against the workspace's connections, runs its tests, saves nothing, and lists every column that would
+leave the plant and everything that would be written into its systems. Problems and failing tests are printed as
+file:line:column. The exit code is 1 when a file has problems or a test fails.`,
 		Example: "  outfeed flow check flows/*.yaml", Args: cobra.MinimumNArgs(1),
 	}
 	asJSON := jsonFlag(c)
@@ -88,7 +89,7 @@ Problems are printed as file:line:column. The exit code is 1 when a file has pro
 			if *asJSON || !check.OK {
 				continue
 			}
-			if err := a.showEgress(path, check); err != nil {
+			if err := a.showCheck(path, check); err != nil {
 				return err
 			}
 		}
@@ -103,21 +104,6 @@ Problems are printed as file:line:column. The exit code is 1 when a file has pro
 		return nil
 	})
 	return c
-}
-
-func (a *app) showEgress(path string, check api.FlowCheck) error {
-	if err := a.print("%s: flow %s has no problems. What would leave the plant:", path, printable(check.Name)); err != nil {
-		return err
-	}
-	var rows [][]string
-	for _, c := range check.Egress.Columns {
-		how := "raw"
-		if c.Aggregated {
-			how = "aggregated"
-		}
-		rows = append(rows, []string{c.Insight, c.Column, c.Type, how, strings.Join(c.Sources, " ")})
-	}
-	return a.table([]string{"INSIGHT", "COLUMN", "TYPE", "HOW", "FROM"}, rows)
 }
 
 func (a *app) flowApply() *cobra.Command {

@@ -63,7 +63,7 @@ func took(r api.Run) string {
 
 func (a *app) runShow() *cobra.Command {
 	c := &cobra.Command{
-		Use: "show ID", Short: "Show a run with its steps and some of its failing records",
+		Use: "show ID", Short: "Show a run with its steps, some of its failing records, and notes",
 		Example: "  outfeed run show 01950000-0000-7000-8000-000000000030", Args: cobra.ExactArgs(1),
 	}
 	asJSON := jsonFlag(c)
@@ -99,14 +99,14 @@ func (a *app) describeRun(r api.Run) error {
 	}
 	var steps, sample [][]string
 	for _, s := range r.Steps {
-		steps = append(steps, []string{s.Step, count(s.RowsIn), count(s.RowsOut)})
+		steps = append(steps, []string{s.Step, count(s.RowsIn), count(s.RowsOut), count(s.RowsFailed), count(s.RowsLate), count(s.RowsOutside)})
 	}
 	for _, f := range r.Sample {
 		sample = append(sample, []string{f.Step, f.Where, f.Reason, f.Record})
 	}
 	return errors.Join(
-		a.section([]string{"STEP", "ROWS IN", "ROWS OUT"}, steps),
-		a.section([]string{"STEP", "WHERE", "WHY IT FAILED", "RECORD"}, sample),
+		a.section([]string{"STEP", "ROWS IN", "ROWS OUT", "FAILED", "LATE", "OUTSIDE SHIFTS"}, steps),
+		a.section([]string{"STEP", "WHERE", "WHAT IS WRONG", "RECORD"}, sample),
 	)
 }
 

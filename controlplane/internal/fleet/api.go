@@ -37,7 +37,7 @@ type API interface {
 	Connectors(ctx context.Context, a Actor) ([]flowdef.ConnectorSpec, error)
 
 	// CheckFlow checks a definition against the workspace's connections. What is wrong with the text is in the
-	// problems, not in the error.
+	// problems, not in the error, and so is each of its tests that fails.
 	CheckFlow(ctx context.Context, a Actor, definition string) (FlowCheck, error)
 	// ApplyFlow saves a definition as a new draft version of the flow it names; the same text again changes nothing.
 	// A definition with problems is refused with an *Error around flowdef.Problems.
@@ -81,6 +81,10 @@ type FlowCheck struct {
 	Name     string
 	Problems flowdef.Problems
 	Egress   flowdef.Manifest
+	// Writes is what it would write into the plant's systems.
+	Writes []flowdef.PlannedWrite
+	// Tests are the results of the definition's own tests; none where it has problems of another kind.
+	Tests []FlowTest
 }
 
 // RunFilter selects runs; a zero field selects all. Newest first, at most Limit (0: 100, at most 1000).

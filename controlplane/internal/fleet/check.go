@@ -16,6 +16,7 @@ import (
 type compiled struct {
 	flow   *flowdef.Flow
 	egress flowdef.Manifest
+	writes []flowdef.PlannedWrite
 	// connections are the names that it uses, sorted.
 	connections []string
 	sha256      string
@@ -39,7 +40,7 @@ func compile(ctx context.Context, tx Tx, workspace ID, definition string) (*comp
 	if err != nil {
 		return &compiled{flow: flow}, err
 	}
-	c := &compiled{flow: flow, egress: plan.Egress, connections: connectionsOf(flow)}
+	c := &compiled{flow: flow, egress: plan.Egress, writes: plan.Writes(), connections: connectionsOf(flow)}
 	h := sha256.Sum256([]byte(definition))
 	c.sha256 = hex.EncodeToString(h[:])
 	return c, nil

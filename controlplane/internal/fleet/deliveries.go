@@ -112,7 +112,10 @@ func runOf(agent ID, w *wire.RunReport) (Run, error) {
 		return Run{}, fail(Invalid, "the agent reports a run as %q, which is no status: update outfeed-agent", clean(r.Status, longestEntry))
 	}
 	for _, c := range w.GetSteps()[:min(len(w.GetSteps()), mostSteps)] {
-		r.Steps = append(r.Steps, StepCount{Step: clean(c.GetStep(), longestEntry), In: number(c.GetRowsIn()), Out: number(c.GetRowsOut())})
+		r.Steps = append(r.Steps, StepCount{
+			Step: clean(c.GetStep(), longestEntry), In: number(c.GetRowsIn()), Out: number(c.GetRowsOut()),
+			Failed: number(c.GetRowsFailed()), Late: number(c.GetRowsLate()), Outside: number(c.GetRowsOutside()),
+		})
 	}
 	for _, f := range w.GetFailedSample()[:min(len(w.GetFailedSample()), mostSamples)] {
 		r.Sample = append(r.Sample, FailedRecord{

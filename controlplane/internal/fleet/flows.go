@@ -5,19 +5,23 @@ import (
 	"errors"
 	"slices"
 	"strings"
+
+	"github.com/outfeed/outfeed/protocol/flowdef"
 )
 
-// CheckFlow checks a definition.
+// CheckFlow checks a definition and runs its tests.
 func (s *Service) CheckFlow(ctx context.Context, a Actor, definition string) (FlowCheck, error) {
 	if err := require(a, Viewer); err != nil {
 		return FlowCheck{}, err
 	}
 	var out FlowCheck
+	var tests []flowdef.Test
 	err := s.read(ctx, a.Tenant, func(ctx context.Context, tx Tx) error {
 		c, err := compile(ctx, tx, a.Workspace, definition)
 		out = FlowCheck{}
 		if c != nil {
-			out.Name, out.Egress = c.flow.Name, c.egress
+			out.Name, out.Egress, out.Writes = c.flow.Name, c.egress, c.writes
+			tests = c.flow.Tests
 		}
 		if p, ok := problemsIn(err); ok {
 			out.Problems = p
@@ -25,7 +29,17 @@ func (s *Service) CheckFlow(ctx context.Context, a Actor, definition string) (Fl
 		}
 		return err
 	})
-	return out, err
+	if err != nil || len(out.Problems) > 0 || len(tests) == 0 {
+		return out, err
+	}
+	var failed flowdef.Problems
+	out.Tests, failed, err = s.tested(ctx, a.Tenant, definition)
+	if e, ok := errors.AsType[*Error](err); ok && e.Code == Invalid {
+		out.Problems = flowdef.Problems{{Pos: tests[0].Pos, Message: e.Message}}
+		return out, nil
+	}
+	out.Problems = failed
+	return out, public(err)
 }
 
 // ApplyFlow saves a definition as the newest version of the flow that it names.
@@ -55,7 +69,7 @@ func (s *Service) ApplyFlow(ctx context.Context, a Actor, definition string) (Fl
 		}
 		n := NewVersion{
 			FlowVersion: FlowVersion{
-				Flow: f.ID, Version: f.Latest + 1, Definition: definition, SHA256: c.sha256, CreatedBy: a.Name, Egress: c.egress,
+				Flow: f.ID, Version: f.Latest + 1, Definition: definition, SHA256: c.sha256, CreatedBy: a.Name, Egress: c.egress, Writes: c.writes,
 			},
 			Description: c.flow.Description, Connections: c.connections,
 		}
@@ -147,7 +161,7 @@ func (s *Service) Publish(ctx context.Context, a Actor, flow string, version int
 		return FlowVersion{}, err
 	}
 	if v.Published.IsZero() {
-		if err := s.passes(ctx, v); err != nil {
+		if err := s.passes(ctx, a.Tenant, v); err != nil {
 			return FlowVersion{}, public(err)
 		}
 	}
@@ -168,7 +182,7 @@ func (s *Service) Publish(ctx context.Context, a Actor, flow string, version int
 		if err != nil {
 			return refused(err)
 		}
-		v.Egress = c.egress
+		v.Egress, v.Writes = c.egress, c.writes
 		if err := tx.PublishVersion(ctx, v); err != nil {
 			return err
 		}

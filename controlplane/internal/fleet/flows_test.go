@@ -3,10 +3,14 @@ package fleet_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/outfeed/outfeed/controlplane/internal/fleet"
 	"github.com/outfeed/outfeed/internal/secret"
@@ -209,6 +213,63 @@ func TestPublishingRunsTheTests(t *testing.T) {
 	}
 }
 
+// TestCheckingRunsTheTests finds what publishing would, and what would be written.
+func TestCheckingRunsTheTests(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.plant(t, "acme")
+	const expect = "\n    expect: {hot: []}\n"
+	for name, want := range map[string]struct {
+		tests    int
+		problems []string
+	}{
+		"right":   {tests: 2},
+		"wrong":   {tests: 2, problems: []string{`16:5: test "wrong" fails: insight hot: expected 1, came 0`}},
+		"endless": {problems: []string{"14:5: the tests took too long"}},
+	} {
+		check, err := w.CheckFlow(t.Context(), p.owner, hot+"tests:\n  - name: first"+expect+"  - name: "+name+expect)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var problems []string
+		for _, found := range check.Problems {
+			problems = append(problems, fmt.Sprintf("%d:%d: %s", found.Line, found.Column, found.Message))
+		}
+		if len(check.Tests) != want.tests || !slices.Equal(problems, want.problems) || len(check.Egress.Columns) == 0 {
+			t.Errorf("%s: got %d tests and %q, want %d and %q", name, len(check.Tests), problems, want.tests, want.problems)
+		}
+	}
+	// A definition with problems is not tested.
+	check, err := w.CheckFlow(t.Context(), p.owner, strings.Replace(hot, "temp > 60", "tmep > 60", 1)+"tests:\n  - name: wrong"+expect)
+	if err != nil || len(check.Problems) != 1 || check.Tests != nil {
+		t.Errorf("got %+v, %v", check, err)
+	}
+}
+
+func TestWhatAVersionWritesIsKept(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.plant(t, "acme")
+	writes := strings.Replace(hot, "  - insight: hot\n", "  - id: alarm\n    write: press\n    with: {topic: plant/alarm}\n  - insight: hot\n", 1)
+	want := []flowdef.PlannedWrite{{
+		Step: "alarm", Connection: "press", With: map[string]any{"topic": "plant/alarm"}, Columns: []string{"ts", "machine", "temp"},
+	}}
+	check, err := w.CheckFlow(t.Context(), p.owner, writes)
+	if diff := cmp.Diff(want, check.Writes); err != nil || diff != "" {
+		t.Error(check.Problems, err, diff)
+	}
+	if _, v, err := w.ApplyFlow(t.Context(), p.owner, writes); err != nil || cmp.Diff(want, v.Writes) != "" {
+		t.Errorf("got %+v, %v", v.Writes, err)
+	}
+	if v, err := w.Publish(t.Context(), p.owner, "hot-presses", 0); err != nil || cmp.Diff(want, v.Writes) != "" {
+		t.Errorf("got %+v, %v", v.Writes, err)
+	}
+	versions, err := w.FlowVersions(t.Context(), p.owner, "hot-presses")
+	if err != nil || len(versions) != 2 || len(versions[0].Writes) != 1 || len(versions[1].Writes) != 0 {
+		t.Errorf("got %+v, %v", versions, err)
+	}
+}
+
 func TestInsightsArriveOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -348,7 +409,7 @@ func TestRunsAndStatus(t *testing.T) {
 	ctx := t.Context()
 	r := &wire.RunReport{
 		RunId: "00000000-0000-7000-8000-000000000001", FlowId: string(p.flow.ID), Version: 1, Status: "running", Started: 1_700_000_000_000_000,
-		RecordsRead: 10, Steps: []*wire.StepCount{{Step: "readings", RowsIn: 10, RowsOut: 9}},
+		RecordsRead: 10, Steps: []*wire.StepCount{{Step: "readings", RowsIn: 10, RowsOut: 4, RowsFailed: 1, RowsLate: 2, RowsOutside: 3}},
 		FailedSample: []*wire.FailedRecord{{Step: "readings", Where: "line 3", Reason: "no number\x00", Record: "a;b\xff"}},
 	}
 	for _, status := range []string{"running", "ok"} {
@@ -358,7 +419,7 @@ func TestRunsAndStatus(t *testing.T) {
 		}
 	}
 	runs, err := w.Runs(ctx, p.owner, fleet.RunFilter{Flow: p.flow.ID})
-	if err != nil || len(runs) != 1 || runs[0].Status != "ok" || runs[0].FlowName != "hot-presses" || len(runs[0].Steps) != 1 || runs[0].Sample[0].Where != "line 3" {
+	if err != nil || len(runs) != 1 || runs[0].Status != "ok" || runs[0].FlowName != "hot-presses" || len(runs[0].Steps) != 1 || runs[0].Steps[0] != (fleet.StepCount{Step: "readings", In: 10, Out: 4, Failed: 1, Late: 2, Outside: 3}) || runs[0].Sample[0].Where != "line 3" {
 		t.Fatalf("got %+v, %v", runs, err)
 	}
 	if got, err := w.Run(ctx, p.owner, runs[0].ID); err != nil || got.RecordsRead != 10 {

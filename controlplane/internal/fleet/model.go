@@ -161,6 +161,8 @@ type FlowVersion struct {
 	// Published is zero for a draft.
 	Published time.Time
 	Egress    flowdef.Manifest
+	// Writes is what it writes into the plant's systems.
+	Writes []flowdef.PlannedWrite
 }
 
 // Deployment says that a version of a flow runs on an agent. There is at most one for each flow and agent.
@@ -193,14 +195,18 @@ type Run struct {
 	Sample      []FailedRecord
 }
 
-// StepCount is the rows in and out of a step during a run.
+// StepCount is the rows in and out of a step during a run, and those of them that failed, that were too late for their
+// window, and that were outside of every shift.
 type StepCount struct {
-	Step string `json:"step"`
-	In   int64  `json:"rows_in"`
-	Out  int64  `json:"rows_out"`
+	Step    string `json:"step"`
+	In      int64  `json:"rows_in"`
+	Out     int64  `json:"rows_out"`
+	Failed  int64  `json:"rows_failed,omitempty"`
+	Late    int64  `json:"rows_late,omitempty"`
+	Outside int64  `json:"rows_outside,omitempty"`
 }
 
-// FailedRecord is one record of the sample of failing records.
+// FailedRecord is one record of the sample of failing records, or a note such as a difference from the schema.
 type FailedRecord struct {
 	Step   string `json:"step"`
 	Where  string `json:"where"`

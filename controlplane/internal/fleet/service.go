@@ -47,6 +47,7 @@ type Service struct {
 	replica     string
 	tenancy     Tenancy
 	tester      FlowTester
+	turns       *turns
 }
 
 var (
@@ -59,7 +60,7 @@ var (
 func New(s Settings) *Service {
 	return &Service{
 		store: s.Store, secrets: s.Secrets, fingerprint: seal.Fingerprint(s.Identity), bundleKey: s.BundleKey, replica: s.Replica,
-		tenancy: s.Tenancy, tester: s.Tester,
+		tenancy: s.Tenancy, tester: s.Tester, turns: &turns{tenants: map[ID]*turn{}},
 	}
 }
 

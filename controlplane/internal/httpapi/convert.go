@@ -147,6 +147,14 @@ func toManifest(m flowdef.Manifest) flowdef.Manifest {
 	})}
 }
 
+func toFlowWrite(w flowdef.PlannedWrite) api.FlowWrite {
+	to := api.FlowWrite{Step: w.Step, Connection: w.Connection, With: w.With, Columns: list(w.Columns, same[string])}
+	if to.With == nil {
+		to.With = map[string]any{}
+	}
+	return to
+}
+
 func toFlow(f fleet.Flow) api.Flow {
 	return api.Flow{
 		ID: string(f.ID), Name: f.Name, Description: f.Description, CreatedAt: f.Created, UpdatedAt: f.Updated,
@@ -158,6 +166,7 @@ func toFlowVersion(v fleet.FlowVersion) api.FlowVersion {
 	return api.FlowVersion{
 		FlowID: string(v.Flow), Version: v.Version, Definition: v.Definition, SHA256: v.SHA256,
 		CreatedAt: v.Created, CreatedBy: v.CreatedBy, PublishedAt: v.Published, Egress: toManifest(v.Egress),
+		Writes: list(v.Writes, toFlowWrite),
 	}
 }
 
@@ -174,7 +183,9 @@ func toRun(r fleet.Run) api.Run {
 		Status: r.Status, StartedAt: r.Started, EndedAt: r.Ended, RecordsRead: r.RecordsRead, BytesRead: r.BytesRead,
 		Failed: r.Failed, Late: r.Late, Insights: r.Insights, Error: r.Error,
 		Steps: list(r.Steps, func(s fleet.StepCount) api.StepCount {
-			return api.StepCount{Step: s.Step, RowsIn: s.In, RowsOut: s.Out}
+			return api.StepCount{
+				Step: s.Step, RowsIn: s.In, RowsOut: s.Out, RowsFailed: s.Failed, RowsLate: s.Late, RowsOutside: s.Outside,
+			}
 		}),
 		Sample: list(r.Sample, func(f fleet.FailedRecord) api.FailedRecord { return api.FailedRecord(f) }),
 	}

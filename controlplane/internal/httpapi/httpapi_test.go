@@ -297,6 +297,12 @@ func TestFlowFromCheckToUndeploy(t *testing.T) {
 	if !check.OK || len(check.Egress.Columns) != 2 || check.Egress.Columns[1].Sources == nil {
 		t.Errorf("check is %+v", check)
 	}
+	write := api.FlowWrite{
+		Step: "results", Connection: "mes", With: map[string]any{"table": "mes.results", "key": []any{"machine"}}, Columns: []string{"machine", "temp_avg"},
+	}
+	if diff := cmp.Diff([]api.FlowWrite{write}, check.Writes); diff != "" || check.Tests == nil {
+		t.Error(check.Tests, diff)
+	}
 	applied := get[api.FlowApplied](c, 200, "POST", "/api/v1/flows", good)
 	if applied.Flow.LatestVersion != 1 || applied.Version.SHA256 == "" || !applied.Version.PublishedAt.IsZero() {
 		t.Errorf("applied %+v", applied)
@@ -315,7 +321,7 @@ func TestFlowFromCheckToUndeploy(t *testing.T) {
 		t.Errorf("flow is %+v", flow)
 	}
 	versions := get[api.List[api.FlowVersion]](c, 200, "GET", "/api/v1/flows/press-health/versions", "")
-	if len(versions.Items) != 1 || versions.Items[0].Definition != "flow: press-health\n" {
+	if len(versions.Items) != 1 || len(versions.Items[0].Writes) != 1 || versions.Items[0].Definition != "flow: press-health\n" {
 		t.Errorf("versions are %+v", versions)
 	}
 	get[struct{}](c, 204, "POST", "/api/v1/flows/press-health/undeploy", `{}`)
@@ -330,14 +336,14 @@ func TestRunsAndInsights(t *testing.T) {
 	f.AgentList = []fleet.Agent{agent()}
 	run := fleet.Run{
 		ID: apitest.ID(30), Agent: apitest.ID(10), Flow: apitest.ID(20), FlowName: "press-health", Status: "failed",
-		Started: apitest.Clock(), Error: "The broker cannot be reached.", Steps: []fleet.StepCount{{Step: "readings", In: 9, Out: 8}},
+		Started: apitest.Clock(), Error: "The broker cannot be reached.", Steps: []fleet.StepCount{{Step: "readings", In: 9, Out: 8, Failed: 1, Late: 2, Outside: 3}},
 		Sample: []fleet.FailedRecord{{Step: "readings", Where: "line 3", Reason: "not a number", Record: "x"}},
 	}
 	f.RunList = []fleet.Run{run}
 	f.InsightList = []fleet.Insight{insight(1, "M1"), insight(2, "M2"), insight(3, "M1")}
 	c := serve(t, f, apitest.Options{})
 	runs := get[api.List[api.Run]](c, 200, "GET", "/api/v1/runs?agent=hall-3&status=failed&limit=5", "")
-	if len(runs.Items) != 1 || runs.Items[0].Steps[0].RowsIn != 9 || runs.Items[0].Sample[0].Where != "line 3" {
+	if len(runs.Items) != 1 || runs.Items[0].Steps[0] != (api.StepCount{Step: "readings", RowsIn: 9, RowsOut: 8, RowsFailed: 1, RowsLate: 2, RowsOutside: 3}) || runs.Items[0].Sample[0].Where != "line 3" {
 		t.Errorf("runs are %+v", runs)
 	}
 	if diff := cmp.Diff(fleet.RunFilter{Agent: apitest.ID(10), Status: "failed", Limit: 5}, f.LastRuns()); diff != "" {

@@ -96,7 +96,7 @@ func (s *service) registerFlows(h huma.API) {
 	const tag = "flows"
 	add(s, h, operation{
 		method: http.MethodPost, path: "/flows/check", id: "check-flow", tag: tag, summary: "Check a flow definition",
-		description: "Checks the text against the workspace's connections and lists what would leave the plant. Saves nothing.",
+		description: "Checks the text against the workspace's connections, runs its tests, and lists what would leave the plant and what would be written into its systems. Saves nothing.",
 	}, func(ctx context.Context, a fleet.Actor, in *body[api.FlowDefinition]) (*body[api.FlowCheck], error) {
 		check, err := s.fleet.CheckFlow(ctx, a, in.Body.Definition)
 		if err != nil {
@@ -105,6 +105,7 @@ func (s *service) registerFlows(h huma.API) {
 		return answer(api.FlowCheck{
 			OK: len(check.Problems) == 0, Name: check.Name,
 			Problems: flowProblems(check.Problems), Egress: toManifest(check.Egress),
+			Writes: list(check.Writes, toFlowWrite), Tests: list(check.Tests, func(t fleet.FlowTest) api.FlowTest { return api.FlowTest(t) }),
 		}), nil
 	})
 	add(s, h, operation{

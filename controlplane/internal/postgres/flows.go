@@ -36,17 +36,17 @@ func (t *tx) CreateFlow(ctx context.Context, workspace, id fleet.ID, name string
 }
 
 func (t *tx) AddVersion(ctx context.Context, v fleet.NewVersion) error {
-	egress, err := json.Marshal(v.Egress)
+	egress, writes, err := manifests(v.FlowVersion)
 	if err != nil {
-		return fmt.Errorf("write an egress manifest: %w", err)
+		return err
 	}
 	a := args{
 		"flow": v.Flow, "version": v.Version, "definition": v.Definition, "sha256": v.SHA256, "connections": v.Connections,
-		"egress": string(egress), "by": v.CreatedBy, "description": v.Description,
+		"egress": egress, "writes": writes, "by": v.CreatedBy, "description": v.Description,
 	}
 	if err := t.do(ctx, `
-		INSERT INTO flow_versions (tenant_id, flow_id, version, definition, sha256, connections, egress, created_by)
-		VALUES (@tenant, @flow, @version, @definition, @sha256, @connections, @egress::json, @by)`, a); err != nil {
+		INSERT INTO flow_versions (tenant_id, flow_id, version, definition, sha256, connections, egress, writes, created_by)
+		VALUES (@tenant, @flow, @version, @definition, @sha256, @connections, @egress::json, @writes::json, @by)`, a); err != nil {
 		return err
 	}
 	return t.must(ctx, `
@@ -55,20 +55,39 @@ func (t *tx) AddVersion(ctx context.Context, v fleet.NewVersion) error {
 }
 
 const selectVersions = `
-	SELECT flow_id, version, definition, sha256, created_at, created_by, published_at, egress FROM flow_versions
+	SELECT flow_id, version, definition, sha256, created_at, created_by, published_at, egress, writes FROM flow_versions
 	WHERE tenant_id = @tenant AND flow_id = @flow AND (@version = 0 OR version = @version)
 	ORDER BY version DESC`
 
 func scanVersion(row pgx.CollectableRow) (v fleet.FlowVersion, err error) {
-	var egress []byte
-	err = row.Scan(&v.Flow, &v.Version, &v.Definition, &v.SHA256, &v.Created, &v.CreatedBy, maybe(&v.Published), &egress)
+	var egress, writes []byte
+	err = row.Scan(&v.Flow, &v.Version, &v.Definition, &v.SHA256, &v.Created, &v.CreatedBy, maybe(&v.Published), &egress, &writes)
 	if err != nil {
 		return v, fmt.Errorf("read a version: %w", err)
 	}
 	if err := json.Unmarshal(egress, &v.Egress); err != nil {
 		return v, fmt.Errorf("read the egress manifest of version %d: %w", v.Version, err)
 	}
+	if err := json.Unmarshal(writes, &v.Writes); err != nil {
+		return v, fmt.Errorf("read what version %d writes: %w", v.Version, err)
+	}
 	return v, nil
+}
+
+// manifests gives, as JSON, what leaves the plant and what is written into it.
+func manifests(v fleet.FlowVersion) (egress, writes string, err error) {
+	e, err := json.Marshal(v.Egress)
+	if err != nil {
+		return "", "", fmt.Errorf("write an egress manifest: %w", err)
+	}
+	if len(v.Writes) == 0 {
+		return string(e), "[]", nil
+	}
+	w, err := json.Marshal(v.Writes)
+	if err != nil {
+		return "", "", fmt.Errorf("write what a version writes: %w", err)
+	}
+	return string(e), string(w), nil
 }
 
 func (t *tx) FlowVersions(ctx context.Context, flow fleet.ID) ([]fleet.FlowVersion, error) {
@@ -83,13 +102,13 @@ func (t *tx) FlowVersion(ctx context.Context, flow fleet.ID, version int) (fleet
 }
 
 func (t *tx) PublishVersion(ctx context.Context, v fleet.FlowVersion) error {
-	egress, err := json.Marshal(v.Egress)
+	egress, writes, err := manifests(v)
 	if err != nil {
-		return fmt.Errorf("write an egress manifest: %w", err)
+		return err
 	}
-	a := args{"flow": v.Flow, "version": v.Version, "egress": string(egress)}
+	a := args{"flow": v.Flow, "version": v.Version, "egress": egress, "writes": writes}
 	if err := t.must(ctx, `
-		UPDATE flow_versions SET published_at = now(), egress = @egress::json
+		UPDATE flow_versions SET published_at = now(), egress = @egress::json, writes = @writes::json
 		WHERE tenant_id = @tenant AND flow_id = @flow AND version = @version AND published_at IS NULL`, a); err != nil {
 		return err
 	}

@@ -164,6 +164,23 @@ type FlowCheck struct {
 	Name     string           `json:"name"`
 	Problems []FlowProblem    `json:"problems"`
 	Egress   flowdef.Manifest `json:"egress" doc:"Every column that would leave the plant."`
+	Writes   []FlowWrite      `json:"writes" doc:"What would be written into the plant's systems."`
+	Tests    []FlowTest       `json:"tests" doc:"The results of the definition's own tests. Each that failed is among the problems, too."`
+}
+
+// FlowWrite is one place in the plant that a flow writes to. What is written stays in the plant.
+type FlowWrite struct {
+	Step       string         `json:"step"`
+	Connection string         `json:"connection"`
+	With       map[string]any `json:"with" doc:"The options of the write, as in the definition."`
+	Columns    []string       `json:"columns"`
+}
+
+// FlowTest is the result of one test of a definition.
+type FlowTest struct {
+	Name       string `json:"name"`
+	Passed     bool   `json:"passed"`
+	Difference string `json:"difference,omitempty" doc:"What was expected and what came."`
 }
 
 // Flow is a named definition.
@@ -188,6 +205,7 @@ type FlowVersion struct {
 	CreatedBy   string           `json:"created_by"`
 	PublishedAt time.Time        `json:"published_at,omitzero" doc:"Absent for a draft."`
 	Egress      flowdef.Manifest `json:"egress"`
+	Writes      []FlowWrite      `json:"writes" doc:"What it writes into the plant's systems."`
 }
 
 // FlowApplied is a flow after its definition was applied, and the version that holds the text.
@@ -239,17 +257,20 @@ type Run struct {
 	Insights    int64          `json:"insights"`
 	Error       string         `json:"error,omitempty"`
 	Steps       []StepCount    `json:"steps"`
-	Sample      []FailedRecord `json:"sample" doc:"Some of the records that failed."`
+	Sample      []FailedRecord `json:"sample" doc:"Some of the records that failed, and notes on the records, such as differences from the schema."`
 }
 
-// StepCount is the rows in and out of a step during a run.
+// StepCount is the rows in and out of a step during a run, and what became of others.
 type StepCount struct {
-	Step    string `json:"step"`
-	RowsIn  int64  `json:"rows_in"`
-	RowsOut int64  `json:"rows_out"`
+	Step        string `json:"step"`
+	RowsIn      int64  `json:"rows_in"`
+	RowsOut     int64  `json:"rows_out"`
+	RowsFailed  int64  `json:"rows_failed"`
+	RowsLate    int64  `json:"rows_late" doc:"Rows that came too late for their window."`
+	RowsOutside int64  `json:"rows_outside" doc:"Rows outside of every shift."`
 }
 
-// FailedRecord is one record that could not be used.
+// FailedRecord is one record that could not be used, or a note such as a difference from the schema.
 type FailedRecord struct {
 	Step   string `json:"step"`
 	Where  string `json:"where"`

@@ -104,7 +104,7 @@ func (f *Fleet) ApplyFlow(_ context.Context, a fleet.Actor, definition string) (
 	flow.Latest, flow.Updated = len(versions)+1, Clock()
 	version := fleet.FlowVersion{
 		Flow: flow.ID, Version: flow.Latest, Definition: definition, SHA256: digest(definition),
-		Created: Clock(), CreatedBy: a.Name, Egress: found.Egress,
+		Created: Clock(), CreatedBy: a.Name, Egress: found.Egress, Writes: found.Writes,
 	}
 	f.flows[flow.Name], f.versions[flow.Name] = flow, append(versions, version)
 	return flow, version, nil

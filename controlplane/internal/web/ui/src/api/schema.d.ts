@@ -310,7 +310,7 @@ export interface paths {
         put?: never;
         /**
          * Check a flow definition
-         * @description Checks the text against the workspace's connections and lists what would leave the plant. Saves nothing.
+         * @description Checks the text against the workspace's connections, runs its tests, and lists what would leave the plant and what would be written into its systems. Saves nothing.
          */
         post: operations["check-flow"];
         delete?: never;
@@ -584,10 +584,12 @@ export interface components {
             example: string;
             help: string;
             kind: string;
+            lookup_options?: components["schemas"]["Option"][];
             options: components["schemas"]["Option"][];
             read_example: string;
             read_options: components["schemas"]["Option"][];
             title: string;
+            write_options?: components["schemas"]["Option"][];
         };
         Deployment: {
             agent_id: string;
@@ -649,6 +651,10 @@ export interface components {
             /** @description True when there are no problems. */
             ok: boolean;
             problems: components["schemas"]["FlowProblem"][];
+            /** @description The results of the definition's own tests. Each that failed is among the problems, too. */
+            tests: components["schemas"]["FlowTest"][];
+            /** @description What would be written into the plant's systems. */
+            writes: components["schemas"]["FlowWrite"][];
         };
         FlowDefinition: {
             /** @description The flow as YAML or JSON. */
@@ -707,6 +713,12 @@ export interface components {
             /** Format: int64 */
             version: number;
         };
+        FlowTest: {
+            /** @description What was expected and what came. */
+            difference?: string;
+            name: string;
+            passed: boolean;
+        };
         FlowUndeploy: {
             /** @description Agents by id, by name, or by label; none means all. */
             agents?: string[];
@@ -726,6 +738,17 @@ export interface components {
             sha256: string;
             /** Format: int64 */
             version: number;
+            /** @description What it writes into the plant's systems. */
+            writes: components["schemas"]["FlowWrite"][];
+        };
+        FlowWrite: {
+            columns: string[];
+            connection: string;
+            step: string;
+            /** @description The options of the write, as in the definition. */
+            with: {
+                [key: string]: unknown;
+            };
         };
         Insight: {
             agent_id: string;
@@ -886,7 +909,7 @@ export interface components {
             late: number;
             /** Format: int64 */
             records_read: number;
-            /** @description Some of the records that failed. */
+            /** @description Some of the records that failed, and notes on the records, such as differences from the schema. */
             sample: components["schemas"]["FailedRecord"][];
             /** Format: date-time */
             started_at: string;
@@ -914,9 +937,21 @@ export interface components {
         };
         StepCount: {
             /** Format: int64 */
+            rows_failed: number;
+            /** Format: int64 */
             rows_in: number;
+            /**
+             * Format: int64
+             * @description Rows that came too late for their window.
+             */
+            rows_late: number;
             /** Format: int64 */
             rows_out: number;
+            /**
+             * Format: int64
+             * @description Rows outside of every shift.
+             */
+            rows_outside: number;
             step: string;
         };
     };

@@ -12,6 +12,7 @@ export type Connection = Schemas["Connection"];
 export type Flow = Schemas["Flow"];
 export type FlowVersion = Schemas["FlowVersion"];
 export type EgressColumn = Schemas["EgressColumn"];
+export type FlowWrite = Schemas["FlowWrite"];
 export type Run = Schemas["Run"];
 export type Insight = Schemas["Insight"];
 export type InsightName = Schemas["InsightName"];

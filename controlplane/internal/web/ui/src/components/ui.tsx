@@ -235,6 +235,47 @@ export function Labels({ labels }: { labels: Record<string, string> }) {
   );
 }
 
+/** Options by name, and under them those whose values are secret. */
+export function Options(props: { options: Record<string, unknown>; secrets?: string[] }) {
+  const options = Object.entries(props.options).sort(([a], [b]) => (a < b ? -1 : 1));
+  return (
+    <dl className="space-y-0.5 text-sm">
+      {options.map(([name, value]) => (
+        <div key={name}>
+          <dt className="inline text-muted">{name} </dt>
+          <dd className="inline wrap-anywhere">{typeof value === "string" ? value : JSON.stringify(value)}</dd>
+        </div>
+      ))}
+      {props.secrets?.map((name) => (
+        <div key={name}>
+          <dt className="inline text-muted">{name} </dt>
+          <dd className="inline" title="Stored encrypted, and never shown again.">
+            ••••••
+          </dd>
+        </div>
+      ))}
+    </dl>
+  );
+}
+
+/** How many names are shown before a click. */
+const shownNames = 12;
+
+/** A list of names; the rest of a long one appears with a click. */
+export function Names({ names }: { names: string[] }) {
+  const [all, setAll] = useState(false);
+  if (names.length === 0) return "–";
+  if (all || names.length <= shownNames) return names.join(", ");
+  return (
+    <>
+      {names.slice(0, shownNames).join(", ")}{" "}
+      <button type="button" className="link whitespace-nowrap" onClick={() => setAll(true)}>
+        and {count(names.length - shownNames)} more
+      </button>
+    </>
+  );
+}
+
 /** A count that is good when it is zero. */
 export function Troubled({ n, tone = "bad" }: { n: number; tone?: "bad" | "warn" }) {
   return <span className={n > 0 ? `font-medium ${tone === "bad" ? "text-bad" : "text-warn"}` : ""}>{count(n)}</span>;

@@ -28,6 +28,17 @@ describe("flowGraph", () => {
     ]);
   });
 
+  it("draws what a union takes, and says what a detect and a limit do", () => {
+    const steps = flowGraph(
+      "steps: [{id: a, read: x}, {id: b, read: y}, {id: both, union: [a, b]}, {detect: temp, rate: {above: 1}}, {limit: 5}]",
+    );
+    expect(steps.map(({ from, detail }) => [from, detail]).slice(2)).toEqual([
+      [["a", "b"], "a, b"],
+      [["both"], "rate of temp"],
+      [["detect_4"], "5"],
+    ]);
+  });
+
   it("reads JSON as well, and draws nothing from what it cannot read", () => {
     expect(flowGraph('{"flow":"x","steps":[{"read":"a"}]}')[0]).toMatchObject({ id: "read_1", detail: "a" });
     for (const text of ["", "steps: [", "steps: 3", "[1, 2]"]) expect(flowGraph(text)).toEqual([]);

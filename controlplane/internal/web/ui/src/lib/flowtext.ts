@@ -21,6 +21,9 @@ const verbs = [
   "insight",
 ] as const;
 
+/** The ways to detect, each a key of a detect step. */
+const methods = ["threshold", "deadband", "rate", "silence", "zscore", "ewma", "cusum"];
+
 export interface GraphStep {
   id: string;
   verb: string;
@@ -57,6 +60,7 @@ function isObject(value: unknown): value is Record<string, unknown> {
 
 function inputs(step: Record<string, unknown>, verb: string, before: string | undefined): string[] {
   if (verb === "read") return [];
+  if (verb === "union") return Array.isArray(step.union) ? step.union.map(String) : [];
   const named = typeof step.from === "string" ? step.from : before;
   const joined = verb === "join" && typeof step.join === "string" ? [step.join] : [];
   return named === undefined ? joined : [named, ...joined];
@@ -64,6 +68,11 @@ function inputs(step: Record<string, unknown>, verb: string, before: string | un
 
 function detail(step: Record<string, unknown>, verb: string): string {
   if (verb === "join") return `${step.type ?? "inner"}, on ${names(step.on)}`;
+  if (verb === "detect") {
+    const method = methods.find((m) => m in step);
+    return method ? `${method} of ${names(step.detect)}` : names(step.detect);
+  }
+  if (verb === "limit" && typeof step.limit === "number") return String(step.limit);
   return names(step[verb]);
 }
 

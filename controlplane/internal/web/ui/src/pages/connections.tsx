@@ -3,7 +3,7 @@ import { Link } from "@tanstack/react-router";
 import { agentsQuery, connectionsQuery, connectorsQuery } from "../api/queries";
 import type { Agent, Connection } from "../api/types";
 import { SourceState } from "../components/state";
-import { Ago, Empty, Loaded, PageHead, Panel, Table } from "../components/ui";
+import { Ago, Empty, Loaded, Options, PageHead, Panel, Table } from "../components/ui";
 import { plural } from "../lib/format";
 import { usesOf } from "../lib/uses";
 
@@ -52,7 +52,7 @@ function ConnectionTable(props: { connections: Connection[]; agents: Agent[]; ti
           <td className="font-medium whitespace-nowrap">{connection.name}</td>
           <td className="whitespace-nowrap">{props.title(connection.kind)}</td>
           <td className="min-w-56">
-            <Options connection={connection} />
+            <Options options={connection.options} secrets={connection.secret_names} />
           </td>
           <td className="min-w-64">
             <Uses name={connection.name} agents={props.agents} />
@@ -63,28 +63,6 @@ function ConnectionTable(props: { connections: Connection[]; agents: Agent[]; ti
         </tr>
       ))}
     </Table>
-  );
-}
-
-function Options({ connection }: { connection: Connection }) {
-  const options = Object.entries(connection.options).sort(([a], [b]) => (a < b ? -1 : 1));
-  return (
-    <dl className="space-y-0.5 text-sm">
-      {options.map(([name, value]) => (
-        <div key={name}>
-          <dt className="inline text-muted">{name} </dt>
-          <dd className="inline wrap-anywhere">{typeof value === "string" ? value : JSON.stringify(value)}</dd>
-        </div>
-      ))}
-      {connection.secret_names.map((name) => (
-        <div key={name}>
-          <dt className="inline text-muted">{name} </dt>
-          <dd className="inline" title="Stored encrypted, and never shown again.">
-            ••••••
-          </dd>
-        </div>
-      ))}
-    </dl>
   );
 }
 

@@ -2,12 +2,25 @@ import { useQuery } from "@tanstack/react-query";
 import { Link, useParams } from "@tanstack/react-router";
 import { useState } from "react";
 import { agentsQuery, flowQuery, flowVersionsQuery, runsQuery } from "../api/queries";
-import type { Agent, EgressColumn, Flow, FlowVersion } from "../api/types";
+import type { Agent, EgressColumn, Flow, FlowVersion, FlowWrite } from "../api/types";
 import { Definition } from "../components/definition";
 import { FlowGraph } from "../components/flowgraph";
 import { RunTable } from "../components/runtable";
 import { FlowStateBadge, HealthDot } from "../components/state";
-import { Ago, Badge, CopyButton, Dot, Empty, Loaded, PageHead, Panel, Select, Table } from "../components/ui";
+import {
+  Ago,
+  Badge,
+  CopyButton,
+  Dot,
+  Empty,
+  Loaded,
+  Names,
+  Options,
+  PageHead,
+  Panel,
+  Select,
+  Table,
+} from "../components/ui";
 import { failureReason, flowHealth } from "../lib/attention";
 
 export function FlowDetail() {
@@ -83,6 +96,11 @@ function Version({ version }: { version: FlowVersion }) {
       <Panel title="What leaves the plant" aside="the egress manifest">
         <Egress columns={version.egress.columns} />
       </Panel>
+      {version.writes.length > 0 && (
+        <Panel title="What is written in the plant" aside="only where the agent's own configuration allows it">
+          <Writes writes={version.writes} />
+        </Panel>
+      )}
       <Panel title={`Definition, version ${versionName(version)}`} aside={<CopyButton text={version.definition} />}>
         <Definition text={version.definition} />
       </Panel>
@@ -105,13 +123,46 @@ function Egress({ columns }: { columns: EgressColumn[] }) {
         </>
       }
     >
-      {columns.map((column) => (
+      {columns.map((column, i) => (
         <tr key={`${column.insight}/${column.column}`}>
-          <td className="whitespace-nowrap">{column.insight}</td>
-          <td className="font-medium">{column.column}</td>
+          <td className="min-w-44 wrap-anywhere">
+            <span className={column.insight === columns[i - 1]?.insight ? "sr-only" : ""}>{column.insight}</span>
+          </td>
+          <td className="min-w-64 font-medium wrap-anywhere">{column.column}</td>
           <td className="text-muted">{column.type}</td>
           <td>{column.aggregated ? <Badge tone="ok">Aggregated</Badge> : <Badge tone="warn">Raw</Badge>}</td>
-          <td className="min-w-48 break-words text-muted">{column.sources.join(", ") || "–"}</td>
+          <td className="min-w-48 wrap-anywhere text-muted">
+            <Names names={column.sources} />
+          </td>
+        </tr>
+      ))}
+    </Table>
+  );
+}
+
+function Writes({ writes }: { writes: FlowWrite[] }) {
+  return (
+    <Table
+      label="What is written in the plant"
+      head={
+        <>
+          <th scope="col">Step</th>
+          <th scope="col">Connection</th>
+          <th scope="col">Columns</th>
+          <th scope="col">Options</th>
+        </>
+      }
+    >
+      {writes.map((write) => (
+        <tr key={write.step}>
+          <td className="min-w-24 font-medium wrap-anywhere">{write.step}</td>
+          <td className="min-w-24 wrap-anywhere">{write.connection}</td>
+          <td className="min-w-48 wrap-anywhere">
+            <Names names={write.columns} />
+          </td>
+          <td className="min-w-48">
+            <Options options={write.with} />
+          </td>
         </tr>
       ))}
     </Table>

@@ -52,8 +52,8 @@ function Detail({ run }: { run: Run }) {
         )}
       </Panel>
       <Panel
-        title="Sample of failing records"
-        aside={run.failed > 0 && `${count(run.sample.length)} of ${count(run.failed)}`}
+        title="Failing records and notes"
+        aside={run.failed > 0 && `${count(run.sample.length)} shown, ${count(run.failed)} failed`}
       >
         {run.sample.length === 0 ? (
           <p className="px-3 py-4 text-muted">
@@ -68,6 +68,13 @@ function Detail({ run }: { run: Run }) {
 }
 
 function Steps({ steps }: { steps: Run["steps"] }) {
+  const troubles = (
+    [
+      ["Failed", "rows_failed", "bad"],
+      ["Late", "rows_late", "warn"],
+      ["Outside shifts", "rows_outside", "warn"],
+    ] as const
+  ).filter(([, of]) => steps.some((step) => step[of] > 0));
   const most = Math.max(1, ...steps.map((step) => Math.max(step.rows_in, step.rows_out)));
   return (
     <Table
@@ -81,6 +88,11 @@ function Steps({ steps }: { steps: Run["steps"] }) {
           <th scope="col" className="number">
             Rows out
           </th>
+          {troubles.map(([title]) => (
+            <th key={title} scope="col" className="number">
+              {title}
+            </th>
+          ))}
           <th scope="col" className="w-1/2">
             <span className="sr-only">Share</span>
           </th>
@@ -89,9 +101,14 @@ function Steps({ steps }: { steps: Run["steps"] }) {
     >
       {steps.map((step) => (
         <tr key={step.step}>
-          <td className="font-medium whitespace-nowrap">{step.step}</td>
+          <td className="min-w-32 font-medium wrap-anywhere">{step.step}</td>
           <td className="number">{count(step.rows_in)}</td>
           <td className="number">{count(step.rows_out)}</td>
+          {troubles.map(([title, of, tone]) => (
+            <td key={title} className="number">
+              <Troubled n={step[of]} tone={tone} />
+            </td>
+          ))}
           <td className="min-w-40 align-middle">
             <svg aria-hidden="true" viewBox="0 0 100 8" preserveAspectRatio="none" className="h-2 w-full">
               <rect width={(step.rows_in / most) * 100} height="8" className="fill-line" />
@@ -107,7 +124,7 @@ function Steps({ steps }: { steps: Run["steps"] }) {
 function Sample({ run }: { run: Run }) {
   return (
     <Table
-      label="Sample of failing records"
+      label="Failing records and notes"
       head={
         <>
           <th scope="col">Step</th>
