@@ -90,7 +90,7 @@ func (c *collector) Load(context.Context) (State, error) { return State{}, nil }
 func (c *collector) Commit(_ context.Context, cp Checkpoint) error {
 	for i := range cp.Insights {
 		in := &cp.Insights[i]
-		members := map[string]any{"time": string(appendTime(nil, in.Time))}
+		members := map[string]any{"time": string(column.AppendTimeText(nil, in.Time))}
 		for _, part := range [][]byte{in.Key, in.Values} {
 			decoder := json.NewDecoder(strings.NewReader(string(part)))
 			decoder.UseNumber()
@@ -228,7 +228,7 @@ func sameValue(want, got any) bool {
 	case string:
 		return sameText(w, got)
 	case time.Time:
-		return sameText(string(appendTime(nil, w.UnixMicro())), got)
+		return sameText(string(column.AppendTimeText(nil, w.UnixMicro())), got)
 	case []any:
 		g, ok := got.([]any)
 		return ok && slices.EqualFunc(w, g, sameValue)

@@ -69,7 +69,7 @@ func newInsightStep(step *flowdef.PlanStep, input expr.Schema, started int64) *i
 func members(schema expr.Schema, cols []int) []member {
 	list := make([]member, len(cols))
 	for i, pos := range cols {
-		label := append(appendString(nil, []byte(schema[pos].Name)), ':')
+		label := append(column.AppendJSONString(nil, []byte(schema[pos].Name)), ':')
 		if i > 0 {
 			label = append([]byte{','}, label...)
 		}
@@ -135,7 +135,7 @@ func appendObject(dst []byte, list []member, b *column.Batch, row int) []byte {
 	dst = append(dst, '{')
 	for i := range list {
 		dst = append(dst, list[i].label...)
-		dst = appendValue(dst, &b.Cols[list[i].col], row)
+		dst = column.AppendJSON(dst, &b.Cols[list[i].col], row)
 	}
 	return append(dst, '}')
 }

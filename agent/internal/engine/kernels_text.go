@@ -246,7 +246,9 @@ func boolOfText(s []byte) (value, ok bool) {
 	return false, false
 }
 
-func textOfBool(dst []byte, v bool) ([]byte, bool)     { return strconv.AppendBool(dst, v), true }
-func textOfInt(dst []byte, v int64) ([]byte, bool)     { return strconv.AppendInt(dst, v, 10), true }
-func textOfFloat(dst []byte, v float64) ([]byte, bool) { return appendFloat(dst, v), true }
-func textOfTime(dst []byte, v int64) ([]byte, bool)    { return appendTime(dst, v), true }
+func textOfBool(dst []byte, v bool) ([]byte, bool) { return strconv.AppendBool(dst, v), true }
+func textOfInt(dst []byte, v int64) ([]byte, bool) { return strconv.AppendInt(dst, v, 10), true }
+
+func textOfFloat(dst []byte, v float64) ([]byte, bool) { return column.AppendFloatText(dst, v), true }
+
+func textOfTime(dst []byte, v int64) ([]byte, bool) { return column.AppendTimeText(dst, v), true }

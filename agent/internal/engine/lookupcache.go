@@ -150,7 +150,7 @@ func (c *lookupCache) describe(e int32) string {
 			text = append(text, ", "...)
 		}
 		text = append(append(text, c.keys[i].Name...), " = "...)
-		text = appendValue(text, &c.table.cols[i], int(e))
+		text = column.AppendJSON(text, &c.table.cols[i], int(e))
 	}
 	return string(text[:min(len(text), 200)])
 }

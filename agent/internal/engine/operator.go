@@ -118,8 +118,8 @@ func describeRow(b *column.Batch, row int) string {
 		if len(text) > 1 {
 			text = append(text, ',')
 		}
-		text = append(appendString(text, []byte(b.Schema[i].Name)), ':')
-		text = appendValue(text, c, row)
+		text = append(column.AppendJSONString(text, []byte(b.Schema[i].Name)), ':')
+		text = column.AppendJSON(text, c, row)
 	}
 	return string(append(text, '}'))
 }

@@ -361,7 +361,7 @@ func TestStddevAgreesWithTwoPasses(t *testing.T) {
 	// The sample standard deviation of 2 4 4 4 5 5 7 9 is the square root of 32/7.
 	at := "d 1970-01-01T00:00:00Z "
 	sameLines(t, "stddev", got, []string{
-		at + `{"k":"inf"} {"d":"NaN"}`, at + `{"k":"many"} {"d":` + string(appendFloat(nil, math.Sqrt(32.0/7))) + `}`, at + `{"k":"one"} {"d":null}`,
+		at + `{"k":"inf"} {"d":"NaN"}`, at + `{"k":"many"} {"d":` + string(column.AppendFloatText(nil, math.Sqrt(32.0/7))) + `}`, at + `{"k":"one"} {"d":null}`,
 	})
 }
 

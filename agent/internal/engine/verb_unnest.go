@@ -53,7 +53,7 @@ func (m *maker) unnest(i int) (operator, *outputs, error) {
 		}
 	}
 	if len(step.Unnest.Schema) == 1 {
-		u.only = append(appendString([]byte{'{'}, []byte(step.Unnest.Schema[0].Name)), ':')
+		u.only = append(column.AppendJSONString([]byte{'{'}, []byte(step.Unnest.Schema[0].Name)), ':')
 	}
 	u.decoder, u.elements = decode.NewJSON(schema, time.UTC), column.NewBatch(schema)
 	return u, &u.outputs, nil

@@ -188,7 +188,7 @@ func (s *seen) isLate(row int) bool {
 
 // shownValue is a value as a reason shows it.
 func shownValue(c *column.Column, row int) string {
-	text := appendValue(nil, c, row)
+	text := column.AppendJSON(nil, c, row)
 	if len(text) <= maxShownValue {
 		return string(text)
 	}

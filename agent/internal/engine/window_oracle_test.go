@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 	_ "time/tzdata"
+
+	"github.com/outfeed/outfeed/agent/internal/column"
 )
 
 // The oracle of windows: it knows all rows, labels time minute by minute, and computes every group on its own.
@@ -405,7 +407,7 @@ func checkWindows(t *testing.T, c *windowCase, rows []windowRow, got []string) {
 	for i, g := range order {
 		want := oracleValues(groups[g.w][g.k])
 		maps.Copy(want, oracleTimed(rows, g.k, g.w))
-		want["window_start"], want["window_end"] = string(appendTime(nil, g.w.start)), string(appendTime(nil, g.w.end))
+		want["window_start"], want["window_end"] = string(column.AppendTimeText(nil, g.w.start)), string(column.AppendTimeText(nil, g.w.end))
 		if g.w.shift != "" {
 			want["shift"] = g.w.shift
 		}
