@@ -31,7 +31,7 @@ func TestAppendRowJSON(t *testing.T) {
 	}
 	b.Cols[2].Floats[1] = 0
 	b.Len = 2
-	const want = `{"a\"b":true,"n":-9223372036854775808,"f":-0.5,"at":"1970-01-01T00:00:01Z","s":"ä\u000a\"\\\u0001` + "\ufffd" + `","j":{"x":[1,2]}}`
+	const want = `{"a\"b":true,"n":-9223372036854775808,"f":-0.5,"at":"1970-01-01T00:00:01Z","s":"ä\n\"\\\u0001\ufffd","j":{"x":[1,2]}}`
 	if got := string(connector.AppendRowJSON(nil, b, 0)); got != want || !json.Valid([]byte(got)) {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
