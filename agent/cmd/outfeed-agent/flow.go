@@ -244,10 +244,20 @@ Exit code 0: the run ended, or you ended it; 1: it failed, or a source was faili
 func printSummary(w io.Writer, name string, s agent.RunSummary) {
 	fmt.Fprintf(w, "%s: %d records read (%s) in %v, %d insights, %d records failed, %d late\n",
 		name, s.Read, bytesText(uint64(max(s.Bytes, 0))), s.Took.Round(1e6), s.Insights, s.Failed, s.Late)
+	shown := int64(0)
 	for _, r := range s.Sample {
-		fmt.Fprintf(w, "  failed in %s at %s: %s: %s\n", r.Step, terminal.Line(r.Where), terminal.Line(r.Reason), terminal.Line(r.Record))
+		if r.Note {
+			fmt.Fprintf(w, "  noted in %s at %s: %s\n", r.Step, terminal.Line(r.Where), terminal.Line(r.Reason))
+			continue
+		}
+		shown++
+		text := terminal.Line(r.Reason)
+		if r.Record != "" {
+			text += ": " + terminal.Line(r.Record)
+		}
+		fmt.Fprintf(w, "  failed in %s at %s: %s\n", r.Step, terminal.Line(r.Where), text)
 	}
-	if more := s.Failed - int64(len(s.Sample)); more > 0 && len(s.Sample) > 0 {
+	if more := s.Failed - shown; more > 0 && shown > 0 {
 		fmt.Fprintf(w, "  and %d more\n", more)
 	}
 }

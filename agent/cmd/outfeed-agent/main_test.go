@@ -45,3 +45,16 @@ func TestTheSummaryCannotSteerATerminal(t *testing.T) {
 		t.Errorf("the summary is %q, want it to end in %q", out.String(), want)
 	}
 }
+
+func TestANoteIsNoFailure(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	s := agent.RunSummary{Report: engine.Report{Failed: 3, Sample: []engine.FailedRecord{{Step: "a", Note: true}, {Step: "b"}}}}
+	s.Sample[0].Where, s.Sample[0].Reason = "d.jsonl", `the source sends "new"`
+	s.Sample[1].Where, s.Sample[1].Reason = "d.jsonl:2", "the record is empty"
+	printSummary(&out, "f.yaml", s)
+	want := "  noted in a at d.jsonl: the source sends \"new\"\n  failed in b at d.jsonl:2: the record is empty\n  and 2 more\n"
+	if !strings.HasSuffix(out.String(), want) {
+		t.Errorf("the summary is %q, want it to end in %q", out.String(), want)
+	}
+}
