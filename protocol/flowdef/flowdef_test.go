@@ -263,6 +263,8 @@ func TestProblems(t *testing.T) {
 		"block":                   {head + "  - filter: |\n      temp > 1\n        and tmep > 1" + insight, `line 8, column 13, step "filter_2": unknown column "tmep"`},
 		"folded block":            {head + "  - filter: >-\n      temp > 1\n      and tmep > 1" + insight, `line 8, column 11, step "filter_2": unknown column "tmep"`},
 		"folded plain":            {head + "  - filter: temp > 1\n      and tmep > 1" + insight, `line 7, column 11, step "filter_2": unknown column "tmep"`},
+		"YAML tag":                {head + "  - filter: !k" + insight, `!k at the beginning is a tag to YAML and no part of the expression; write not k`},
+		"type of no text":         {head + "  - validate: {temp: {type: int}}" + insight, `the rule type: int says that a text can be read as such, and it does not fit the column "temp" of type float`},
 		"syntax error":            {head + "  - filter: temp > > 1" + insight, `line 6, column 20, step "filter_2": unexpected >; expected a value`},
 		"NUL in a description":    {"description: \"a\\0b\"\n" + head + insight, `line 1, column 16: the text holds a NUL character`},
 		"NUL in an option":        {strings.Replace(head, "read: lathe", "read: press-plc\n    with: {topic: \"x\\u0000\"}", 1) + insight, `line 5, column 21: the text holds a NUL character`},

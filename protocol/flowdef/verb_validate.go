@@ -23,6 +23,8 @@ type Rule struct {
 	Pos  Pos
 	// Check is the text of a condition that must not be false; of a `rule:` it is what was written.
 	Check Expression
+	// Reads says that the rule is `type:`, which is for texts.
+	Reads bool
 	// Unique is set instead where rows must differ.
 	Unique *UniqueRule
 }
@@ -108,7 +110,7 @@ func (p *parser) rules(column Ref, e entry) []Rule {
 		if !slices.Contains(readableTypes(), read) {
 			return nil
 		}
-		r.Text = "type: " + read
+		r.Text, r.Reads = "type: "+read, true
 		// The casts take other types too, for which the rule would say nothing.
 		return p.built(r, "is_null("+name+") or not is_null("+read+"(trim("+name+")))")
 	case "in":
@@ -252,6 +254,10 @@ func (c *checker) checkValidate(k int) bool {
 // checkRule gives the typed condition of a rule; nil when something is wrong with it, which is reported.
 func (c *checker) checkRule(ps *PlanStep, r *Rule) *expr.Node {
 	if r.Check.Node == nil || c.full() {
+		return nil
+	}
+	if t := ps.Output[ps.Output.Index(r.Column.Name)].Type; r.Reads && t != expr.String {
+		c.problem(ps.Step, r.Pos, "the rule %s says that a text can be read as such, and it does not fit the column %q of type %s; leave it out, or write a condition as in rule: x > 0", r.Text, clip(r.Column.Name), t)
 		return nil
 	}
 	n, err := expr.Check(r.Check.Node, ps.Output)
