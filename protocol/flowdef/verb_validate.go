@@ -74,6 +74,7 @@ func (p *parser) validate(n *yaml.Node) *ValidateStep {
 	for _, e := range p.columnEntries(n, "validate", validateShape) {
 		column := Ref{Name: e.key, Pos: e.pos}
 		rules := p.known(e.value, "the rules of "+clip(e.key), "{required: true, min: 0}", ruleNames())
+		p.satisfiable(rules)
 		for _, name := range ruleNames() {
 			if r, ok := rules[name]; ok {
 				v.Rules = append(v.Rules, p.rules(column, r)...)
@@ -90,6 +91,37 @@ func (p *parser) validate(n *yaml.Node) *ValidateStep {
 		p.problem(at(n), "the step has %d rules; the most is %d", len(v.Rules), maxRules)
 	}
 	return v
+}
+
+// satisfiable refuses bounds that no value can keep.
+func (p *parser) satisfiable(rules map[string]entry) {
+	for _, pair := range [...][2]string{{"min", "max"}, {"min_length", "max_length"}} {
+		low, hasLow := rules[pair[0]]
+		high, hasHigh := rules[pair[1]]
+		if hasHigh && pair[1] == "max_length" {
+			if most, whole := p.number(high.value); whole && most < 0 {
+				p.problem(high.pos, "max_length: %s is below 0, so every value would fail", clip(high.value.Value))
+				continue
+			}
+		}
+		if !hasLow || !hasHigh {
+			continue
+		}
+		least, ok := p.number(low.value)
+		most, also := p.number(high.value)
+		if ok && also && least > most {
+			p.problem(high.pos, "%s: %s is greater than %s: %s, so every value would fail; exchange them", pair[0], clip(low.value.Value), pair[1], clip(high.value.Value))
+		}
+	}
+}
+
+// number is the value of a scalar that is a number; ok is false for any other, which others report.
+func (p *parser) number(n *yaml.Node) (number float64, ok bool) {
+	if tag := n.ShortTag(); n.Kind != yaml.ScalarNode || tag != "!!int" && tag != "!!float" {
+		return 0, false
+	}
+	err := n.Decode(&number)
+	return number, err == nil
 }
 
 // rules reads one member of a column's rules, which is one rule or, of `rule: {name: expression}`, several.
