@@ -63,6 +63,9 @@ func unknownAggregate(name string) string {
 
 func unknownFunction(name string) string {
 	if _, ok := FindAggregate(name); !ok {
+		if hint := otherLanguages(name); hint != "" {
+			return fmt.Sprintf("unknown function %q; %s", name, hint)
+		}
 		return Unknown("function", name, names(Functions()))
 	}
 	message := name + " is an aggregate; use it as a result of an aggregate step"
@@ -73,6 +76,23 @@ func unknownFunction(name string) string {
 		return message + ", or greatest for the greatest of several values"
 	}
 	return message
+}
+
+// otherLanguages is how this language says what a function does in others; "" where it is not known.
+func otherLanguages(name string) string {
+	switch strings.ToLower(name) {
+	case "if", "iif", "iff", "ifelse", "case", "when", "switch", "cond", "decode":
+		return conditionHint
+	case "now", "today", "current_timestamp", "current_date", "current_time", "sysdate", "getdate", "utcnow", "localtime", "clock":
+		return "the language has no clock, because a result must not depend on when it is computed; compare with a time column of the rows, such as the one that `time:` names"
+	case "random", "rand", "uuid", "newid":
+		return "the language has no chance, because the same records must give the same results"
+	case "and", "or", "not":
+		return strings.ToLower(name) + " is an operator: write it in lower case, as in not (a or b and c)"
+	case "ifnull", "nvl", "isnull":
+		return "write a ?? b for the first that is not null, or is_null(a)"
+	}
+	return ""
 }
 
 func names(list []Function) []string {

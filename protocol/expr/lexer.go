@@ -55,6 +55,35 @@ func isKeyword(word string) bool {
 	return false
 }
 
+// hintAt is how the language writes what the token means in others; "" where it is not known.
+func hintAt(t token) string {
+	if t.kind != tokenName {
+		return ""
+	}
+	switch word := strings.ToLower(t.text); word {
+	case "and", "or", "not", "in", "matches", "true", "false", "null":
+		return fmt.Sprintf("write %s in lower case", word)
+	case "like", "ilike", "rlike", "regexp":
+		return `write matches, as in name matches "^A.*"`
+	case "is":
+		return "write is_null(x) or not is_null(x)"
+	case "between":
+		return "write x >= a and x <= b"
+	case "xor":
+		return "write a != b"
+	case "mod":
+		return "write a % b"
+	case "div":
+		return "write a / b"
+	case "when", "then", "else", "end":
+		return conditionHint
+	}
+	return ""
+}
+
+// conditionHint is how the language writes what is an if or a case in others.
+const conditionHint = "write condition ? a : b"
+
 func errorAt(pos int, format string, args ...any) *Error {
 	return &Error{Pos: pos, Message: fmt.Sprintf(format, args...)}
 }
@@ -220,6 +249,9 @@ func (l *lexer) escape() (rune, error) {
 
 func (l *lexer) symbol() (token, error) {
 	start, rest := l.pos, l.text[l.pos:]
+	if strings.HasPrefix(rest, "<>") {
+		return token{}, errorAt(start, "unknown operator <>; write !=")
+	}
 	for _, s := range [...]string{"==", "!=", "<=", ">=", "??", "<", ">", "+", "-", "*", "/", "%", "?", ":", "(", ")", "[", "]", ","} {
 		if strings.HasPrefix(rest, s) {
 			l.pos += len(s)

@@ -107,7 +107,11 @@ func Parse(text string) (*Node, error) {
 		return nil, err
 	}
 	if p.tok.kind != tokenEnd {
-		return nil, p.unexpected("an operator or the end")
+		wanted := "an operator or the end"
+		if hint := hintAt(token{kind: tokenName, text: node.Name}); hint != "" && node.Op == OpColumn && hintAt(p.tok) == "" {
+			wanted += " after " + node.Name + "; " + hint
+		}
+		return nil, p.unexpected(wanted)
 	}
 	return node, nil
 }
@@ -130,6 +134,12 @@ func (p *parser) advance() (err error) {
 }
 
 func (p *parser) unexpected(wanted string) *Error {
+	if p.tok.kind == tokenEnd {
+		return errorAt(p.tok.pos, "the expression ends too early; expected %s", wanted)
+	}
+	if hint := hintAt(p.tok); hint != "" {
+		wanted = wanted + "; " + hint
+	}
 	return errorAt(p.tok.pos, "unexpected %s; expected %s", p.tok, wanted)
 }
 

@@ -34,7 +34,7 @@ func TestDefinitionsInJSON(t *testing.T) {
 	}
 }
 
-// Where a list, a mapping or a quoted text is not closed, the line is the one in which it begins.
+// Where brackets or a quoted text are not closed, the line is the one in which they begin.
 func TestLinesOfSyntaxErrors(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
@@ -45,7 +45,7 @@ func TestLinesOfSyntaxErrors(t *testing.T) {
 		"flow: f\nsteps:\n  - {a: b, c}}\n":              "line 3,",
 		"flow: f\nsteps:\n  - @a\n":                      "line 3,",
 		"flow: f\nsteps:\n\t- a\n":                       "line 3,",
-		"flow: f\nsteps:\n  - a: b\n    - c\ntests: 1\n": "line 3,",
+		"flow: f\nsteps:\n  - a: b\n    - c\ntests: 1\n": "line 4,",
 	} {
 		if _, err := flowdef.Parse([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %v, want %s", text, err, want)

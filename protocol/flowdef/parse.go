@@ -269,12 +269,24 @@ func (p *parser) expression(n *yaml.Node, what string) Expression {
 		p.problem(at(n), "%s must be the text of an expression; put it in quotes when it holds , : # { } [ or ]", what)
 		return e
 	}
+	if p.refuseTag(n) {
+		return e
+	}
 	e.Text, e.source = n.Value, p.scalar(n)
 	var err error
 	if e.Node, err = expr.Parse(e.Text); err != nil {
 		p.add(e.place(err), p.step, "%s", err)
 	}
 	return e
+}
+
+// refuseTag says what became of an expression that begins with !, which is a tag to YAML.
+func (p *parser) refuseTag(n *yaml.Node) bool {
+	if n.Style&yaml.TaggedStyle == 0 {
+		return false
+	}
+	p.problem(at(n), "%s at the beginning is a tag to YAML and no part of the expression; write not k instead of !k, and put a text that begins with ! in quotes", clip(n.Tag))
+	return true
 }
 
 // place is where an error of the expression stands in the definition.

@@ -66,8 +66,8 @@ func detectMethodsReference() []Entry {
 // detectBaselineReference describes the methods that come behind the others: those with a baseline, and silence.
 func detectBaselineReference() []Entry {
 	learned := []Key{
-		{"over", "how far the baseline reaches back"},
-		{"min", "how many values it must have before anything is said; 30 when left out"},
+		{"over", "how far the baseline reaches back, at most `3650d`"},
+		{"min", "how many values it must have before anything is said, a whole number from 2 to 1,000,000; 30 when left out"},
 		{"floor", "the least standard deviation; without it a baseline that is constant scores nothing"},
 		{"relearn", "how long an event may last before its values become the new normal; `over` when left out"},
 	}

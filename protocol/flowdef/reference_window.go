@@ -33,7 +33,7 @@ func windowsReference() []Entry {
 				"A record is late when its own gap has passed and no session that is open takes it.",
 			Keys: []Key{
 				{Name: "session", Help: "the gap: the time without a row that ends a session"},
-				{Name: "max", Help: "where sessions are cut, as a length"},
+				{Name: "max", Help: "where sessions are cut, as a length that is not shorter than `session`"},
 				{Name: "timezone", Help: "the time zone of max"},
 				at, late,
 			},
@@ -44,7 +44,7 @@ func windowsReference() []Entry {
 			Help: "The shifts of a plant's calendar. Beside `window_start` and `window_end` they add the column `shift`, the shift's name. A shift that does not end later than it starts ends on the next day; `days` are the local days on which it starts, every day when left out. " +
 				"Times are those of the clock on the wall, so that a night shift has 7 or 9 hours when the clock changes. No two shifts overlap. Rows outside of every shift are counted as such and are in no window.",
 			Keys: []Key{
-				{Name: "shift", Help: "`{name: \"06:00-14:00\"}`, `{name: {time: \"06:00-14:00\", days: mon-fri}}`, or a list of these under one name"},
+				{Name: "shift", Help: "`{name: \"06:00-14:00\"}`, `{name: {time: \"06:00-14:00\", days: mon-fri}}`, or a list of these under one name; at most 100 in all"},
 				{Name: "timezone", Help: "the plant's time zone; it must be there"},
 				at, late,
 			},

@@ -2,11 +2,15 @@ package flowdef
 
 import (
 	"bytes"
+	"fmt"
 	"regexp"
+	"sort"
 	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"go.yaml.in/yaml/v3"
 )
 
 // syntax reports an error of the YAML library, whose text is `yaml: line 3: …`. The library names no line when it means
@@ -34,7 +38,40 @@ func (p *parser) syntax(err error) {
 		p.problem(at, "write %s in quotes: between { and } its own braces mean something else to YAML", strconv.Quote(name))
 		return
 	}
+	if hint, at := p.indentation(message, pos.Line); hint != "" {
+		p.problem(at, what, clip(message)+"; "+hint)
+		return
+	}
 	p.problem(pos, what, clip(message))
+}
+
+// indentation explains an error of a list or mapping, for which the library names the line where it begins. The line
+// that does not fit is the last of the shortest part of the text that has the same error.
+func (p *parser) indentation(message string, begins int) (hint string, at Pos) {
+	what := "keys"
+	switch {
+	case strings.HasPrefix(message, "did not find expected '-' indicator"):
+		what = "list"
+	case !strings.HasPrefix(message, "did not find expected key"):
+		return "", Pos{}
+	}
+	// A longer part of the text has the error of a shorter one too.
+	line := begins + sort.Search(len(p.lines)-begins, func(i int) bool {
+		end := len(p.text)
+		if next := begins + i; next < len(p.lines) {
+			end = p.lines[next]
+		}
+		var part yaml.Node
+		err := yaml.Unmarshal(p.text[:end], &part)
+		return err != nil && strings.HasSuffix(err.Error(), message)
+	})
+	start := p.lines[line-1]
+	first := bytes.IndexFunc(p.text[start:], func(r rune) bool { return r != ' ' })
+	if line <= begins || first < 0 {
+		return "", Pos{}
+	}
+	return fmt.Sprintf("this line does not fit the %s that begin%s in line %d: look at the indentation of the lines %d to %d",
+		what, map[string]string{"list": "s"}[what], begins, begins, line), p.place(start + first)
 }
 
 // fromParser says whether the message is of the library's parser and not of its scanner.

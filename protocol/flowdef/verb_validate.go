@@ -23,6 +23,8 @@ type Rule struct {
 	Pos  Pos
 	// Check is the text of a condition that must not be false; of a `rule:` it is what was written.
 	Check Expression
+	// Reads says that the rule is `type:`, which is for texts.
+	Reads bool
 	// Unique is set instead where rows must differ.
 	Unique *UniqueRule
 }
@@ -72,6 +74,7 @@ func (p *parser) validate(n *yaml.Node) *ValidateStep {
 	for _, e := range p.columnEntries(n, "validate", validateShape) {
 		column := Ref{Name: e.key, Pos: e.pos}
 		rules := p.known(e.value, "the rules of "+clip(e.key), "{required: true, min: 0}", ruleNames())
+		p.satisfiable(rules)
 		for _, name := range ruleNames() {
 			if r, ok := rules[name]; ok {
 				v.Rules = append(v.Rules, p.rules(column, r)...)
@@ -88,6 +91,37 @@ func (p *parser) validate(n *yaml.Node) *ValidateStep {
 		p.problem(at(n), "the step has %d rules; the most is %d", len(v.Rules), maxRules)
 	}
 	return v
+}
+
+// satisfiable refuses bounds that no value can keep.
+func (p *parser) satisfiable(rules map[string]entry) {
+	for _, pair := range [...][2]string{{"min", "max"}, {"min_length", "max_length"}} {
+		low, hasLow := rules[pair[0]]
+		high, hasHigh := rules[pair[1]]
+		if hasHigh && pair[1] == "max_length" {
+			if most, whole := p.number(high.value); whole && most < 0 {
+				p.problem(high.pos, "max_length: %s is below 0, so every value would fail", clip(high.value.Value))
+				continue
+			}
+		}
+		if !hasLow || !hasHigh {
+			continue
+		}
+		least, ok := p.number(low.value)
+		most, also := p.number(high.value)
+		if ok && also && least > most {
+			p.problem(high.pos, "%s: %s is greater than %s: %s, so every value would fail; exchange them", pair[0], clip(low.value.Value), pair[1], clip(high.value.Value))
+		}
+	}
+}
+
+// number is the value of a scalar that is a number; ok is false for any other, which others report.
+func (p *parser) number(n *yaml.Node) (number float64, ok bool) {
+	if tag := n.ShortTag(); n.Kind != yaml.ScalarNode || tag != "!!int" && tag != "!!float" {
+		return 0, false
+	}
+	err := n.Decode(&number)
+	return number, err == nil
 }
 
 // rules reads one member of a column's rules, which is one rule or, of `rule: {name: expression}`, several.
@@ -108,7 +142,7 @@ func (p *parser) rules(column Ref, e entry) []Rule {
 		if !slices.Contains(readableTypes(), read) {
 			return nil
 		}
-		r.Text = "type: " + read
+		r.Text, r.Reads = "type: "+read, true
 		// The casts take other types too, for which the rule would say nothing.
 		return p.built(r, "is_null("+name+") or not is_null("+read+"(trim("+name+")))")
 	case "in":
@@ -252,6 +286,10 @@ func (c *checker) checkValidate(k int) bool {
 // checkRule gives the typed condition of a rule; nil when something is wrong with it, which is reported.
 func (c *checker) checkRule(ps *PlanStep, r *Rule) *expr.Node {
 	if r.Check.Node == nil || c.full() {
+		return nil
+	}
+	if t := ps.Output[ps.Output.Index(r.Column.Name)].Type; r.Reads && t != expr.String {
+		c.problem(ps.Step, r.Pos, "the rule %s says that a text can be read as such, and it does not fit the column %q of type %s; leave it out, or write a condition as in rule: x > 0", r.Text, clip(r.Column.Name), t)
 		return nil
 	}
 	n, err := expr.Check(r.Check.Node, ps.Output)

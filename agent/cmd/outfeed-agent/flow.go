@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/outfeed/outfeed/agent"
+	"github.com/outfeed/outfeed/internal/terminal"
 )
 
 func flowCommand(f *flags) *cobra.Command {
@@ -110,7 +111,7 @@ func printManifest(out io.Writer, name string, m agent.CheckedFlow) error {
 		if from == "" {
 			from = "no column"
 		}
-		fmt.Fprintf(w, "  %s.%s\t%s\t%s\tfrom %s\n", col.Insight, col.Column, col.Type, kind, from)
+		fmt.Fprintf(w, "  %s.%s\t%s\t%s\tfrom %s\n", col.Insight, terminal.Line(col.Column), col.Type, kind, terminal.Line(from))
 	}
 	if len(m.Egress.Columns) == 0 {
 		fmt.Fprintln(w, "  nothing")
@@ -119,7 +120,7 @@ func printManifest(out io.Writer, name string, m agent.CheckedFlow) error {
 		fmt.Fprintln(w, "What is written into the plant's systems, where the agent's configuration allows it:")
 	}
 	for _, write := range m.Writes {
-		fmt.Fprintf(w, "  step %s\tinto %s\t%s\t%s\n", write.Step, write.Connection, optionsText(write.With), strings.Join(write.Columns, ", "))
+		fmt.Fprintf(w, "  step %s\tinto %s\t%s\t%s\n", write.Step, write.Connection, terminal.Line(optionsText(write.With)), terminal.Line(strings.Join(write.Columns, ", ")))
 	}
 	if err := w.Flush(); err != nil {
 		return fmt.Errorf("print the manifest: %w", err)
@@ -176,9 +177,9 @@ func printTests(w io.Writer, results []agent.TestResult, asJSON bool) error {
 			if !r.Passed {
 				mark = "FAILED"
 			}
-			fmt.Fprintf(w, "%s %s\n", mark, r.Name)
+			fmt.Fprintf(w, "%s %s\n", mark, terminal.Line(r.Name))
 			if r.Difference != "" {
-				fmt.Fprintln(w, strings.TrimRight(r.Difference, "\n"))
+				fmt.Fprintln(w, terminal.Text(strings.TrimRight(r.Difference, "\n")))
 			}
 		}
 		fmt.Fprintf(w, "%d passed, %d failed\n", len(results)-failed, failed)
@@ -243,10 +244,20 @@ Exit code 0: the run ended, or you ended it; 1: it failed, or a source was faili
 func printSummary(w io.Writer, name string, s agent.RunSummary) {
 	fmt.Fprintf(w, "%s: %d records read (%s) in %v, %d insights, %d records failed, %d late\n",
 		name, s.Read, bytesText(uint64(max(s.Bytes, 0))), s.Took.Round(1e6), s.Insights, s.Failed, s.Late)
+	shown := int64(0)
 	for _, r := range s.Sample {
-		fmt.Fprintf(w, "  failed in %s at %s: %s: %s\n", r.Step, r.Where, r.Reason, r.Record)
+		if r.Note {
+			fmt.Fprintf(w, "  noted in %s at %s: %s\n", r.Step, terminal.Line(r.Where), terminal.Line(r.Reason))
+			continue
+		}
+		shown++
+		text := terminal.Line(r.Reason)
+		if r.Record != "" {
+			text += ": " + terminal.Line(r.Record)
+		}
+		fmt.Fprintf(w, "  failed in %s at %s: %s\n", r.Step, terminal.Line(r.Where), text)
 	}
-	if more := s.Failed - int64(len(s.Sample)); more > 0 && len(s.Sample) > 0 {
+	if more := s.Failed - shown; more > 0 && shown > 0 {
 		fmt.Fprintf(w, "  and %d more\n", more)
 	}
 }

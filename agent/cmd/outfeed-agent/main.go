@@ -14,6 +14,7 @@ import (
 
 	"github.com/outfeed/outfeed/agent"
 	"github.com/outfeed/outfeed/internal/buildinfo"
+	"github.com/outfeed/outfeed/internal/terminal"
 )
 
 // The exit codes. They are part of the command line's contract.
@@ -42,7 +43,7 @@ func run(ctx context.Context, args []string) int {
 	if errors.Is(err, errSilent) {
 		return exitFailed
 	}
-	fmt.Fprintln(root.ErrOrStderr(), "outfeed-agent:", err)
+	fmt.Fprintln(root.ErrOrStderr(), "outfeed-agent:", terminal.Text(err.Error()))
 	if errors.Is(err, agent.ErrCannotVerify) {
 		return agent.ExitCannotVerify
 	}

@@ -1,7 +1,11 @@
 package main
 
 import (
+	"strings"
 	"testing"
+
+	"github.com/outfeed/outfeed/agent"
+	"github.com/outfeed/outfeed/agent/internal/engine"
 )
 
 func TestExitCodes(t *testing.T) {
@@ -28,5 +32,29 @@ func TestExitCodes(t *testing.T) {
 		if got := run(t.Context(), c.args); got != c.want {
 			t.Errorf("%q: exit code %d, want %d", c.args, got, c.want)
 		}
+	}
+}
+
+func TestTheSummaryCannotSteerATerminal(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	s := agent.RunSummary{Report: engine.Report{Failed: 1, Sample: []engine.FailedRecord{{Step: "a"}}}}
+	s.Sample[0].Where, s.Sample[0].Reason, s.Sample[0].Record = "d\x1b[2J.jsonl:1", "not \u202eJSON", "a\nb\xff\x07"
+	printSummary(&out, "f.yaml", s)
+	if want := `  failed in a at d\x1b[2J.jsonl:1: not \u202eJSON: a\nb\xff\x07` + "\n"; !strings.HasSuffix(out.String(), want) {
+		t.Errorf("the summary is %q, want it to end in %q", out.String(), want)
+	}
+}
+
+func TestANoteIsNoFailure(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	s := agent.RunSummary{Report: engine.Report{Failed: 3, Sample: []engine.FailedRecord{{Step: "a", Note: true}, {Step: "b"}}}}
+	s.Sample[0].Where, s.Sample[0].Reason = "d.jsonl", `the source sends "new"`
+	s.Sample[1].Where, s.Sample[1].Reason = "d.jsonl:2", "the record is empty"
+	printSummary(&out, "f.yaml", s)
+	want := "  noted in a at d.jsonl: the source sends \"new\"\n  failed in b at d.jsonl:2: the record is empty\n  and 2 more\n"
+	if !strings.HasSuffix(out.String(), want) {
+		t.Errorf("the summary is %q, want it to end in %q", out.String(), want)
 	}
 }

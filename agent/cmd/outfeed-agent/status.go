@@ -13,6 +13,7 @@ import (
 
 	"github.com/outfeed/outfeed/agent"
 	"github.com/outfeed/outfeed/internal/secret"
+	"github.com/outfeed/outfeed/internal/terminal"
 )
 
 // readToken takes the token from the flag or the file.
@@ -59,7 +60,7 @@ func printStatus(w *tabwriter.Writer, s agent.LocalStatus) error {
 	fmt.Fprintf(w, "agent\t%s\t%s\n", s.AgentID, s.Version)
 	fmt.Fprintf(w, "control plane\t%s\t%s\n", s.ControlPlane, connection(s.Tunnel))
 	if s.BundleError != "" {
-		fmt.Fprintf(w, "newest bundle\trefused\t%s\n", s.BundleError)
+		fmt.Fprintf(w, "newest bundle\trefused\t%s\n", terminal.Line(s.BundleError))
 	}
 	o := s.Outbox
 	fmt.Fprintf(w, "insights\t%d produced\t%d stored by the control plane, %d waiting (%s)\n", o.Produced, o.Acknowledged, o.WaitingRecords, bytesText(o.WaitingBytes))
@@ -77,9 +78,9 @@ func printStatus(w *tabwriter.Writer, s agent.LocalStatus) error {
 		fmt.Fprintln(w, "flows\tnone deployed\t")
 	}
 	for _, fl := range s.Flows {
-		fmt.Fprintf(w, "flow %s\t%s\tversion %d, since %s %s\n", fl.Name, fl.State, fl.Version, fl.Since.Local().Format(time.DateTime), fl.Error)
+		fmt.Fprintf(w, "flow %s\t%s\tversion %d, since %s %s\n", fl.Name, fl.State, fl.Version, fl.Since.Local().Format(time.DateTime), terminal.Line(fl.Error))
 		for _, src := range fl.Sources {
-			fmt.Fprintf(w, "  %s from %s\t%s\t%s %s\n", src.Step, src.Connection, src.State, lastRecord(src.LastRecord), src.Error)
+			fmt.Fprintf(w, "  %s from %s\t%s\t%s %s\n", src.Step, src.Connection, src.State, lastRecord(src.LastRecord), terminal.Line(src.Error))
 		}
 	}
 	if err := w.Flush(); err != nil {
@@ -94,7 +95,7 @@ func connection(t agent.TunnelStatus) string {
 	}
 	text := "not connected"
 	if t.Error != "" {
-		text += ": " + t.Error
+		text += ": " + terminal.Line(t.Error)
 	}
 	if !t.NextTry.IsZero() {
 		text += "; next try at " + t.NextTry.Local().Format(time.TimeOnly)

@@ -29,7 +29,7 @@ func (c *stepCounts) note(notes []connector.FailedRecord) {
 		}
 		c.noted = append(c.noted, n.Reason)
 		if len(*c.sample) < maxSamples {
-			*c.sample = append(*c.sample, FailedRecord{Step: c.step, FailedRecord: n})
+			*c.sample = append(*c.sample, FailedRecord{Step: c.step, FailedRecord: n, Note: true})
 		}
 	}
 }

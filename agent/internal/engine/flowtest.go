@@ -72,10 +72,17 @@ func runTest(ctx context.Context, program *Program, test *flowdef.Test) (differe
 	}
 	if len(lines) > 0 {
 		for _, f := range report.Sample {
-			lines = append(lines, fmt.Sprintf("  a record failed in step %s: %s: %s", f.Step, f.Reason, f.Record))
+			lines = append(lines, "  "+describeSample(f))
 		}
 	}
 	return strings.Join(lines, "\n"), nil
+}
+
+func describeSample(f FailedRecord) string {
+	if f.Note {
+		return fmt.Sprintf("noted in step %s: %s", f.Step, f.Reason)
+	}
+	return fmt.Sprintf("a record failed in step %s: %s: %s", f.Step, f.Reason, f.Record)
 }
 
 // collector is a store that keeps the insights as values.

@@ -64,7 +64,7 @@ type Report struct {
 	Read, Bytes, Failed, Late, Insights int64
 	// Steps has rows in and out, in the plan's order.
 	Steps []StepCount
-	// Sample is the first failing records.
+	// Sample is the first failing records, and the first notes of sources.
 	Sample []FailedRecord
 	// Sources is how each read step is doing, then each lookup and each write step.
 	Sources []SourceReport
@@ -80,10 +80,12 @@ type StepCount struct {
 	LateTotal int64
 }
 
-// FailedRecord is a record that failed in a step.
+// FailedRecord is a record that failed in a step, or what its source noticed.
 type FailedRecord struct {
 	Step string
 	connector.FailedRecord
+	// Note says that nothing failed: the source noticed something about the records.
+	Note bool
 }
 
 // SourceReport is the state of one read, lookup or write step.

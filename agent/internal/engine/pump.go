@@ -94,7 +94,7 @@ func (p *pump) deliver(ctx context.Context) {
 			p.hand(ctx, event{pump: p, err: io.EOF})
 			return
 		case errors.As(err, &permanent):
-			p.report(sourceFailing, err.Error())
+			p.report(sourceGivenUp, err.Error())
 			p.hand(ctx, event{pump: p, err: err})
 			return
 		default:

@@ -13,6 +13,9 @@ const (
 	sourceReading    = "reading"
 	sourceFailing    = "failing"
 	sourceEnded      = "ended"
+	// sourceGivenUp is sourceFailing with an error that ends the run, which is reported as that and not logged: the
+	// run's own error says it.
+	sourceGivenUp = "given up"
 )
 
 // Report says what the run did so far. The result is the caller's.
@@ -68,10 +71,13 @@ func (r *Runner) reporter(read int) func(state, problem string) {
 		s := &r.report.Sources[read]
 		before := s.Error
 		s.State, s.Error = state, problem
+		if state == sourceGivenUp {
+			s.State = sourceFailing
+		}
 		step, connection := slog.String("step", s.Step), slog.String("connection", s.Connection)
 		r.mu.Unlock()
 		switch {
-		case problem == before:
+		case problem == before || state == sourceGivenUp:
 		case problem != "":
 			r.set.Logger.Warn("the source fails", step, connection, slog.String("error", problem))
 		default:

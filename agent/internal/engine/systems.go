@@ -77,10 +77,11 @@ func (r *Runner) insist(ctx context.Context, need ReadNeed, call func() error) e
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		report(sourceFailing, err.Error())
 		if _, permanent := errors.AsType[*connector.PermanentError](err); permanent {
+			report(sourceGivenUp, err.Error())
 			return sourceError(need, err)
 		}
+		report(sourceFailing, err.Error())
 		if err = wait.Wait(ctx); err != nil {
 			return err
 		}

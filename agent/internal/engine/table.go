@@ -111,7 +111,7 @@ func (r *Runner) readAll(ctx context.Context, p *pipeline, read, at int) (err er
 	report := r.reporter(at)
 	source, err := r.set.Open(need, nil)
 	if err != nil {
-		report(sourceFailing, err.Error())
+		report(sourceGivenUp, err.Error())
 		return sourceError(need, err)
 	}
 	defer func() {
@@ -139,7 +139,7 @@ func (r *Runner) readAll(ctx context.Context, p *pipeline, read, at int) (err er
 			report(sourceEnded, "")
 			return nil
 		case errors.As(nextErr, &permanent):
-			report(sourceFailing, nextErr.Error())
+			report(sourceGivenUp, nextErr.Error())
 			return sourceError(need, nextErr)
 		default:
 			report(sourceFailing, nextErr.Error())

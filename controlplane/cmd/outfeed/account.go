@@ -16,6 +16,7 @@ import (
 
 	"github.com/outfeed/outfeed/controlplane/cmd/outfeed/internal/client"
 	"github.com/outfeed/outfeed/controlplane/internal/httpapi/api"
+	"github.com/outfeed/outfeed/internal/terminal"
 )
 
 // maxKeyFile bounds what is read as a key.
@@ -96,7 +97,7 @@ func (a *app) login(ctx context.Context, c config) error {
 	if err != nil {
 		return err
 	}
-	return a.print("Logged in to %s as %s (%s). The login is kept in %s.", c.URL, printable(me.Name), me.Role, path)
+	return a.print("Logged in to %s as %s (%s). The login is kept in %s.", c.URL, terminal.Text(me.Name), me.Role, path)
 }
 
 // inTheClear says whether what is sent to an address can be read on the way.
@@ -130,7 +131,7 @@ func (a *app) apiKeyCreate() *cobra.Command {
 		if *asJSON {
 			return a.printJSON(created)
 		}
-		a.say("API key %q (%s), shown this once:", printable(created.APIKey.Name), created.APIKey.Role)
+		a.say("API key %q (%s), shown this once:", terminal.Text(created.APIKey.Name), created.APIKey.Role)
 		return a.print("%s", created.Key)
 	})
 	return c

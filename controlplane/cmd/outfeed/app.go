@@ -12,6 +12,7 @@ import (
 	"github.com/outfeed/outfeed/controlplane/cmd/outfeed/internal/client"
 	"github.com/outfeed/outfeed/internal/buildinfo"
 	"github.com/outfeed/outfeed/internal/secret"
+	"github.com/outfeed/outfeed/internal/terminal"
 )
 
 // The exit codes.
@@ -51,7 +52,7 @@ func run(ctx context.Context, args []string, a *app) int {
 	case errors.Is(err, errReported):
 		return exitFailed
 	}
-	a.say("Error: %s", printable(err.Error()))
+	a.say("Error: %s", terminal.Text(err.Error()))
 	if _, failed := errors.AsType[failure](err); failed {
 		return exitFailed
 	}

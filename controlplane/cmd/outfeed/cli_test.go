@@ -174,7 +174,7 @@ func TestAgentCommands(t *testing.T) {
 		t.Errorf("JSON is %s, %v", stdout, err)
 	}
 	stdout, _ = b.run(0, "agent", "show", "hall-3")
-	contains(t, stdout, "edge (linux/amd64)", "12 insights, 3400 bytes", "press-health", "retrying", "the broker \ufffd[31mrefused")
+	contains(t, stdout, "edge (linux/amd64)", "12 insights, 3400 bytes", "press-health", "retrying", "the broker \\x1b[31mrefused")
 
 	stdout, stderr := b.run(0, "agent", "token", "--label", "site=berlin", "--label", "line=3", "--ttl", "15m")
 	if !strings.HasPrefix(stdout, "oft_") || strings.Count(stdout, "\n") != 1 {

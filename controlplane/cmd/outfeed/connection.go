@@ -14,6 +14,7 @@ import (
 
 	"github.com/outfeed/outfeed/controlplane/cmd/outfeed/internal/client"
 	"github.com/outfeed/outfeed/controlplane/internal/httpapi/api"
+	"github.com/outfeed/outfeed/internal/terminal"
 	"github.com/outfeed/outfeed/protocol/flowdef"
 )
 
@@ -139,7 +140,7 @@ func (a *app) applyConnections(ctx context.Context, remote *client.Client, wante
 		}
 		applied[i] = connection
 		if !*asJSON {
-			if err := a.print("Applied connection %s (%s).", printable(connection.Name), printable(connection.Kind)); err != nil {
+			if err := a.print("Applied connection %s (%s).", terminal.Text(connection.Name), terminal.Text(connection.Kind)); err != nil {
 				return err
 			}
 		}

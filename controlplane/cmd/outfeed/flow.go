@@ -15,6 +15,7 @@ import (
 
 	"github.com/outfeed/outfeed/controlplane/cmd/outfeed/internal/client"
 	"github.com/outfeed/outfeed/controlplane/internal/httpapi/api"
+	"github.com/outfeed/outfeed/internal/terminal"
 )
 
 // maxDefinition is the most that the API takes of a definition, in bytes.
@@ -58,7 +59,7 @@ func (a *app) reportProblems(path string, problems []api.FlowProblem) {
 		if p.Step != "" {
 			step = "step " + p.Step + ": "
 		}
-		a.say("%s: %s%s", place, printable(step), printable(p.Message))
+		a.say("%s: %s%s", place, terminal.Text(step), terminal.Text(p.Message))
 	}
 }
 
@@ -131,7 +132,7 @@ Problems are printed as file:line:column.`,
 			if publish || len(targets) > 0 {
 				done, err = a.publishOne(ctx, remote, done)
 				if problems := problemsOf(err); len(problems) > 0 {
-					a.say("outfeed: %s", printable(err.Error()))
+					a.say("outfeed: %s", terminal.Text(err.Error()))
 					a.reportProblems(path, problems)
 					return errReported
 				}
@@ -171,7 +172,7 @@ func describeVersion(f api.FlowApplied) string {
 	if !f.Version.PublishedAt.IsZero() {
 		state = "published"
 	}
-	return fmt.Sprintf("Flow %s: version %d is %s.", printable(f.Flow.Name), f.Version.Version, state)
+	return fmt.Sprintf("Flow %s: version %d is %s.", terminal.Text(f.Flow.Name), f.Version.Version, state)
 }
 
 func (a *app) applyOne(ctx context.Context, remote *client.Client, path string) (api.FlowApplied, error) {
@@ -216,7 +217,7 @@ func (a *app) printDeployed(flow string, version int, deployments []api.Deployme
 	}
 	slices.Sort(agents)
 	return a.print("Flow %s: version %d is deployed to %d agent(s): %s",
-		printable(flow), version, len(agents), strings.Join(agents, " "))
+		terminal.Text(flow), version, len(agents), strings.Join(agents, " "))
 }
 
 func (a *app) flowPublish() *cobra.Command {
@@ -231,7 +232,7 @@ func (a *app) flowPublish() *cobra.Command {
 	c.RunE = a.asks(func(ctx context.Context, remote *client.Client, args []string) error {
 		v, err := client.Post[api.FlowVersion](ctx, remote, flowPath(args[0], "publish"), api.FlowPublish{Version: version})
 		if problems := problemsOf(err); len(problems) > 0 {
-			a.say("outfeed: %s", printable(err.Error()))
+			a.say("outfeed: %s", terminal.Text(err.Error()))
 			a.reportProblems(args[0], problems)
 			return errReported
 		}

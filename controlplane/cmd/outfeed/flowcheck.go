@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/outfeed/outfeed/controlplane/internal/httpapi/api"
+	"github.com/outfeed/outfeed/internal/terminal"
 )
 
 // showCheck prints what a definition without problems would do.
@@ -18,7 +19,7 @@ func (a *app) showCheck(path string, check api.FlowCheck) error {
 	} else if n > 1 {
 		tests = fmt.Sprintf("%d tests passed.", n)
 	}
-	if err := a.print("%s: flow %s has no problems. %s", path, printable(check.Name), tests); err != nil {
+	if err := a.print("%s: flow %s has no problems. %s", path, terminal.Text(check.Name), tests); err != nil {
 		return err
 	}
 	if err := a.showEgress(check); err != nil || len(check.Writes) == 0 {

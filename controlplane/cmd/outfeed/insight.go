@@ -11,6 +11,7 @@ import (
 
 	"github.com/outfeed/outfeed/controlplane/cmd/outfeed/internal/client"
 	"github.com/outfeed/outfeed/controlplane/internal/httpapi/api"
+	"github.com/outfeed/outfeed/internal/terminal"
 )
 
 // pageSize is how many insights are asked for at once, maxInsights how many a query gives at most.
@@ -142,5 +143,5 @@ func (a *app) queryInsights(ctx context.Context, remote *client.Client, q url.Va
 
 // insightLine is an insight on one line for people.
 func insightLine(i api.Insight) string {
-	return printable(fmt.Sprintf("%s %s %s %s", stamp(i.Time), i.Name, i.Key, i.Values))
+	return terminal.Line(fmt.Sprintf("%s %s %s %s", stamp(i.Time), i.Name, i.Key, i.Values))
 }

@@ -8,9 +8,10 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
-	"unicode"
 
 	"github.com/spf13/cobra"
+
+	"github.com/outfeed/outfeed/internal/terminal"
 )
 
 // jsonFlag adds --json.
@@ -45,7 +46,7 @@ func (a *app) table(heading []string, rows [][]string) error {
 	for _, row := range append([][]string{heading}, rows...) {
 		cells := make([]string, len(row))
 		for i, cell := range row {
-			if cells[i] = strings.ReplaceAll(printable(cell), "\n", " "); cell == "" {
+			if cells[i] = terminal.Text(strings.ReplaceAll(cell, "\n", " ")); cell == "" {
 				cells[i] = "-"
 			}
 		}
@@ -67,16 +68,6 @@ func list[T any](a *app, asJSON *bool, items []T, heading []string, row func(T) 
 		rows[i] = row(item)
 	}
 	return a.table(heading, rows)
-}
-
-// printable replaces what could steer a terminal.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		if r != '\n' && (unicode.IsControl(r) || unicode.Is(unicode.Cf, r)) {
-			return unicode.ReplacementChar
-		}
-		return r
-	}, text)
 }
 
 func stamp(t time.Time) string {

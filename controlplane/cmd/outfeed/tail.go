@@ -20,6 +20,7 @@ import (
 	"github.com/outfeed/outfeed/controlplane/cmd/outfeed/internal/client"
 	"github.com/outfeed/outfeed/controlplane/internal/httpapi/api"
 	"github.com/outfeed/outfeed/internal/backoff"
+	"github.com/outfeed/outfeed/internal/terminal"
 )
 
 // missedPages bounds how much is read again after the stream was cut.
@@ -106,7 +107,7 @@ func (t *tail) run(ctx context.Context) error {
 		if t.cut.IsZero() {
 			return err // it never worked: say so instead of trying in silence
 		}
-		t.say("The stream was cut (%s); connecting again.", printable(err.Error()))
+		t.say("The stream was cut (%s); connecting again.", terminal.Text(err.Error()))
 		if wait.Wait(ctx) != nil {
 			return nil //nolint:nilerr // Ctrl-C while waiting
 		}

@@ -43,7 +43,7 @@ func (c postgresConnector) NewLookup(in connector.LookupSettings) (connector.Loo
 	if err != nil {
 		return nil, err
 	}
-	s.Schema, s.Logger = in.Schema, in.Logger
+	s.Schema, s.Logger, s.compared = in.Schema, in.Logger, in.Keys
 	if err := s.relation(with); err != nil {
 		return nil, err
 	}
@@ -185,8 +185,14 @@ func (s *settings) explainUse(err error, doing string) error {
 	if _, permanent := errors.AsType[*connector.PermanentError](err); permanent {
 		return err
 	}
+	e := serverError(err)
+	if e != nil {
+		if advice := s.advice(e); advice != "" {
+			return &connector.PermanentError{Err: &explainedError{text: fmt.Sprintf("%s %s in PostgreSQL at %s: %s", doing, s.what, s.server, advice), err: err}}
+		}
+	}
 	wrapped := fmt.Errorf("%s %s in PostgreSQL at %s: %w", doing, s.what, s.server, err)
-	if e := serverError(err); e != nil && (permanentCode(e.Code) || dataCode(e.Code)) {
+	if e != nil && (permanentCode(e.Code) || dataCode(e.Code)) {
 		return &connector.PermanentError{Err: wrapped}
 	}
 	return wrapped

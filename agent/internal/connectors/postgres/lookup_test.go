@@ -156,6 +156,45 @@ func TestLookupReportsWhatCannotBeRead(t *testing.T) {
 	}
 }
 
+func TestLookupSaysWhatIsWrongWithTheTable(t *testing.T) {
+	t.Parallel()
+	m := newMES(t, nil)
+	m.exec(`CREATE TABLE t (id bigint, name text)`)
+	for _, c := range []struct {
+		table, column string
+		key           expr.Type
+		want          string
+	}{
+		{"t", "name", expr.String, "looking rows up in table t in PostgreSQL at * the key (id) is of type string in the flow and bigint in the database, which cannot be compared; convert"},
+		{"t", "productt", expr.Int, `table t has no column "productt"; correct the name`},
+		{"nowhere", "name", expr.Int, "looking rows up in table nowhere in PostgreSQL at * there is no such table or view"},
+	} {
+		keys := expr.Schema{{Name: "id", Type: c.key}}
+		b := newBatch(keys)
+		if c.key == expr.Int {
+			b.Cols[0].AppendInt(1)
+		} else {
+			b.Cols[0].AppendStr([]byte("A1"))
+		}
+		b.Len = 1
+		_, err := m.lookup(map[string]any{"table": c.table}, keys, expr.Schema{{Name: c.column, Type: expr.String}}).Fetch(t.Context(), b)
+		mustSay(t, err, c.want)
+	}
+}
+
+// mustSay asks for an error that does not pass and whose text has the parts between the stars of want.
+func mustSay(t *testing.T, err error, want string) {
+	t.Helper()
+	if _, permanent := errors.AsType[*connector.PermanentError](err); !permanent {
+		t.Fatalf("the error passes: %v", err)
+	}
+	for part := range strings.SplitSeq(want, " * ") {
+		if text := err.Error(); !strings.Contains(text, part) || strings.Contains(text, "outfeed_rows") || strings.Contains(text, "SQLSTATE") {
+			t.Errorf("the error is %q, want %q", text, part)
+		}
+	}
+}
+
 func TestLookupGoesOnAfterTheServerWasAway(t *testing.T) {
 	t.Parallel()
 	m := newMES(t, nil)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/outfeed/outfeed/agent/internal/connector"
 	"github.com/outfeed/outfeed/internal/secret"
+	"github.com/outfeed/outfeed/protocol/expr"
 	"github.com/outfeed/outfeed/protocol/flowdef"
 )
 
@@ -70,6 +71,9 @@ type settings struct {
 	every            time.Duration
 	pageSize         int64
 	statementTimeout time.Duration
+	// compared is the key columns of a lookup, written those of a write, for messages; written is nil unless it writes.
+	compared expr.Schema
+	written  []string
 }
 
 // NewSource checks the settings.

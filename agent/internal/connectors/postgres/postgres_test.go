@@ -209,8 +209,8 @@ func TestPermanentErrors(t *testing.T) {
 		options map[string]any
 		want    string
 	}{
-		{map[string]any{"table": "ordrs"}, text, nil, `relation "ordrs" does not exist`},
-		{map[string]any{"table": "orders"}, expr.Schema{{Name: "nme", Type: expr.String}}, nil, "nme does not exist"},
+		{map[string]any{"table": "ordrs"}, text, nil, `no such table or view`},
+		{map[string]any{"table": "orders"}, expr.Schema{{Name: "nme", Type: expr.String}}, nil, `has no column "nme"`},
 		{map[string]any{"table": "orders"}, expr.Schema{{Name: "name", Type: expr.Int}}, nil, "column name of table orders is text, which does not fit the schema's int"},
 		{map[string]any{"query": "SELECT id FROM orders WHERE"}, text[:1], nil, "syntax error"},
 		{map[string]any{"query": "SELECT 1 AS id; DROP TABLE orders"}, text[:1], nil, "syntax error"},

@@ -62,6 +62,7 @@ func (c postgresConnector) NewSink(in connector.SinkSettings) (connector.Sink, e
 	w := &sink{settings: s, table: parts, held: column.NewBatch(in.Schema)}
 	upsert := with.String("mode") == modeUpsert
 	names := with.Columns("key")
+	w.written = append([]string{}, names...)
 	switch {
 	case upsert && len(names) == 0:
 		return nil, &connector.OptionError{Option: "key", Message: "is missing: upsert needs the columns of the key, as in key: [order_no]"}

@@ -94,6 +94,11 @@ func (r *reader) explain(err error) error {
 		return err
 	}
 	var server *pgconn.PgError
+	if errors.As(err, &server) {
+		if advice := r.advice(server); advice != "" {
+			err = &explainedError{text: advice, err: err}
+		}
+	}
 	wrapped := fmt.Errorf("reading %s from PostgreSQL at %s: %w", r.what, r.server, err)
 	if errors.As(err, &server) && permanentCode(server.Code) {
 		return &connector.PermanentError{Err: wrapped}
