@@ -254,7 +254,7 @@ func (c *checker) checkRule(ps *PlanStep, r *Rule) *expr.Node {
 	if r.Check.Node == nil || c.full() {
 		return nil
 	}
-	n, err := expr.Check(r.Check.Node, ps.Output)
+	n, err := expr.CheckWithin(r.Check.Node, ps.Output, &c.patterns)
 	switch {
 	case err != nil && r.Check.source == nil: // the engine's own wording of the rule
 		c.problem(ps.Step, r.Pos, "the rule %s does not fit the column %q of type %s: %s", r.Text, clip(r.Column.Name), ps.Output[ps.Output.Index(r.Column.Name)].Type, err)
