@@ -3,6 +3,7 @@ package flowdef
 import (
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"time"
@@ -118,7 +119,8 @@ func fitsColumn(value any, t expr.Type) bool {
 	case int64:
 		return t == expr.Int || t == expr.Float || t == expr.Timestamp || t == expr.JSON
 	case float64:
-		return t == expr.Float || t == expr.JSON
+		whole := v == math.Trunc(v) && math.Abs(v) < 1<<63
+		return t == expr.Float || t == expr.JSON || t == expr.Int && whole
 	case string:
 		if t == expr.Timestamp {
 			_, ok := expr.ParseTimestamp(v, time.UTC)

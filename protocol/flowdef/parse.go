@@ -29,6 +29,8 @@ const (
 	maxNesting = 32
 	// maxParts is the most operators, columns and constants of all expressions together.
 	maxParts = 100_000
+	// maxGivenRows is the most rows that all tests together give to the flow.
+	maxGivenRows = 10_000
 	// maxMarks is the most marks of its text that begin a key or a value. A value takes a hundred times the memory of its
 	// text, so they are counted before any is read.
 	maxMarks = 150_000
@@ -61,6 +63,8 @@ type parser struct {
 	places map[string]Pos
 	// parts adds up the sizes of the expressions.
 	parts int
+	// given counts the rows that the tests give.
+	given int
 }
 
 func (p *parser) problem(pos Pos, format string, args ...any) { p.add(pos, p.step, format, args...) }
