@@ -71,16 +71,25 @@ func (g *testGuard) pass(b *column.Batch) error {
 	case g.cells.Add(int64(b.Len)*int64(max(1, len(b.Cols)))) > testCells:
 		return fmt.Errorf("more than %d values go through the steps of the test, which is the most; give it fewer rows", testCells)
 	}
-	return nil
+	return g.full()
 }
 
 // collected counts an insight or a written row of so many bytes.
 func (g *testGuard) collected(bytes int) error {
+	if g == nil {
+		return nil
+	}
+	g.insights.Add(1)
+	g.bytes.Add(int64(bytes))
+	return g.full()
+}
+
+// full says that too much was collected. A sink can only say so at the end of a batch, so pass asks too.
+func (g *testGuard) full() error {
 	switch {
-	case g == nil:
-	case g.insights.Add(1) > testInsights:
+	case g.insights.Load() > testInsights:
 		return fmt.Errorf("more than %d insights and written rows come out of the test, which is the most; give it fewer rows", testInsights)
-	case g.bytes.Add(int64(bytes)) > testBytes:
+	case g.bytes.Load() > testBytes:
 		return fmt.Errorf("the insights and written rows of the test have more than %d MiB, which is the most; give it fewer rows", testBytes>>20)
 	}
 	return nil
