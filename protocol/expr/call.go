@@ -18,8 +18,8 @@ type AggregateCall struct {
 }
 
 // CheckAggregate checks the tree of an aggregate step's result: one call of an aggregate, whose argument may be any
-// expression over the columns of the input. Its error is an *Error.
-func CheckAggregate(n *Node, columns Schema) (AggregateCall, error) {
+// expression over the columns of the input, whose patterns count with others. Its error is an *Error.
+func CheckAggregate(n *Node, columns Schema, patterns *Patterns) (AggregateCall, error) {
 	if n.Op != OpCall {
 		return AggregateCall{}, errorAt(n.Pos, "a result of an aggregate step is one call such as avg(x); compute with it in a map step after this one")
 	}
@@ -27,7 +27,7 @@ func CheckAggregate(n *Node, columns Schema) (AggregateCall, error) {
 	if !ok {
 		return AggregateCall{}, errorAt(n.Pos, "%s", unknownAggregate(n.Name))
 	}
-	c := checker{columns: columns}
+	c := checker{columns: columns, patterns: patterns}
 	args, err := c.all(n.Args)
 	if err != nil {
 		return AggregateCall{}, err

@@ -13,12 +13,18 @@ import (
 // once. Constant texts compared with a timestamp are timestamps. What is null whatever the rows is a literal null; only
 // where it is the whole expression its Type is Null.
 func Check(n *Node, columns Schema) (*Node, error) {
-	c := checker{columns: columns}
+	return CheckWithin(n, columns, &Patterns{})
+}
+
+// CheckWithin is Check for one of several expressions, whose patterns are bounded together.
+func CheckWithin(n *Node, columns Schema, patterns *Patterns) (*Node, error) {
+	c := checker{columns: columns, patterns: patterns}
 	return c.node(n)
 }
 
 type checker struct {
-	columns Schema
+	columns  Schema
+	patterns *Patterns
 	// patternSize adds up the sizes of the patterns of matches, regex_extract and regex_replace.
 	patternSize int
 }

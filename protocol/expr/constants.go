@@ -3,7 +3,6 @@ package expr
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"regexp/syntax"
 	"strconv"
 	"strings"
@@ -126,12 +125,13 @@ func checkUnits(_ *checker, args []*Node) error {
 }
 
 func checkExtract(c *checker, args []*Node) error {
-	pattern, err := c.pattern(args[1].Value.Str)
+	names, err := c.pattern(args[1].Value.Str)
 	if err != nil {
 		return errorAt(args[1].Pos, "the pattern of regex_extract %s", err)
 	}
-	if len(args) == 3 && (args[2].Value.Int < 0 || args[2].Value.Int > int64(pattern.NumSubexp())) {
-		return errorAt(args[2].Pos, "the pattern has %d groups; %d is none of them (0 is the whole match)", pattern.NumSubexp(), args[2].Value.Int)
+	groups := len(names) - 1
+	if len(args) == 3 && (args[2].Value.Int < 0 || args[2].Value.Int > int64(groups)) {
+		return errorAt(args[2].Pos, "the pattern has %d groups; %d is none of them (0 is the whole match)", groups, args[2].Value.Int)
 	}
 	return nil
 }
@@ -175,12 +175,12 @@ func isWordByte(c byte) bool {
 }
 
 func checkReplace(c *checker, args []*Node) error {
-	pattern, err := c.pattern(args[1].Value.Str)
+	names, err := c.pattern(args[1].Value.Str)
 	if err != nil {
 		return errorAt(args[1].Pos, "the pattern of regex_replace %s", err)
 	}
 	valid := map[string]bool{"$": true}
-	for i, name := range pattern.SubexpNames() {
+	for i, name := range names {
 		valid[strconv.Itoa(i)] = true
 		if name != "" {
 			valid[name] = true
@@ -196,22 +196,59 @@ func checkReplace(c *checker, args []*Node) error {
 }
 
 // maxPattern is the most characters that the patterns of an expression may match one by one, their counted repetitions
-// written out; it keeps the compiled patterns under a few megabytes.
-const maxPattern = 10_000
+// written out; it keeps the compiled patterns under a few megabytes. maxPatterns is the same for all expressions of a
+// definition.
+const (
+	maxPattern  = 10_000
+	maxPatterns = 100_000
+)
 
-func (c *checker) pattern(pattern string) (*regexp.Regexp, error) {
-	tree, err := syntax.Parse(pattern, syntax.Perl)
-	if e, ok := errors.AsType[*syntax.Error](err); ok {
-		return nil, fmt.Errorf("is not RE2 syntax: %s: %s", e.Code, e.Expr)
+// Patterns counts what the patterns of several expressions take together. The zero value is ready. It belongs to one
+// goroutine.
+type Patterns struct {
+	size  int
+	known map[string]patternShape
+}
+
+// patternShape is what a check needs of a pattern: the names of its groups, of which the first is the whole match, and
+// its patternSize.
+type patternShape struct {
+	groups []string
+	size   int
+}
+
+// pattern parses a pattern and does not compile it, which is dear and up to what runs it.
+func (c *checker) pattern(pattern string) (groups []string, err error) {
+	shape, err := c.patterns.shape(pattern)
+	if err != nil {
+		return nil, err
 	}
-	if c.patternSize += patternSize(tree); c.patternSize > maxPattern {
+	if c.patternSize += shape.size; c.patternSize > maxPattern {
 		return nil, fmt.Errorf("is too large: its repetitions written out match more than %d characters", maxPattern)
 	}
-	compiled, err := regexp.Compile(pattern)
-	if err != nil {
-		return nil, fmt.Errorf("is not RE2 syntax: %w", err)
+	if c.patterns.size += shape.size; c.patterns.size > maxPatterns {
+		return nil, fmt.Errorf("is too large: with the others of the flow, its repetitions written out match more than %d characters", maxPatterns)
 	}
-	return compiled, nil
+	return shape.groups, nil
+}
+
+func (p *Patterns) shape(pattern string) (patternShape, error) {
+	if shape, ok := p.known[pattern]; ok {
+		return shape, nil
+	}
+	tree, err := syntax.Parse(pattern, syntax.Perl)
+	if e, ok := errors.AsType[*syntax.Error](err); ok {
+		return patternShape{}, fmt.Errorf("is not RE2 syntax: %s: %s", e.Code, e.Expr)
+	}
+	if err != nil {
+		return patternShape{}, fmt.Errorf("is not RE2 syntax: %w", err)
+	}
+	shape := patternShape{groups: tree.CapNames(), size: patternSize(tree)}
+	if p.known == nil {
+		p.known = map[string]patternShape{}
+	}
+	p.known[pattern] = shape
+	return shape, nil
 }
 
 func patternSize(tree *syntax.Regexp) int {

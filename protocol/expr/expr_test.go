@@ -317,7 +317,7 @@ func TestCheckAggregate(t *testing.T) {
 		t.Run(text, func(t *testing.T) {
 			t.Parallel()
 			var got string
-			call, err := expr.CheckAggregate(parse(t, text), columns())
+			call, err := expr.CheckAggregate(parse(t, text), columns(), &expr.Patterns{})
 			if e, ok := errors.AsType[*expr.Error](err); ok {
 				got = fmt.Sprintf("%d: %s", e.Pos, e.Message)
 			} else {
@@ -466,7 +466,7 @@ func TestFunctionListsAreSound(t *testing.T) {
 		}
 	}
 	for _, f := range expr.Aggregates() {
-		if _, err := expr.CheckAggregate(parse(t, f.Example), append(columns(), expr.Column{Name: "vibration", Type: expr.Float})); err != nil {
+		if _, err := expr.CheckAggregate(parse(t, f.Example), append(columns(), expr.Column{Name: "vibration", Type: expr.Float}), &expr.Patterns{}); err != nil {
 			t.Errorf("the example of %s: %v", f.Name, err)
 		}
 	}
@@ -570,7 +570,7 @@ func FuzzParse(f *testing.F) {
 				t.Fatalf("the canonical text %q gives another tree", canonical)
 			}
 		}
-		if _, err = expr.CheckAggregate(n, columns()); err != nil {
+		if _, err = expr.CheckAggregate(n, columns(), &expr.Patterns{}); err != nil {
 			mustPointInto(t, err, text)
 		}
 		checked, err := expr.Check(n, columns())

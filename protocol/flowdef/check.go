@@ -59,6 +59,8 @@ type checker struct {
 	cells   int
 	// copied is, for every step of the plan, the columns that a join adds to cells when that step is its right side.
 	copied []int
+	// patterns are those of all expressions.
+	patterns expr.Patterns
 }
 
 func (c *checker) problem(s *Step, pos Pos, format string, args ...any) {
@@ -287,7 +289,7 @@ func (c *checker) node(s *Step, e *Expression, schema expr.Schema) *expr.Node {
 	if e.Node == nil || c.full() {
 		return nil
 	}
-	n, err := expr.Check(e.Node, schema)
+	n, err := expr.CheckWithin(e.Node, schema, &c.patterns)
 	if err != nil {
 		c.problem(s, e.place(err), "%s", err)
 		return nil

@@ -142,7 +142,7 @@ func (c *checker) checkResult(k int, a *Assignment, schema expr.Schema, origins 
 	if a.Expr.Node == nil || c.full() {
 		return false
 	}
-	call, err := expr.CheckAggregate(a.Expr.Node, schema)
+	call, err := expr.CheckAggregate(a.Expr.Node, schema, &c.patterns)
 	if err != nil {
 		c.problem(ps.Step, a.Expr.place(err), "%s", err)
 		return false

@@ -3,6 +3,7 @@ package flowdef
 import (
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"time"
@@ -118,7 +119,7 @@ func fitsColumn(value any, t expr.Type) bool {
 	case int64:
 		return t == expr.Int || t == expr.Float || t == expr.Timestamp || t == expr.JSON
 	case float64:
-		return t == expr.Float || t == expr.JSON
+		return t == expr.Float || t == expr.JSON || t == expr.Int && isWhole(v)
 	case string:
 		if t == expr.Timestamp {
 			_, ok := expr.ParseTimestamp(v, time.UTC)
@@ -128,6 +129,9 @@ func fitsColumn(value any, t expr.Type) bool {
 	}
 	return t == expr.JSON
 }
+
+// isWhole says whether a float such as 3.0 can stand in a column of ints.
+func isWhole(v float64) bool { return v == math.Trunc(v) && math.Abs(v) < 1<<63 }
 
 func wanted(t expr.Type) string {
 	switch t {

@@ -7,7 +7,7 @@ import (
 	"github.com/outfeed/outfeed/protocol/flowdef"
 )
 
-func TestExpectedTimes(t *testing.T) {
+func TestTestsAreChecked(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ name, schema, test, want string }{
 		{"text", "{at: timestamp}", `expect: {i: [{time: "2026-01-01T00:00:00Z"}]}`, ""},
@@ -17,6 +17,15 @@ func TestExpectedTimes(t *testing.T) {
 		{"column", "{time: int}", `expect: {i: [{time: 5}]}`, ""},
 		{"column of another type", "{time: int}", `expect: {i: [{time: "2026-01-01T00:00:00Z"}]}`, `the value of column "time" is not a whole number`},
 		{"given", "{at: timestamp}", `given: {r: [{time: "2026-01-01T00:00:00Z"}]}, expect: {i: []}`, `unknown column "time"`},
+		{"whole float", "{n: int}", `given: {r: [{n: 3.0}]}, expect: {i: [{n: 4.0}]}`, ""},
+		{"float of an int column", "{n: int}", `given: {r: [{n: 3.5}]}, expect: {i: []}`, `the value of column "n" is not a whole number`},
+		{"huge float of an int column", "{n: int}", `given: {r: [{n: 1e19}]}, expect: {i: []}`, `the value of column "n" is not a whole number`},
+		{"failed and ordered", "{n: int}", `expect: {i: []}, failed: 2, ordered: true`, ""},
+		{"failed is negative", "{n: int}", `expect: {i: []}, failed: -1`, "line 6, column 38: failed must be a whole number"},
+		{"failed is a text", "{n: int}", `expect: {i: []}, failed: some`, "failed must be a whole number"},
+		{"ordered is a text", "{n: int}", `expect: {i: []}, ordered: some`, "ordered must be true or false"},
+		{"rows", "{n: int}", `expect: {i: []}, given: {r: [` + strings.Repeat("{n: 1},", 10000) + `]}`, ""},
+		{"too many rows", "{n: int}", "expect: {i: []}, given: {r: [" + strings.Repeat("{n: 1},", 10000) + "\n  {n: 2}]}", "line 7, column 3: the tests of the flow give more than 10000 rows"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -214,7 +214,11 @@ type Test struct {
 	// Values are as in ReadStep.With; null is nil.
 	Given  map[string][]map[string]any
 	Expect map[string][]map[string]any
-	Pos    Pos
+	// Failed is how many records must fail; nil when the test does not say.
+	Failed *int64
+	// Ordered says that the insights of a name must come in the written order.
+	Ordered bool
+	Pos     Pos
 	// places is where the names and rows stand, by a path like "given/readings/0/temp".
 	places map[string]Pos
 }

@@ -27,6 +27,13 @@ const (
 	maxName = 200
 	// maxNesting is how deep option and test values may be nested.
 	maxNesting = 32
+	// maxParts is the most operators, columns and constants of all expressions together.
+	maxParts = 100_000
+	// maxGivenRows is the most rows that all tests together give to the flow.
+	maxGivenRows = 10_000
+	// maxMarks is the most marks of its text that begin a key or a value. A value takes a hundred times the memory of its
+	// text, so they are counted before any is read.
+	maxMarks = 150_000
 )
 
 // Parse reads a definition in YAML or JSON. Its error is Problems: everything that is wrong with the form of the text
@@ -54,6 +61,10 @@ type parser struct {
 	step string
 	// places is the Test.places of the test being read.
 	places map[string]Pos
+	// parts adds up the sizes of the expressions.
+	parts int
+	// given counts the rows that the tests give.
+	given int
 }
 
 func (p *parser) problem(pos Pos, format string, args ...any) { p.add(pos, p.step, format, args...) }
@@ -69,6 +80,10 @@ func (p *parser) document() *yaml.Node {
 		return nil
 	}
 	p.lines = lineStarts(p.text)
+	if offset := crowded(p.text); offset >= 0 {
+		p.problem(p.place(offset), "the definition has more than about %d keys and values up to here; shorten its tests, or make several flows of it", maxMarks)
+		return nil
+	}
 	if isJSON(p.text) {
 		r := jsonReader{text: p.text, line: 1, column: 1}
 		root := r.value()
@@ -99,6 +114,31 @@ func (p *parser) document() *yaml.Node {
 		return nil
 	}
 	return doc.Content[0]
+}
+
+// crowded is where a text has more than maxMarks marks, -1 when it has not. It does not know texts in quotes, so their
+// commas count too.
+func crowded(text []byte) int {
+	marks := 0
+	for i, b := range text {
+		switch b {
+		case ',', '{', '[', '\n':
+			marks++
+		case ':':
+			// Not those of a time such as 06:30:00.
+			if i > 0 && text[i-1] == '"' || i+1 == len(text) || text[i+1] <= ' ' {
+				marks++
+			}
+		case '-', '?':
+			if i+1 == len(text) || text[i+1] <= ' ' {
+				marks++
+			}
+		}
+		if marks > maxMarks {
+			return i
+		}
+	}
+	return -1
 }
 
 func (p *parser) refuseAnchors(n *yaml.Node) {
@@ -265,6 +305,9 @@ func (p *parser) refs(n *yaml.Node, key string) []Ref {
 
 func (p *parser) expression(n *yaml.Node, what string) Expression {
 	e := Expression{Pos: at(n)}
+	if p.parts > maxParts {
+		return e // reported
+	}
 	if n.Kind != yaml.ScalarNode {
 		p.problem(at(n), "%s must be the text of an expression; put it in quotes when it holds , : # { } [ or ]", what)
 		return e
@@ -276,6 +319,11 @@ func (p *parser) expression(n *yaml.Node, what string) Expression {
 	var err error
 	if e.Node, err = expr.Parse(e.Text); err != nil {
 		p.add(e.place(err), p.step, "%s", err)
+		return e
+	}
+	if p.parts += partsOf(e.Node); p.parts > maxParts {
+		p.problem(at(n), "the expressions of the flow have more than %d operators, columns and constants up to here; make several flows of it", maxParts)
+		e.Node = nil
 	}
 	return e
 }
@@ -287,6 +335,14 @@ func (p *parser) refuseTag(n *yaml.Node) bool {
 	}
 	p.problem(at(n), "%s at the beginning is a tag to YAML and no part of the expression; write not k instead of !k, and put a text that begins with ! in quotes", clip(n.Tag))
 	return true
+}
+
+func partsOf(n *expr.Node) int {
+	parts := 1
+	for _, arg := range n.Args {
+		parts += partsOf(arg)
+	}
+	return parts
 }
 
 // place is where an error of the expression stands in the definition.

@@ -158,6 +158,9 @@ func (p *parser) tests(n *yaml.Node) []Test {
 	var list []Test
 	for _, item := range p.items(n, "tests", "- {name: …, given: …, expect: …}") {
 		p.places = map[string]Pos{}
+		if p.given > maxGivenRows {
+			break // reported
+		}
 		t := Test{Pos: at(item), places: p.places}
 		members := p.known(item, "a test", "{name: …, given: {step: [rows]}, expect: {insight: [insights]}}", testKeys())
 		if e, ok := members["name"]; ok {
@@ -173,9 +176,27 @@ func (p *parser) tests(n *yaml.Node) []Test {
 		} else if item.Kind == yaml.MappingNode {
 			p.problem(at(item), "the test expects nothing; write expect: {insight: []} for no insight")
 		}
+		if e, ok := members["failed"]; ok {
+			t.Failed = p.failed(e.value)
+		}
+		if e, ok := members["ordered"]; ok {
+			if t.Ordered, ok = p.value(e.value, 0).(bool); !ok {
+				p.problem(at(e.value), "ordered must be true or false")
+			}
+		}
 		list = append(list, t)
 	}
 	return list
+}
+
+// failed reads how many records must fail in a test.
+func (p *parser) failed(n *yaml.Node) *int64 {
+	count, ok := p.value(n, 0).(int64)
+	if !ok || count < 0 {
+		p.problem(at(n), "failed must be a whole number from 0 on: how many records must fail")
+		return nil
+	}
+	return &count
 }
 
 // rows reads the rows of the named steps or insights.
@@ -186,6 +207,12 @@ func (p *parser) rows(of entry, kind string) map[string][]map[string]any {
 		p.places[path] = e.pos
 		rows := []map[string]any{}
 		for i, item := range p.items(e.value, e.key, "[{column: value}]") {
+			if kind == "step" {
+				if p.given++; p.given > maxGivenRows {
+					p.problem(at(item), "the tests of the flow give more than %d rows; test it with fewer", maxGivenRows)
+					return all
+				}
+			}
 			row := map[string]any{}
 			for _, member := range p.entries(item, "a row", "{column: value}") {
 				p.places[path+"/"+strconv.Itoa(i)+"/"+member.key] = member.pos

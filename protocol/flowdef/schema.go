@@ -66,7 +66,11 @@ func triggerSchema() object {
 
 func testSchema() object {
 	rows := object{"type": "object", "additionalProperties": object{"type": "array", "items": object{"type": "object"}}}
-	return closed(object{"name": object{"type": "string"}, "given": rows, "expect": rows}, "name", "expect")
+	return closed(object{
+		"name": object{"type": "string"}, "given": rows, "expect": rows,
+		"failed":  object{"type": "integer", "minimum": 0, "description": "How many records must fail."},
+		"ordered": object{"type": "boolean", "description": "The insights of each name must come in the written order."},
+	}, "name", "expect")
 }
 
 func stepSchema(v Verb) object {

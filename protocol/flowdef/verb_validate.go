@@ -292,7 +292,7 @@ func (c *checker) checkRule(ps *PlanStep, r *Rule) *expr.Node {
 		c.problem(ps.Step, r.Pos, "the rule %s says that a text can be read as such, and it does not fit the column %q of type %s; leave it out, or write a condition as in rule: x > 0", r.Text, clip(r.Column.Name), t)
 		return nil
 	}
-	n, err := expr.Check(r.Check.Node, ps.Output)
+	n, err := expr.CheckWithin(r.Check.Node, ps.Output, &c.patterns)
 	switch {
 	case err != nil && r.Check.source == nil: // the engine's own wording of the rule
 		c.problem(ps.Step, r.Pos, "the rule %s does not fit the column %q of type %s: %s", r.Text, clip(r.Column.Name), ps.Output[ps.Output.Index(r.Column.Name)].Type, err)

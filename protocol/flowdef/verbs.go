@@ -108,7 +108,7 @@ func stepKeys(v Verb) []string {
 
 func triggerKeys() []string { return []string{"every", "cron", "timezone", "missed"} }
 
-func testKeys() []string { return []string{"name", "given", "expect"} }
+func testKeys() []string { return []string{"name", "given", "expect", "failed", "ordered"} }
 
 func verbNames() []string {
 	verbs := Verbs()

@@ -177,7 +177,7 @@ func printTests(w io.Writer, results []agent.TestResult, asJSON bool) error {
 			if !r.Passed {
 				mark = "FAILED"
 			}
-			fmt.Fprintf(w, "%s %s\n", mark, terminal.Line(r.Name))
+			fmt.Fprintf(w, "%s %s%s\n", mark, terminal.Line(r.Name), terminal.Line(failedRecords(&r)))
 			if r.Difference != "" {
 				fmt.Fprintln(w, terminal.Text(strings.TrimRight(r.Difference, "\n")))
 			}
@@ -188,6 +188,18 @@ func printTests(w io.Writer, results []agent.TestResult, asJSON bool) error {
 		return errSilent
 	}
 	return nil
+}
+
+// failedRecords tells of records that failed in a test that passed and does not expect them, so that a mistake in its
+// rows does not look like a pass.
+func failedRecords(r *agent.TestResult) string {
+	switch {
+	case !r.Passed || r.FailedExpected || r.Failed == 0:
+		return ""
+	case r.Failed == 1:
+		return fmt.Sprintf(" (1 record failed: %s)", r.FailedReason)
+	}
+	return fmt.Sprintf(" (%d records failed: %s)", r.Failed, r.FailedReason)
 }
 
 func flowRunCommand(f *flags) *cobra.Command {

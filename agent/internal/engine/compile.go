@@ -432,7 +432,7 @@ func (g *graph) instantiateWith(res *resources, spans func(read int) span, start
 		}
 		m.register(op)
 		for n, in := range g.inputs(i) {
-			outs[in].next = append(outs[in].next, m.entrance(op, n))
+			outs[in].next = append(outs[in].next, res.guard.watched(m.entrance(op, n)))
 		}
 		outs[i] = p.behind(i, out, forks)
 	}
@@ -443,7 +443,7 @@ func (g *graph) instantiateWith(res *resources, spans func(read int) span, start
 		if err != nil {
 			return nil, fmt.Errorf("step %s: %w", join.ID, err)
 		}
-		outs[g.sink].next = append(outs[g.sink].next, p.table)
+		outs[g.sink].next = append(outs[g.sink].next, res.guard.watched(p.table))
 	}
 	return p, p.tryJoins()
 }
@@ -584,6 +584,7 @@ func (m *maker) insight(i int) (operator, *outputs, error) {
 	// The main graph has every insight step; a table that is read through one must not make its insights twice.
 	if m.graph.sink < 0 {
 		s.box = &m.box
+		s.guard = m.res.guard
 	}
 	return s, &s.outputs, nil
 }

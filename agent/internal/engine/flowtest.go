@@ -22,28 +22,34 @@ type TestResult struct {
 	Passed bool   `json:"passed"`
 	// Difference says what was expected and what came, for people; it is empty when the test passed.
 	Difference string `json:"difference,omitempty"`
+	// Failed is how many records failed, and FailedReason what was wrong with the first. A test that does not say how many
+	// must fail passes whatever they are.
+	Failed       int64  `json:"failed"`
+	FailedReason string `json:"failed_reason,omitempty"`
+	// FailedExpected says that the test names their number.
+	FailedExpected bool `json:"failed_expected,omitempty"`
 }
 
 // TestFlow runs the tests that a definition brings along: the given rows through the flow as a bounded run, then each
 // expected insight name compared with what came out. An expectation names the members to compare, of key and values
-// together (and `time`, where no member has that name); the order of the insights does not matter, their number does.
-// Read and lookup steps without given rows are empty. No system is written to: the rows of a write step are compared under
-// the step's id.
+// together (and `time`, where no member has that name); the number of the insights matters, and their order where the
+// test says so. Read and lookup steps without given rows are empty. No system is written to: the rows of a write step are
+// compared under the step's id. A test that takes more memory, rows or time than testGuard allows fails.
 func TestFlow(ctx context.Context, plan *flowdef.Plan) ([]TestResult, error) {
 	program, err := Compile(plan)
 	if err != nil {
 		return nil, err
 	}
+	inner, cancel := context.WithTimeoutCause(ctx, testTime, errTestTime)
+	defer cancel()
 	results := make([]TestResult, 0, len(plan.Flow.Tests))
 	for i := range plan.Flow.Tests {
-		test := &plan.Flow.Tests[i]
-		result := TestResult{Name: test.Name}
-		result.Difference, err = runTest(ctx, program, test)
+		result, err := runTest(inner, program, &plan.Flow.Tests[i])
 		if err != nil {
 			if ctx.Err() != nil {
 				return results, context.Cause(ctx)
 			}
-			result.Difference = err.Error()
+			result.Difference = testError(err)
 		}
 		result.Passed = result.Difference == ""
 		results = append(results, result)
@@ -51,31 +57,52 @@ func TestFlow(ctx context.Context, plan *flowdef.Plan) ([]TestResult, error) {
 	return results, nil
 }
 
-func runTest(ctx context.Context, program *Program, test *flowdef.Test) (difference string, err error) {
-	store := &collector{insights: map[string][]map[string]any{}}
+func runTest(ctx context.Context, program *Program, test *flowdef.Test) (TestResult, error) {
+	result := TestResult{Name: test.Name, FailedExpected: test.Failed != nil}
+	guard := newTestGuard(ctx)
+	store := &collector{insights: map[string][]map[string]any{}, guard: guard}
+	size := givenRows(program.plan)
 	report, err := Run(ctx, RunSettings{
-		Program: program, Store: store, Started: time.Unix(0, 0).UTC(),
+		Program: program, Store: store, Started: time.Unix(0, 0).UTC(), Memory: NewMemory(testMemory), guard: guard,
 		Open: func(need ReadNeed, _ connector.Cursor) (connector.Source, error) {
-			return newGivenSource(need, test.Given[need.Step])
+			return newGivenSource(need, test.Given[need.Step], size)
 		},
 		OpenLookup: func(need ReadNeed) (connector.Lookup, error) { return newGivenLookup(need, test.Given[need.Step]) },
 		OpenSink:   func(need WriteNeed) (connector.Sink, error) { return store.newSink(need, program.plan), nil },
 	})
+	result.Failed = report.Failed
+	for _, f := range report.Sample {
+		if result.FailedReason == "" {
+			result.FailedReason = f.Reason
+		}
+	}
 	if err != nil {
-		return "", err
+		return result, err
 	}
 	var lines []string
 	for _, name := range sortedKeys(test.Expect) {
-		if d := compareInsights(name, test.Expect[name], store.insights[name]); d != "" {
+		compare := compareInsights
+		if test.Ordered {
+			compare = compareInOrder
+		}
+		d, err := compare(ctx, sides{name, test.Expect[name], store.insights[name]})
+		if err != nil {
+			return result, err
+		}
+		if d != "" {
 			lines = append(lines, d)
 		}
+	}
+	if test.Failed != nil && *test.Failed != report.Failed {
+		lines = append(lines, fmt.Sprintf("failed records: expected %d, came %d", *test.Failed, report.Failed))
 	}
 	if len(lines) > 0 {
 		for _, f := range report.Sample {
 			lines = append(lines, "  "+describeSample(f))
 		}
 	}
-	return strings.Join(lines, "\n"), nil
+	result.Difference = strings.Join(lines, "\n")
+	return result, nil
 }
 
 func describeSample(f FailedRecord) string {
@@ -88,6 +115,7 @@ func describeSample(f FailedRecord) string {
 // collector is a store that keeps the insights as values.
 type collector struct {
 	insights map[string][]map[string]any
+	guard    *testGuard
 }
 
 // Load gives the empty state.
@@ -108,82 +136,6 @@ func (c *collector) Commit(_ context.Context, cp Checkpoint) error {
 		c.insights[in.Name] = append(c.insights[in.Name], members)
 	}
 	return nil
-}
-
-// compareInsights matches every expected insight with a different one that came; "" means that all fit and none is left.
-func compareInsights(name string, want, got []map[string]any) string {
-	// Kuhn's augmenting paths: an expectation may leave members out and so fit several insights.
-	owner := make([]int, len(got))
-	for i := range owner {
-		owner[i] = -1
-	}
-	var place func(w int, tried []bool) bool
-	place = func(w int, tried []bool) bool {
-		for g := range got {
-			if tried[g] || !fits(want[w], got[g]) {
-				continue
-			}
-			tried[g] = true
-			if owner[g] < 0 || place(owner[g], tried) {
-				owner[g] = w
-				return true
-			}
-		}
-		return false
-	}
-	var missing []map[string]any
-	for w := range want {
-		if !place(w, make([]bool, len(got))) {
-			missing = append(missing, want[w])
-		}
-	}
-	var extra []map[string]any
-	for g, w := range owner {
-		if w < 0 {
-			extra = append(extra, got[g])
-		}
-	}
-	if len(missing) == 0 && len(extra) == 0 {
-		return ""
-	}
-	return fmt.Sprintf("insight %s: expected %d, came %d\n%s", name, len(want), len(got), strings.Join(differences(missing, extra), "\n"))
-}
-
-// maxDifferences is how many insights a difference shows.
-const maxDifferences = 20
-
-// differences shows each missing insight beside the one that came which is most like it.
-func differences(missing, extra []map[string]any) []string {
-	var lines []string
-	for _, w := range missing {
-		best, most := -1, 0
-		for i, g := range extra {
-			if same := len(w) - len(unlike(w, g)); same > most {
-				best, most = i, same
-			}
-		}
-		if best < 0 {
-			lines = append(lines, "  missing: "+show(w))
-			continue
-		}
-		g := extra[best]
-		extra = slices.Delete(slices.Clone(extra), best, best+1)
-		lines = append(lines, "  differs: "+show(w))
-		for _, member := range unlike(w, g) {
-			came := "nothing"
-			if _, there := g[member]; there {
-				came = valueText(g[member])
-			}
-			lines = append(lines, fmt.Sprintf("    %s: expected %s, came %s", member, valueText(w[member]), came))
-		}
-	}
-	for _, g := range extra {
-		lines = append(lines, "  not expected: "+show(g))
-	}
-	if len(lines) > maxDifferences {
-		lines = append(lines[:maxDifferences], fmt.Sprintf("  and %d more lines", len(lines)-maxDifferences))
-	}
-	return lines
 }
 
 // unlike are the members of an expected insight that another has not, in order.
@@ -269,21 +221,28 @@ func sameNumber(want, got any) bool {
 			return g == w
 		}
 		g, err := number.Float64()
-		return err == nil && g == float64(w)
+		return err == nil && nearFloat(g, float64(w))
 	case float64:
 		g, err := number.Float64()
-		return err == nil && equalFloat(g, w)
+		return err == nil && nearFloat(g, w)
 	}
 	return false
 }
 
-// givenSource is a bounded source over the rows of a test.
-type givenSource struct {
-	batch *column.Batch
-	done  bool
+// floatTolerance is how far apart, as a share of the greater one, two floats of a test are the same.
+const floatTolerance = 1e-9
+
+func nearFloat(a, b float64) bool {
+	return equalFloat(a, b) || math.Abs(a-b) <= floatTolerance*max(math.Abs(a), math.Abs(b))
 }
 
-func newGivenSource(need ReadNeed, rows []map[string]any) (*givenSource, error) {
+// givenSource is a bounded source over the rows of a test, which it gives a few at a time.
+type givenSource struct {
+	rows, batch *column.Batch
+	at, size    int
+}
+
+func newGivenSource(need ReadNeed, rows []map[string]any, size int) (*givenSource, error) {
 	b := column.NewBatch(need.Schema)
 	for i, row := range rows {
 		for c := range need.Schema {
@@ -293,7 +252,7 @@ func newGivenSource(need ReadNeed, rows []map[string]any) (*givenSource, error) 
 		}
 		b.Len++
 	}
-	return &givenSource{batch: b}, nil
+	return &givenSource{rows: b, batch: column.NewBatch(need.Schema), size: size}, nil
 }
 
 // Traits says that the rows end.
@@ -301,12 +260,15 @@ func (s *givenSource) Traits() connector.Traits {
 	return connector.Traits{Bounded: true, Replayable: true}
 }
 
-// Next gives all rows, then io.EOF.
+// Next gives the next rows, behind the last one io.EOF.
 func (s *givenSource) Next(context.Context) (connector.Delivery, error) {
-	if s.done {
+	if s.at == s.rows.Len {
 		return connector.Delivery{}, io.EOF
 	}
-	s.done = true
+	s.batch.Reset()
+	for end := min(s.at+s.size, s.rows.Len); s.at < end; s.at++ {
+		s.batch.AppendRow(s.rows, s.at)
+	}
 	return connector.Delivery{Batch: s.batch, Cursor: connector.Cursor("end"), Read: int64(s.batch.Len)}, nil
 }
 
@@ -333,6 +295,9 @@ func appendGiven(c *column.Column, v any) error {
 		c.AppendBool(value)
 	case expr.Int:
 		var value int64
+		if f, isFloat := v.(float64); isFloat && f == math.Trunc(f) && math.Abs(f) < 1<<63 {
+			v = int64(f)
+		}
 		value, ok = v.(int64)
 		c.AppendInt(value)
 	case expr.Float:

@@ -24,11 +24,11 @@ type givenLookup struct {
 }
 
 func newGivenLookup(need ReadNeed, rows []map[string]any) (*givenLookup, error) {
-	given, err := newGivenSource(ReadNeed{Schema: append(slices.Clip(need.Keys), need.Schema...)}, rows)
+	given, err := newGivenSource(ReadNeed{Schema: append(slices.Clip(need.Keys), need.Schema...)}, rows, 1)
 	if err != nil {
 		return nil, fmt.Errorf("the rows given to %s: %w", need.Step, err)
 	}
-	b := given.batch
+	b := given.rows
 	l := &givenLookup{
 		keys: newKeyTable(typesOf(need.Keys, firstPositions(len(need.Keys)))), side: newKeySide(firstPositions(len(need.Keys))),
 		rows:   &column.Batch{Schema: need.Schema, Len: b.Len, Cols: b.Cols[len(need.Keys):]},
@@ -76,26 +76,34 @@ func (*givenLookup) Close() error { return nil }
 
 // collectingSink keeps the rows that a test's flow would write. It writes nowhere.
 type collectingSink struct {
-	keep func(row map[string]any)
-	held []map[string]any
-	err  error
+	keep  func(row map[string]any)
+	guard *testGuard
+	held  []map[string]any
+	err   error
 }
 
 // newSink makes the sink of a write step, whose rows are compared under the step's id unless an insight has that name.
 func (c *collector) newSink(need WriteNeed, plan *flowdef.Plan) connector.Sink {
 	for i := range plan.Steps {
 		if in := plan.Steps[i].Insight; in != nil && in.Name == need.Step {
-			return &collectingSink{keep: func(map[string]any) {}}
+			return &collectingSink{guard: c.guard, keep: func(map[string]any) {}}
 		}
 	}
-	return &collectingSink{keep: func(row map[string]any) { c.insights[need.Step] = append(c.insights[need.Step], row) }}
+	return &collectingSink{guard: c.guard, keep: func(row map[string]any) { c.insights[need.Step] = append(c.insights[need.Step], row) }}
 }
 
 // Write takes the rows as values.
 func (s *collectingSink) Write(b *column.Batch) (held int64, failed connector.Failures) {
 	for row := range b.Len {
+		if s.err != nil {
+			break
+		}
 		members := map[string]any{}
-		d := json.NewDecoder(strings.NewReader(describeRow(b, row)))
+		text := describeRow(b, row)
+		if s.err = s.guard.collected(len(text)); s.err != nil {
+			break
+		}
+		d := json.NewDecoder(strings.NewReader(text))
 		d.UseNumber()
 		if err := d.Decode(&members); err != nil {
 			s.err = fmt.Errorf("a row to write is not JSON: %w", err)

@@ -45,6 +45,7 @@ type insightStep struct {
 	name   string
 	// box is nil where the rows are for a table: they pass, and neither insights nor failures are made of them.
 	box         *outbox
+	guard       *testGuard
 	started     int64
 	timeCol     int
 	key, values []member
@@ -92,6 +93,10 @@ func (s *insightStep) push(b *column.Batch) error {
 		s.counts.out += int64(len(s.sel))
 		for _, row := range s.sel {
 			s.add(b, int(row))
+			last := &s.box.items[len(s.box.items)-1]
+			if err := s.guard.collected(last.end - last.key); err != nil {
+				return err
+			}
 		}
 	}
 	if len(s.next) == 0 {

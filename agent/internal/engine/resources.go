@@ -17,6 +17,9 @@ type resources struct {
 	// commits nothing before its end.
 	held bool
 
+	// guard is nil but in the tests of a definition.
+	guard *testGuard
+
 	budgets []*budget
 	files   map[*spillFile]struct{}
 }

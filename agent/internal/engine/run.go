@@ -43,6 +43,8 @@ type RunSettings struct {
 	Logger     *slog.Logger
 	// Clock is for reports and for the operators that act without rows; nil means time.Now.
 	Clock connector.Clock
+	// guard bounds the tests of a definition.
+	guard *testGuard
 }
 
 const (

@@ -38,6 +38,9 @@ func (l *limitedSort) push(b *column.Batch) error {
 	if l.budget.fit(size) {
 		return nil
 	}
+	if l.res.guard != nil {
+		return fmt.Errorf("step %s: %w", l.plan.ID, errNoScratch)
+	}
 	if l.top > 0 || l.res.scratch == nil {
 		l.budget.force(size)
 		return nil // it keeps a bounded number of rows

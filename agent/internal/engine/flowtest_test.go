@@ -1,0 +1,120 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+)
+
+// oneTest runs the only test of a definition.
+func oneTest(t *testing.T, text string) TestResult {
+	t.Helper()
+	results, err := TestFlow(t.Context(), plan(t, text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(results) != 1 {
+		t.Fatalf("got %d results", len(results))
+	}
+	return results[0]
+}
+
+func TestTestsAreBounded(t *testing.T) {
+	t.Parallel()
+	const (
+		head = "flow: f\nsteps:\n- {id: a, read: c, schema: {ts: timestamp, k: int, x: string}}\n- {id: b, read: c, schema: {k: int, y: string}}\n"
+		join = head + "- {from: a, join: b, on: [k]}\n"
+		end  = "- {insight: o, key: [k]}\n"
+	)
+	rows := func(n int, row string) string { return strings.TrimSuffix(strings.Repeat(row+",", n), ",") }
+	both := "tests:\n- {name: t, expect: {o: []}, given: {a: [" + rows(4000, "{ts: 1, k: 1, x: a}") + "], b: [" + rows(4000, "{k: 1, y: a}") + "]}}\n"
+	one := func(steps, given string) string {
+		return "flow: f\nsteps:\n- {id: a, read: c, schema: {ts: timestamp, k: int, x: string}}\n" + steps + "tests:\n- {name: t, expect: {o: []}, given: {a: [" + given + "]}}\n"
+	}
+	for name, c := range map[string]struct{ text, want string }{
+		"insights":     {join + end + both, "more than 10000 insights and written rows"},
+		"written rows": {join + "- {id: o, write: c}\n" + both, "more than 10000 insights and written rows"},
+		"bytes": {
+			one("- map: {x: 'replace(x, \"a\", \""+strings.Repeat("bc", 5000)+"\")'}\n"+end, rows(2000, "{ts: 1, k: 1, x: a}")), "more than 16 MiB",
+		},
+		"dropped rows": {join + "- filter: k > 5\n" + end + both, "more than 20000000 values"},
+		"sort":         {join + "- sort: [x, y]\n" + end + both, "must hold more than 64 MiB"},
+		"windows": {
+			one("- {aggregate: {d: count_distinct(x)}, by: [k], window: {hopping: 1000s, every: 1s, time: ts}}\n- {insight: o}\n", rows(100, "{ts: 1, k: 1, x: a}")+",{ts: 9000000000, k: 2}"),
+			"insight o: expected 0, came 2000",
+		},
+		"texts": {
+			one(strings.Repeat("- map: {x: 'concat(x, x)'}\n", 24)+end, rows(64, "{ts: 1, k: 1, x: abcdefgh}")), "the texts of a few rows grow to more than 16 MiB",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if got := oneTest(t, c.text); got.Passed || !strings.Contains(got.Difference, c.want) {
+				t.Errorf("got %.300q, want %q", got.Difference, c.want)
+			}
+		})
+	}
+}
+
+func TestTestsAreEndedInTime(t *testing.T) {
+	t.Parallel()
+	p := plan(t, "flow: f\nsteps:\n- {id: a, read: c, schema: {k: int}}\n- {insight: o, key: [k]}\ntests:\n- {name: t, given: {a: [{k: 1}]}, expect: {o: [{k: 1}]}}\n")
+	program, err := Compile(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithDeadlineCause(t.Context(), time.Unix(0, 0), errTestTime)
+	defer cancel()
+	if _, err = runTest(ctx, program, &p.Flow.Tests[0]); !errors.Is(err, errTestTime) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestWhatTestsCompare(t *testing.T) {
+	t.Parallel()
+	const head = "flow: f\nsteps:\n- {id: a, read: c, schema: {k: int, v: float}}\n- map: {q: 'v / 3.0', part: '10 % k'}\n- {insight: o, key: [k]}\ntests:\n- {name: t, "
+	for name, c := range map[string]struct{ test, difference string }{
+		"near floats":       {test: `given: {a: [{k: 1, v: 1}]}, expect: {o: [{q: 0.3333333333}]}}`},
+		"far floats":        {test: `given: {a: [{k: 1, v: 1}]}, expect: {o: [{q: 0.33333333}]}}`, difference: "missing: {q: 0.33333333}"},
+		"whole floats":      {test: `given: {a: [{k: 3.0, v: 1}]}, expect: {o: [{k: 3.0}]}}`},
+		"any order":         {test: `given: {a: [{k: 1}, {k: 2}]}, expect: {o: [{k: 2}, {k: 1}]}}`},
+		"the order":         {test: `given: {a: [{k: 1}, {k: 2}]}, expect: {o: [{k: 1}, {k: 2}]}, ordered: true}`},
+		"another order":     {test: `given: {a: [{k: 1}, {k: 2}]}, expect: {o: [{k: 2}, {k: 1}]}, ordered: true}`, difference: "number 1 differs: {k: 2}\n    k: expected 2, came 1"},
+		"too few in order":  {test: `given: {a: [{k: 1}]}, expect: {o: [{k: 1}, {k: 2}]}, ordered: true}`, difference: "expected 2, came 1\n  missing: {k: 2}"},
+		"too many in order": {test: `given: {a: [{k: 1}, {k: 2}]}, expect: {o: [{k: 1}]}, ordered: true}`, difference: "expected 1, came 2\n  not expected: {k: 2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got := oneTest(t, head+c.test+"\n")
+			if got.Passed != (c.difference == "") || !strings.Contains(got.Difference, c.difference) {
+				t.Errorf("got %q, want %q", got.Difference, c.difference)
+			}
+		})
+	}
+}
+
+func TestTestsCountFailedRecords(t *testing.T) {
+	t.Parallel()
+	const head = "flow: f\nsteps:\n- {id: a, read: c, schema: {ts: timestamp, k: int}}\n- {insight: o, key: [k], time: ts}\ntests:\n- {name: t, given: {a: [{k: 1}, {ts: 1, k: 2}, {k: 3}]}, expect: {o: [{k: 2}]}"
+	for name, c := range map[string]struct {
+		test, difference string
+		expected         bool
+	}{
+		"not said": {test: "}"},
+		"as said":  {test: ", failed: 2}", expected: true},
+		"more":     {test: ", failed: 0}", expected: true, difference: "failed records: expected 0, came 2\n  a record failed in step insight_2: the time column ts is null"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got := oneTest(t, head+c.test+"\n")
+			if got.Passed != (c.difference == "") || !strings.HasPrefix(got.Difference, c.difference) || got.FailedExpected != c.expected {
+				t.Errorf("got %+v", got)
+			}
+			if got.Failed != 2 || got.FailedReason != "the time column ts is null" {
+				t.Errorf("got %d failed: %s", got.Failed, got.FailedReason)
+			}
+		})
+	}
+}
