@@ -48,6 +48,8 @@ type aggregate struct {
 	// visible is the rows of out that are of shifts.
 	visible []int32
 	merged  [1]int32
+	// everyGroup is scratch of tidy.
+	everyGroup []int32
 
 	state aggregateState
 }
@@ -343,7 +345,10 @@ func (a *aggregate) tidy() {
 	waste := a.deaths > live+compactFloor
 	for _, acc := range a.accs {
 		if s, ok := acc.(sampler); ok {
-			waste = waste || s.wasteful()
+			if s.wasteful() {
+				a.everyGroup = sequence(a.everyGroup, len(a.dead))
+				s.compact(a.everyGroup)
+			}
 		}
 	}
 	if k := a.keys; k != nil {

@@ -54,8 +54,10 @@ func (s *samples[T]) drop(g int32) {
 	s.head[g], s.n[g] = 0, 0
 }
 
-// wasteful says that more than half of the memory is of groups that are gone.
-func (s *samples[T]) wasteful() bool { return s.dropped > len(s.entries)/2+column.TargetRows }
+// wasteful says that what is gone outweighs what is there, so that the cost of a compact is spread over what it frees.
+func (s *samples[T]) wasteful() bool {
+	return s.dropped > (len(s.entries)+len(s.head))/2+compactFloor
+}
 
 func (s *samples[T]) compact(keep []int32) {
 	s.from = resize(s.from, len(s.entries))

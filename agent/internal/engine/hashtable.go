@@ -42,6 +42,9 @@ type keyRows struct {
 
 const noEntry = -1
 
+// minSlots is small, because there are agents with hundreds of flows over a few tags each.
+const minSlots = 256
+
 var errTableFull = errors.New("the keys of the groups need more than 2 GiB of text; group by fewer or shorter columns")
 
 func newKeyTable(types []expr.Type) *keyTable {
@@ -251,7 +254,7 @@ func (t *keyTable) reserve(n int) {
 	if need <= len(t.slots) {
 		return
 	}
-	size := max(1024, len(t.slots))
+	size := max(minSlots, len(t.slots))
 	for size < need {
 		size *= 2
 	}

@@ -12,9 +12,10 @@ import (
 	"github.com/outfeed/outfeed/protocol/expr"
 )
 
-// The keys of an aggregate's entries begin with what they are. A group's key is its window's start and its grouping
-// values, a value's is the aggregate's place, the group's key and the value. Samples are written at every commit under the
-// aggregate's place, the group's key and a number; what a key carries from window to window, under the grouping values.
+// The keys of an aggregate's entries begin with what they are. Groups are written in blocks, under the block's id; samples
+// at every commit, under the aggregate's place, the block's id and a number. A value's key is the aggregate's place, the
+// group's key (its window's start and its grouping values) and the value; what a key carries from window to window is
+// under the grouping values.
 const (
 	metaKey       = "m"
 	groupPrefix   = 'g'
@@ -34,22 +35,38 @@ type aggregateState struct {
 	types       []expr.Type
 	fingerprint [fingerprintSz]byte
 
-	changed   []bool
-	committed []bool
-	// chunks is, by aggregate and group, how many entries of samples were written.
-	chunks  [][]int32
-	removed []StateChange
+	changed []bool
+	blocks  groupBlocks
+	// samplers are the aggregates whose state is a log of samples, nil for the others. inGroups says that the entry of a
+	// group changes with its rows.
+	samplers []sampler
+	inGroups bool
+	removed  []StateChange
 	// metaSaved is the meta entry of the last checkpoint.
 	metaSaved string
 	ended     bool
-	key, buf  []byte
+	key, part []byte
+	// buf has the values of one checkpoint, which are of no use to anyone when the next one is made.
+	buf []byte
+	// restored are the blocks by their ids while state is read.
+	restored map[uint64]int32
 }
 
 func (s *aggregateState) init(a *aggregate, types []expr.Type) {
 	s.agg, s.types = a, types
 	sum := sha256.Sum256([]byte(describeAggregate(a)))
 	copy(s.fingerprint[:], sum[:])
-	s.chunks = make([][]int32, len(a.accs))
+	size := groupsPerEntry
+	if a.sessions != nil {
+		size = 1
+	}
+	s.blocks = newGroupBlocks(size, len(a.accs))
+	s.inGroups = a.sessions != nil
+	for _, acc := range a.accs {
+		log, _ := acc.(sampler)
+		_, own := acc.(entryKeeper)
+		s.samplers, s.inGroups = append(s.samplers, log), s.inGroups || !own
+	}
 }
 
 // describeAggregate is the definition as far as the meaning of its state goes.
@@ -88,23 +105,19 @@ func describeNode(b *strings.Builder, n *expr.Node) {
 }
 
 func (s *aggregateState) grow(n int) {
-	s.changed, s.committed = growTo(s.changed, n), growTo(s.committed, n)
-	for i := range s.chunks {
-		s.chunks[i] = growTo(s.chunks[i], n)
-	}
+	s.changed = growTo(s.changed, n)
+	s.blocks.grow(n)
 }
 
 func (s *aggregateState) compact(keep []int32) {
-	s.changed, s.committed = compactSlice(s.changed, keep), compactSlice(s.committed, keep)
-	for i := range s.chunks {
-		s.chunks[i] = compactSlice(s.chunks[i], keep)
-	}
+	s.changed = compactSlice(s.changed, keep)
+	s.blocks.compact(keep)
 }
 
 // groupKey appends the key of a group.
 func (s *aggregateState) groupKey(dst []byte, g int32) []byte {
 	t := s.agg.table
-	dst = putInt(append(dst, groupPrefix), t.prefix[g])
+	dst = putInt(dst, t.prefix[g])
 	for i := range t.cols {
 		dst = putCell(dst, &t.cols[i], int(g))
 	}
@@ -114,26 +127,24 @@ func (s *aggregateState) groupKey(dst []byte, g int32) []byte {
 // valueKey appends the key of one value of count_distinct.
 func (s *aggregateState) valueKey(dst []byte, place int, d *distinctAcc, entry int32) []byte {
 	dst = binary.AppendUvarint(append(dst, valuePrefix), uint64(place)) //nolint:gosec // a place in a list
-	s.buf = s.groupKey(s.buf[:0], i32(int(d.table.prefix[entry])))
-	return putCell(putText(dst, s.buf), &d.table.cols[0], int(entry))
+	s.part = s.groupKey(s.part[:0], i32(int(d.table.prefix[entry])))
+	return putCell(putText(dst, s.part), &d.table.cols[0], int(entry))
 }
 
 // forget notes that the groups are gone: what the store has of them is to be removed.
 func (s *aggregateState) forget(groups []int32) {
 	for _, g := range groups {
 		s.changed[g] = false
-		if !s.committed[g] {
+		if s.blocks.of[g] == 0 {
 			continue
 		}
-		s.key = s.groupKey(s.key[:0], g)
-		s.removed = append(s.removed, StateChange{Step: s.agg.plan.ID, Key: string(s.key)})
 		for place, acc := range s.agg.accs {
-			switch acc := acc.(type) {
-			case *distinctAcc:
-				s.forgetValues(place, acc, g)
-			case sampler:
-				s.forgetSamples(place, g)
+			if d, ok := acc.(*distinctAcc); ok {
+				s.forgetValues(place, d, g)
 			}
+		}
+		if b, gone := s.blocks.leave(g, s.window(g)); gone {
+			s.forgetBlock(b)
 		}
 	}
 }
@@ -157,24 +168,9 @@ func (s *aggregateState) end() {
 
 // changes appends what changed since the last call.
 func (s *aggregateState) changes(dst []StateChange) []StateChange {
-	step := s.agg.plan.ID
 	dst = append(dst, s.removed...)
-	s.removed = s.removed[:0]
-	for g, changed := range s.changed {
-		if !changed {
-			continue
-		}
-		s.changed[g], s.committed[g] = false, true
-		key := s.groupKey(nil, i32(g))
-		value := s.agg.encodeSession([]byte{stateVersion}, i32(g))
-		for _, acc := range s.agg.accs {
-			if _, own := acc.(entryKeeper); !own {
-				value = acc.encode(value, i32(g))
-			}
-		}
-		dst = append(dst, StateChange{Step: step, Key: string(key), Value: seal(value, key)})
-		dst = s.sampleChanges(dst, i32(g))
-	}
+	s.removed, s.buf = s.removed[:0], s.buf[:0]
+	dst = s.blockChanges(dst)
 	for place, acc := range s.agg.accs {
 		switch acc := acc.(type) {
 		case *distinctAcc:
@@ -244,6 +240,8 @@ func (s *aggregateState) restore(entries map[string][]byte) error {
 	if err := s.restoreMeta(entries[metaKey]); err != nil {
 		return err
 	}
+	s.restored = map[uint64]int32{}
+	defer func() { s.restored = nil }()
 	keys := sortedKeys(entries) // the groups before their samples and values
 	for _, key := range keys {
 		if key == metaKey {
@@ -266,7 +264,7 @@ func (s *aggregateState) restoreEntry(key string, payload []byte) error {
 	}
 	switch key[0] {
 	case groupPrefix:
-		return s.restoreGroup(key, payload)
+		return s.restoreBlock(key, payload)
 	case samplePrefix:
 		return s.restoreSamples(key, payload)
 	case carryPrefix:
@@ -313,9 +311,6 @@ func oneKey(t *keyTable, prefix int64, cols []column.Column) (entry int32, err e
 // readGroupKey gives the window's start and the grouping values of a key.
 func (s *aggregateState) readGroupKey(key []byte) (start int64, cols []column.Column, err error) {
 	r := reader{s: key}
-	if tag := r.take(1); len(tag) == 0 || tag[0] != groupPrefix {
-		return 0, nil, errCorruptState
-	}
 	start = r.int()
 	cols = make([]column.Column, len(s.types))
 	for i := range cols {
@@ -326,36 +321,6 @@ func (s *aggregateState) readGroupKey(key []byte) (start int64, cols []column.Co
 		return 0, nil, errCorruptState
 	}
 	return start, cols, nil
-}
-
-func (s *aggregateState) restoreGroup(key string, payload []byte) error {
-	start, cols, err := s.readGroupKey([]byte(key))
-	if err != nil {
-		return err
-	}
-	a := s.agg
-	known := a.table.len()
-	g, err := oneKey(a.table, start, cols)
-	if err != nil || a.table.len() != known+1 {
-		return errCorruptState
-	}
-	a.growGroups(a.table.len())
-	if payload, err = a.restoreFrame(g, payload); err != nil {
-		return err
-	}
-	s.committed[g] = true
-	for _, acc := range a.accs {
-		if _, own := acc.(entryKeeper); own {
-			continue
-		}
-		if payload, err = acc.decode(payload, g); err != nil {
-			return err
-		}
-	}
-	if len(payload) > 0 {
-		return errCorruptState
-	}
-	return nil
 }
 
 func (s *aggregateState) restoreValue(key string, payload []byte) error {

@@ -1,86 +1,8 @@
 package engine
 
 import (
-	"encoding/binary"
-
 	"github.com/outfeed/outfeed/agent/internal/column"
 )
-
-// sampleKey appends the key of an entry of samples.
-func (s *aggregateState) sampleKey(dst []byte, place int, g, chunk int32) []byte {
-	dst = binary.AppendUvarint(append(dst, samplePrefix), uint64(place)) //nolint:gosec // a place in a list
-	s.buf = s.groupKey(s.buf[:0], g)
-	return putInt(putText(dst, s.buf), int64(chunk))
-}
-
-// sampleChanges appends an entry for each aggregate that has new samples of the group.
-func (s *aggregateState) sampleChanges(dst []StateChange, g int32) []StateChange {
-	for place, acc := range s.agg.accs {
-		log, ok := acc.(sampler)
-		if !ok {
-			continue
-		}
-		value := log.encodeNew([]byte{stateVersion}, g)
-		if len(value) == 1 {
-			continue
-		}
-		if s.chunks[place] == nil {
-			s.chunks[place] = make([]int32, len(s.changed))
-		}
-		key := s.sampleKey(nil, place, g, s.chunks[place][g])
-		s.chunks[place][g]++
-		dst = append(dst, StateChange{Step: s.agg.plan.ID, Key: string(key), Value: seal(value, key)})
-	}
-	return dst
-}
-
-func (s *aggregateState) forgetSamples(place int, g int32) {
-	if s.chunks[place] == nil {
-		return
-	}
-	for chunk := range s.chunks[place][g] {
-		s.key = s.sampleKey(s.key[:0], place, g, chunk)
-		s.removed = append(s.removed, StateChange{Step: s.agg.plan.ID, Key: string(s.key)})
-	}
-	s.chunks[place][g] = 0
-}
-
-func (s *aggregateState) restoreSamples(key string, payload []byte) error {
-	rest := []byte(key)[1:]
-	place, size := binary.Uvarint(rest)
-	if size <= 0 || place >= uint64(len(s.agg.accs)) {
-		return errCorruptState
-	}
-	log, ok := s.agg.accs[place].(sampler)
-	if !ok {
-		return errCorruptState
-	}
-	r := reader{s: rest[size:]}
-	start, cols, err := s.readGroupKey(r.text())
-	if err != nil {
-		return err
-	}
-	chunk := r.int()
-	if r.err != nil || len(r.s) > 0 {
-		return errCorruptState
-	}
-	g, err := s.knownGroup(start, cols)
-	if err != nil {
-		return err
-	}
-	if s.chunks[place] == nil {
-		s.chunks[place] = make([]int32, len(s.changed))
-	}
-	if chunk != int64(s.chunks[place][g]) {
-		return errCorruptState
-	}
-	s.chunks[place][g]++
-	if err = log.decodeMore(payload, g); err != nil {
-		return err
-	}
-	log.commit()
-	return nil
-}
 
 // knownGroup is the group of a key, which must be there.
 func (s *aggregateState) knownGroup(start int64, cols []column.Column) (int32, error) {

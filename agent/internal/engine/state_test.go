@@ -82,11 +82,11 @@ steps:
 	add := func(at, k string, v int) {
 		data.rows = append(data.rows, map[string]any{"at": "2026-01-01T00:" + at + "Z", "k": k, "v": int64(v)})
 	}
-	add("00:01", "a", 1) // group a, value 1, meta
-	add("00:01", "b", 1) // group b, value 1
-	add("00:01", "a", 1) // group a alone
-	add("00:01", "a", 2) // group a, value 2
-	add("01:00", "a", 9) // closes both: five entries removed; group, value, meta
+	add("00:01", "a", 1) // the block of the groups, value 1, meta
+	add("00:01", "b", 1) // the block, value 1
+	add("00:01", "a", 1) // the block alone
+	add("00:01", "a", 2) // the block, value 2
+	add("01:00", "a", 9) // closes both: four entries removed; block, value, meta
 	store := newStore()
 	var changes []string
 	set := RunSettings{Program: program(t, text), Store: recorder{store, func(c Checkpoint) {
@@ -105,7 +105,7 @@ steps:
 		return m, nil
 	}}
 	runUntilRead(t, set, data)
-	if got, want := strings.Join(changes, " "), "sss ss s ss sssrrrrr"; got != want {
+	if got, want := strings.Join(changes, " "), "sss ss s ss sssrrrr"; got != want {
 		t.Errorf("the commits hold %q, want %q", got, want)
 	}
 	if n := len(store.state.Operators["sums"]); n != 3 {
