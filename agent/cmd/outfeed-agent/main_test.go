@@ -1,7 +1,10 @@
 package main
 
 import (
+	"strings"
 	"testing"
+
+	"github.com/outfeed/outfeed/agent"
 )
 
 func TestExitCodes(t *testing.T) {
@@ -28,5 +31,17 @@ func TestExitCodes(t *testing.T) {
 		if got := run(t.Context(), c.args); got != c.want {
 			t.Errorf("%q: exit code %d, want %d", c.args, got, c.want)
 		}
+	}
+}
+
+func TestTheSummaryNamesRowsOutsideOfEveryShift(t *testing.T) {
+	t.Parallel()
+	var s agent.RunSummary
+	s.Read = 9
+	s.Steps = append(s.Steps, agent.StepCount{Step: "rows"}, agent.StepCount{Step: "oee", Outside: 4})
+	var out strings.Builder
+	printSummary(&out, "oee.yaml", s)
+	if text := out.String(); strings.Count(text, "outside") != 1 || !strings.Contains(text, "step oee: 4 records outside of every shift\n") {
+		t.Errorf("the summary is %q", text)
 	}
 }
