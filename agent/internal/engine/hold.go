@@ -38,7 +38,7 @@ func (r *Runner) mayHold() bool {
 
 // holds says whether nothing may or need be committed now.
 func (r *Runner) holds() bool {
-	return r.pipe.res.held || r.set.HoldFor > 0 && r.mayHold() && time.Since(r.began) < r.set.HoldFor
+	return r.pipe.res.held || r.set.HoldFor > 0 && !r.stops() && r.mayHold() && time.Since(r.began) < r.set.HoldFor
 }
 
 // commitDue commits, or lays the insights aside while the run holds its commit.
