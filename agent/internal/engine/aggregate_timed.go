@@ -47,6 +47,12 @@ type carried[T number] struct {
 	set bool
 }
 
+// holds says whether the reading can say what held in a window. It lies within the window itself only where an earlier run
+// has closed that window before.
+func (c *carried[T]) holds(start, end int64) bool {
+	return c.set && c.at < end && (c.at >= start || start-c.at <= maxCarryAge)
+}
+
 // timedAcc is the aggregates along time. A group's readings are sorted by time when its window closes, so that the order
 // of arrival matters only where times are equal; the last reading before the window stands at its start.
 type timedAcc[T number] struct {
@@ -123,16 +129,18 @@ func (a *timedAcc[T]) result(dst *column.Column, groups []int32) {
 	for _, g := range groups {
 		start, key := a.frames.starts[g], a.frames.keys[g]
 		last := &a.carry[key]
-		list := a.scratch[:0]
-		if last.set && last.at < start && start-last.at <= maxCarryAge {
-			list = append(list, reading[T]{at: start, value: last.value})
-		}
-		before := len(list)
-		list = a.of(list, g)
+		// The first place is for what is carried.
+		list := a.of(append(a.scratch[:0], last.reading), g)
 		a.scratch = list
-		slices.Reverse(list[before:])
-		if !slices.IsSortedFunc(list[before:], compareTimes[T]) {
-			slices.SortStableFunc(list[before:], compareTimes[T])
+		slices.Reverse(list[1:])
+		if !slices.IsSortedFunc(list[1:], compareTimes[T]) {
+			slices.SortStableFunc(list[1:], compareTimes[T])
+		}
+		before := 1
+		if last.holds(start, a.frames.ends[g]) && (len(list) == 1 || last.at <= list[1].at) {
+			list[0].at = max(start, last.at)
+		} else {
+			list, before = list[1:], 0
 		}
 		if len(list) == 0 {
 			dst.AppendNull()
