@@ -573,8 +573,12 @@ func TestUniqueLetsNullsPass(t *testing.T) {
 	t.Parallel()
 	at := func(s int) time.Time { return time.Date(2026, 1, 1, 0, 0, s, 0, time.UTC) }
 	data := &table{rows: []map[string]any{
-		{"ts": at(0), "k": "a", "v": nil}, {"ts": at(1), "k": "a", "v": nil}, {"ts": at(2), "k": "a", "v": "x"},
-		{"ts": at(3), "k": "a", "v": "x"}, {"ts": nil, "k": "a", "v": nil}, {"ts": at(9), "k": "b", "v": nil},
+		{"ts": at(0), "k": "a", "v": nil},
+		{"ts": at(1), "k": "a", "v": nil},
+		{"ts": at(2), "k": "a", "v": "x"},
+		{"ts": at(3), "k": "a", "v": "x"},
+		{"ts": nil, "k": "a", "v": nil},
+		{"ts": at(9), "k": "b", "v": nil},
 	}}
 	for _, rule := range []string{"true", "{with: [k]}", "{within: 1m, time: ts}", "{with: [k], within: 1m, time: ts}"} {
 		text := "flow: f\nsteps:\n  - id: rows\n    read: x\n    schema: {ts: timestamp, k: string, v: string}\n" +
