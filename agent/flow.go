@@ -50,6 +50,9 @@ type Problems = flowdef.Problems //nolint:errname // the name that flowdef gives
 // TestResult is the outcome of one test of a definition.
 type TestResult = engine.TestResult
 
+// StepCount is what one step of a run counted.
+type StepCount = engine.StepCount
+
 // DefinitionError says that a text is wrong, and where.
 type DefinitionError struct {
 	// File is the text's.

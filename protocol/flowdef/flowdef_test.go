@@ -109,6 +109,32 @@ func TestTheDesignsFlow(t *testing.T) {
 	}
 }
 
+// TestTheBoundsOfASessionAreRaw holds that they count as the times of single records, unless those are aggregated.
+func TestTheBoundsOfASessionAreRaw(t *testing.T) {
+	t.Parallel()
+	const text = "flow: f\nsteps:\n  - read: press-plc\n    with: {topic: a}\n    schema: {ts: timestamp, machine: string}\n"
+	for steps, want := range map[string]string{
+		"  - aggregate: {n: count()}\n    window: {session: 5m, time: ts}\n":                                                   "window_start raw, window_end raw, n",
+		"  - aggregate: {n: count()}\n    window: {session: 5m, max: 1h, time: ts}\n":                                          "window_start raw, window_end raw, n",
+		"  - aggregate: {n: count()}\n    window: {tumbling: 5m, time: ts}\n":                                                  "window_start, window_end, n",
+		"  - aggregate: {n: count()}\n    window: {hopping: 5m, every: 1m, time: ts}\n":                                        "window_start, window_end, n",
+		"  - aggregate: {ts: last(ts)}\n    by: [machine]\n  - aggregate: {n: count()}\n    window: {session: 5m, time: ts}\n": "window_start, window_end, n",
+	} {
+		plan := mustCheck(t, text+steps+"  - insight: out\n", environment())
+		var got []string
+		for _, c := range plan.Egress.Columns {
+			name := c.Column
+			if !c.Aggregated {
+				name += " raw"
+			}
+			got = append(got, name)
+		}
+		if list := strings.Join(got, ", "); list != want {
+			t.Errorf("%s\ngives %s, want %s", steps, list, want)
+		}
+	}
+}
+
 func TestEgress(t *testing.T) {
 	t.Parallel()
 	plan := mustCheck(t, pressHealth, environment())

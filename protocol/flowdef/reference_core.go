@@ -9,6 +9,7 @@ func coreReference() []Entry {
 				{"schema", "`{column: type}`: the columns to take, of the types `bool int float string timestamp json`"},
 				{"with", "the connector's options, such as a topic, a table or a path"},
 				{"refresh", "how often a continuous flow reads the right side of a join again; a minute when left out"},
+				{"drift", "what becomes of records that differ from the schema: `ignore`, the default; `report`, which notes each unknown member or column, and each that never comes, once in the run's sample; `fail`, which fails records with a member that the schema does not name and refuses a file whose header has such a column"},
 			},
 			Examples: []string{"read"},
 		},
@@ -34,7 +35,7 @@ func coreReference() []Entry {
 				{"by", "the grouping columns; without them all rows are one group"},
 				{"window", "how time is cut, see [Windows](#windows); a continuous flow needs one"},
 			},
-			Examples: []string{"aggregate"},
+			Examples: []string{"aggregate", "aggregates"},
 		},
 		{
 			Name: string(Insight),

@@ -354,8 +354,9 @@ func (c *checker) checkWindow(k int, schema expr.Schema, origins []origin) bool 
 			return false
 		}
 		ps.Output = append(ps.Output, column)
-		// The bounds of a window say nothing of one record.
-		c.origins[k] = append(c.origins[k], origin{sources: origins[i].sources, windowStart: column.Name == WindowStart})
+		// The bounds of a window say nothing of one record, but those of a session are times of single records.
+		raw := w.Session > 0 && origins[i].raw
+		c.origins[k] = append(c.origins[k], origin{sources: origins[i].sources, raw: raw, windowStart: column.Name == WindowStart})
 	}
 	return true
 }

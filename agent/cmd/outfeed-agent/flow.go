@@ -216,7 +216,7 @@ func flowRunCommand(f *flags) *cobra.Command {
 and a summary to standard error. The run ends when its sources do, or with Ctrl-C. With --data-dir it stages there what
 must survive, and the next run with the same folder goes on where this one ended; without, every run starts anew. After
 a run that was killed, the next one prints again what it cannot know to have been printed: a line comes at least once.
-A run that ends by itself prints when it ends, or after five minutes. What does not fit in the memory limit is spilled to
+A run that ends by itself prints when it ends, or after five minutes; one of a flow with on_error: stop prints as it goes. What does not fit in the memory limit is spilled to
 the folder, or to the system's temporary one.
 
 A flow that writes into the plant's systems is refused unless --allow-writes is given.
@@ -256,6 +256,11 @@ Exit code 0: the run ended, or you ended it; 1: it failed, or a source was faili
 func printSummary(w io.Writer, name string, s agent.RunSummary) {
 	fmt.Fprintf(w, "%s: %d records read (%s) in %v, %d insights, %d records failed, %d late\n",
 		name, s.Read, bytesText(uint64(max(s.Bytes, 0))), s.Took.Round(1e6), s.Insights, s.Failed, s.Late)
+	for _, step := range s.Steps {
+		if step.Outside > 0 {
+			fmt.Fprintf(w, "  step %s: %d records outside of every shift\n", terminal.Line(step.Step), step.Outside)
+		}
+	}
 	shown := int64(0)
 	for _, r := range s.Sample {
 		if r.Note {

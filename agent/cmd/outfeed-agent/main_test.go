@@ -58,3 +58,15 @@ func TestANoteIsNoFailure(t *testing.T) {
 		t.Errorf("the summary is %q, want it to end in %q", out.String(), want)
 	}
 }
+
+func TestTheSummaryNamesRowsOutsideOfEveryShift(t *testing.T) {
+	t.Parallel()
+	var s agent.RunSummary
+	s.Read = 9
+	s.Steps = append(s.Steps, agent.StepCount{Step: "rows"}, agent.StepCount{Step: "oee", Outside: 4})
+	var out strings.Builder
+	printSummary(&out, "oee.yaml", s)
+	if text := out.String(); strings.Count(text, "outside") != 1 || !strings.Contains(text, "step oee: 4 records outside of every shift\n") {
+		t.Errorf("the summary is %q", text)
+	}
+}

@@ -35,8 +35,12 @@ func (a *timedAcc[T]) decodeCarry(r *reader, key int32) {
 	a.carry[key] = carried[T]{set: r.bool(), reading: a.get(r)}
 }
 
-// maxCarries is how many keys can carry something at the end of a window of an endless input; the oldest go first.
+// maxCarries is how many keys can carry something at the end of a window of an endless input and at the end of a bounded
+// one; the oldest go first.
 const maxCarries = 100_000
+
+// carries says whether something of a key is carried from window to window, and so to the next run.
+func (a *aggregate) carries() bool { return a.keys != nil && len(a.keys.carriers) > 0 }
 
 // keyring numbers the grouping values, whatever the window, for what outlives a window or finds one.
 type keyring struct {
@@ -142,15 +146,6 @@ func (k *keyring) evict() []int32 {
 	return gone
 }
 
-// all gives every key.
-func (k *keyring) all() []int32 {
-	k.scratch = k.scratch[:0]
-	for key := range k.carries {
-		k.scratch = append(k.scratch, i32(key))
-	}
-	return k.scratch
-}
-
 func (k *keyring) atOf(key int32) int64 {
 	at, _ := k.at(key)
 	return at
@@ -173,4 +168,58 @@ func compareKeys(t *keyTable, a, b int32) int {
 		}
 	}
 	return 0
+}
+
+// take copies what keys of another keyring carry: all of them, or those that this keyring knows.
+func (k *keyring) take(from *keyring, which takeKeys) error {
+	all := sequence(nil, from.table.len())
+	here, prefix := pointersTo(from.table.cols), make([]int64, len(all))
+	rows := keyRows{cols: here, rows: all, prefix: prefix}
+	var to []int32
+	if which == takeKnown {
+		to = k.table.lookup(rows, nil)
+	} else {
+		var err error
+		if to, err = k.table.assign(rows, nil); err != nil {
+			return err
+		}
+		k.grow()
+	}
+	var buf []byte
+	for key, at := range to {
+		if at == noEntry || !from.carries[key] {
+			continue
+		}
+		buf = buf[:0]
+		for _, c := range from.carriers {
+			buf = c.encodeCarry(buf, i32(key))
+		}
+		r := reader{s: buf}
+		for _, c := range k.carriers {
+			c.decodeCarry(&r, at)
+		}
+		if !k.carries[at] {
+			k.carries[at] = true
+			k.carrying++
+		}
+		k.changed[at] = true
+		k.committed[at] = k.committed[at] || from.committed[key]
+	}
+	return nil
+}
+
+// takeKeys says of which keys take copies.
+type takeKeys int
+
+const (
+	takeAll takeKeys = iota
+	takeKnown
+)
+
+func pointersTo(cols []column.Column) []*column.Column {
+	list := make([]*column.Column, len(cols))
+	for i := range cols {
+		list[i] = &cols[i]
+	}
+	return list
 }

@@ -19,7 +19,8 @@ type samples[T any] struct {
 	put     func(dst []byte, v T) []byte
 	get     func(r *reader) T
 
-	from []int32 // scratch of compact
+	from    []int32 // scratch of compact
+	scratch []T     // the values of one group
 }
 
 func (s *samples[T]) grow(n int) { s.head, s.n = growTo(s.head, n), growTo(s.n, n) }
@@ -39,13 +40,19 @@ func (s *samples[T]) of(dst []T, g int32) []T {
 	return dst
 }
 
-// merge adds src's values to dst. They are new entries, which the next commit writes.
+// merge adds src's values to dst, in the order of their arrival. They are new entries, which the next commit writes.
 func (s *samples[T]) merge(dst, src int32) error {
-	for e := s.head[src]; e > 0; e = s.next[e-1] {
-		s.add(dst, s.entries[e-1])
-	}
+	s.scratch = s.of(s.scratch[:0], src)
+	s.addAll(dst)
 	s.drop(src)
 	return nil
+}
+
+// addAll adds the values of scratch, of which the newest is the first, in the order of their arrival.
+func (s *samples[T]) addAll(g int32) {
+	for _, v := range slices.Backward(s.scratch) {
+		s.add(g, v)
+	}
 }
 
 // drop forgets the group's values; their memory goes with the next compact.
@@ -89,7 +96,7 @@ func (*samples[T]) keepsEntries() {}
 // commit says that all entries are written.
 func (s *samples[T]) commit() { s.committed = len(s.entries) }
 
-// encodeNew appends the group's values that are not committed; nothing when there is none.
+// encodeNew appends the group's values that are not committed, the newest first; nothing when there is none.
 func (s *samples[T]) encodeNew(dst []byte, g int32) []byte {
 	for e := s.head[g]; int(e) > s.committed; e = s.next[e-1] {
 		dst = s.put(dst, s.entries[e-1])
@@ -100,11 +107,13 @@ func (s *samples[T]) encodeNew(dst []byte, g int32) []byte {
 // decodeMore adds the values of encodeNew to a group.
 func (s *samples[T]) decodeMore(src []byte, g int32) error {
 	r := reader{s: src}
+	s.scratch = s.scratch[:0]
 	for len(r.s) > 0 && r.err == nil {
 		if v := s.get(&r); r.err == nil {
-			s.add(g, v)
+			s.scratch = append(s.scratch, v)
 		}
 	}
+	s.addAll(g)
 	return r.err
 }
 
@@ -118,11 +127,13 @@ func (s *samples[T]) encode(dst []byte, g int32) []byte {
 
 func (s *samples[T]) decode(src []byte, g int32) ([]byte, error) {
 	r := reader{s: src}
+	s.scratch = s.scratch[:0]
 	for n := r.int(); n > 0 && r.err == nil; n-- {
 		if v := s.get(&r); r.err == nil {
-			s.add(g, v)
+			s.scratch = append(s.scratch, v)
 		}
 	}
+	s.addAll(g)
 	return r.s, r.err
 }
 
@@ -140,7 +151,6 @@ type sampler interface {
 type quantileAcc struct {
 	samples[float64]
 	fraction float64
-	scratch  []float64
 }
 
 func newQuantile(fraction float64) *quantileAcc {

@@ -38,18 +38,8 @@ type reading[T number] struct {
 	value T
 }
 
-// compareReadings orders by time and, since the order of arrival must not matter, by value.
-func compareReadings[T number](a, b reading[T]) int {
-	switch {
-	case a.at != b.at:
-		return cmp.Compare(a.at, b.at)
-	case lessNumber(a.value, b.value):
-		return -1
-	case lessNumber(b.value, a.value):
-		return 1
-	}
-	return 0
-}
+// compareTimes orders readings by time alone: of equal times the order of arrival stays.
+func compareTimes[T number](a, b reading[T]) int { return cmp.Compare(a.at, b.at) }
 
 // carried is the last reading of a key before the windows that are open.
 type carried[T number] struct {
@@ -57,8 +47,14 @@ type carried[T number] struct {
 	set bool
 }
 
-// timedAcc is the aggregates along time. A group's readings are sorted when its window closes, so that the order of
-// arrival does not matter; the last reading before the window stands at its start.
+// holds says whether the reading can say what held in a window. It lies within the window itself only where an earlier run
+// has closed that window before.
+func (c *carried[T]) holds(start, end int64) bool {
+	return c.set && c.at < end && (c.at >= start || start-c.at <= maxCarryAge)
+}
+
+// timedAcc is the aggregates along time. A group's readings are sorted by time when its window closes, so that the order
+// of arrival matters only where times are equal; the last reading before the window stands at its start.
 type timedAcc[T number] struct {
 	samples[reading[T]]
 	cells  cells[T]
@@ -67,8 +63,7 @@ type timedAcc[T number] struct {
 	// fold appends the result of readings in order, of which there is at least one, and the window's end.
 	fold func(dst *column.Column, list []reading[T], end int64)
 
-	carry   []carried[T]
-	scratch []reading[T]
+	carry []carried[T]
 }
 
 func newTimed[T number](c cells[T], f *frames) *timedAcc[T] {
@@ -134,14 +129,19 @@ func (a *timedAcc[T]) result(dst *column.Column, groups []int32) {
 	for _, g := range groups {
 		start, key := a.frames.starts[g], a.frames.keys[g]
 		last := &a.carry[key]
-		list := a.scratch[:0]
-		if last.set && last.at < start && start-last.at <= maxCarryAge {
-			list = append(list, reading[T]{at: start, value: last.value})
-		}
-		before := len(list)
-		list = a.of(list, g)
+		// The first place is for what is carried.
+		list := a.of(append(a.scratch[:0], last.reading), g)
 		a.scratch = list
-		slices.SortFunc(list[before:], compareReadings[T])
+		slices.Reverse(list[1:])
+		if !slices.IsSortedFunc(list[1:], compareTimes[T]) {
+			slices.SortStableFunc(list[1:], compareTimes[T])
+		}
+		before := 1
+		if last.holds(start, a.frames.ends[g]) && (len(list) == 1 || last.at <= list[1].at) {
+			list[0].at = max(start, last.at)
+		} else {
+			list, before = list[1:], 0
+		}
 		if len(list) == 0 {
 			dst.AppendNull()
 			continue

@@ -38,7 +38,7 @@ func (r *Runner) mayHold() bool {
 
 // holds says whether nothing may or need be committed now.
 func (r *Runner) holds() bool {
-	return r.pipe.res.held || r.set.HoldFor > 0 && r.mayHold() && time.Since(r.began) < r.set.HoldFor
+	return r.pipe.res.held || r.set.HoldFor > 0 && !r.stops() && r.mayHold() && time.Since(r.began) < r.set.HoldFor
 }
 
 // asideBytes is how much of insights is laid aside at a time.

@@ -97,7 +97,7 @@ func (c *stepCounts) failAll(f connector.Failures) error {
 }
 
 // StoppedError ends the run of a flow with `on_error: stop` at its first failing record. Nothing of the batch that holds
-// the record was committed.
+// the record was committed; the batches before it were.
 type StoppedError struct {
 	// Step is where the record failed, Reason what is wrong with it.
 	Step, Reason string

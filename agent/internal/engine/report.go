@@ -52,6 +52,14 @@ func (r *Runner) publish() {
 	rep.Sample = append(rep.Sample[:0], r.pipe.sample...)
 }
 
+// settle brings the report of a run that has ended up to what it leaves: an insight that was not committed is none.
+func (r *Runner) settle() {
+	r.publish()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.report.Insights = r.committed
+}
+
 // received counts a delivery of the read at that place of the report.
 func (r *Runner) received(read int, d *connector.Delivery) {
 	r.mu.Lock()

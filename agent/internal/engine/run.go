@@ -14,6 +14,7 @@ import (
 
 	"github.com/outfeed/outfeed/agent/internal/connector"
 	"github.com/outfeed/outfeed/internal/backoff"
+	"github.com/outfeed/outfeed/protocol/flowdef"
 )
 
 // RunSettings is everything a run needs.
@@ -32,7 +33,8 @@ type RunSettings struct {
 	Memory  *Memory
 	Scratch Scratch
 	// HoldFor is how long a run that ends by itself goes on before its first commit; 0 commits from the beginning. A run
-	// that ends sooner commits once, and its operators' state never has to be stored. It needs Scratch.
+	// that ends sooner commits once, and its operators' state never has to be stored. It needs Scratch. A program with
+	// on_error: stop does not hold: it commits behind every batch, so that what came before a failing record is kept.
 	HoldFor time.Duration
 	// Started is the time of insights that have no time of their own.
 	Started time.Time
@@ -84,9 +86,11 @@ type Runner struct {
 	// refused says that the store can never take the uncommitted checkpoint.
 	refused bool
 	// aside are the insights before those of the box, while the run holds its commit. began is when Run did.
-	aside       *asideInsights
-	began       time.Time
-	rows        int64
+	aside *asideInsights
+	began time.Time
+	rows  int64
+	// committed counts the insights of all commits.
+	committed   int64
 	commitTimer *time.Timer
 	// moment is the one of commitMoments at which this run commits.
 	moment    int64
@@ -170,7 +174,7 @@ func (r *Runner) Run(ctx context.Context) error {
 	cancel()
 	close(stop)
 	wg.Wait()
-	r.publish()
+	r.settle()
 	return errors.Join(err, closeSystems(), r.closeSources(), r.release())
 }
 
@@ -353,6 +357,9 @@ func (r *Runner) startPumps(start func(*pump)) bool {
 func (r *Runner) handle(ctx context.Context, e event) error {
 	p := e.pump
 	if e.err == nil {
+		if err := r.admit(e); err != nil {
+			return err
+		}
 		if err := r.process(e); err != nil {
 			return &partialError{err: err}
 		}
@@ -360,7 +367,7 @@ func (r *Runner) handle(ctx context.Context, e event) error {
 		if p.traits.AckGated && r.dirty {
 			r.idleTimer.Reset(ackIdle)
 		}
-		return r.commitWhenFull(ctx)
+		return r.commitBehindBatch(ctx)
 	}
 	if !errors.Is(e.err, io.EOF) {
 		return sourceError(r.set.Program.main.reads[p.read].need, e.err)
@@ -375,15 +382,19 @@ func (r *Runner) handle(ctx context.Context, e event) error {
 	return nil
 }
 
+// admit counts the records of a delivery. An error is of a failing record that the source reports and that ends the run
+// before anything of its batch is processed.
+func (r *Runner) admit(e event) error {
+	counts := r.pipe.sources[e.pump.read].counts
+	counts.in += e.delivery.Read
+	return counts.failAll(e.delivery.Failed)
+}
+
 // process runs a delivery through the operators.
 func (r *Runner) process(e event) error {
 	read := e.pump.read
 	d := &e.delivery
 	source := r.pipe.sources[read]
-	source.counts.in += d.Read
-	if err := source.counts.failAll(d.Failed); err != nil {
-		return err
-	}
 	moved := d.Cursor != nil && !bytes.Equal(d.Cursor, r.cursors[read])
 	if !r.dirty && (d.Read > 0 || d.Batch != nil || moved) {
 		r.dirty = true
@@ -421,6 +432,20 @@ func (r *Runner) finish(ctx context.Context, read int) error {
 		}
 	}
 	return nil
+}
+
+// commitBehindBatch commits when it is time, and always where the next record may end the run.
+func (r *Runner) commitBehindBatch(ctx context.Context) error {
+	if r.stops() && r.dirty && !r.holds() {
+		return r.commit(ctx)
+	}
+	return r.commitWhenFull(ctx)
+}
+
+// stops says whether a failing record ends the run.
+func (r *Runner) stops() bool {
+	flow := r.set.Program.plan.Flow
+	return flow != nil && flow.OnError == flowdef.OnErrorStop
 }
 
 func (r *Runner) commitWhenFull(ctx context.Context) error {
@@ -481,6 +506,7 @@ func (r *Runner) commit(ctx context.Context) error {
 			return err
 		}
 	}
+	r.committed += int64(len(r.uncommitted.Insights) + r.aside.n)
 	r.uncommitted, r.rows = nil, 0
 	r.pipe.box.reset()
 	if err := r.aside.reset(); err != nil {

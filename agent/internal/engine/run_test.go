@@ -479,9 +479,61 @@ func TestOnErrorStop(t *testing.T) {
 	if !errors.As(err, &stopped) || stopped.Step != "per_minute" {
 		t.Fatalf("the error is %v", err)
 	}
-	if store.commits != 0 {
-		t.Errorf("%d commits of a half processed batch", store.commits)
+	if store.commits != 1 {
+		t.Errorf("%d commits, want that of the batch before the record", store.commits)
 	}
+}
+
+// TestOnErrorStopKeepsWhatCameBefore holds that a flow with on_error: stop commits every batch before the failing
+// record, even where a run may hold its commit, and that its report counts what was committed.
+func TestOnErrorStopKeepsWhatCameBefore(t *testing.T) {
+	t.Parallel()
+	const text = "flow: f\non_error: stop\nsteps:\n  - id: l\n    read: a\n    schema: {n: int}\n  - validate: {n: {max: 99}}\n  - insight: out\n    key: [n]\n"
+	data := &table{}
+	for i := range 120 {
+		data.rows = append(data.rows, map[string]any{"n": int64(i)})
+	}
+	settings := func(store *memStore) RunSettings {
+		return RunSettings{Program: program(t, text), Store: store, Open: opener(map[string]*table{"l": data}, 16), HoldFor: time.Hour}
+	}
+	stopped := func(store *memStore, set RunSettings) {
+		t.Helper()
+		set.Scratch, set.Memory = &memScratch{}, &Memory{limit: 1 << 30, floor: 1 << 26}
+		report, err := Run(t.Context(), set)
+		if _, ok := errors.AsType[*StoppedError](err); !ok {
+			t.Fatalf("the error is %v", err)
+		}
+		// Six whole batches of 16 come before the one with the record 100.
+		if len(store.insights) != 96 || report.Insights != 96 || !slices.Equal(store.state.Cursors["l"], cursorAt(96)) {
+			t.Errorf("%d insights were committed and %d are reported, the cursor is %v", len(store.insights), report.Insights, store.state.Cursors["l"])
+		}
+	}
+	store := newStore()
+	stopped(store, settings(store))
+
+	// The same where the source reports the record, which ends the run before its batch.
+	store = newStore()
+	set := settings(store)
+	data.rows = data.rows[:100]
+	set.Open = func(need ReadNeed, from connector.Cursor) (connector.Source, error) {
+		return &failsAt{memory: newMemory(need, from, data, 16), row: 100}, nil
+	}
+	stopped(store, set)
+}
+
+// failsAt is a source that reports a failing record in the batch that ends at a row.
+type failsAt struct {
+	*memory
+	row int
+}
+
+func (f *failsAt) Next(ctx context.Context) (connector.Delivery, error) {
+	d, err := f.memory.Next(ctx)
+	if f.at == f.row && err == nil {
+		d.Read++
+		d.Failed = connector.Failures{Count: 1, Sample: []connector.FailedRecord{{Where: "line 101", Reason: "it has no columns"}}}
+	}
+	return d, err
 }
 
 func TestAChangedStepStartsEmpty(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 
 	"github.com/outfeed/outfeed/agent/internal/column"
 	"github.com/outfeed/outfeed/protocol/expr"
@@ -115,6 +116,9 @@ func (l *limitedAggregate) pushTo(n *groupNode, b *column.Batch) error {
 // overflow makes a node spill the rows of groups that it does not have yet.
 func (l *limitedAggregate) overflow(n *groupNode) error {
 	l.res.held = true
+	if n.agg.carries() {
+		n.agg.keys.limit = math.MaxInt // what there is too much of is known when all parts are done
+	}
 	l.budget.force(n.agg.size())
 	types := make([]expr.Type, len(l.cols))
 	for i, pos := range l.cols {
@@ -285,6 +289,12 @@ func (l *limitedAggregate) empty() error {
 	}
 	l.left = append(l.left, l.aggregate.changes(nil)...)
 	empty.counts, empty.outputs = l.counts, l.outputs
+	if l.carries() {
+		// What the parts carry joins what the groups in memory did, and the parts go on with what was carried before.
+		if err = empty.keys.take(l.keys, takeAll); err != nil {
+			return err
+		}
+	}
 	l.aggregate, l.node, l.over = empty, nil, true
 	return nil
 }
@@ -321,7 +331,15 @@ func (l *limitedAggregate) aggregatePart(p groupPart) error {
 	if err := errors.Join(p.rows.remove(), p.states.remove()); err != nil {
 		return err
 	}
-	err = l.drain(n)
+	if agg.carries() {
+		agg.keys.limit = math.MaxInt
+		if err = agg.keys.take(l.keys, takeKnown); err != nil {
+			return err
+		}
+	}
+	if err = l.drain(n); err == nil && agg.carries() {
+		err = l.keys.take(agg.keys, takeAll)
+	}
 	l.counts.failed += agg.counts.failed
 	l.counts.outside += agg.counts.outside
 	return err
@@ -399,5 +417,11 @@ func (l *limitedAggregate) changes(dst []StateChange) []StateChange {
 	}
 	dst = append(dst, l.left...)
 	l.left = nil
-	return dst
+	if !l.carries() || l.keys.carrying == 0 {
+		return dst
+	}
+	l.state.forgetCarries(l.keys.evict())
+	dst = append(dst, l.state.removed...)
+	l.state.removed = nil
+	return l.state.metaChange(l.state.carryChanges(dst))
 }

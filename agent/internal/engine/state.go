@@ -158,12 +158,13 @@ func (s *aggregateState) forgetValues(place int, d *distinctAcc, g int32) {
 	}
 }
 
-// end removes the meta entry and what keys carry: a bounded input leaves nothing behind.
+// end is for the end of a bounded input. It leaves behind what keys carry to the next run, a bounded number, and nothing
+// else.
 func (s *aggregateState) end() {
-	s.ended = true
-	if k := s.agg.keys; k != nil {
-		s.forgetCarries(k.all())
+	if s.agg.carries() {
+		s.forgetCarries(s.agg.keys.evict())
 	}
+	s.ended = !s.agg.carries() || s.agg.keys.carrying == 0
 }
 
 // changes appends what changed since the last call.

@@ -568,6 +568,28 @@ func TestValidateStopsAFlow(t *testing.T) {
 	}
 }
 
+// TestUniqueLetsNullsPass holds that a null breaks no rule but required.
+func TestUniqueLetsNullsPass(t *testing.T) {
+	t.Parallel()
+	at := func(s int) time.Time { return time.Date(2026, 1, 1, 0, 0, s, 0, time.UTC) }
+	data := &table{rows: []map[string]any{
+		{"ts": at(0), "k": "a", "v": nil},
+		{"ts": at(1), "k": "a", "v": nil},
+		{"ts": at(2), "k": "a", "v": "x"},
+		{"ts": at(3), "k": "a", "v": "x"},
+		{"ts": nil, "k": "a", "v": nil},
+		{"ts": at(9), "k": "b", "v": nil},
+	}}
+	for _, rule := range []string{"true", "{with: [k]}", "{within: 1m, time: ts}", "{with: [k], within: 1m, time: ts}"} {
+		text := "flow: f\nsteps:\n  - id: rows\n    read: x\n    schema: {ts: timestamp, k: string, v: string}\n" +
+			"  - validate: {v: {unique: " + rule + "}}\n  - insight: out\n"
+		_, report := runBounded(t, text, map[string]*table{"rows": data}, 2)
+		if step := report.Steps[1]; step.Out != 5 || step.Failed != 1 {
+			t.Errorf("unique: %s: %d pass and %d fail, want 5 and 1: %+v", rule, step.Out, step.Failed, report.Sample)
+		}
+	}
+}
+
 func TestEachRuleHasItsOwnSamples(t *testing.T) {
 	t.Parallel()
 	text := fmt.Sprintf(rowsRead, "manual") + "  - validate: {n: {max: 100, rule: n != 300}, ts: {required: true}}\n  - insight: out\n    time: ts\n"

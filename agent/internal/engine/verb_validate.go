@@ -103,6 +103,7 @@ func (v *validate) push(b *column.Batch) error {
 			continue
 		}
 		v.collect()
+		v.dropNulls(&b.Cols[r.plan.Column])
 		if err := r.unique.look(b, v.good); err != nil {
 			return err
 		}
@@ -152,6 +153,14 @@ func (v *validate) collect() {
 		if place == noRule {
 			v.good = append(v.good, i32(row))
 		}
+	}
+}
+
+// dropNulls takes the rows without a value out of those collected: a null breaks no rule but required, and is never
+// remembered.
+func (v *validate) dropNulls(c *column.Column) {
+	if c.HasNulls() {
+		v.good = slices.DeleteFunc(v.good, func(row int32) bool { return c.Null(int(row)) })
 	}
 }
 

@@ -210,12 +210,10 @@ func oracleReadings(all []windowRow, k string, w oracleWindow, value func(window
 		}
 	}
 	less := func(list []reading) func(i, j int) bool {
-		return func(i, j int) bool {
-			return list[i].at < list[j].at || list[i].at == list[j].at && list[i].v < list[j].v
-		}
+		return func(i, j int) bool { return list[i].at < list[j].at }
 	}
-	sort.Slice(before, less(before))
-	sort.Slice(within, less(within))
+	sort.SliceStable(before, less(before)) // of equal times the order of arrival stays
+	sort.SliceStable(within, less(within))
 	if n := len(before); n > 0 && w.start-before[n-1].at <= maxCarryAge {
 		within = append([]reading{{w.start, before[n-1].v}}, within...)
 	}
@@ -335,6 +333,10 @@ func windowRows(base time.Time, n int, seed uint64) (rows []windowRow, data *tab
 	count := int64(0)
 	for range n {
 		r := windowRow{at: base.UnixMicro() + rng.Int64N(40*3600)*1e6, k: fmt.Sprintf("k%d", rng.IntN(3))}
+		if len(rows) > 0 && rng.IntN(4) == 0 {
+			twin := rows[rng.IntN(len(rows))]
+			r.at, r.k = twin.at, twin.k
+		}
 		row := map[string]any{"at": time.UnixMicro(r.at).UTC(), "k": r.k}
 		if count += rng.Int64N(5); rng.IntN(20) == 0 {
 			count = rng.Int64N(3)

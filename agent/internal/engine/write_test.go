@@ -172,7 +172,7 @@ func TestRefusedRowStopsAFlowThatSaysSo(t *testing.T) {
 	m, store := &mes{}, newStore()
 	_, err := Run(t.Context(), resultsRun(t, strings.Replace(resultsFlow, "steps:", "on_error: stop\nsteps:", 1), m, store, 1, 200, -3))
 	var stopped *StoppedError
-	if !errors.As(err, &stopped) || stopped.Step != "results" || store.commits != 0 {
+	if !errors.As(err, &stopped) || stopped.Step != "results" || store.commits != 1 {
 		t.Errorf("%v, %d commits", err, store.commits)
 	}
 }
