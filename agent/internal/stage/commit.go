@@ -11,7 +11,9 @@ import (
 	"log/slog"
 	"maps"
 	"math"
+	"runtime"
 	"slices"
+	"sync"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -61,19 +63,18 @@ func (c *Checkpoint) all() iter.Seq2[[]byte, error] {
 
 // sum identifies the checkpoint; size is what its payloads take in the outbox.
 func (c *Checkpoint) sum() (sum uint32, size uint64, err error) {
-	h := crc32.New(castagnoli())
+	var length, key []byte
 	part := func(b []byte) {
-		var size [8]byte
-		binary.LittleEndian.PutUint64(size[:], uint64(len(b)))
-		_, _ = h.Write(size[:]) // a hash never gives an error
-		_, _ = h.Write(b)
+		length = binary.LittleEndian.AppendUint64(length[:0], uint64(len(b)))
+		sum = crc32.Update(crc32.Update(sum, castagnoli(), length), castagnoli(), b)
 	}
 	for _, source := range slices.Sorted(maps.Keys(c.Cursors)) {
 		part([]byte(source))
 		part(c.Cursors[source])
 	}
 	for _, change := range c.Changes {
-		part(operatorKey(change.Step, change.Key))
+		key = appendOperatorKey(key[:0], change.Step, change.Key)
+		part(key)
 		if change.Value != nil {
 			part(change.Value)
 		}
@@ -90,7 +91,7 @@ func (c *Checkpoint) sum() (sum uint32, size uint64, err error) {
 		size += recordBytes(p)
 		part(p)
 	}
-	return h.Sum32(), size, nil
+	return sum, size, nil
 }
 
 // request is one thing for the writer to do. Requests that wait at the same time become one commit.
@@ -171,13 +172,14 @@ func (s *Stage) write() {
 	}
 }
 
-// gather takes what waits now, up to one request per flow. held belongs into the next commit.
+// gather takes what waits now, up to one request per flow. Flows that commit at the same moment get a turn to ask while
+// they keep coming, because one commit for all costs the disk a fraction of two. held belongs into the next commit.
 func (s *Stage) gather(first *request) (batch []*request, held *request) {
 	batch = []*request{first}
 	if first.renumberFrom != 0 {
 		return batch, nil
 	}
-	flows, bytes := map[string]bool{first.flow: true}, first.bytes
+	flows, bytes, before := map[string]bool{first.flow: true}, first.bytes, 0
 	for len(batch) < maxMerged && bytes < maxAppendBytes {
 		select {
 		case r := <-s.requests:
@@ -187,7 +189,11 @@ func (s *Stage) gather(first *request) (batch []*request, held *request) {
 			batch, bytes = append(batch, r), bytes+r.bytes
 			flows[r.flow] = true
 		default:
-			return batch, nil
+			if len(batch) == before {
+				return batch, nil
+			}
+			before = len(batch)
+			runtime.Gosched()
 		}
 	}
 	return batch, nil
@@ -332,6 +338,7 @@ func (s *Stage) writeState(batch []*request, next *meta) error {
 	if err := s.at("state"); err != nil {
 		return err
 	}
+	s.sealed.reset()
 	err := s.files.state.Update(func(tx *bolt.Tx) error {
 		for _, r := range batch {
 			if r.apply == nil {
@@ -464,7 +471,7 @@ func (s *Stage) Commit(ctx context.Context, c Checkpoint) (lastSeq uint64, err e
 	}
 	r.apply = func(tx *bolt.Tx, _ *meta) error {
 		m.lastSeq = r.lastSeq
-		return c.put(tx, m, entries)
+		return c.put(tx, &s.sealed, m, entries)
 	}
 	r.landed = func(f *files) { f.marks[c.Flow] = m }
 	if err := s.reserve(ctx, size); err != nil {
@@ -487,8 +494,15 @@ type entry struct {
 // one sorted list, so that putting many new keys costs the square of their number unless each belongs at the end.
 func sortChanges(changes []Change) []entry {
 	entries := make([]entry, len(changes))
+	size := 0
 	for i := range changes {
-		entries[i] = entry{key: operatorKey(changes[i].Step, changes[i].Key), change: &changes[i]}
+		size += binary.MaxVarintLen16 + len(changes[i].Step) + len(changes[i].Key)
+	}
+	keys := make([]byte, 0, size)
+	for i := range changes {
+		start := len(keys)
+		keys = appendOperatorKey(keys, changes[i].Step, changes[i].Key)
+		entries[i] = entry{key: keys[start:len(keys):len(keys)], change: &changes[i]}
 	}
 	slices.SortStableFunc(entries, func(a, b entry) int { return bytes.Compare(a.key, b.key) })
 	last := entries[:0]
@@ -502,7 +516,7 @@ func sortChanges(changes []Change) []entry {
 }
 
 // put writes the flow's part of the checkpoint.
-func (c *Checkpoint) put(tx *bolt.Tx, m mark, entries []entry) error {
+func (c *Checkpoint) put(tx *bolt.Tx, sealed *sealer, m mark, entries []entry) error {
 	flow, err := tx.Bucket([]byte(flowsBucket)).CreateBucketIfNotExists([]byte(c.Flow))
 	if err != nil {
 		return fmt.Errorf("store flow %s: %w", c.Flow, err)
@@ -516,14 +530,14 @@ func (c *Checkpoint) put(tx *bolt.Tx, m mark, entries []entry) error {
 		return fmt.Errorf("store flow %s: %w", c.Flow, err)
 	}
 	for source, cursor := range c.Cursors {
-		if err = putSealed(cursors, []byte(source), cursor); err != nil {
+		if err = sealed.put(cursors, []byte(source), cursor); err != nil {
 			return err
 		}
 	}
 	for i := range entries {
 		e := &entries[i]
 		if e.change.Value != nil {
-			err = putSealed(operators, e.key, e.change.Value)
+			err = sealed.put(operators, e.key, e.change.Value)
 		} else {
 			err = operators.Delete(e.key)
 		}
@@ -531,7 +545,7 @@ func (c *Checkpoint) put(tx *bolt.Tx, m mark, entries []entry) error {
 			return fmt.Errorf("store the state of step %s: %w", e.change.Step, err)
 		}
 	}
-	return putSealed(flow, []byte(markKey), m.encode())
+	return sealed.put(flow, []byte(markKey), m.encode())
 }
 
 // roomCheck is how often a full disk is looked at again.
@@ -565,6 +579,32 @@ func (s *Stage) reserve(ctx context.Context, size uint64) error {
 	}
 }
 
+// diskSpace remembers how much of the disk is free.
+type diskSpace struct {
+	mu     sync.Mutex
+	bytes  uint64
+	looked time.Time
+}
+
+const (
+	// diskCheck is how often the disk is looked at while it has amplyFree bytes more than it must: far more than is
+	// written in that time.
+	diskCheck = 200 * time.Millisecond
+	amplyFree = 1 << 30
+)
+
+// free is how much of the disk is free.
+func (d *diskSpace) free(set Settings) (uint64, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.bytes > set.MinFreeBytes && d.bytes-set.MinFreeBytes >= amplyFree && time.Since(d.looked) < diskCheck {
+		return d.bytes, nil
+	}
+	bytes, err := freeBytes(set.Dir)
+	d.bytes, d.looked = bytes, time.Now()
+	return bytes, err
+}
+
 // stopWaiting takes a commit off the count of those that wait for room.
 func (s *Stage) stopWaiting() {
 	s.mu.Lock()
@@ -574,7 +614,7 @@ func (s *Stage) stopWaiting() {
 
 // tryReserve gives the reason why there is no room now, and what to wait for.
 func (s *Stage) tryReserve(size uint64, waited bool) (<-chan struct{}, error) { //revive:disable-line:flag-parameter
-	free, err := freeBytes(s.settings.Dir)
+	free, err := s.disk.free(s.settings)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err == nil && free < s.settings.MinFreeBytes {
