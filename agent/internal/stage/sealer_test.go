@@ -14,16 +14,17 @@ func TestTheValuesOfACommitOutliveItsMemory(t *testing.T) {
 	t.Parallel()
 	s := settings(t, t.TempDir())
 	st := open(t, s)
-	value := func(commit, i int) []byte {
-		seed := binary.BigEndian.AppendUint32([]byte{byte(commit)}, uint32(i)) //nolint:gosec // small
+	value := func(commit byte, i int) []byte {
+		seed := binary.BigEndian.AppendUint32([]byte{commit}, uint32(i))
 		return bytes.Repeat(seed, 1+i*i%700)
 	}
 	const entries = 900
-	for number := 1; number <= 3; number++ {
-		c := stage.Checkpoint{Flow: "a", Number: uint64(number)} //nolint:gosec // small
+	key := func(i int) string { return string(binary.BigEndian.AppendUint16(nil, uint16(i))) } //nolint:gosec // small
+	for number := byte(1); number <= 3; number++ {
+		c := stage.Checkpoint{Flow: "a", Number: uint64(number)}
 		// The later commits leave some entries of the one before alone.
-		for i := 0; i < entries; i += number {
-			c.Changes = append(c.Changes, stage.Change{Step: "s", Key: string(binary.BigEndian.AppendUint16(nil, uint16(i))), Value: value(number, i)}) //nolint:gosec // small
+		for i := 0; i < entries; i += int(number) {
+			c.Changes = append(c.Changes, stage.Change{Step: "s", Key: key(i), Value: value(number, i)})
 		}
 		commit(t, st, c)
 	}
@@ -36,14 +37,13 @@ func TestTheValuesOfACommitOutliveItsMemory(t *testing.T) {
 		t.Errorf("there are %d entries, want %d", len(got.Operators["s"]), entries)
 	}
 	for i := range entries {
-		from := 1
-		for number := 2; number <= 3; number++ {
-			if i%number == 0 {
+		from := byte(1)
+		for number := byte(2); number <= 3; number++ {
+			if i%int(number) == 0 {
 				from = number
 			}
 		}
-		key := string(binary.BigEndian.AppendUint16(nil, uint16(i))) //nolint:gosec // small
-		if !bytes.Equal(got.Operators["s"][key], value(from, i)) {
+		if !bytes.Equal(got.Operators["s"][key(i)], value(from, i)) {
 			t.Fatalf("entry %d is not that of commit %d", i, from)
 		}
 	}
