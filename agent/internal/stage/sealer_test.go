@@ -15,7 +15,7 @@ func TestTheValuesOfACommitOutliveItsMemory(t *testing.T) {
 	s := settings(t, t.TempDir())
 	st := open(t, s)
 	value := func(commit byte, i int) []byte {
-		seed := binary.BigEndian.AppendUint32([]byte{commit}, uint32(i))
+		seed := binary.BigEndian.AppendUint32([]byte{commit}, uint32(i)) //nolint:gosec // small
 		return bytes.Repeat(seed, 1+i*i%700)
 	}
 	const entries = 900
