@@ -115,6 +115,7 @@ func (a *Agent) runParts(ctx context.Context, p *parts) error {
 
 // assemble wires the parts; none of them runs yet.
 func (a *Agent) assemble(ctx context.Context, id *identity.Identity, st *stage.Stage, spill *stage.Scratch) (*parts, error) {
+	keepMemorySmall()
 	reports, err := newReports(ctx, st, a.log)
 	if err != nil {
 		return nil, err

@@ -14,6 +14,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime/pprof"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -31,6 +32,7 @@ import (
 var (
 	tagReport  = flag.String("tag-report", "", "write what BenchmarkTags measured to this file, as JSON")
 	tagSeconds = flag.Int("tag-seconds", 3, "for how long BenchmarkTags measures in real time")
+	tagHeap    = flag.String("tag-heap", "", "write a profile of the heap to this file at the end of real_time")
 	tagPast    = flag.Int("tag-past", 600, "how many seconds of data BenchmarkTags works off as fast as it can")
 )
 
@@ -47,6 +49,11 @@ const (
 //go:embed testdata/tags.yaml
 var tagFlow []byte
 
+// tagRead reads what tagFlow reads and keeps nothing of it.
+//
+//go:embed testdata/tags-read.yaml
+var tagRead []byte
+
 // tagMeasure is what one way of running the flows has used.
 type tagMeasure struct {
 	Mode string `json:"mode"`
@@ -60,8 +67,10 @@ type tagMeasure struct {
 }
 
 // BenchmarkTags runs 10,000 tags at 1 Hz as 200 continuous flows. In past, ten minutes of data are there at once. In
-// real_time they come as time passes, each flow at a moment of its own.
+// real_time they come as time passes, each flow at a moment of its own. In read_only they come in the same way and the flows
+// drop them, which tells how much of real_time is the harness.
 func BenchmarkTags(b *testing.B) {
+	keepMemorySmall()
 	measured := map[string]tagMeasure{}
 	b.Run("past", func(b *testing.B) {
 		for b.Loop() {
@@ -71,15 +80,21 @@ func BenchmarkTags(b *testing.B) {
 	})
 	b.Run("real_time", func(b *testing.B) {
 		for b.Loop() {
-			measured["real_time"] = runRealTime(b, time.Duration(*tagSeconds)*time.Second)
+			measured["real_time"] = runRealTime(b, tagFlow)
 		}
 		measured["real_time"].show(b)
+	})
+	b.Run("read_only", func(b *testing.B) {
+		for b.Loop() {
+			measured["read_only"] = runRealTime(b, tagRead)
+		}
+		measured["read_only"].show(b)
 	})
 	if *tagReport == "" {
 		return
 	}
 	var list []tagMeasure
-	for _, mode := range []string{"past", "real_time"} {
+	for _, mode := range []string{"past", "real_time", "read_only"} {
 		if m, ok := measured[mode]; ok {
 			m.Mode = mode
 			list = append(list, m)
@@ -104,7 +119,7 @@ func (m tagMeasure) show(b *testing.B) {
 // runPast measures from the start of the flows until all is processed, committed and taken out of the staging.
 func runPast(b *testing.B, seconds int) tagMeasure {
 	b.Helper()
-	p := newTagPlant(b, seconds)
+	p := newTagPlant(b, tagFlow, seconds)
 	before, started := usedCPU(b), time.Now()
 	stop := p.start(b)
 	p.processed.Wait()
@@ -121,9 +136,10 @@ func runPast(b *testing.B, seconds int) tagMeasure {
 }
 
 // runRealTime measures from a moment on when every flow has begun.
-func runRealTime(b *testing.B, span time.Duration) tagMeasure {
+func runRealTime(b *testing.B, flow []byte) tagMeasure {
 	b.Helper()
-	p := newTagPlant(b, 0)
+	span := time.Duration(*tagSeconds) * time.Second
+	p := newTagPlant(b, flow, 0)
 	stop := p.start(b)
 	p.begun.Wait()
 	before, started, records, insights := usedCPU(b), time.Now(), p.records.Load(), p.minutes.Load()+p.others.Load()
@@ -132,11 +148,26 @@ func runRealTime(b *testing.B, span time.Duration) tagMeasure {
 		Records: int(p.records.Load() - records), Insights: p.minutes.Load() + p.others.Load() - insights,
 		CPU: usedCPU(b) - before, Wall: time.Since(started), PeakBytes: peakMemory(b),
 	}
+	writeHeap(b)
 	stop()
 	if want := int(span.Seconds()) * tags; m.Records < want*8/10 {
 		b.Fatalf("the tags gave %d records in %s, want about %d", m.Records, span, want)
 	}
 	return m
+}
+
+func writeHeap(b *testing.B) {
+	b.Helper()
+	if *tagHeap == "" {
+		return
+	}
+	f, err := os.Create(*tagHeap)
+	if err == nil {
+		err = errors.Join(pprof.WriteHeapProfile(f), f.Close())
+	}
+	if err != nil {
+		b.Error(err)
+	}
 }
 
 func usedCPU(b *testing.B) time.Duration {
@@ -160,6 +191,7 @@ func peakMemory(b *testing.B) int64 {
 // tagPlant is the plant of the benchmark: a connector whose tags lie in memory, and what comes out of the flows.
 type tagPlant struct {
 	stage *stage.Stage
+	flow  []byte
 	// past is how many seconds of data are there at once, 0 for data that comes as time passes.
 	past   int
 	course [tagPeriod]float64
@@ -170,7 +202,7 @@ type tagPlant struct {
 	minutes, others  atomic.Int64
 }
 
-func newTagPlant(b *testing.B, past int) *tagPlant {
+func newTagPlant(b *testing.B, flow []byte, past int) *tagPlant {
 	b.Helper()
 	st, err := stage.Open(b.Context(), stage.Settings{Dir: filepath.Join(b.TempDir(), "stage"), Owner: "bench", Logger: slog.New(slog.DiscardHandler), MinFreeBytes: 1})
 	if err != nil {
@@ -181,7 +213,7 @@ func newTagPlant(b *testing.B, past int) *tagPlant {
 			b.Error(err)
 		}
 	})
-	p := &tagPlant{stage: st, past: past}
+	p := &tagPlant{stage: st, flow: flow, past: past}
 	for i := range p.course {
 		p.course[i] = 50 + 30*math.Sin(2*math.Pi*float64(i)/tagPeriod) + float64(i*7919%100)/100
 	}
@@ -208,7 +240,7 @@ func (p *tagPlant) start(b *testing.B) (stop func()) {
 	for i := range deployments {
 		name := fmt.Sprintf("tags-%03d", i)
 		deployments[i] = supervisor.Deployment{
-			ID: name, FlowID: name, Name: name, Version: 1, Definition: tagFlow,
+			ID: name, FlowID: name, Name: name, Version: 1, Definition: p.flow,
 			Connections: []connector.Connection{{Name: "plc", Kind: "tags"}},
 		}
 	}
@@ -304,6 +336,7 @@ type tagSource struct {
 	names  [][]byte
 	second int
 	next   time.Time
+	wait   *time.Timer
 }
 
 func (*tagSource) Traits() connector.Traits { return connector.Traits{} }
@@ -320,10 +353,13 @@ func (s *tagSource) Next(ctx context.Context) (connector.Delivery, error) {
 		return connector.Delivery{}, context.Cause(ctx)
 	}
 	if p.past == 0 {
-		wait := time.NewTimer(time.Until(s.next))
-		defer wait.Stop()
+		if s.wait == nil {
+			s.wait = time.NewTimer(time.Until(s.next))
+		} else {
+			s.wait.Reset(time.Until(s.next))
+		}
 		select {
-		case <-wait.C:
+		case <-s.wait.C:
 		case <-ctx.Done():
 			return connector.Delivery{}, context.Cause(ctx)
 		}

@@ -43,7 +43,7 @@ type keyRows struct {
 const noEntry = -1
 
 // minSlots is small, because there are agents with hundreds of flows over a few tags each.
-const minSlots = 256
+const minSlots = 64
 
 var errTableFull = errors.New("the keys of the groups need more than 2 GiB of text; group by fewer or shorter columns")
 
@@ -248,9 +248,10 @@ func (t *keyTable) add(k keyRows, i int) int32 {
 	return i32(e)
 }
 
-// reserve makes room for n more entries at a load of at most one half.
+// reserve makes room for n more entries. The load is at most one half, but for what is added by one call: most rows are
+// of keys that are there already, and room for as many new ones would double the table of a small flow.
 func (t *keyTable) reserve(n int) {
-	need := 2 * (t.len() + n)
+	need := max(2*t.len(), (t.len()+n)*8/7+1)
 	if need <= len(t.slots) {
 		return
 	}

@@ -128,10 +128,13 @@ func (p *pump) hand(ctx context.Context, e event) bool {
 	}
 }
 
-// next calls Next, and between two calls tells the source what was committed.
+// next calls Next, and between two calls tells the source what was committed. Only an ack-gated one is interrupted for it.
 func (p *pump) next(ctx context.Context) (connector.Delivery, error) {
 	for {
 		p.acknowledge(ctx)
+		if !p.traits.AckGated {
+			return p.source.Next(ctx)
+		}
 		call, cancel := context.WithCancel(ctx)
 		if !p.arm(cancel) {
 			cancel()
@@ -171,7 +174,7 @@ func (p *pump) committed(upTo connector.Cursor) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.ack = upTo
-	if p.traits.AckGated && p.interrupt != nil {
+	if p.interrupt != nil {
 		p.interrupt()
 	}
 }

@@ -29,6 +29,13 @@ func (r *Runner) Report() Report {
 	return report
 }
 
+// Sources appends how the sources are to dst. It may be called at any time from any goroutine.
+func (r *Runner) Sources(dst []SourceReport) []SourceReport {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append(dst, r.report.Sources...)
+}
+
 // publish brings the report up to what the operators have counted. The goroutine that runs them calls it.
 func (r *Runner) publish() {
 	if r.pipe == nil {

@@ -55,7 +55,7 @@ const (
 	// maxPendingBytes is how much of insights waits for a commit.
 	maxPendingBytes = 4 << 20
 	// commitMoments is at how many moments within CommitEvery flows commit.
-	commitMoments = 4
+	commitMoments = 2
 	// ackIdle is how long an ack-gated source may have nothing ready before what it delivered is committed.
 	ackIdle = 2 * time.Millisecond
 	// tickEvery is how often the operators that act without rows are asked to.

@@ -11,8 +11,8 @@ import (
 	"log/slog"
 	"maps"
 	"math"
+	"runtime"
 	"slices"
-	"time"
 
 	bolt "go.etcd.io/bbolt"
 )
@@ -61,19 +61,18 @@ func (c *Checkpoint) all() iter.Seq2[[]byte, error] {
 
 // sum identifies the checkpoint; size is what its payloads take in the outbox.
 func (c *Checkpoint) sum() (sum uint32, size uint64, err error) {
-	h := crc32.New(castagnoli())
+	var length, key []byte
 	part := func(b []byte) {
-		var size [8]byte
-		binary.LittleEndian.PutUint64(size[:], uint64(len(b)))
-		_, _ = h.Write(size[:]) // a hash never gives an error
-		_, _ = h.Write(b)
+		length = binary.LittleEndian.AppendUint64(length[:0], uint64(len(b)))
+		sum = crc32.Update(crc32.Update(sum, castagnoli(), length), castagnoli(), b)
 	}
 	for _, source := range slices.Sorted(maps.Keys(c.Cursors)) {
 		part([]byte(source))
 		part(c.Cursors[source])
 	}
 	for _, change := range c.Changes {
-		part(operatorKey(change.Step, change.Key))
+		key = appendOperatorKey(key[:0], change.Step, change.Key)
+		part(key)
 		if change.Value != nil {
 			part(change.Value)
 		}
@@ -90,7 +89,7 @@ func (c *Checkpoint) sum() (sum uint32, size uint64, err error) {
 		size += recordBytes(p)
 		part(p)
 	}
-	return h.Sum32(), size, nil
+	return sum, size, nil
 }
 
 // request is one thing for the writer to do. Requests that wait at the same time become one commit.
@@ -171,13 +170,14 @@ func (s *Stage) write() {
 	}
 }
 
-// gather takes what waits now, up to one request per flow. held belongs into the next commit.
+// gather takes what waits now, up to one request per flow. Flows that commit at the same moment get a turn to ask while
+// they keep coming, because one commit for all costs the disk a fraction of two. held belongs into the next commit.
 func (s *Stage) gather(first *request) (batch []*request, held *request) {
 	batch = []*request{first}
 	if first.renumberFrom != 0 {
 		return batch, nil
 	}
-	flows, bytes := map[string]bool{first.flow: true}, first.bytes
+	flows, bytes, before := map[string]bool{first.flow: true}, first.bytes, 0
 	for len(batch) < maxMerged && bytes < maxAppendBytes {
 		select {
 		case r := <-s.requests:
@@ -187,7 +187,11 @@ func (s *Stage) gather(first *request) (batch []*request, held *request) {
 			batch, bytes = append(batch, r), bytes+r.bytes
 			flows[r.flow] = true
 		default:
-			return batch, nil
+			if len(batch) == before {
+				return batch, nil
+			}
+			before = len(batch)
+			runtime.Gosched()
 		}
 	}
 	return batch, nil
@@ -332,6 +336,7 @@ func (s *Stage) writeState(batch []*request, next *meta) error {
 	if err := s.at("state"); err != nil {
 		return err
 	}
+	s.sealed.reset()
 	err := s.files.state.Update(func(tx *bolt.Tx) error {
 		for _, r := range batch {
 			if r.apply == nil {
@@ -464,7 +469,7 @@ func (s *Stage) Commit(ctx context.Context, c Checkpoint) (lastSeq uint64, err e
 	}
 	r.apply = func(tx *bolt.Tx, _ *meta) error {
 		m.lastSeq = r.lastSeq
-		return c.put(tx, m, entries)
+		return c.put(tx, &s.sealed, m, entries)
 	}
 	r.landed = func(f *files) { f.marks[c.Flow] = m }
 	if err := s.reserve(ctx, size); err != nil {
@@ -487,8 +492,15 @@ type entry struct {
 // one sorted list, so that putting many new keys costs the square of their number unless each belongs at the end.
 func sortChanges(changes []Change) []entry {
 	entries := make([]entry, len(changes))
+	size := 0
 	for i := range changes {
-		entries[i] = entry{key: operatorKey(changes[i].Step, changes[i].Key), change: &changes[i]}
+		size += binary.MaxVarintLen16 + len(changes[i].Step) + len(changes[i].Key)
+	}
+	keys := make([]byte, 0, size)
+	for i := range changes {
+		start := len(keys)
+		keys = appendOperatorKey(keys, changes[i].Step, changes[i].Key)
+		entries[i] = entry{key: keys[start:len(keys):len(keys)], change: &changes[i]}
 	}
 	slices.SortStableFunc(entries, func(a, b entry) int { return bytes.Compare(a.key, b.key) })
 	last := entries[:0]
@@ -502,28 +514,64 @@ func sortChanges(changes []Change) []entry {
 }
 
 // put writes the flow's part of the checkpoint.
-func (c *Checkpoint) put(tx *bolt.Tx, m mark, entries []entry) error {
-	flow, err := tx.Bucket([]byte(flowsBucket)).CreateBucketIfNotExists([]byte(c.Flow))
-	if err != nil {
-		return fmt.Errorf("store flow %s: %w", c.Flow, err)
+func (c *Checkpoint) put(tx *bolt.Tx, sealed *sealer, m mark, entries []entry) error {
+	flows := tx.Bucket([]byte(flowsBucket))
+	flow := flows.Bucket([]byte(c.Flow))
+	if flow == nil {
+		var err error
+		if flow, err = createFlow(flows, c.Flow); err != nil {
+			return fmt.Errorf("store flow %s: %w", c.Flow, err)
+		}
+	}
+	if err := c.putCursors(flow, sealed); err != nil {
+		return err
+	}
+	if err := putEntries(flow, sealed, entries); err != nil {
+		return err
+	}
+	return sealed.put(flow, []byte(markKey), m.encode())
+}
+
+// createFlow makes the buckets of a flow.
+func createFlow(flows *bolt.Bucket, name string) (*bolt.Bucket, error) {
+	flow, err := flows.CreateBucket([]byte(name))
+	if err == nil {
+		_, err = flow.CreateBucket([]byte(cursorsBucket))
+	}
+	if err == nil {
+		_, err = flow.CreateBucket([]byte(operatorsBucket))
+	}
+	return flow, err //nolint:wrapcheck // put says what it was doing
+}
+
+func (c *Checkpoint) putCursors(flow *bolt.Bucket, sealed *sealer) error {
+	if len(c.Cursors) == 0 {
+		return nil
 	}
 	cursors, err := flow.CreateBucketIfNotExists([]byte(cursorsBucket))
 	if err != nil {
-		return fmt.Errorf("store flow %s: %w", c.Flow, err)
+		return fmt.Errorf("store the cursors of a flow: %w", err)
+	}
+	for source, cursor := range c.Cursors {
+		if err = sealed.put(cursors, []byte(source), cursor); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func putEntries(flow *bolt.Bucket, sealed *sealer, entries []entry) error {
+	if len(entries) == 0 {
+		return nil
 	}
 	operators, err := flow.CreateBucketIfNotExists([]byte(operatorsBucket))
 	if err != nil {
-		return fmt.Errorf("store flow %s: %w", c.Flow, err)
-	}
-	for source, cursor := range c.Cursors {
-		if err = putSealed(cursors, []byte(source), cursor); err != nil {
-			return err
-		}
+		return fmt.Errorf("store the state of a flow: %w", err)
 	}
 	for i := range entries {
 		e := &entries[i]
 		if e.change.Value != nil {
-			err = putSealed(operators, e.key, e.change.Value)
+			err = sealed.put(operators, e.key, e.change.Value)
 		} else {
 			err = operators.Delete(e.key)
 		}
@@ -531,88 +579,5 @@ func (c *Checkpoint) put(tx *bolt.Tx, m mark, entries []entry) error {
 			return fmt.Errorf("store the state of step %s: %w", e.change.Step, err)
 		}
 	}
-	return putSealed(flow, []byte(markKey), m.encode())
-}
-
-// roomCheck is how often a full disk is looked at again.
-const roomCheck = time.Second
-
-// reserve waits until the outbox and the disk have room for so many bytes of records.
-func (s *Stage) reserve(ctx context.Context, size uint64) error {
-	for waited := false; ; waited = true {
-		space, err := s.tryReserve(size, waited)
-		if err == nil {
-			return nil
-		}
-		timer := time.NewTimer(roomCheck)
-		select {
-		case <-space:
-		case <-timer.C:
-		case <-ctx.Done():
-		case <-s.closing:
-		}
-		timer.Stop()
-		if ctx.Err() != nil {
-			s.stopWaiting()
-			return fmt.Errorf("%w: %w", context.Cause(ctx), err)
-		}
-		select {
-		case <-s.closing:
-			s.stopWaiting()
-			return ErrClosed
-		default:
-		}
-	}
-}
-
-// stopWaiting takes a commit off the count of those that wait for room.
-func (s *Stage) stopWaiting() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.blocked--
-}
-
-// tryReserve gives the reason why there is no room now, and what to wait for.
-func (s *Stage) tryReserve(size uint64, waited bool) (<-chan struct{}, error) { //revive:disable-line:flag-parameter
-	free, err := freeBytes(s.settings.Dir)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err == nil && free < s.settings.MinFreeBytes {
-		err = fmt.Errorf("the disk of %s has %d MiB left, less than the %d MiB that stay free: make room on it", s.settings.Dir, free>>20, s.settings.MinFreeBytes>>20)
-	}
-	held := s.reserved
-	if s.files != nil {
-		held += s.files.waitingBytes()
-	}
-	if err == nil && size > 0 && held > 0 && held+size > s.settings.MaxBytes {
-		err = fmt.Errorf("the outbox is full (%d MiB wait to be sent): the flow waits until the control plane has taken some", held>>20)
-	}
-	switch {
-	case err == nil && waited:
-		s.blocked--
-	case err != nil && !waited:
-		s.blocked++
-	}
-	if err == nil {
-		s.reserved += size
-	} else {
-		s.blockedBy = err
-	}
-	return s.space, err
-}
-
-// release gives back what reserve took; by now the records are counted as waiting, or they are not there.
-func (s *Stage) release(size uint64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.reserved -= size
-	s.wakeSpace()
-}
-
-// wakeSpace lets the commits that wait for room look again. mu is held.
-func (s *Stage) wakeSpace() {
-	if s.blocked > 0 {
-		close(s.space)
-		s.space = make(chan struct{})
-	}
+	return nil
 }

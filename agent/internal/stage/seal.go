@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+
+	bolt "go.etcd.io/bbolt"
 )
 
 // castagnoli is a function and not a variable because packages hold no state; MakeTable returns one shared table.
@@ -14,10 +16,37 @@ const sumBytes = 4
 
 // seal puts a CRC32C over key and value in front of the value.
 func seal(key, value []byte) []byte {
+	return appendSealed(make([]byte, 0, sumBytes+len(value)), key, value)
+}
+
+func appendSealed(dst, key, value []byte) []byte {
 	sum := crc32.Update(crc32.Checksum(key, castagnoli()), castagnoli(), value)
-	out := make([]byte, sumBytes, sumBytes+len(value))
-	binary.LittleEndian.PutUint32(out, sum)
-	return append(out, value...)
+	return append(binary.LittleEndian.AppendUint32(dst, sum), value...)
+}
+
+// sealer puts sealed entries into buckets. Their values lie in memory that is used again by the next transaction, because
+// bbolt wants them until the end of theirs.
+type sealer struct{ buf []byte }
+
+// The sizes of a sealer's memory, of which the last piece is kept.
+const (
+	minSealer = 4 << 10
+	maxSealer = 256 << 10
+)
+
+// reset begins a transaction.
+func (s *sealer) reset() { s.buf = s.buf[:0] }
+
+func (s *sealer) put(b *bolt.Bucket, key, value []byte) error {
+	if size := sumBytes + len(value); cap(s.buf)-len(s.buf) < size {
+		s.buf = make([]byte, 0, max(size, minSealer, min(2*cap(s.buf), maxSealer)))
+	}
+	start := len(s.buf)
+	s.buf = appendSealed(s.buf, key, value)
+	if err := b.Put(key, s.buf[start:len(s.buf):len(s.buf)]); err != nil {
+		return fmt.Errorf("store the entry %q: %w", key, err)
+	}
+	return nil
 }
 
 // unseal gives the value that seal was given. It aliases its argument.

@@ -73,6 +73,9 @@ type Stage struct {
 	closeErr  error
 	writer    sync.WaitGroup
 	changed   chan struct{}
+	// sealed is the writer's.
+	sealed sealer
+	disk   diskSpace
 
 	// mu guards what follows. The writer alone changes produced and the files, and may therefore read them without it.
 	mu sync.RWMutex

@@ -157,10 +157,11 @@ func readMarks(tx *bolt.Tx) (map[string]mark, error) {
 }
 
 // operatorKey joins a step's id and an entry's key so that both can be told apart again.
-func operatorKey(step, key string) []byte {
-	out := binary.AppendUvarint(nil, uint64(len(step)))
-	out = append(out, step...)
-	return append(out, key...)
+func operatorKey(step, key string) []byte { return appendOperatorKey(nil, step, key) }
+
+func appendOperatorKey(dst []byte, step, key string) []byte {
+	dst = append(binary.AppendUvarint(dst, uint64(len(step))), step...)
+	return append(dst, key...)
 }
 
 func parseOperatorKey(b []byte) (step, key string, err error) {

@@ -5,6 +5,7 @@ import (
 	"iter"
 
 	"github.com/outfeed/outfeed/agent/internal/connector"
+	"github.com/outfeed/outfeed/agent/internal/engine"
 )
 
 // Staging keeps the state of flows and their reports; stage.Stage does, behind a conversion of types. It is used by many
@@ -48,10 +49,7 @@ type Checkpoint struct {
 }
 
 // Change sets an operator's entry, or removes it when Value is nil.
-type Change struct {
-	Step, Key string
-	Value     []byte
-}
+type Change = engine.StateChange
 
 // Finder gives the connector of a kind.
 type Finder func(kind string) (connector.Connector, bool)

@@ -66,15 +66,16 @@ func (r *run) watch(ctx context.Context) {
 		r.put(ctx, r.report(runRunning, r.runner.Report(), ""))
 	}
 	trouble := ""
+	var now []engine.SourceReport
 	for {
 		select {
 		case <-report.C:
 			r.interval(ctx)
 		case <-look.C:
-			now := r.runner.Report().Sources
+			now = r.runner.Sources(now[:0])
 			is := r.trouble(now)
 			if is != trouble || !slices.EqualFunc(now, r.seen, sameState) {
-				trouble, r.seen = is, now
+				trouble, r.seen = is, append(r.seen[:0], now...)
 				signal(r.u.s.changed)
 			}
 		case <-ctx.Done():

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"slices"
 	"sync"
 
 	"google.golang.org/protobuf/proto"
@@ -43,16 +44,17 @@ func (s *store) Load(ctx context.Context) (engine.State, error) {
 // Commit stores a checkpoint. Called again with the same one after an error, it uses the same number, so that the
 // staging can tell whether it had landed.
 func (s *store) Commit(ctx context.Context, c engine.Checkpoint) error {
-	out := Checkpoint{Flow: s.dep.ID, Number: s.number + 1, Cursors: map[string][]byte{}}
+	out := Checkpoint{Flow: s.dep.ID, Number: s.number + 1, Changes: c.Changes}
+	if len(c.Cursors) > 0 {
+		out.Cursors = make(map[string][]byte, len(c.Cursors))
+	}
 	for step, cursor := range c.Cursors {
 		out.Cursors[step] = cursor
-	}
-	for _, change := range c.Changes {
-		out.Changes = append(out.Changes, Change(change))
 	}
 	if c.Earlier != nil {
 		out.Earlier = s.encodeAll(c.Earlier)
 	}
+	out.Insights = slices.Grow(out.Insights, len(c.Insights))
 	for i := range c.Insights {
 		payload, err := s.encode(&c.Insights[i])
 		if err != nil {

@@ -1,0 +1,117 @@
+package stage
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// roomCheck is how often a full disk is looked at again.
+const roomCheck = time.Second
+
+// reserve waits until the outbox and the disk have room for so many bytes of records.
+func (s *Stage) reserve(ctx context.Context, size uint64) error {
+	for waited := false; ; waited = true {
+		space, err := s.tryReserve(size, waited)
+		if err == nil {
+			return nil
+		}
+		timer := time.NewTimer(roomCheck)
+		select {
+		case <-space:
+		case <-timer.C:
+		case <-ctx.Done():
+		case <-s.closing:
+		}
+		timer.Stop()
+		if ctx.Err() != nil {
+			s.stopWaiting()
+			return fmt.Errorf("%w: %w", context.Cause(ctx), err)
+		}
+		select {
+		case <-s.closing:
+			s.stopWaiting()
+			return ErrClosed
+		default:
+		}
+	}
+}
+
+// diskSpace remembers how much of the disk is free.
+type diskSpace struct {
+	mu     sync.Mutex
+	bytes  uint64
+	looked time.Time
+}
+
+const (
+	// diskCheck is how often the disk is looked at while it has amplyFree bytes more than it must: far more than is
+	// written in that time.
+	diskCheck = 200 * time.Millisecond
+	amplyFree = 1 << 30
+)
+
+// free is how much of the disk is free.
+func (d *diskSpace) free(set Settings) (uint64, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.bytes > set.MinFreeBytes && d.bytes-set.MinFreeBytes >= amplyFree && time.Since(d.looked) < diskCheck {
+		return d.bytes, nil
+	}
+	bytes, err := freeBytes(set.Dir)
+	d.bytes, d.looked = bytes, time.Now()
+	return bytes, err
+}
+
+// stopWaiting takes a commit off the count of those that wait for room.
+func (s *Stage) stopWaiting() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.blocked--
+}
+
+// tryReserve gives the reason why there is no room now, and what to wait for.
+func (s *Stage) tryReserve(size uint64, waited bool) (<-chan struct{}, error) { //revive:disable-line:flag-parameter
+	free, err := s.disk.free(s.settings)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err == nil && free < s.settings.MinFreeBytes {
+		err = fmt.Errorf("the disk of %s has %d MiB left, less than the %d MiB that stay free: make room on it", s.settings.Dir, free>>20, s.settings.MinFreeBytes>>20)
+	}
+	held := s.reserved
+	if s.files != nil {
+		held += s.files.waitingBytes()
+	}
+	if err == nil && size > 0 && held > 0 && held+size > s.settings.MaxBytes {
+		err = fmt.Errorf("the outbox is full (%d MiB wait to be sent): the flow waits until the control plane has taken some", held>>20)
+	}
+	switch {
+	case err == nil && waited:
+		s.blocked--
+	case err != nil && !waited:
+		s.blocked++
+	}
+	if err == nil {
+		s.reserved += size
+	} else {
+		s.blockedBy = err
+	}
+	return s.space, err
+}
+
+// release gives back what reserve took; by now the records are counted as waiting, or they are not there.
+func (s *Stage) release(size uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reserved -= size
+	s.wakeSpace()
+}
+
+// wakeSpace lets the commits that wait for room look again. mu is held.
+func (s *Stage) wakeSpace() {
+	if s.blocked > 0 {
+		close(s.space)
+		s.space = make(chan struct{})
+	}
+}
