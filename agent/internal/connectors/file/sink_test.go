@@ -62,7 +62,7 @@ func TestSinkAppends(t *testing.T) {
 	flushed(t, root, map[string]any{"path": "a/b.jsonl"}, made("M1", 1), made("M\n2", 2))
 	flushed(t, root, map[string]any{"path": "{date}.csv", "format": "csv", "delimiter": ";"}, made("M;1", 1), made("M2", 2))
 	for name, want := range map[string]string{
-		"a/b.jsonl": `{"machine":"M1","made":1}` + "\n" + `{"machine":"x","made":null}` + "\n" + `{"machine":"M\u000a2","made":2}` + "\n" + `{"machine":"x","made":null}` + "\n",
+		"a/b.jsonl": `{"machine":"M1","made":1}` + "\n" + `{"machine":"x","made":null}` + "\n" + `{"machine":"M\n2","made":2}` + "\n" + `{"machine":"x","made":null}` + "\n",
 		time.Now().UTC().Format(time.DateOnly) + ".csv": "machine;made\n\"M;1\";1\nx;\nM2;2\nx;\n",
 	} {
 		got, err := os.ReadFile(filepath.Join(root, name))
