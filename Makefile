@@ -66,11 +66,11 @@ lint: $(LINT) $(DIST) ## Check the code: linters, formatting, generated files
 
 # BENCH takes options, such as BENCH='-records 500000 -tag-time 10s -json'; BENCH=-help lists them.
 .PHONY: bench
-bench: ## Compare the whole path with DuckDB and a hand-written scanner, then run the benchmarks beside the code
+bench: ## Compare the whole path with DuckDB and a hand-written scanner, then, without -only, run the benchmarks beside the code
 	-@$(SETUP) bench
 	@go build -trimpath -o $(CACHE)/outfeed-bench ./internal/bench/cmd/bench
 	@$(CACHE)/outfeed-bench $(BENCH)
-	go test -run '^$$' -bench . -benchmem ./agent/... ./protocol/...
+	$(if $(findstring -only,$(BENCH)),,go test -run '^$$' -bench . -benchmem ./agent/... ./protocol/...)
 
 .PHONY: generate
 generate: $(UI)/node_modules ## Generate the code that is made from other files

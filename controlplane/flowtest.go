@@ -64,18 +64,26 @@ func (t *tester) run(ctx context.Context, definition string) ([]fleet.FlowTest, 
 		if ctx.Err() != nil {
 			return nil, &fleet.Error{Code: fleet.Invalid, Message: fmt.Sprintf("the tests of the flow took longer than %s and were ended; give them fewer rows", testTime)}
 		}
-		first, _, _ := strings.Cut(strings.TrimSpace(problems.String()), "\n")
-		return nil, &fleet.Error{
-			Code:    fleet.Invalid,
-			Message: "the tests of the flow could not be run; `outfeed-agent flow test` shows them on your machine",
-			Err:     fmt.Errorf("%w: %s", err, first),
-		}
+		return nil, notRun(err, problems.String())
 	}
 	var results []fleet.FlowTest
 	if err := json.Unmarshal(out.Bytes(), &results); err != nil {
 		return nil, fmt.Errorf("read the results of the flow's tests: %w", err)
 	}
 	return results, nil
+}
+
+// notRun says why the tests came to no end, from how their process ended and what it said. A process that may have no
+// more memory ends itself with a text of Go's runtime, and is killed where the machine has none left.
+func notRun(err error, said string) *fleet.Error {
+	message := "the tests of the flow could not be run; `outfeed-agent flow test` shows them on your machine"
+	var exit *exec.ExitError
+	killed := errors.As(err, &exit) && !exit.Exited()
+	if killed || strings.Contains(said, "out of memory") || strings.Contains(said, "cannot allocate memory") {
+		message = "the tests of the flow needed more memory than they may have and were ended; give them fewer rows and shorter texts"
+	}
+	first, _, _ := strings.Cut(strings.TrimSpace(said), "\n")
+	return &fleet.Error{Code: fleet.Invalid, Message: message, Err: fmt.Errorf("%w: %s", err, first)}
 }
 
 // limited refuses what goes beyond a number of bytes.

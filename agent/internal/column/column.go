@@ -34,6 +34,14 @@ type Batch struct {
 	Schema expr.Schema
 	Len    int
 	Cols   []Column
+	// Texts bounds the texts that expressions make of the batch; nil, as it is but in the tests of a definition, does not.
+	Texts TextMeter
+}
+
+// TextMeter counts the memory of texts. It must be safe for many goroutines.
+type TextMeter interface {
+	// Grow counts so many more bytes and says whether another text may be made.
+	Grow(bytes int) bool
 }
 
 // NewBatch makes an empty batch of the schema.

@@ -21,18 +21,25 @@ const (
 	// testInsights and testBytes bound the insights and the written rows of one test.
 	testInsights = 10_000
 	testBytes    = 16 << 20
-	// testCells bounds the values that go through the steps of one test, testText the text of one batch.
+	// testCells bounds the values that go through the steps of one test, testText the texts of one batch and also the memory
+	// that all expressions together keep for theirs.
 	testCells = 20_000_000
 	testText  = 16 << 20
+	// testRows is how many rows a step gets at a time, and 1 when they have more than testRowText of text: an expression
+	// makes a text of up to expr.MaxText of each. It divides 64.
+	testRows    = 8
+	testRowText = 256 << 10
 )
 
 var errTestTime = fmt.Errorf("the tests of the flow take longer than %s together, so this one was ended; give them fewer rows", testTime)
+
+var errTestText = fmt.Errorf("the texts of a few rows grow to more than %d MiB, which is the most in a test; make them shorter", testText>>20)
 
 // testGuard ends a test that takes too much. A nil guard allows everything. It is safe for many goroutines: the table
 // of a join is read by another than the run's.
 type testGuard struct {
 	ctx             context.Context //nolint:containedctx // operators have no context, and the guard lives as long as its run
-	cells           atomic.Int64
+	cells, texts    atomic.Int64
 	insights, bytes atomic.Int64
 }
 
@@ -51,28 +58,69 @@ type watchedOperator struct {
 	next  operator
 }
 
+// push gives the rows on a few at a time, with the guard as the meter of what expressions make of them.
 func (w *watchedOperator) push(b *column.Batch) error {
-	if err := w.guard.pass(b); err != nil {
+	text, err := w.guard.pass(b)
+	if err != nil {
 		return err
 	}
-	return w.next.push(b)
+	size := testRows
+	if text > testRowText {
+		size = 1
+	}
+	few := column.Batch{Schema: b.Schema, Cols: make([]column.Column, len(b.Cols)), Texts: w.guard}
+	for from := 0; from < b.Len; from += size {
+		few.Len = min(size, b.Len-from)
+		for i := range b.Cols {
+			few.Cols[i] = someRows(&b.Cols[i], from, few.Len)
+		}
+		if err := w.next.push(&few); err != nil {
+			return err
+		}
+		if err := w.guard.full(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-func (g *testGuard) pass(b *column.Batch) error {
-	text := 0
+// someRows is a view of up to testRows rows of a column, from a multiple of that or one alone. A column that nothing
+// reads can have no values.
+func someRows(c *column.Column, from, rows int) column.Column {
+	v := column.Column{Type: c.Type, Data: c.Data}
+	v.Bools, v.Ints = part(c.Bools, from, rows), part(c.Ints, from, rows)
+	v.Floats, v.Strs = part(c.Floats, from, rows), part(c.Strs, from, rows)
+	if w := from >> 6; w < len(c.Nulls) {
+		if bits := c.Nulls[w] >> (uint(from) & 63) & (1<<uint(rows) - 1); bits != 0 {
+			v.Nulls = []uint64{bits}
+		}
+	}
+	return v
+}
+
+func part[T any](s []T, from, rows int) []T {
+	if len(s) < from+rows {
+		return nil
+	}
+	return s[from : from+rows : from+rows]
+}
+
+// pass counts a batch and gives the bytes of its texts.
+func (g *testGuard) pass(b *column.Batch) (text int, err error) {
 	for i := range b.Cols {
 		text += len(b.Cols[i].Data)
 	}
 	switch {
-	case g.ctx.Err() != nil:
-		return context.Cause(g.ctx)
 	case text > testText:
-		return fmt.Errorf("the texts of a few rows grow to more than %d MiB, which is the most in a test; make them shorter", testText>>20)
+		return text, errTestText
 	case g.cells.Add(int64(b.Len)*int64(max(1, len(b.Cols)))) > testCells:
-		return fmt.Errorf("more than %d values go through the steps of the test, which is the most; give it fewer rows", testCells)
+		return text, fmt.Errorf("more than %d values go through the steps of the test, which is the most; give it fewer rows", testCells)
 	}
-	return g.full()
+	return text, g.full()
 }
+
+// Grow counts what an expression keeps for its texts.
+func (g *testGuard) Grow(bytes int) bool { return g.texts.Add(int64(bytes)) <= testText }
 
 // collected counts an insight or a written row of so many bytes.
 func (g *testGuard) collected(bytes int) error {
@@ -84,9 +132,14 @@ func (g *testGuard) collected(bytes int) error {
 	return g.full()
 }
 
-// full says that too much was collected. A sink can only say so at the end of a batch, so pass asks too.
+// full says that the time is over or that there is too much. A sink and an expression can only say so at the end of a
+// batch.
 func (g *testGuard) full() error {
 	switch {
+	case g.ctx.Err() != nil:
+		return context.Cause(g.ctx)
+	case !g.Grow(0):
+		return errTestText
 	case g.insights.Load() > testInsights:
 		return fmt.Errorf("more than %d insights and written rows come out of the test, which is the most; give it fewer rows", testInsights)
 	case g.bytes.Load() > testBytes:

@@ -3,6 +3,9 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
+	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +22,15 @@ func oneTest(t *testing.T, text string) TestResult {
 		t.Fatalf("got %d results", len(results))
 	}
 	return results[0]
+}
+
+// columns are assignments of an expression to so many columns. In the expression, # is the column's number.
+func columns(n int, expression string) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "c%d: \"%s\", ", i, strings.ReplaceAll(expression, "#", strconv.Itoa(i)))
+	}
+	return strings.TrimSuffix(b.String(), ", ")
 }
 
 func TestTestsAreBounded(t *testing.T) {
@@ -46,7 +58,7 @@ func TestTestsAreBounded(t *testing.T) {
 			"insight o: expected 0, came 2000",
 		},
 		"texts": {
-			one(strings.Repeat("- map: {x: 'concat(x, x)'}\n", 24)+end, rows(64, "{ts: 1, k: 1, x: abcdefgh}")), "the texts of a few rows grow to more than 16 MiB",
+			one(strings.Repeat("- map: {x: 'concat(x, x)'}\n", 17)+"- map: {"+columns(20, "concat(x, '')")+"}\n"+end, rows(64, "{ts: 1, k: 1, x: abcdefgh}")), "the texts of a few rows grow to more than 16 MiB",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -55,6 +67,49 @@ func TestTestsAreBounded(t *testing.T) {
 				t.Errorf("got %.300q, want %q", got.Difference, c.want)
 			}
 		})
+	}
+}
+
+// The definitions are short, and one that is not bounded takes gigabytes. This test is not parallel, so what is
+// allocated meanwhile is its own.
+//
+//nolint:paralleltest // see above
+func TestTestsTakeLittleMemory(t *testing.T) {
+	const most = 200 << 20
+	rows := func(n int, row string) string {
+		var b strings.Builder
+		for i := range n {
+			b.WriteString(strings.ReplaceAll(row, "#", strconv.Itoa(i)) + ",")
+		}
+		return strings.TrimSuffix(b.String(), ",")
+	}
+	const head = "flow: f\nsteps:\n- {id: a, read: c, schema: {k: int, x: string}}\n"
+	long := "- map: {b: 'repeat(x, 1048576)'}\n"
+	given := "tests:\n- {name: t, expect: {o: []}, given: {a: [" + rows(200, "{k: #, x: a}") + "]}}\n"
+	for name, text := range map[string]string{
+		"a map":          head + long + "- map: {" + columns(1500, "repeat(b, 1)") + "}\n- insight: o\n" + given,
+		"a filter":       head + long + "- filter: " + strings.TrimSuffix(strings.Repeat("length(repeat(b, 1)) == k or ", 1500), " or ") + "\n- insight: o\n" + given,
+		"a row for each": head + "- map: {" + columns(200, "repeat(x, k == # ? 1048576 : 0)") + "}\n- insight: o\n" + given,
+		"a join": "flow: f\nsteps:\n- {id: a, read: c, schema: {k: int, x: string}}\n- {id: z, read: c, schema: {k: int, y: string}}\n" +
+			"- {from: a, join: z, on: [k]}\n- map: {b: 'repeat(x, 1048576)'}\n- filter: length(b) > 5\n- insight: o\n" +
+			strings.Replace(given, "given: {", "given: {z: ["+rows(200, "{k: #, y: a}")+"], ", 1),
+	} {
+		p := plan(t, text)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		results, err := TestFlow(t.Context(), p)
+		runtime.ReadMemStats(&after)
+		if err != nil || len(results) != 1 || results[0].Passed {
+			t.Errorf("%s: got %v, %v", name, results, err)
+			continue
+		}
+		t.Logf("%s: %d MiB, %.120s", name, (after.TotalAlloc-before.TotalAlloc)>>20, results[0].Difference)
+		if took := after.TotalAlloc - before.TotalAlloc; took > most {
+			t.Errorf("%s took %d MiB: %.200s", name, took>>20, results[0].Difference)
+		}
+		if !strings.Contains(results[0].Difference, "16 MiB") {
+			t.Errorf("%s: got %.200q", name, results[0].Difference)
+		}
 	}
 }
 

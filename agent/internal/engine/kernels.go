@@ -99,6 +99,7 @@ func compileExpr(n *expr.Node, want expr.Type) (kernel, error) {
 	if err != nil {
 		return nil, err
 	}
+	k = meterTexts(k, n.Type)
 	if want == expr.Float && n.Type == expr.Int {
 		return widen(k), nil
 	}

@@ -35,7 +35,7 @@ func newMapper(step *flowdef.PlanStep, inputs int, live []bool) (*mapper, error)
 func (m *mapper) push(b *column.Batch) error {
 	m.counts.in += int64(b.Len)
 	m.counts.out += int64(b.Len)
-	m.out.Len = b.Len
+	m.out.Len, m.out.Texts = b.Len, b.Texts
 	copy(m.out.Cols[:m.inputs], b.Cols)
 	for i, k := range m.assign {
 		m.out.Cols[m.to[i]] = *k.eval(m.out)
