@@ -101,3 +101,32 @@ func TestWhatCannotBeCutEndsTheRunAtTwiceTheMemory(t *testing.T) {
 		})
 	}
 }
+
+// TestWhatStepsRememberOfABoundedInputIsBounded holds that limit by group, unique and distinct with within, which do not
+// spill, end a run whose keys do not fit, and let one alone whose keys do.
+func TestWhatStepsRememberOfABoundedInputIsBounded(t *testing.T) {
+	t.Parallel()
+	data := &table{}
+	for i := range 60_000 {
+		data.rows = append(data.rows, map[string]any{"k": int64(i), "at": time.Unix(int64(i), 0).UTC()})
+	}
+	tables := map[string]*table{"l": data}
+	for _, c := range []struct{ name, step, want string }{
+		{"limit", "limit: 1\n    by: [k]", "step s: the groups that limit counts take "},
+		{"unique", "validate: {k: {unique: true}}", "step s: the values that unique rules remember take "},
+		{"distinct", "distinct: [k]\n    within: 1m\n    time: at", "step s: the keys that distinct remembers take "},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			text := "flow: f\nsteps:\n  - id: l\n    read: a\n    schema: {k: int, at: timestamp}\n  - id: s\n    " + c.step + "\n  - insight: out\n"
+			_, _, err := runLimited(t, RunSettings{Program: program(t, text), Open: opener(tables, 1000)}, 500_000)
+			if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "raise memory_limit") {
+				t.Errorf("got %v, want an error with %q", err, c.want)
+			}
+			_, lines, err := runLimited(t, RunSettings{Program: program(t, text), Open: opener(tables, 1000)}, 20_000_000)
+			if err != nil || len(lines) != len(data.rows) {
+				t.Errorf("got %d lines and %v", len(lines), err)
+			}
+		})
+	}
+}
