@@ -101,3 +101,35 @@ func TestRunsThatSpillCarryReadingsOn(t *testing.T) {
 		}
 	}
 }
+
+// TestAKeyThatIsCutByTimeCarriesReadingsOn is the same for few keys whose windows do not fit in the memory, which are cut
+// by time.
+func TestAKeyThatIsCutByTimeCarriesReadingsOn(t *testing.T) {
+	t.Parallel()
+	text := strings.Replace(carryFlow, "tumbling: 1h", "tumbling: 1s", 1)
+	var parts [][]map[string]any
+	base := time.Date(2026, 1, 1, 6, 0, 0, 0, time.UTC)
+	for part := range 3 {
+		var rows []map[string]any
+		for i := range 8000 {
+			at := base.Add(time.Duration(part)*time.Hour + time.Duration(i*7919%8000*400)*time.Millisecond)
+			rows = append(rows, map[string]any{"at": at, "k": int64(i % 2), "q": int64(part*1000 + i%97), "on": i%3 > 0})
+		}
+		parts = append(parts, rows)
+	}
+	whole, _ := runParts(t, text, 1<<30, slices.Concat(parts...))
+	store, spilled := runParts(t, text, 100_000, parts...)
+	if spilled < 3*3*spillFan/2 {
+		t.Errorf("only %d files were spilled", spilled)
+	}
+	sameLines(t, "cut by time", store.lines(), whole.lines())
+	got, want := store.state.Operators["agg"], whole.state.Operators["agg"]
+	if len(got) != len(want) || len(got) != 1+2 {
+		t.Errorf("%d entries of state remain, want %d", len(got), len(want))
+	}
+	for key, value := range want {
+		if !slices.Equal(got[key], value) {
+			t.Errorf("the entry %q differs", key)
+		}
+	}
+}

@@ -65,6 +65,11 @@ func (l *ledger) put(e int32, v int64) {
 // longer one it gets the hash, and the key itself with the value.
 const maxStoreKey = 4096
 
+// size is about how many bytes the ledger takes.
+func (l *ledger) size() int64 {
+	return l.table.size() + int64(8*cap(l.values)+cap(l.flags)+4*cap(l.changed))
+}
+
 // storeKey gives the key of an entry in the store and, where that is a hash, what it is the hash of.
 func (l *ledger) storeKey(e int32) (key, hashed []byte) {
 	l.key = putInt(append(l.key[:0], l.tag...), l.table.prefix[e])

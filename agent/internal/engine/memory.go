@@ -1,6 +1,9 @@
 package engine
 
-import "sync"
+import (
+	"fmt"
+	"sync"
+)
 
 // Memory shares out what the operators of all runs of a process may hold. An operator that gets no more of it spills what
 // it holds, so nobody ever waits for memory, and no two operators can wait for each other. It is safe for many goroutines.
@@ -69,6 +72,16 @@ func (b *budget) force(n int64) {
 		b.memory.add(n - b.held)
 		b.held = n
 	}
+}
+
+// hold is force for what cannot be spilled. It fails when the step alone holds more than there is for all; kept says what
+// it keeps.
+func (b *budget) hold(n int64, step, kept string) error {
+	if b.force(n); b.memory == nil || n <= max(b.memory.limit, maxFloor) {
+		return nil
+	}
+	return fmt.Errorf("step %s: %s take %s of memory, more than the %s that there is for all steps, and cannot be spilled; raise memory_limit",
+		step, kept, describeBytes(n), describeBytes(b.memory.limit))
 }
 
 // release gives everything back.

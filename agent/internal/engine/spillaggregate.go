@@ -2,7 +2,6 @@ package engine
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"math"
 
@@ -19,8 +18,9 @@ var errTooManyGroups = errors.New("the groups do not fit in the memory, and the 
 // rows in their order and gives the same bits as without spilling. The results of the parts, each in the order of the
 // aggregate, are merged in that order.
 //
-// Where something is kept for a key over its windows, the groups that are in memory stay there with their keys, and only
-// the rows of other keys are spilled.
+// Where something is kept for a key over its windows, the hash is that of the key without the window. A single key that is
+// still too large is cut by time, and the parts of it are aggregated in the order of time, each going on with what the
+// key carries.
 type limitedAggregate struct {
 	*aggregate
 	res    *resources
@@ -45,29 +45,33 @@ type limitedAggregate struct {
 // measureEvery is after how many batches without new groups the memory is measured again: groups themselves can grow.
 const measureEvery = 16
 
-// groupNode is an aggregate and the parts of the rows that are not its own.
+// groupNode is an aggregate and the parts of what it has spilled.
 type groupNode struct {
-	agg   *aggregate
-	level int
-	// parts are rows; states is what groups held before, nil where those stay in memory.
+	agg *aggregate
+	// part is what the node aggregates; it has no files where that is the input.
+	part groupPart
+	// parts are rows; states is what groups held before them. byTime says that they are parts of the time.
 	parts, states []*spillWriter
+	byTime        bool
 	split         partitioner
-	// hasher hashes the key, keys numbers those keys whose groups are here, where a key's groups must stay together.
-	hasher *keyTable
-	keys   *keyTable
-	refs   []*column.Column
-	prefix []int64
-	valid  []int32
-	mine   []int32
-	other  []int32
-	at     []int32
-	out    column.Batch
+	hasher        *keyTable
+	refs          []*column.Column
+	prefix, zeros []int64
+	hashes        []uint64
+	valid         []int32
+	mine          []int32
+	other         []int32
+	out           column.Batch
 }
 
 // groupPart is rows that were spilled, and what their groups held before them, nil for nothing.
 type groupPart struct {
 	states, rows *spillWriter
-	level        int
+	// level is how many times it was cut by hash.
+	level int
+	// from and to are the first and the last start of a window in it, where known.
+	from, to int64
+	known    bool
 }
 
 func newLimitedAggregate(m *maker, i int) (*limitedAggregate, error) {
@@ -104,49 +108,10 @@ func (l *limitedAggregate) pushTo(n *groupNode, b *column.Batch) error {
 	if l.budget.fit(n.agg.size()) {
 		return nil
 	}
-	if n.agg.table.len() == 1 || n.level == deepest {
-		return l.watch(n.agg)
-	}
-	if l.res.scratch == nil {
-		return fmt.Errorf("step %s: %w", l.plan.ID, errTooManyGroups)
-	}
-	return l.overflow(n)
+	return l.full(n)
 }
 
-// overflow makes a node spill the rows of groups that it does not have yet.
-func (l *limitedAggregate) overflow(n *groupNode) error {
-	l.res.held = true
-	if n.agg.carries() {
-		n.agg.keys.limit = math.MaxInt // what there is too much of is known when all parts are done
-	}
-	l.budget.force(n.agg.size())
-	types := make([]expr.Type, len(l.cols))
-	for i, pos := range l.cols {
-		types[i] = l.input[pos].Type
-	}
-	n.parts = newParts(l.res, types)
-	keys := make([]expr.Type, len(l.by))
-	for i, pos := range l.by {
-		keys[i] = l.input[pos].Type
-	}
-	n.hasher = newHasher(keys)
-	n.refs = make([]*column.Column, len(l.cols))
-	n.out = *column.NewBatch(l.input)
-	if !n.agg.together() {
-		return l.dump(n)
-	}
-	n.keys = newKeyTable(keys)
-	t := n.agg.table
-	refs := make([]*column.Column, len(t.cols))
-	for i := range refs {
-		refs[i] = &t.cols[i]
-	}
-	all := sequence(nil, t.len())
-	_, err := n.keys.assign(keyRows{cols: refs, rows: all, prefix: make([]int64, len(all))}, nil)
-	return err
-}
-
-// route gives a node the rows of its groups and spills the others.
+// route spills the rows of a batch. Those that belong to no window go to the node's aggregate, which counts them.
 func (l *limitedAggregate) route(n *groupNode, b *column.Batch) error {
 	a := n.agg
 	for i, pos := range a.by {
@@ -154,27 +119,13 @@ func (l *limitedAggregate) route(n *groupNode, b *column.Batch) error {
 	}
 	n.mine, n.other = n.mine[:0], n.other[:0]
 	n.place(b)
-	keys := keyRows{cols: a.byCols, rows: n.valid, prefix: n.prefix}
-	table := a.table
-	if n.keys != nil {
-		clear(n.prefix)
-		table = n.keys
-	}
-	if n.states == nil {
-		n.at = table.lookup(keys, n.at)
-	}
 	k := 0
 	for row := range b.Len {
 		if k == len(n.valid) || int(n.valid[k]) != row {
-			n.mine = append(n.mine, i32(row)) // it is in no window, which the aggregate counts
+			n.mine = append(n.mine, i32(row))
 			continue
 		}
-		if n.states == nil && n.at[k] != noEntry {
-			n.mine = append(n.mine, i32(row))
-		} else {
-			n.prefix[len(n.other)] = n.prefix[k]
-			n.other = append(n.other, i32(row))
-		}
+		n.other = append(n.other, i32(row))
 		k++
 	}
 	for i, pos := range l.cols {
@@ -186,37 +137,21 @@ func (l *limitedAggregate) route(n *groupNode, b *column.Batch) error {
 	if n == l.node {
 		l.counts.in += int64(len(n.other))
 	}
-	hashes := n.hasher.hash(keyRows{cols: a.byCols, rows: n.other, prefix: n.prefix[:len(n.other)]})
-	if err := n.split.write(n.parts, n.refs, n.other, hashes, n.level); err != nil {
+	if err := n.spread(n.parts, n.refs, keyRows{cols: a.byCols, rows: n.other, prefix: n.prefix}); err != nil {
 		return err
 	}
 	if len(n.mine) == 0 {
 		return nil
 	}
 	n.out.Len = len(n.mine)
-	if err := a.push(&n.out); err != nil {
-		return err
-	}
-	return l.watch(a)
-}
-
-// watch holds groups that cannot be spilled to what the process as a whole may use.
-func (l *limitedAggregate) watch(a *aggregate) error {
-	if l.pushes++; l.pushes%measureEvery != 0 || l.budget.memory == nil {
-		return nil
-	}
-	size := a.size()
-	if l.budget.force(size); size > max(2*l.budget.memory.limit, maxFloor) {
-		return fmt.Errorf("step %s: %d groups need more memory than there is, and a group cannot be spilled in parts; raise memory_limit", l.plan.ID, a.table.len())
-	}
-	return nil
+	return a.push(&n.out)
 }
 
 // place finds the rows that belong to a window, and its start for each.
 func (n *groupNode) place(b *column.Batch) {
 	n.valid, n.prefix = n.valid[:0], n.prefix[:0]
 	a := n.agg
-	if a.win == nil || n.keys != nil {
+	if a.win == nil || a.together() && !n.byTime {
 		n.valid = sequence(n.valid, b.Len)
 		n.prefix = resize(n.prefix, b.Len)
 		clear(n.prefix)
@@ -269,7 +204,7 @@ func (l *limitedAggregate) finish() (more bool, err error) {
 	})
 }
 
-// letGo writes the result of the groups that were in memory to the end, and lets go of them.
+// letGo notes the parts of the input as work to do, and lets go of the aggregate that took it.
 func (l *limitedAggregate) letGo() error {
 	n, counts := l.node, l.counts
 	l.counts = &stepCounts{step: counts.step, sample: &[]FailedRecord{}, lateTotal: counts.lateTotal}
@@ -306,7 +241,7 @@ func (l *limitedAggregate) aggregatePart(p groupPart) error {
 		return err
 	}
 	agg.counts = &stepCounts{step: l.plan.ID, sample: l.counts.sample, stop: l.counts.stop}
-	n := &groupNode{agg: agg, level: p.level}
+	n := &groupNode{agg: agg, part: p}
 	b := column.NewBatch(l.input)
 	l.groups = 0
 	if err := l.restoreStates(n, p.states); err != nil {
@@ -331,17 +266,18 @@ func (l *limitedAggregate) aggregatePart(p groupPart) error {
 	if err := errors.Join(p.rows.remove(), p.states.remove()); err != nil {
 		return err
 	}
-	if agg.carries() {
-		agg.keys.limit = math.MaxInt
-		if err = agg.keys.take(l.keys, takeKnown); err != nil {
+	carries := agg.carries()
+	if carries {
+		n.agg.keys.limit = math.MaxInt // what there is too much of is known when all parts are done
+		if err = n.agg.keys.take(l.keys, takeKnown); err != nil {
 			return err
 		}
 	}
-	if err = l.drain(n); err == nil && agg.carries() {
-		err = l.keys.take(agg.keys, takeAll)
+	if err = l.drain(n); err == nil && carries {
+		err = l.keys.take(n.agg.keys, takeAll)
 	}
-	l.counts.failed += agg.counts.failed
-	l.counts.outside += agg.counts.outside
+	l.counts.failed += n.agg.counts.failed
+	l.counts.outside += n.agg.counts.outside
 	return err
 }
 
@@ -364,23 +300,8 @@ func (l *limitedAggregate) drain(n *groupNode) error {
 	}
 	l.budget.release()
 	l.runs = append(l.runs, run.out)
-	for i, w := range n.parts {
-		part := groupPart{rows: w, level: min(n.level+1, deepest)}
-		if n.states != nil {
-			part.states = n.states[i]
-		}
-		if w.rows == 0 && (part.states == nil || part.states.rows == 0) {
-			continue
-		}
-		if err := w.finish(); err != nil {
-			return err
-		}
-		if part.states != nil {
-			if err := part.states.finish(); err != nil {
-				return err
-			}
-		}
-		l.work = append(l.work, part)
+	if err := l.queueParts(n); err != nil {
+		return err
 	}
 	if len(l.runs) < spillFan {
 		return nil

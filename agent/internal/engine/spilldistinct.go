@@ -67,16 +67,12 @@ func (l *limitedDistinct) push(b *column.Batch) error {
 		return nil
 	}
 	if l.res.scratch == nil || l.seen.within > 0 {
-		l.budget.force(l.seen.size())
-		return nil
+		return l.budget.hold(l.seen.size(), l.seen.step, "the keys that distinct remembers")
 	}
 	l.res.held = true
 	l.parts = newParts(l.res, l.types)
 	return nil
 }
-
-// size is about what the keys take.
-func (s *seen) size() int64 { return s.table.size() + int64(groupBytes*s.table.len()) }
 
 // route spills the rows of a batch whose key is not in memory.
 func (l *limitedDistinct) route(b *column.Batch) error {

@@ -3,13 +3,17 @@ package engine
 import (
 	"errors"
 	"io"
+	"math"
 
 	"github.com/outfeed/outfeed/agent/internal/column"
 	"github.com/outfeed/outfeed/protocol/expr"
 )
 
-// dumpRows is how many groups are written at once.
-const dumpRows = 1024
+// dumpRows and dumpText are how many groups, and bytes of what they hold, are written at once.
+const (
+	dumpRows = 1024
+	dumpText = 1 << 18
+)
 
 // stateTypes are the columns of spilled groups: the start of the window, the key, and what the accumulators hold.
 func (n *groupNode) stateTypes() []expr.Type {
@@ -33,19 +37,18 @@ func (l *limitedAggregate) dump(n *groupNode) error {
 	keys, state := refs[1:len(refs)-1], refs[len(refs)-1]
 	var groups, all []int32
 	var buf []byte
-	for from := 0; from < a.table.len(); from += dumpRows {
-		to := min(from+dumpRows, a.table.len())
+	for from := 0; from < a.table.len(); {
 		groups = groups[:0]
 		cols[0].Ints, state.Strs, state.Data = cols[0].Ints[:0], state.Strs[:0], state.Data[:0]
-		for g := from; g < to; g++ {
-			if a.dead[g] {
+		for ; from < a.table.len() && len(groups) < dumpRows && len(state.Data) < dumpText; from++ {
+			if a.dead[from] {
 				continue
 			}
-			groups = append(groups, i32(g))
-			cols[0].Ints = append(cols[0].Ints, a.table.prefix[g])
-			buf = a.encodeSession(buf[:0], i32(g))
+			groups = append(groups, i32(from))
+			cols[0].Ints = append(cols[0].Ints, a.table.prefix[from])
+			buf = a.encodeSession(buf[:0], i32(from))
 			for _, acc := range a.accs {
-				buf = acc.encode(buf, i32(g))
+				buf = acc.encode(buf, i32(from))
 			}
 			state.AppendStr(buf)
 		}
@@ -53,8 +56,7 @@ func (l *limitedAggregate) dump(n *groupNode) error {
 			keys[i].Gather(&a.table.cols[i], groups)
 		}
 		all = sequence(all, len(groups))
-		hashes := n.hasher.hash(keyRows{cols: keys, rows: all, prefix: cols[0].Ints})
-		if err := n.split.write(n.states, refs, all, hashes, n.level); err != nil {
+		if err := n.spread(n.states, refs, keyRows{cols: keys, rows: all, prefix: cols[0].Ints}); err != nil {
 			return err
 		}
 	}
@@ -71,6 +73,12 @@ func (l *limitedAggregate) replace(n *groupNode) error {
 	empty.counts, empty.outputs = old.counts, old.outputs
 	if old.win != nil {
 		empty.win = old.win
+	}
+	if old.carries() {
+		empty.keys.limit = math.MaxInt // what there is too much of is known when all parts are done
+		if err = empty.keys.take(old.keys, takeAll); err != nil {
+			return err
+		}
 	}
 	n.agg = empty
 	if n == l.node {
@@ -113,7 +121,7 @@ func (l *limitedAggregate) restoreBlock(n *groupNode, b *column.Batch) error {
 	}
 	keys := keyRows{cols: refs[1 : len(refs)-1], rows: sequence(nil, b.Len), prefix: b.Cols[0].Ints}
 	if n.states != nil {
-		return n.split.write(n.states, refs, keys.rows, n.hasher.hash(keys), n.level)
+		return n.spread(n.states, refs, keys)
 	}
 	groups, err := n.agg.adopt(keys)
 	if err != nil {
@@ -130,10 +138,10 @@ func (l *limitedAggregate) restoreBlock(n *groupNode, b *column.Batch) error {
 			}
 		}
 	}
-	if l.budget.fit(n.agg.size()) || n.level == deepest || n.agg.table.len() == 1 {
+	if l.budget.fit(n.agg.size()) {
 		return nil
 	}
-	return l.overflow(n)
+	return l.full(n)
 }
 
 // adopt makes new groups.

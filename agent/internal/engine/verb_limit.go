@@ -29,6 +29,7 @@ type limit struct {
 	groups ledger
 	meta   stepMeta
 	ended  bool
+	budget *budget
 
 	cols    []*column.Column
 	rows    []int32
@@ -41,7 +42,7 @@ func (m *maker) limit(i int) (operator, *outputs, error) {
 	step, input, counts, live := m.step(i)
 	by := step.LimitPlan.By
 	l := &limit{
-		counts: counts, max: step.Limit.Rows, by: by, live: positions(live), span: m.span,
+		counts: counts, max: step.Limit.Rows, by: by, live: positions(live), span: m.span, budget: m.res.budget(),
 		groups: newLedger(step.ID, []byte{groupPrefix}, typesOf(input, by)),
 		// The number of rows is no part of the definition: whoever raises it wants the rows up to the new one.
 		meta: newStepMeta(step.ID, "limit "+describeColumns(input, by)),
@@ -85,6 +86,11 @@ func (l *limit) push(b *column.Batch) error {
 	if l.span == endless && l.groups.table.len() > 2*maxLimitGroups {
 		l.groups.retain(func(int64) bool { return true })
 	}
+	if l.span == bounded {
+		if err = l.budget.hold(l.groups.size(), l.groups.step, "the groups that limit counts"); err != nil {
+			return err
+		}
+	}
 	return l.pass(b)
 }
 
@@ -109,6 +115,7 @@ func (l *limit) pass(b *column.Batch) error {
 func (l *limit) finish() (more bool, err error) { //nolint:unparam // it is a finisher
 	l.ended = true
 	l.groups.forgetAll()
+	l.budget.release()
 	return false, nil
 }
 

@@ -46,6 +46,8 @@ type validate struct {
 	// removed are entries of another definition; ended says that the input has.
 	removed []StateChange
 	ended   bool
+	span    span
+	budget  *budget
 
 	// broken is the place of the rule that each row breaks first, or noRule.
 	broken []int16
@@ -63,7 +65,7 @@ type rule struct {
 
 func (m *maker) validate(i int) (operator, *outputs, error) {
 	step, input, counts, live := m.step(i)
-	v := &validate{counts: counts, live: positions(live), out: column.NewBatch(step.Output)}
+	v := &validate{counts: counts, live: positions(live), span: m.span, budget: m.res.budget(), out: column.NewBatch(step.Output)}
 	var definition strings.Builder
 	for place := range step.ValidatePlan.Rules {
 		r := rule{plan: &step.ValidatePlan.Rules[place]}
@@ -114,6 +116,9 @@ func (v *validate) push(b *column.Batch) error {
 			}
 		}
 	}
+	if err := v.hold(); err != nil {
+		return err
+	}
 	v.counts.out += int64(b.Len - failing)
 	if failing == 0 {
 		return v.emit(b)
@@ -131,6 +136,20 @@ func (v *validate) push(b *column.Batch) error {
 	}
 	v.out.Len = len(v.good)
 	return v.emit(v.out)
+}
+
+// hold counts what the unique rules remember of an input that ends, which has no other bound.
+func (v *validate) hold() error {
+	if !v.stored || v.span == endless {
+		return nil
+	}
+	size := int64(0)
+	for i := range v.rules {
+		if u := v.rules[i].unique; u != nil {
+			size += u.size()
+		}
+	}
+	return v.budget.hold(size, v.meta.step, "the values that unique rules remember")
 }
 
 // breakRule notes the rule for the rows for which the condition is false and that break no rule before it, and gives
@@ -225,6 +244,7 @@ func (v *validate) finish() (more bool, err error) { //nolint:unparam // it is a
 			u.forgetAll()
 		}
 	}
+	v.budget.release()
 	return false, nil
 }
 
