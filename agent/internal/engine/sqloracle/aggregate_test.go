@@ -39,6 +39,7 @@ func (b *builder) aggregate(in rows) rows {
 		}
 		c := b.call(in, time)
 		name := fmt.Sprintf("g%d_%d", b.serial, i)
+		b.wild[name] = true
 		out.schema = append(out.schema, expr.Column{Name: name, Type: c.result})
 		ours = append(ours, name+": "+yaml(c.ours))
 		columns = append(columns, "("+c.sql+")::"+sqlType(c.result)+" AS "+name)
@@ -95,7 +96,7 @@ func (b *builder) window(in rows, time string, by []string) (yamlText, sql strin
 func (b *builder) call(in rows, time string) call {
 	e := exprs{b.Rand, in.schema}
 	column := func(t expr.Type) (both, bool) {
-		found := b.some(in.schema, 1, func(c expr.Column) bool { return c.Type == t })
+		found := b.some(in.schema, 1, func(c expr.Column) bool { return c.Type == t && !b.wild[c.Name] })
 		if len(found) == 0 {
 			return both{}, false
 		}
