@@ -44,10 +44,11 @@ e2e: build ## Run the end-to-end tests on the real binaries
 	go test -tags e2e -count=1 -timeout 20m -v ./internal/e2e
 
 .PHONY: faults
-faults: $(DIST) ## Run the long tests: 10,000 random flows against PostgreSQL, 50 million rows joined with 5 million
+faults: $(DIST) ## Run the long tests: 10,000 random flows against PostgreSQL, 50 million rows joined with 5 million, colliding hashes
 	@$(SETUP) test
 	OUTFEED_ORACLE_FLOWS=10000 go test -count=1 -timeout 30m -v -run TestRandomFlowsAsPostgreSQL ./agent/internal/engine/sqloracle
 	go test -count=1 -timeout 30m -v -run FiftyMillion ./agent -long
+	go test -tags collide -count=1 -timeout 10m ./agent/internal/engine
 
 .PHONY: race
 race: $(DIST) ## Run the tests under the race detector

@@ -16,8 +16,10 @@ import (
 // or the group a value belongs to) and a row of columns; nulls equal nulls, NaN equals NaN and -0 equals 0.
 //
 // It is an open-addressing table whose slots hold the whole hash, so that a probe touches the stored keys only when the
-// hash agrees. Rows are looked up by hash first and compared column by column afterwards, in loops over one type; the
-// rare disagreement is repaired row by row. The hash is seeded, so nobody can choose colliding keys.
+// hash agrees. Rows are looked up by hash first and compared column by column afterwards, in loops over one type. In the
+// rare case that two keys have one hash, the rows are looked up again one by one, so that the numbers are always in the
+// order of the rows: many an operator knows a new key by its number being the next one. The hash is seeded, so nobody can
+// choose colliding keys.
 type keyTable struct {
 	seed   maphash.Seed
 	start  uint64
@@ -25,6 +27,7 @@ type keyTable struct {
 	prefix []int64
 	cols   []column.Column
 	hashes []uint64
+	places []uint64
 }
 
 // keySlot holds entry+1; zero is free.
@@ -68,10 +71,10 @@ const (
 	mixB = 0xd6e8feb86659fd93
 )
 
-// mix folds the 128-bit product of its operands.
+// mix mixes a value into a hash. Each of its steps can be undone, so that different values mixed into one hash give
+// different hashes. A product's high bits depend on most of what was multiplied; turned round, they make the low bits.
 func mix(h, v uint64) uint64 {
-	hi, lo := bits.Mul64(h^v^mixA, mixB)
-	return hi ^ lo
+	return bits.ReverseBytes64((h^v)*mixA) * mixB
 }
 
 func uint64Of(v int64) uint64 {
@@ -87,6 +90,11 @@ func (t *keyTable) hash(k keyRows) []uint64 {
 	}
 	for _, c := range k.cols {
 		t.hashColumn(h, c, k.rows)
+	}
+	if hashMask != math.MaxUint64 {
+		for i := range h {
+			h[i] &= hashMask
+		}
 	}
 	return h
 }
@@ -162,7 +170,7 @@ func canonical(v float64) float64 {
 	return v
 }
 
-// assign gives the entry of every row, adding those that are new.
+// assign gives the entry of every row, adding those that are new in the order of their first rows.
 func (t *keyTable) assign(k keyRows, out []int32) ([]int32, error) {
 	return t.assignHashed(k, t.hash(k), out)
 }
@@ -170,6 +178,7 @@ func (t *keyTable) assign(k keyRows, out []int32) ([]int32, error) {
 func (t *keyTable) assignHashed(k keyRows, h []uint64, out []int32) ([]int32, error) {
 	out = resize(out, len(k.rows))
 	t.reserve(len(k.rows))
+	known := t.len()
 	slots, mask := t.slots, t.mask()
 	for i, hv := range h {
 		for p := hv & mask; ; p = (p + 1) & mask {
@@ -184,10 +193,9 @@ func (t *keyTable) assignHashed(k keyRows, h []uint64, out []int32) ([]int32, er
 		}
 	}
 	if !t.verify(k, out) {
+		t.forget(known, h, out)
 		for i := range out {
-			if !t.equal(k, i, out[i]) {
-				out[i] = t.findOrAdd(k, i, h[i])
-			}
+			out[i] = t.findOrAdd(k, i, h[i])
 		}
 	}
 	for i := range t.cols {
@@ -198,8 +206,63 @@ func (t *keyTable) assignHashed(k keyRows, h []uint64, out []int32) ([]int32, er
 	return out, nil
 }
 
+// forget takes back the entries from known on, which were numbered as out says, in the order of their first rows. They
+// are the last that came, so that without their slots every other one is found as before.
+func (t *keyTable) forget(known int, h []uint64, out []int32) {
+	mask := t.mask()
+	t.places = t.places[:0]
+	for i, e := range out {
+		if int(e) != known+len(t.places) {
+			continue
+		}
+		p := h[i] & mask
+		for t.slots[p].entry != e+1 {
+			p = (p + 1) & mask
+		}
+		t.places = append(t.places, p)
+	}
+	for _, p := range t.places {
+		t.slots[p] = keySlot{}
+	}
+	t.prefix = t.prefix[:known]
+	for c := range t.cols {
+		truncateOwned(&t.cols[c], known)
+	}
+}
+
+// truncateOwned keeps the first n rows of a column that owns its text, whose rows are in the order of their text.
+func truncateOwned(c *column.Column, n int) {
+	switch storageOf(c.Type) {
+	case storeBool:
+		c.Bools = c.Bools[:n]
+	case storeInt:
+		c.Ints = c.Ints[:n]
+	case storeFloat:
+		c.Floats = c.Floats[:n]
+	case storeText:
+		for row := n; row < len(c.Strs); row++ {
+			if !c.Null(row) {
+				c.Data = c.Data[:c.Strs[row].Off]
+				break
+			}
+		}
+		c.Strs = c.Strs[:n]
+	case storeNone:
+	}
+	if words := (n + 63) / 64; len(c.Nulls) >= words {
+		c.Nulls = c.Nulls[:words]
+		if n%64 != 0 {
+			c.Nulls[words-1] &= 1<<(n%64) - 1
+		}
+	}
+}
+
 // lookup gives the entry of every row, noEntry where there is none.
 func (t *keyTable) lookup(k keyRows, out []int32) []int32 {
+	return t.lookupHashed(k, t.hash(k), out)
+}
+
+func (t *keyTable) lookupHashed(k keyRows, h []uint64, out []int32) []int32 {
 	out = resize(out, len(k.rows))
 	if len(t.slots) == 0 {
 		for i := range out {
@@ -207,7 +270,6 @@ func (t *keyTable) lookup(k keyRows, out []int32) []int32 {
 		}
 		return out
 	}
-	h := t.hash(k)
 	mask := t.mask()
 	for i, hv := range h {
 		out[i] = noEntry

@@ -1,6 +1,9 @@
 package engine
 
 import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -76,5 +79,43 @@ steps:
 	})
 	if spilled == 0 {
 		t.Error("nothing was spilled")
+	}
+}
+
+func TestASpilledDistinctLosesNoKeyOfMany(t *testing.T) {
+	t.Parallel()
+	const text = `
+flow: f
+steps:
+  - id: l
+    read: a
+    schema: {id: string}
+  - id: first
+    distinct: [id]
+  - id: number
+    aggregate: {n: count()}
+  - insight: out
+`
+	const rows, different = 60_000, 42_000
+	data, ids := &table{}, map[string]bool{}
+	random := rand.New(rand.NewPCG(5, 6)) //nolint:gosec // the numbers of a test
+	for range rows {
+		id := fmt.Sprintf("s%d", random.IntN(different))
+		ids[id] = true
+		data.rows = append(data.rows, map[string]any{"id": id})
+	}
+	for _, limit := range []int64{1, 300_000, 1 << 30} {
+		store := newStore()
+		set := RunSettings{Program: program(t, text), Open: opener(map[string]*table{"l": data}, 4096), Store: store}
+		scratch, _, err := runLimited(t, set, limit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, want := strings.Join(store.lines(), "\n"), fmt.Sprintf(`"n":%d`, len(ids)); !strings.Contains(got, want) {
+			t.Errorf("with %d bytes the insight is %s, want %s", limit, got, want)
+		}
+		if spilled := scratch.created > 0; spilled != (limit < 1<<30) {
+			t.Errorf("with %d bytes there were %d scratch files", limit, scratch.created)
+		}
 	}
 }
