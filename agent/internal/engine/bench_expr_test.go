@@ -95,6 +95,9 @@ func BenchmarkExpression(b *testing.B) {
 // TestKernelsAllocateNothing is not parallel, because it counts the allocations of the whole process.
 func TestKernelsAllocateNothing(t *testing.T) {
 	for name, text := range families() {
+		if raceOn && (name == "matches" || name == "replace") {
+			continue
+		}
 		for _, nth := range []int{0, 10} {
 			k, batch := kernelOver(t, text, nth)
 			k.eval(batch)
