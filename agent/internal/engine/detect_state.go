@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -32,15 +31,14 @@ type ringKeeper interface {
 
 // detectState is what a detector has to tell the store.
 type detectState struct {
-	det         *detector
-	types       []expr.Type
-	fingerprint [fingerprintSz]byte
-	rings       ringKeeper
+	det   *detector
+	types []expr.Type
+	meta  stepMeta
+	rings ringKeeper
 
 	// changed says which groups' entries changed since the last checkpoint, ringed which groups have a ring entry.
 	changed, ringed []bool
 	removed         []StateChange
-	metaSaved       string
 	// names are the keys of the blocks' entries, made once; buf has the values of one checkpoint, which are of no use to
 	// anyone when the next one is made.
 	names []string
@@ -49,8 +47,7 @@ type detectState struct {
 
 func (s *detectState) init(d *detector, types []expr.Type) {
 	s.det, s.types = d, types
-	sum := sha256.Sum256([]byte(describeDetector(d)))
-	copy(s.fingerprint[:], sum[:])
+	s.meta = newStepMeta(d.plan.ID, describeDetector(d))
 	e, ok := d.method.(*events)
 	if !ok {
 		return
@@ -139,20 +136,15 @@ func (s *detectState) ringChange(dst []StateChange, g int32) []StateChange {
 }
 
 func (s *detectState) metaChange(dst []StateChange) []StateChange {
-	value := append([]byte{stateVersion}, s.fingerprint[:]...)
-	value = seal(putInt(value, s.det.counts.lateTotal), []byte(metaKey))
-	if string(value) == s.metaSaved || len(s.det.last) == 0 {
+	if len(s.det.last) == 0 {
 		return dst
 	}
-	s.metaSaved = string(value)
-	return append(dst, StateChange{Step: s.det.plan.ID, Key: metaKey, Value: value})
+	return s.meta.changes(dst, s.det.counts.lateTotal)
 }
 
 // discard notes that all entries are to be removed.
 func (s *detectState) discard(entries map[string][]byte) {
-	for _, key := range sortedKeys(entries) {
-		s.removed = append(s.removed, StateChange{Step: s.det.plan.ID, Key: key})
-	}
+	s.removed = append(s.removed, discardAll(s.det.plan.ID, entries)...)
 }
 
 // restore reads the entries of the last checkpoint into a detector that has seen nothing.
@@ -160,22 +152,10 @@ func (s *detectState) restore(entries map[string][]byte) error {
 	if len(entries) == 0 {
 		return nil
 	}
-	if err := s.restoreMeta(entries[metaKey]); err != nil {
+	if err := s.meta.restore(entries, &s.det.counts.lateTotal); err != nil {
 		return err
 	}
-	for _, key := range sortedKeys(entries) { // the groups before their rings
-		if key == metaKey {
-			continue
-		}
-		payload, err := unseal(key, entries[key])
-		if err != nil {
-			return err
-		}
-		if err = s.restoreEntry(key, payload); err != nil {
-			return err
-		}
-	}
-	return nil
+	return restoreEntries(entries, s.restoreEntry) // the groups before their rings
 }
 
 // restoreEntry reads a block or a ring. The blocks come in their order, each full but the last.
@@ -202,23 +182,6 @@ func (s *detectState) restoreEntry(key string, payload []byte) error {
 	if r.err != nil || len(r.s) > 0 {
 		return errCorruptState
 	}
-	return nil
-}
-
-func (s *detectState) restoreMeta(value []byte) error {
-	payload, err := unseal(metaKey, value)
-	if err != nil {
-		return err
-	}
-	r := reader{s: payload}
-	if string(r.take(fingerprintSz)) != string(s.fingerprint[:]) {
-		return errOtherDefinition
-	}
-	late := r.int()
-	if r.err != nil || len(r.s) > 0 {
-		return errCorruptState
-	}
-	s.det.counts.lateTotal, s.metaSaved = late, string(value)
 	return nil
 }
 

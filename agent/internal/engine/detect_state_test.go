@@ -116,7 +116,7 @@ func TestADamagedStateOfDetectIsRefused(t *testing.T) {
 func TestOtherBoundsKeepTheStateOfDetect(t *testing.T) {
 	t.Parallel()
 	base := "zscore: {above: 2, over: 2m, min: 10}"
-	first := freshDetector(t, plan(t, detectFlow(base))).state.fingerprint
+	first := freshDetector(t, plan(t, detectFlow(base))).state.meta.fingerprint
 	for change, same := range map[string]bool{
 		"zscore: {above: 3, over: 2m, min: 10}":                        true,
 		"zscore: {above: 2, over: 2m, min: 10, clear: 1, for: 1m}":     true,
@@ -127,7 +127,7 @@ func TestOtherBoundsKeepTheStateOfDetect(t *testing.T) {
 		"ewma: {above: 2, over: 2m, min: 10, half_life: 1s}":           false,
 		"zscore: {above: 2, over: 2m, min: 10}\n    severity: serious": true,
 	} {
-		if got := freshDetector(t, plan(t, detectFlow(change))).state.fingerprint == first; got != same {
+		if got := freshDetector(t, plan(t, detectFlow(change))).state.meta.fingerprint == first; got != same {
 			t.Errorf("%s: same fingerprint %t, want %t", change, got, same)
 		}
 	}

@@ -236,6 +236,23 @@ func discardAll(step string, entries map[string][]byte) []StateChange {
 	return list
 }
 
+// restoreEntries reads all entries but the meta one, in the order of their keys.
+func restoreEntries(entries map[string][]byte, restore func(key string, payload []byte) error) error {
+	for _, key := range sortedKeys(entries) {
+		if key == metaKey {
+			continue
+		}
+		payload, err := unseal(key, entries[key])
+		if err != nil {
+			return err
+		}
+		if err = restore(key, payload); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // describeColumns names columns and their types, for a definition.
 func describeColumns(schema expr.Schema, cols []int) string {
 	var text strings.Builder

@@ -218,9 +218,7 @@ func (s *aggregateState) metaChange(dst []StateChange) []StateChange {
 
 // discard notes that all entries are to be removed.
 func (s *aggregateState) discard(entries map[string][]byte) {
-	for _, key := range sortedKeys(entries) {
-		s.removed = append(s.removed, StateChange{Step: s.agg.plan.ID, Key: key})
-	}
+	s.removed = append(s.removed, discardAll(s.agg.plan.ID, entries)...)
 }
 
 func sortedKeys[V any](m map[string]V) []string {
@@ -243,20 +241,8 @@ func (s *aggregateState) restore(entries map[string][]byte) error {
 	}
 	s.restored = map[uint64]int32{}
 	defer func() { s.restored = nil }()
-	keys := sortedKeys(entries) // the groups before their samples and values
-	for _, key := range keys {
-		if key == metaKey {
-			continue
-		}
-		payload, err := unseal(key, entries[key])
-		if err != nil {
-			return err
-		}
-		if err = s.restoreEntry(key, payload); err != nil {
-			return err
-		}
-	}
-	return nil
+	// The keys sort the groups before their samples and values.
+	return restoreEntries(entries, s.restoreEntry)
 }
 
 func (s *aggregateState) restoreEntry(key string, payload []byte) error {

@@ -48,9 +48,7 @@ func (s *streamState) remove(side int, seq uint64) {
 
 // discard notes that all entries are to be removed.
 func (s *streamState) discard(entries map[string][]byte) {
-	for _, key := range sortedKeys(entries) {
-		s.removed = append(s.removed, StateChange{Step: s.join.plan.ID, Key: key})
-	}
+	s.removed = append(s.removed, discardAll(s.join.plan.ID, entries)...)
 }
 
 // changes appends what changed since the last call.
@@ -109,19 +107,7 @@ func (s *streamState) restore(entries map[string][]byte) error {
 	if err := s.restoreMeta(entries[metaKey]); err != nil {
 		return err
 	}
-	for _, key := range sortedKeys(entries) {
-		if key == metaKey {
-			continue
-		}
-		payload, err := unseal(key, entries[key])
-		if err != nil {
-			return err
-		}
-		if err = s.restoreRow(key, payload); err != nil {
-			return err
-		}
-	}
-	return nil
+	return restoreEntries(entries, s.restoreRow)
 }
 
 func (s *streamState) restoreMeta(value []byte) error {
