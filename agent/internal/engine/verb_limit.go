@@ -163,26 +163,12 @@ func (c *stepCounts) failRow(f failedRow) error {
 
 // restoreLedgers gives every entry but the meta entry to the ledger whose tag its key begins with.
 func restoreLedgers(entries map[string][]byte, ledgers ...*ledger) error {
-	for _, key := range sortedKeys(entries) {
-		if key == metaKey {
-			continue
-		}
-		payload, err := unseal(key, entries[key])
-		if err != nil {
-			return err
-		}
-		found := false
+	return restoreEntries(entries, func(key string, payload []byte) error {
 		for _, l := range ledgers {
-			if found = len(key) >= len(l.tag) && key[:len(l.tag)] == string(l.tag); found {
-				if err = l.restore(key, payload); err != nil {
-					return err
-				}
-				break
+			if len(key) >= len(l.tag) && key[:len(l.tag)] == string(l.tag) {
+				return l.restore(key, payload)
 			}
 		}
-		if !found {
-			return errCorruptState
-		}
-	}
-	return nil
+		return errCorruptState
+	})
 }
