@@ -52,7 +52,7 @@ type demo struct {
 
 func startDemo(t *testing.T, dir string) *demo {
 	t.Helper()
-	c := exec.Command(bin(t, "outfeed-demo"), "-bin", filepath.Dir(bin(t, "outfeed-agent")), "-dir", dir, "-dashboard", freeAddress(t), "-speed", "2") //nolint:gosec,noctx // interrupt ends it
+	c := exec.Command(filepath.Join("..", "..", "bin", "outfeed-demo"), "-bin", filepath.Dir(bin(t, "outfeed-agent")), "-dir", dir, "-dashboard", freeAddress(t), "-speed", "2") //nolint:gosec,noctx // interrupt ends it
 	c.Env = cleanEnv()
 	c.Stderr = os.Stderr
 	out, err := c.StdoutPipe()

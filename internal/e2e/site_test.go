@@ -1,5 +1,3 @@
-//go:build e2e
-
 package e2e
 
 import (
@@ -38,17 +36,13 @@ type site struct {
 	agent           *process
 }
 
-// bin is the path of a binary that make build made.
+// bin is the path of one of the project's programs, such as outfeed-agent.
 func bin(t *testing.T, name string) string {
 	t.Helper()
-	p, err := filepath.Abs(filepath.Join("..", "..", "bin", name))
-	if err != nil {
+	if err := programs.build(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(p); err != nil {
-		t.Fatalf("%v: run make e2e, which builds it", err)
-	}
-	return p
+	return filepath.Join(programs.dir, name)
 }
 
 // enterable is a folder that the account that PostgreSQL runs as may enter, which t.TempDir is not for root.

@@ -109,7 +109,7 @@ func generated() []proto.Message {
 		&wire.Hello{}, &wire.Welcome{}, &wire.Desired{}, &wire.Refusal{}, &wire.Bundle{}, &wire.BundleFlow{},
 		&wire.BundleConnection{}, &wire.Status{}, &wire.FlowStatus{}, &wire.SourceStatus{}, &wire.Outbox{},
 		&wire.RunReport{}, &wire.StepCount{}, &wire.FailedRecord{}, &wire.InsightsUp{}, &wire.InsightsDown{},
-		&wire.InsightRecord{},
+		&wire.InsightRecord{}, &wire.Receipt{}, &wire.RotateNow{}, &wire.Rotate{}, &wire.Rotated{},
 	}
 }
 

@@ -21,10 +21,12 @@ import (
 //
 //	1 (2026-11-21): control and insights streams.
 //	2 (2026-11-22): run reports count the failed, late and outside rows of each step, and carry notes.
-const Version = 2
+//	3 (2026-11-22): a session's value in Welcome and Hello, rotation of keys, receipts for insights that do not come,
+//	  bundles that expire, and the whole account of the outbox.
+const Version = 3
 
-// MinVersion is the oldest version that this program still speaks.
-const MinVersion = 1
+// MinVersion is the oldest version that this program still speaks. Those before it were in no release.
+const MinVersion = 3
 
 // MaxMessage bounds a message, in bytes, without its length prefix.
 const MaxMessage = 8 << 20
@@ -62,10 +64,20 @@ const (
 	RefusalAgentUnknown = "agent_unknown"
 	RefusalAgentRevoked = "agent_revoked"
 	RefusalClone        = "clone_suspected"
+	RefusalLocked       = "agent_locked"
 	RefusalTooMany      = "too_many"
 	RefusalUnavailable  = "unavailable"
 	RefusalProtocol     = "protocol"
 	RefusalInternal     = "internal"
+)
+
+// The reasons of a Receipt.
+const (
+	ReceiptDamaged      = "damaged"
+	ReceiptRestored     = "restored"
+	ReceiptExpiredAge   = "expired_age"
+	ReceiptExpiredBytes = "expired_bytes"
+	ReceiptUnsendable   = "unsendable"
 )
 
 // NewHeader is the first message on a stream of that kind.

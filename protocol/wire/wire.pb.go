@@ -87,6 +87,7 @@ type ControlUp struct {
 	//	*ControlUp_Hello
 	//	*ControlUp_Status
 	//	*ControlUp_RunReport
+	//	*ControlUp_Rotate
 	Message       isControlUp_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -165,6 +166,15 @@ func (x *ControlUp) GetRunReport() *RunReport {
 	return nil
 }
 
+func (x *ControlUp) GetRotate() *Rotate {
+	if x != nil {
+		if x, ok := x.Message.(*ControlUp_Rotate); ok {
+			return x.Rotate
+		}
+	}
+	return nil
+}
+
 type isControlUp_Message interface {
 	isControlUp_Message()
 }
@@ -185,6 +195,10 @@ type ControlUp_RunReport struct {
 	RunReport *RunReport `protobuf:"bytes,4,opt,name=run_report,json=runReport,proto3,oneof"`
 }
 
+type ControlUp_Rotate struct {
+	Rotate *Rotate `protobuf:"bytes,5,opt,name=rotate,proto3,oneof"`
+}
+
 func (*ControlUp_Enroll) isControlUp_Message() {}
 
 func (*ControlUp_Hello) isControlUp_Message() {}
@@ -192,6 +206,8 @@ func (*ControlUp_Hello) isControlUp_Message() {}
 func (*ControlUp_Status) isControlUp_Message() {}
 
 func (*ControlUp_RunReport) isControlUp_Message() {}
+
+func (*ControlUp_Rotate) isControlUp_Message() {}
 
 // ControlDown is what the control plane says on the control stream.
 type ControlDown struct {
@@ -203,6 +219,8 @@ type ControlDown struct {
 	//	*ControlDown_Desired
 	//	*ControlDown_RunReportsStored
 	//	*ControlDown_Refusal
+	//	*ControlDown_RotateNow
+	//	*ControlDown_Rotated
 	Message       isControlDown_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -290,6 +308,24 @@ func (x *ControlDown) GetRefusal() *Refusal {
 	return nil
 }
 
+func (x *ControlDown) GetRotateNow() *RotateNow {
+	if x != nil {
+		if x, ok := x.Message.(*ControlDown_RotateNow); ok {
+			return x.RotateNow
+		}
+	}
+	return nil
+}
+
+func (x *ControlDown) GetRotated() *Rotated {
+	if x != nil {
+		if x, ok := x.Message.(*ControlDown_Rotated); ok {
+			return x.Rotated
+		}
+	}
+	return nil
+}
+
 type isControlDown_Message interface {
 	isControlDown_Message()
 }
@@ -315,6 +351,15 @@ type ControlDown_Refusal struct {
 	Refusal *Refusal `protobuf:"bytes,5,opt,name=refusal,proto3,oneof"`
 }
 
+type ControlDown_RotateNow struct {
+	// Asks the agent to make new keys; it answers with a Rotate.
+	RotateNow *RotateNow `protobuf:"bytes,6,opt,name=rotate_now,json=rotateNow,proto3,oneof"`
+}
+
+type ControlDown_Rotated struct {
+	Rotated *Rotated `protobuf:"bytes,7,opt,name=rotated,proto3,oneof"`
+}
+
 func (*ControlDown_Enrolled) isControlDown_Message() {}
 
 func (*ControlDown_Welcome) isControlDown_Message() {}
@@ -324,6 +369,10 @@ func (*ControlDown_Desired) isControlDown_Message() {}
 func (*ControlDown_RunReportsStored) isControlDown_Message() {}
 
 func (*ControlDown_Refusal) isControlDown_Message() {}
+
+func (*ControlDown_RotateNow) isControlDown_Message() {}
+
+func (*ControlDown_Rotated) isControlDown_Message() {}
 
 // Enroll asks for an identity. The agent's Ed25519 key is the one of the inner TLS session.
 type Enroll struct {
@@ -561,6 +610,9 @@ type Hello struct {
 	// The serial of the desired state that the agent holds.
 	DesiredSerial uint64 `protobuf:"varint,5,opt,name=desired_serial,json=desiredSerial,proto3" json:"desired_serial,omitempty"`
 	Clock         int64  `protobuf:"varint,6,opt,name=clock,proto3" json:"clock,omitempty"`
+	// The session value of the last Welcome that this agent has kept; empty before the first. A copied data directory
+	// shows itself by one that another session has followed already.
+	Session       []byte `protobuf:"bytes,7,opt,name=session,proto3" json:"session,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -637,13 +689,23 @@ func (x *Hello) GetClock() int64 {
 	return 0
 }
 
+func (x *Hello) GetSession() []byte {
+	if x != nil {
+		return x.Session
+	}
+	return nil
+}
+
 type Welcome struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The last sequence that the control plane has stored of this agent.
 	InsightsStored uint64 `protobuf:"varint,1,opt,name=insights_stored,json=insightsStored,proto3" json:"insights_stored,omitempty"`
 	Clock          int64  `protobuf:"varint,2,opt,name=clock,proto3" json:"clock,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// 32 random bytes. The agent keeps them on disk before it says anything else in this session, and the next Hello
+	// shows them.
+	Session       []byte `protobuf:"bytes,3,opt,name=session,proto3" json:"session,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Welcome) Reset() {
@@ -690,6 +752,159 @@ func (x *Welcome) GetClock() int64 {
 	return 0
 }
 
+func (x *Welcome) GetSession() []byte {
+	if x != nil {
+		return x.Session
+	}
+	return nil
+}
+
+// RotateNow asks for new keys.
+type RotateNow struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateNow) Reset() {
+	*x = RotateNow{}
+	mi := &file_protocol_wire_wire_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateNow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateNow) ProtoMessage() {}
+
+func (x *RotateNow) ProtoReflect() protoreflect.Message {
+	mi := &file_protocol_wire_wire_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateNow.ProtoReflect.Descriptor instead.
+func (*RotateNow) Descriptor() ([]byte, []int) {
+	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{8}
+}
+
+// Rotate brings the agent's next keys. Asking twice with the same keys changes nothing.
+type Rotate struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Ed25519PublicKey []byte                 `protobuf:"bytes,1,opt,name=ed25519_public_key,json=ed25519PublicKey,proto3" json:"ed25519_public_key,omitempty"`
+	X25519PublicKey  []byte                 `protobuf:"bytes,2,opt,name=x25519_public_key,json=x25519PublicKey,proto3" json:"x25519_public_key,omitempty"`
+	// The next Ed25519 key's signature over "outfeed-rotate-v1", the session's exporter value, the agent's id and both
+	// keys. The session itself proves the present key.
+	Signature     []byte `protobuf:"bytes,3,opt,name=signature,proto3" json:"signature,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rotate) Reset() {
+	*x = Rotate{}
+	mi := &file_protocol_wire_wire_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rotate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rotate) ProtoMessage() {}
+
+func (x *Rotate) ProtoReflect() protoreflect.Message {
+	mi := &file_protocol_wire_wire_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rotate.ProtoReflect.Descriptor instead.
+func (*Rotate) Descriptor() ([]byte, []int) {
+	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Rotate) GetEd25519PublicKey() []byte {
+	if x != nil {
+		return x.Ed25519PublicKey
+	}
+	return nil
+}
+
+func (x *Rotate) GetX25519PublicKey() []byte {
+	if x != nil {
+		return x.X25519PublicKey
+	}
+	return nil
+}
+
+func (x *Rotate) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
+// Rotated says that the next keys are stored: from now on the control plane takes the agent by either Ed25519 key, and
+// by the next one alone once the agent has said Hello with it.
+type Rotated struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Ed25519PublicKey []byte                 `protobuf:"bytes,1,opt,name=ed25519_public_key,json=ed25519PublicKey,proto3" json:"ed25519_public_key,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *Rotated) Reset() {
+	*x = Rotated{}
+	mi := &file_protocol_wire_wire_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rotated) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rotated) ProtoMessage() {}
+
+func (x *Rotated) ProtoReflect() protoreflect.Message {
+	mi := &file_protocol_wire_wire_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rotated.ProtoReflect.Descriptor instead.
+func (*Rotated) Descriptor() ([]byte, []int) {
+	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Rotated) GetEd25519PublicKey() []byte {
+	if x != nil {
+		return x.Ed25519PublicKey
+	}
+	return nil
+}
+
 // Desired is everything that the agent shall run: a DSSE envelope around a Bundle.
 type Desired struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -700,7 +915,7 @@ type Desired struct {
 
 func (x *Desired) Reset() {
 	*x = Desired{}
-	mi := &file_protocol_wire_wire_proto_msgTypes[8]
+	mi := &file_protocol_wire_wire_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -712,7 +927,7 @@ func (x *Desired) String() string {
 func (*Desired) ProtoMessage() {}
 
 func (x *Desired) ProtoReflect() protoreflect.Message {
-	mi := &file_protocol_wire_wire_proto_msgTypes[8]
+	mi := &file_protocol_wire_wire_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -725,7 +940,7 @@ func (x *Desired) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Desired.ProtoReflect.Descriptor instead.
 func (*Desired) Descriptor() ([]byte, []int) {
-	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{8}
+	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Desired) GetEnvelope() []byte {
@@ -750,7 +965,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_protocol_wire_wire_proto_msgTypes[9]
+	mi := &file_protocol_wire_wire_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -762,7 +977,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_protocol_wire_wire_proto_msgTypes[9]
+	mi := &file_protocol_wire_wire_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -775,7 +990,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{9}
+	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Refusal) GetCode() string {
@@ -805,17 +1020,20 @@ type Bundle struct {
 	TenantId string                 `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	AgentId  string                 `protobuf:"bytes,2,opt,name=agent_id,json=agentId,proto3" json:"agent_id,omitempty"`
 	// Rises with every change; an agent never goes back.
-	Serial        uint64              `protobuf:"varint,3,opt,name=serial,proto3" json:"serial,omitempty"`
-	Issued        int64               `protobuf:"varint,4,opt,name=issued,proto3" json:"issued,omitempty"`
-	Flows         []*BundleFlow       `protobuf:"bytes,5,rep,name=flows,proto3" json:"flows,omitempty"`
-	Connections   []*BundleConnection `protobuf:"bytes,6,rep,name=connections,proto3" json:"connections,omitempty"`
+	Serial      uint64              `protobuf:"varint,3,opt,name=serial,proto3" json:"serial,omitempty"`
+	Issued      int64               `protobuf:"varint,4,opt,name=issued,proto3" json:"issued,omitempty"`
+	Flows       []*BundleFlow       `protobuf:"bytes,5,rep,name=flows,proto3" json:"flows,omitempty"`
+	Connections []*BundleConnection `protobuf:"bytes,6,rep,name=connections,proto3" json:"connections,omitempty"`
+	// When this envelope is no longer to be accepted, by the control plane's clock as its Welcome told it. A bundle that
+	// was accepted in time goes on for as long as the agent is offline.
+	Expires       int64 `protobuf:"varint,7,opt,name=expires,proto3" json:"expires,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Bundle) Reset() {
 	*x = Bundle{}
-	mi := &file_protocol_wire_wire_proto_msgTypes[10]
+	mi := &file_protocol_wire_wire_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -827,7 +1045,7 @@ func (x *Bundle) String() string {
 func (*Bundle) ProtoMessage() {}
 
 func (x *Bundle) ProtoReflect() protoreflect.Message {
-	mi := &file_protocol_wire_wire_proto_msgTypes[10]
+	mi := &file_protocol_wire_wire_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -840,7 +1058,7 @@ func (x *Bundle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bundle.ProtoReflect.Descriptor instead.
 func (*Bundle) Descriptor() ([]byte, []int) {
-	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{10}
+	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Bundle) GetTenantId() string {
@@ -885,6 +1103,13 @@ func (x *Bundle) GetConnections() []*BundleConnection {
 	return nil
 }
 
+func (x *Bundle) GetExpires() int64 {
+	if x != nil {
+		return x.Expires
+	}
+	return 0
+}
+
 type BundleFlow struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	DeploymentId string                 `protobuf:"bytes,1,opt,name=deployment_id,json=deploymentId,proto3" json:"deployment_id,omitempty"`
@@ -900,7 +1125,7 @@ type BundleFlow struct {
 
 func (x *BundleFlow) Reset() {
 	*x = BundleFlow{}
-	mi := &file_protocol_wire_wire_proto_msgTypes[11]
+	mi := &file_protocol_wire_wire_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -912,7 +1137,7 @@ func (x *BundleFlow) String() string {
 func (*BundleFlow) ProtoMessage() {}
 
 func (x *BundleFlow) ProtoReflect() protoreflect.Message {
-	mi := &file_protocol_wire_wire_proto_msgTypes[11]
+	mi := &file_protocol_wire_wire_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -925,7 +1150,7 @@ func (x *BundleFlow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BundleFlow.ProtoReflect.Descriptor instead.
 func (*BundleFlow) Descriptor() ([]byte, []int) {
-	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{11}
+	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *BundleFlow) GetDeploymentId() string {
@@ -985,7 +1210,7 @@ type BundleConnection struct {
 
 func (x *BundleConnection) Reset() {
 	*x = BundleConnection{}
-	mi := &file_protocol_wire_wire_proto_msgTypes[12]
+	mi := &file_protocol_wire_wire_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -997,7 +1222,7 @@ func (x *BundleConnection) String() string {
 func (*BundleConnection) ProtoMessage() {}
 
 func (x *BundleConnection) ProtoReflect() protoreflect.Message {
-	mi := &file_protocol_wire_wire_proto_msgTypes[12]
+	mi := &file_protocol_wire_wire_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1010,7 +1235,7 @@ func (x *BundleConnection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BundleConnection.ProtoReflect.Descriptor instead.
 func (*BundleConnection) Descriptor() ([]byte, []int) {
-	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{12}
+	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *BundleConnection) GetConnectionId() string {
@@ -1063,7 +1288,7 @@ type Status struct {
 
 func (x *Status) Reset() {
 	*x = Status{}
-	mi := &file_protocol_wire_wire_proto_msgTypes[13]
+	mi := &file_protocol_wire_wire_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1075,7 +1300,7 @@ func (x *Status) String() string {
 func (*Status) ProtoMessage() {}
 
 func (x *Status) ProtoReflect() protoreflect.Message {
-	mi := &file_protocol_wire_wire_proto_msgTypes[13]
+	mi := &file_protocol_wire_wire_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1088,7 +1313,7 @@ func (x *Status) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status.ProtoReflect.Descriptor instead.
 func (*Status) Descriptor() ([]byte, []int) {
-	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{13}
+	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Status) GetTime() int64 {
@@ -1135,16 +1360,18 @@ type FlowStatus struct {
 	// starting, running, waiting, backing_off, completed, failed, refused
 	State string `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"`
 	// What is wrong, in a sentence; empty when nothing is.
-	Error         string          `protobuf:"bytes,6,opt,name=error,proto3" json:"error,omitempty"`
-	Since         int64           `protobuf:"varint,7,opt,name=since,proto3" json:"since,omitempty"`
-	Sources       []*SourceStatus `protobuf:"bytes,8,rep,name=sources,proto3" json:"sources,omitempty"`
+	Error   string          `protobuf:"bytes,6,opt,name=error,proto3" json:"error,omitempty"`
+	Since   int64           `protobuf:"varint,7,opt,name=since,proto3" json:"since,omitempty"`
+	Sources []*SourceStatus `protobuf:"bytes,8,rep,name=sources,proto3" json:"sources,omitempty"`
+	// The version that failed and was set back to this one; 0 when none was.
+	SetBackFrom   uint32 `protobuf:"varint,9,opt,name=set_back_from,json=setBackFrom,proto3" json:"set_back_from,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *FlowStatus) Reset() {
 	*x = FlowStatus{}
-	mi := &file_protocol_wire_wire_proto_msgTypes[14]
+	mi := &file_protocol_wire_wire_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1156,7 +1383,7 @@ func (x *FlowStatus) String() string {
 func (*FlowStatus) ProtoMessage() {}
 
 func (x *FlowStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_protocol_wire_wire_proto_msgTypes[14]
+	mi := &file_protocol_wire_wire_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1169,7 +1396,7 @@ func (x *FlowStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlowStatus.ProtoReflect.Descriptor instead.
 func (*FlowStatus) Descriptor() ([]byte, []int) {
-	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{14}
+	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *FlowStatus) GetDeploymentId() string {
@@ -1228,6 +1455,13 @@ func (x *FlowStatus) GetSources() []*SourceStatus {
 	return nil
 }
 
+func (x *FlowStatus) GetSetBackFrom() uint32 {
+	if x != nil {
+		return x.SetBackFrom
+	}
+	return 0
+}
+
 type SourceStatus struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	Step       string                 `protobuf:"bytes,1,opt,name=step,proto3" json:"step,omitempty"`
@@ -1242,7 +1476,7 @@ type SourceStatus struct {
 
 func (x *SourceStatus) Reset() {
 	*x = SourceStatus{}
-	mi := &file_protocol_wire_wire_proto_msgTypes[15]
+	mi := &file_protocol_wire_wire_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1254,7 +1488,7 @@ func (x *SourceStatus) String() string {
 func (*SourceStatus) ProtoMessage() {}
 
 func (x *SourceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_protocol_wire_wire_proto_msgTypes[15]
+	mi := &file_protocol_wire_wire_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1267,7 +1501,7 @@ func (x *SourceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourceStatus.ProtoReflect.Descriptor instead.
 func (*SourceStatus) Descriptor() ([]byte, []int) {
-	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{15}
+	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SourceStatus) GetStep() string {
@@ -1312,13 +1546,31 @@ type Outbox struct {
 	Acknowledged   uint64                 `protobuf:"varint,2,opt,name=acknowledged,proto3" json:"acknowledged,omitempty"`
 	WaitingRecords uint64                 `protobuf:"varint,3,opt,name=waiting_records,json=waitingRecords,proto3" json:"waiting_records,omitempty"`
 	WaitingBytes   uint64                 `protobuf:"varint,4,opt,name=waiting_bytes,json=waitingBytes,proto3" json:"waiting_bytes,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// The last sequence that was sent at least once.
+	Sent uint64 `protobuf:"varint,5,opt,name=sent,proto3" json:"sent,omitempty"`
+	// How many more bytes may wait before the outbox is full, and how many seconds that lasts at the present rate; the
+	// seconds are -1 when nothing comes or it shrinks.
+	RoomBytes     uint64 `protobuf:"varint,6,opt,name=room_bytes,json=roomBytes,proto3" json:"room_bytes,omitempty"`
+	RunwaySeconds int64  `protobuf:"varint,7,opt,name=runway_seconds,json=runwaySeconds,proto3" json:"runway_seconds,omitempty"`
+	// Rows that came too late for their window, since this agent was enrolled.
+	Late uint64 `protobuf:"varint,8,opt,name=late,proto3" json:"late,omitempty"`
+	// Insights that were dropped by a rule of the plant, by the rule's name: expired_age, expired_bytes.
+	Expired map[string]uint64 `protobuf:"bytes,9,rep,name=expired,proto3" json:"expired,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// Insights that were damaged here, and those that the control plane once acknowledged and then lost.
+	Lost         uint64 `protobuf:"varint,10,opt,name=lost,proto3" json:"lost,omitempty"`
+	LostRemotely uint64 `protobuf:"varint,11,opt,name=lost_remotely,json=lostRemotely,proto3" json:"lost_remotely,omitempty"`
+	// Why staging does not work now, in a sentence; empty while it does.
+	Degraded string `protobuf:"bytes,12,opt,name=degraded,proto3" json:"degraded,omitempty"`
+	// How many commits wait for room, and why.
+	Blocked       uint64 `protobuf:"varint,13,opt,name=blocked,proto3" json:"blocked,omitempty"`
+	BlockedBy     string `protobuf:"bytes,14,opt,name=blocked_by,json=blockedBy,proto3" json:"blocked_by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Outbox) Reset() {
 	*x = Outbox{}
-	mi := &file_protocol_wire_wire_proto_msgTypes[16]
+	mi := &file_protocol_wire_wire_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1330,7 +1582,7 @@ func (x *Outbox) String() string {
 func (*Outbox) ProtoMessage() {}
 
 func (x *Outbox) ProtoReflect() protoreflect.Message {
-	mi := &file_protocol_wire_wire_proto_msgTypes[16]
+	mi := &file_protocol_wire_wire_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1343,7 +1595,7 @@ func (x *Outbox) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outbox.ProtoReflect.Descriptor instead.
 func (*Outbox) Descriptor() ([]byte, []int) {
-	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{16}
+	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Outbox) GetProduced() uint64 {
@@ -1374,6 +1626,76 @@ func (x *Outbox) GetWaitingBytes() uint64 {
 	return 0
 }
 
+func (x *Outbox) GetSent() uint64 {
+	if x != nil {
+		return x.Sent
+	}
+	return 0
+}
+
+func (x *Outbox) GetRoomBytes() uint64 {
+	if x != nil {
+		return x.RoomBytes
+	}
+	return 0
+}
+
+func (x *Outbox) GetRunwaySeconds() int64 {
+	if x != nil {
+		return x.RunwaySeconds
+	}
+	return 0
+}
+
+func (x *Outbox) GetLate() uint64 {
+	if x != nil {
+		return x.Late
+	}
+	return 0
+}
+
+func (x *Outbox) GetExpired() map[string]uint64 {
+	if x != nil {
+		return x.Expired
+	}
+	return nil
+}
+
+func (x *Outbox) GetLost() uint64 {
+	if x != nil {
+		return x.Lost
+	}
+	return 0
+}
+
+func (x *Outbox) GetLostRemotely() uint64 {
+	if x != nil {
+		return x.LostRemotely
+	}
+	return 0
+}
+
+func (x *Outbox) GetDegraded() string {
+	if x != nil {
+		return x.Degraded
+	}
+	return ""
+}
+
+func (x *Outbox) GetBlocked() uint64 {
+	if x != nil {
+		return x.Blocked
+	}
+	return 0
+}
+
+func (x *Outbox) GetBlockedBy() string {
+	if x != nil {
+		return x.BlockedBy
+	}
+	return ""
+}
+
 // RunReport is an execution insight: one run of a batch flow, or one reporting interval of a continuous one.
 type RunReport struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1401,7 +1723,7 @@ type RunReport struct {
 
 func (x *RunReport) Reset() {
 	*x = RunReport{}
-	mi := &file_protocol_wire_wire_proto_msgTypes[17]
+	mi := &file_protocol_wire_wire_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1413,7 +1735,7 @@ func (x *RunReport) String() string {
 func (*RunReport) ProtoMessage() {}
 
 func (x *RunReport) ProtoReflect() protoreflect.Message {
-	mi := &file_protocol_wire_wire_proto_msgTypes[17]
+	mi := &file_protocol_wire_wire_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1426,7 +1748,7 @@ func (x *RunReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunReport.ProtoReflect.Descriptor instead.
 func (*RunReport) Descriptor() ([]byte, []int) {
-	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{17}
+	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RunReport) GetRunId() string {
@@ -1549,7 +1871,7 @@ type StepCount struct {
 
 func (x *StepCount) Reset() {
 	*x = StepCount{}
-	mi := &file_protocol_wire_wire_proto_msgTypes[18]
+	mi := &file_protocol_wire_wire_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1561,7 +1883,7 @@ func (x *StepCount) String() string {
 func (*StepCount) ProtoMessage() {}
 
 func (x *StepCount) ProtoReflect() protoreflect.Message {
-	mi := &file_protocol_wire_wire_proto_msgTypes[18]
+	mi := &file_protocol_wire_wire_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1574,7 +1896,7 @@ func (x *StepCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepCount.ProtoReflect.Descriptor instead.
 func (*StepCount) Descriptor() ([]byte, []int) {
-	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{18}
+	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *StepCount) GetStep() string {
@@ -1631,7 +1953,7 @@ type FailedRecord struct {
 
 func (x *FailedRecord) Reset() {
 	*x = FailedRecord{}
-	mi := &file_protocol_wire_wire_proto_msgTypes[19]
+	mi := &file_protocol_wire_wire_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1643,7 +1965,7 @@ func (x *FailedRecord) String() string {
 func (*FailedRecord) ProtoMessage() {}
 
 func (x *FailedRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_protocol_wire_wire_proto_msgTypes[19]
+	mi := &file_protocol_wire_wire_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1656,7 +1978,7 @@ func (x *FailedRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailedRecord.ProtoReflect.Descriptor instead.
 func (*FailedRecord) Descriptor() ([]byte, []int) {
-	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{19}
+	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *FailedRecord) GetStep() string {
@@ -1691,19 +2013,19 @@ func (x *FailedRecord) GetRecord() string {
 type InsightsUp struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The sequence of the first insight; the others follow without a gap.
-	FirstSeq uint64 `protobuf:"varint,1,opt,name=first_seq,json=firstSeq,proto3" json:"first_seq,omitempty"`
-	// One that is empty stands for an insight that was damaged on the agent.
-	Insights []*InsightRecord `protobuf:"bytes,2,rep,name=insights,proto3" json:"insights,omitempty"`
-	// How many insights directly before first_seq no longer exist on the agent; only in the first message of a session.
-	// It has some where the control plane has stored less than it once acknowledged, because its database was restored.
-	LostBefore    uint64 `protobuf:"varint,3,opt,name=lost_before,json=lostBefore,proto3" json:"lost_before,omitempty"`
+	FirstSeq   uint64           `protobuf:"varint,1,opt,name=first_seq,json=firstSeq,proto3" json:"first_seq,omitempty"`
+	Insights   []*InsightRecord `protobuf:"bytes,2,rep,name=insights,proto3" json:"insights,omitempty"`
+	LostBefore uint64           `protobuf:"varint,3,opt,name=lost_before,json=lostBefore,proto3" json:"lost_before,omitempty"`
+	// What is in the sequence directly before first_seq and does not come, the oldest first. Together they reach from the
+	// last sequence that was sent, or that the Welcome told, to first_seq. A message may have receipts alone.
+	Receipts      []*Receipt `protobuf:"bytes,4,rep,name=receipts,proto3" json:"receipts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *InsightsUp) Reset() {
 	*x = InsightsUp{}
-	mi := &file_protocol_wire_wire_proto_msgTypes[20]
+	mi := &file_protocol_wire_wire_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1715,7 +2037,7 @@ func (x *InsightsUp) String() string {
 func (*InsightsUp) ProtoMessage() {}
 
 func (x *InsightsUp) ProtoReflect() protoreflect.Message {
-	mi := &file_protocol_wire_wire_proto_msgTypes[20]
+	mi := &file_protocol_wire_wire_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1728,7 +2050,7 @@ func (x *InsightsUp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InsightsUp.ProtoReflect.Descriptor instead.
 func (*InsightsUp) Descriptor() ([]byte, []int) {
-	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{20}
+	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *InsightsUp) GetFirstSeq() uint64 {
@@ -1752,6 +2074,68 @@ func (x *InsightsUp) GetLostBefore() uint64 {
 	return 0
 }
 
+func (x *InsightsUp) GetReceipts() []*Receipt {
+	if x != nil {
+		return x.Receipts
+	}
+	return nil
+}
+
+// Receipt accounts for insights that do not come.
+type Receipt struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Count uint64                 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
+	// damaged: could not be read on the agent any more. restored: acknowledged before the control plane's database went
+	// back. expired_age, expired_bytes: dropped by that rule of the plant. unsendable: larger than a message may be.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Receipt) Reset() {
+	*x = Receipt{}
+	mi := &file_protocol_wire_wire_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Receipt) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Receipt) ProtoMessage() {}
+
+func (x *Receipt) ProtoReflect() protoreflect.Message {
+	mi := &file_protocol_wire_wire_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Receipt.ProtoReflect.Descriptor instead.
+func (*Receipt) Descriptor() ([]byte, []int) {
+	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Receipt) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Receipt) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // InsightsDown acknowledges: everything up to stored is committed.
 type InsightsDown struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1763,7 +2147,7 @@ type InsightsDown struct {
 
 func (x *InsightsDown) Reset() {
 	*x = InsightsDown{}
-	mi := &file_protocol_wire_wire_proto_msgTypes[21]
+	mi := &file_protocol_wire_wire_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1775,7 +2159,7 @@ func (x *InsightsDown) String() string {
 func (*InsightsDown) ProtoMessage() {}
 
 func (x *InsightsDown) ProtoReflect() protoreflect.Message {
-	mi := &file_protocol_wire_wire_proto_msgTypes[21]
+	mi := &file_protocol_wire_wire_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1788,7 +2172,7 @@ func (x *InsightsDown) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InsightsDown.ProtoReflect.Descriptor instead.
 func (*InsightsDown) Descriptor() ([]byte, []int) {
-	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{21}
+	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *InsightsDown) GetStored() uint64 {
@@ -1820,7 +2204,7 @@ type InsightRecord struct {
 
 func (x *InsightRecord) Reset() {
 	*x = InsightRecord{}
-	mi := &file_protocol_wire_wire_proto_msgTypes[22]
+	mi := &file_protocol_wire_wire_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1832,7 +2216,7 @@ func (x *InsightRecord) String() string {
 func (*InsightRecord) ProtoMessage() {}
 
 func (x *InsightRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_protocol_wire_wire_proto_msgTypes[22]
+	mi := &file_protocol_wire_wire_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1845,7 +2229,7 @@ func (x *InsightRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InsightRecord.ProtoReflect.Descriptor instead.
 func (*InsightRecord) Descriptor() ([]byte, []int) {
-	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{22}
+	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *InsightRecord) GetFlowId() string {
@@ -1897,20 +2281,24 @@ const file_protocol_wire_wire_proto_rawDesc = "" +
 	"\x18protocol/wire/wire.proto\x12\foutfeed.wire\"<\n" +
 	"\fStreamHeader\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x12\n" +
-	"\x04kind\x18\x02 \x01(\tR\x04kind\"\xdd\x01\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\"\x8d\x02\n" +
 	"\tControlUp\x12.\n" +
 	"\x06enroll\x18\x01 \x01(\v2\x14.outfeed.wire.EnrollH\x00R\x06enroll\x12+\n" +
 	"\x05hello\x18\x02 \x01(\v2\x13.outfeed.wire.HelloH\x00R\x05hello\x12.\n" +
 	"\x06status\x18\x03 \x01(\v2\x14.outfeed.wire.StatusH\x00R\x06status\x128\n" +
 	"\n" +
-	"run_report\x18\x04 \x01(\v2\x17.outfeed.wire.RunReportH\x00R\trunReportB\t\n" +
-	"\amessage\"\x97\x02\n" +
+	"run_report\x18\x04 \x01(\v2\x17.outfeed.wire.RunReportH\x00R\trunReport\x12.\n" +
+	"\x06rotate\x18\x05 \x01(\v2\x14.outfeed.wire.RotateH\x00R\x06rotateB\t\n" +
+	"\amessage\"\x84\x03\n" +
 	"\vControlDown\x124\n" +
 	"\benrolled\x18\x01 \x01(\v2\x16.outfeed.wire.EnrolledH\x00R\benrolled\x121\n" +
 	"\awelcome\x18\x02 \x01(\v2\x15.outfeed.wire.WelcomeH\x00R\awelcome\x121\n" +
 	"\adesired\x18\x03 \x01(\v2\x15.outfeed.wire.DesiredH\x00R\adesired\x12.\n" +
 	"\x12run_reports_stored\x18\x04 \x01(\x04H\x00R\x10runReportsStored\x121\n" +
-	"\arefusal\x18\x05 \x01(\v2\x15.outfeed.wire.RefusalH\x00R\arefusalB\t\n" +
+	"\arefusal\x18\x05 \x01(\v2\x15.outfeed.wire.RefusalH\x00R\arefusal\x128\n" +
+	"\n" +
+	"rotate_now\x18\x06 \x01(\v2\x17.outfeed.wire.RotateNowH\x00R\trotateNow\x121\n" +
+	"\arotated\x18\a \x01(\v2\x15.outfeed.wire.RotatedH\x00R\arotatedB\t\n" +
 	"\amessage\"\xb2\x02\n" +
 	"\x06Enroll\x12!\n" +
 	"\ftoken_secret\x18\x01 \x01(\tR\vtokenSecret\x12\x19\n" +
@@ -1932,30 +2320,40 @@ const file_protocol_wire_wire_proto_rawDesc = "" +
 	"\ttenant_id\x18\x02 \x01(\tR\btenantId\x12!\n" +
 	"\fworkspace_id\x18\x03 \x01(\tR\vworkspaceId\x12\x1f\n" +
 	"\vbundle_keys\x18\x04 \x03(\fR\n" +
-	"bundleKeys\"\xcd\x01\n" +
+	"bundleKeys\"\xe7\x01\n" +
 	"\x05Hello\x12&\n" +
 	"\x04host\x18\x01 \x01(\v2\x12.outfeed.wire.HostR\x04host\x12\x18\n" +
 	"\acounter\x18\x02 \x01(\x04R\acounter\x12\x1c\n" +
 	"\tsignature\x18\x03 \x01(\fR\tsignature\x12'\n" +
 	"\x0fconnector_specs\x18\x04 \x03(\fR\x0econnectorSpecs\x12%\n" +
 	"\x0edesired_serial\x18\x05 \x01(\x04R\rdesiredSerial\x12\x14\n" +
-	"\x05clock\x18\x06 \x01(\x03R\x05clock\"H\n" +
+	"\x05clock\x18\x06 \x01(\x03R\x05clock\x12\x18\n" +
+	"\asession\x18\a \x01(\fR\asession\"b\n" +
 	"\aWelcome\x12'\n" +
 	"\x0finsights_stored\x18\x01 \x01(\x04R\x0einsightsStored\x12\x14\n" +
-	"\x05clock\x18\x02 \x01(\x03R\x05clock\"%\n" +
+	"\x05clock\x18\x02 \x01(\x03R\x05clock\x12\x18\n" +
+	"\asession\x18\x03 \x01(\fR\asession\"\v\n" +
+	"\tRotateNow\"\x80\x01\n" +
+	"\x06Rotate\x12,\n" +
+	"\x12ed25519_public_key\x18\x01 \x01(\fR\x10ed25519PublicKey\x12*\n" +
+	"\x11x25519_public_key\x18\x02 \x01(\fR\x0fx25519PublicKey\x12\x1c\n" +
+	"\tsignature\x18\x03 \x01(\fR\tsignature\"7\n" +
+	"\aRotated\x12,\n" +
+	"\x12ed25519_public_key\x18\x01 \x01(\fR\x10ed25519PublicKey\"%\n" +
 	"\aDesired\x12\x1a\n" +
 	"\benvelope\x18\x01 \x01(\fR\benvelope\"]\n" +
 	"\aRefusal\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12$\n" +
-	"\x0eretry_after_ms\x18\x03 \x01(\x03R\fretryAfterMs\"\xe2\x01\n" +
+	"\x0eretry_after_ms\x18\x03 \x01(\x03R\fretryAfterMs\"\xfc\x01\n" +
 	"\x06Bundle\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x19\n" +
 	"\bagent_id\x18\x02 \x01(\tR\aagentId\x12\x16\n" +
 	"\x06serial\x18\x03 \x01(\x04R\x06serial\x12\x16\n" +
 	"\x06issued\x18\x04 \x01(\x03R\x06issued\x12.\n" +
 	"\x05flows\x18\x05 \x03(\v2\x18.outfeed.wire.BundleFlowR\x05flows\x12@\n" +
-	"\vconnections\x18\x06 \x03(\v2\x1e.outfeed.wire.BundleConnectionR\vconnections\"\xb0\x01\n" +
+	"\vconnections\x18\x06 \x03(\v2\x1e.outfeed.wire.BundleConnectionR\vconnections\x12\x18\n" +
+	"\aexpires\x18\a \x01(\x03R\aexpires\"\xb0\x01\n" +
 	"\n" +
 	"BundleFlow\x12#\n" +
 	"\rdeployment_id\x18\x01 \x01(\tR\fdeploymentId\x12\x17\n" +
@@ -1980,7 +2378,7 @@ const file_protocol_wire_wire_proto_rawDesc = "" +
 	"\x0edesired_serial\x18\x02 \x01(\x04R\rdesiredSerial\x12.\n" +
 	"\x05flows\x18\x03 \x03(\v2\x18.outfeed.wire.FlowStatusR\x05flows\x12,\n" +
 	"\x06outbox\x18\x04 \x01(\v2\x14.outfeed.wire.OutboxR\x06outbox\x12!\n" +
-	"\fbundle_error\x18\x05 \x01(\tR\vbundleError\"\xf0\x01\n" +
+	"\fbundle_error\x18\x05 \x01(\tR\vbundleError\"\x94\x02\n" +
 	"\n" +
 	"FlowStatus\x12#\n" +
 	"\rdeployment_id\x18\x01 \x01(\tR\fdeploymentId\x12\x17\n" +
@@ -1990,7 +2388,8 @@ const file_protocol_wire_wire_proto_rawDesc = "" +
 	"\x05state\x18\x05 \x01(\tR\x05state\x12\x14\n" +
 	"\x05error\x18\x06 \x01(\tR\x05error\x12\x14\n" +
 	"\x05since\x18\a \x01(\x03R\x05since\x124\n" +
-	"\asources\x18\b \x03(\v2\x1a.outfeed.wire.SourceStatusR\asources\"\x8f\x01\n" +
+	"\asources\x18\b \x03(\v2\x1a.outfeed.wire.SourceStatusR\asources\x12\"\n" +
+	"\rset_back_from\x18\t \x01(\rR\vsetBackFrom\"\x8f\x01\n" +
 	"\fSourceStatus\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\tR\x04step\x12\x1e\n" +
 	"\n" +
@@ -1999,12 +2398,28 @@ const file_protocol_wire_wire_proto_rawDesc = "" +
 	"\x05state\x18\x03 \x01(\tR\x05state\x12\x14\n" +
 	"\x05error\x18\x04 \x01(\tR\x05error\x12\x1f\n" +
 	"\vlast_record\x18\x05 \x01(\x03R\n" +
-	"lastRecord\"\x96\x01\n" +
+	"lastRecord\"\x8b\x04\n" +
 	"\x06Outbox\x12\x1a\n" +
 	"\bproduced\x18\x01 \x01(\x04R\bproduced\x12\"\n" +
 	"\facknowledged\x18\x02 \x01(\x04R\facknowledged\x12'\n" +
 	"\x0fwaiting_records\x18\x03 \x01(\x04R\x0ewaitingRecords\x12#\n" +
-	"\rwaiting_bytes\x18\x04 \x01(\x04R\fwaitingBytes\"\xf0\x03\n" +
+	"\rwaiting_bytes\x18\x04 \x01(\x04R\fwaitingBytes\x12\x12\n" +
+	"\x04sent\x18\x05 \x01(\x04R\x04sent\x12\x1d\n" +
+	"\n" +
+	"room_bytes\x18\x06 \x01(\x04R\troomBytes\x12%\n" +
+	"\x0erunway_seconds\x18\a \x01(\x03R\rrunwaySeconds\x12\x12\n" +
+	"\x04late\x18\b \x01(\x04R\x04late\x12;\n" +
+	"\aexpired\x18\t \x03(\v2!.outfeed.wire.Outbox.ExpiredEntryR\aexpired\x12\x12\n" +
+	"\x04lost\x18\n" +
+	" \x01(\x04R\x04lost\x12#\n" +
+	"\rlost_remotely\x18\v \x01(\x04R\flostRemotely\x12\x1a\n" +
+	"\bdegraded\x18\f \x01(\tR\bdegraded\x12\x18\n" +
+	"\ablocked\x18\r \x01(\x04R\ablocked\x12\x1d\n" +
+	"\n" +
+	"blocked_by\x18\x0e \x01(\tR\tblockedBy\x1a:\n" +
+	"\fExpiredEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xf0\x03\n" +
 	"\tRunReport\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12#\n" +
 	"\rdeployment_id\x18\x02 \x01(\tR\fdeploymentId\x12\x17\n" +
@@ -2035,13 +2450,17 @@ const file_protocol_wire_wire_proto_rawDesc = "" +
 	"\x04step\x18\x01 \x01(\tR\x04step\x12\x14\n" +
 	"\x05where\x18\x02 \x01(\tR\x05where\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x16\n" +
-	"\x06record\x18\x04 \x01(\tR\x06record\"\x83\x01\n" +
+	"\x06record\x18\x04 \x01(\tR\x06record\"\xb6\x01\n" +
 	"\n" +
 	"InsightsUp\x12\x1b\n" +
 	"\tfirst_seq\x18\x01 \x01(\x04R\bfirstSeq\x127\n" +
 	"\binsights\x18\x02 \x03(\v2\x1b.outfeed.wire.InsightRecordR\binsights\x12\x1f\n" +
 	"\vlost_before\x18\x03 \x01(\x04R\n" +
-	"lostBefore\"W\n" +
+	"lostBefore\x121\n" +
+	"\breceipts\x18\x04 \x03(\v2\x15.outfeed.wire.ReceiptR\breceipts\"7\n" +
+	"\aReceipt\x12\x14\n" +
+	"\x05count\x18\x01 \x01(\x04R\x05count\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"W\n" +
 	"\fInsightsDown\x12\x16\n" +
 	"\x06stored\x18\x01 \x01(\x04R\x06stored\x12/\n" +
 	"\arefusal\x18\x02 \x01(\v2\x15.outfeed.wire.RefusalR\arefusal\"\xaf\x01\n" +
@@ -2066,7 +2485,7 @@ func file_protocol_wire_wire_proto_rawDescGZIP() []byte {
 	return file_protocol_wire_wire_proto_rawDescData
 }
 
-var file_protocol_wire_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_protocol_wire_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_protocol_wire_wire_proto_goTypes = []any{
 	(*StreamHeader)(nil),     // 0: outfeed.wire.StreamHeader
 	(*ControlUp)(nil),        // 1: outfeed.wire.ControlUp
@@ -2076,51 +2495,61 @@ var file_protocol_wire_wire_proto_goTypes = []any{
 	(*Enrolled)(nil),         // 5: outfeed.wire.Enrolled
 	(*Hello)(nil),            // 6: outfeed.wire.Hello
 	(*Welcome)(nil),          // 7: outfeed.wire.Welcome
-	(*Desired)(nil),          // 8: outfeed.wire.Desired
-	(*Refusal)(nil),          // 9: outfeed.wire.Refusal
-	(*Bundle)(nil),           // 10: outfeed.wire.Bundle
-	(*BundleFlow)(nil),       // 11: outfeed.wire.BundleFlow
-	(*BundleConnection)(nil), // 12: outfeed.wire.BundleConnection
-	(*Status)(nil),           // 13: outfeed.wire.Status
-	(*FlowStatus)(nil),       // 14: outfeed.wire.FlowStatus
-	(*SourceStatus)(nil),     // 15: outfeed.wire.SourceStatus
-	(*Outbox)(nil),           // 16: outfeed.wire.Outbox
-	(*RunReport)(nil),        // 17: outfeed.wire.RunReport
-	(*StepCount)(nil),        // 18: outfeed.wire.StepCount
-	(*FailedRecord)(nil),     // 19: outfeed.wire.FailedRecord
-	(*InsightsUp)(nil),       // 20: outfeed.wire.InsightsUp
-	(*InsightsDown)(nil),     // 21: outfeed.wire.InsightsDown
-	(*InsightRecord)(nil),    // 22: outfeed.wire.InsightRecord
-	nil,                      // 23: outfeed.wire.Enroll.LabelsEntry
-	nil,                      // 24: outfeed.wire.BundleConnection.SealedSecretsEntry
+	(*RotateNow)(nil),        // 8: outfeed.wire.RotateNow
+	(*Rotate)(nil),           // 9: outfeed.wire.Rotate
+	(*Rotated)(nil),          // 10: outfeed.wire.Rotated
+	(*Desired)(nil),          // 11: outfeed.wire.Desired
+	(*Refusal)(nil),          // 12: outfeed.wire.Refusal
+	(*Bundle)(nil),           // 13: outfeed.wire.Bundle
+	(*BundleFlow)(nil),       // 14: outfeed.wire.BundleFlow
+	(*BundleConnection)(nil), // 15: outfeed.wire.BundleConnection
+	(*Status)(nil),           // 16: outfeed.wire.Status
+	(*FlowStatus)(nil),       // 17: outfeed.wire.FlowStatus
+	(*SourceStatus)(nil),     // 18: outfeed.wire.SourceStatus
+	(*Outbox)(nil),           // 19: outfeed.wire.Outbox
+	(*RunReport)(nil),        // 20: outfeed.wire.RunReport
+	(*StepCount)(nil),        // 21: outfeed.wire.StepCount
+	(*FailedRecord)(nil),     // 22: outfeed.wire.FailedRecord
+	(*InsightsUp)(nil),       // 23: outfeed.wire.InsightsUp
+	(*Receipt)(nil),          // 24: outfeed.wire.Receipt
+	(*InsightsDown)(nil),     // 25: outfeed.wire.InsightsDown
+	(*InsightRecord)(nil),    // 26: outfeed.wire.InsightRecord
+	nil,                      // 27: outfeed.wire.Enroll.LabelsEntry
+	nil,                      // 28: outfeed.wire.BundleConnection.SealedSecretsEntry
+	nil,                      // 29: outfeed.wire.Outbox.ExpiredEntry
 }
 var file_protocol_wire_wire_proto_depIdxs = []int32{
 	3,  // 0: outfeed.wire.ControlUp.enroll:type_name -> outfeed.wire.Enroll
 	6,  // 1: outfeed.wire.ControlUp.hello:type_name -> outfeed.wire.Hello
-	13, // 2: outfeed.wire.ControlUp.status:type_name -> outfeed.wire.Status
-	17, // 3: outfeed.wire.ControlUp.run_report:type_name -> outfeed.wire.RunReport
-	5,  // 4: outfeed.wire.ControlDown.enrolled:type_name -> outfeed.wire.Enrolled
-	7,  // 5: outfeed.wire.ControlDown.welcome:type_name -> outfeed.wire.Welcome
-	8,  // 6: outfeed.wire.ControlDown.desired:type_name -> outfeed.wire.Desired
-	9,  // 7: outfeed.wire.ControlDown.refusal:type_name -> outfeed.wire.Refusal
-	4,  // 8: outfeed.wire.Enroll.host:type_name -> outfeed.wire.Host
-	23, // 9: outfeed.wire.Enroll.labels:type_name -> outfeed.wire.Enroll.LabelsEntry
-	4,  // 10: outfeed.wire.Hello.host:type_name -> outfeed.wire.Host
-	11, // 11: outfeed.wire.Bundle.flows:type_name -> outfeed.wire.BundleFlow
-	12, // 12: outfeed.wire.Bundle.connections:type_name -> outfeed.wire.BundleConnection
-	24, // 13: outfeed.wire.BundleConnection.sealed_secrets:type_name -> outfeed.wire.BundleConnection.SealedSecretsEntry
-	14, // 14: outfeed.wire.Status.flows:type_name -> outfeed.wire.FlowStatus
-	16, // 15: outfeed.wire.Status.outbox:type_name -> outfeed.wire.Outbox
-	15, // 16: outfeed.wire.FlowStatus.sources:type_name -> outfeed.wire.SourceStatus
-	18, // 17: outfeed.wire.RunReport.steps:type_name -> outfeed.wire.StepCount
-	19, // 18: outfeed.wire.RunReport.failed_sample:type_name -> outfeed.wire.FailedRecord
-	22, // 19: outfeed.wire.InsightsUp.insights:type_name -> outfeed.wire.InsightRecord
-	9,  // 20: outfeed.wire.InsightsDown.refusal:type_name -> outfeed.wire.Refusal
-	21, // [21:21] is the sub-list for method output_type
-	21, // [21:21] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	16, // 2: outfeed.wire.ControlUp.status:type_name -> outfeed.wire.Status
+	20, // 3: outfeed.wire.ControlUp.run_report:type_name -> outfeed.wire.RunReport
+	9,  // 4: outfeed.wire.ControlUp.rotate:type_name -> outfeed.wire.Rotate
+	5,  // 5: outfeed.wire.ControlDown.enrolled:type_name -> outfeed.wire.Enrolled
+	7,  // 6: outfeed.wire.ControlDown.welcome:type_name -> outfeed.wire.Welcome
+	11, // 7: outfeed.wire.ControlDown.desired:type_name -> outfeed.wire.Desired
+	12, // 8: outfeed.wire.ControlDown.refusal:type_name -> outfeed.wire.Refusal
+	8,  // 9: outfeed.wire.ControlDown.rotate_now:type_name -> outfeed.wire.RotateNow
+	10, // 10: outfeed.wire.ControlDown.rotated:type_name -> outfeed.wire.Rotated
+	4,  // 11: outfeed.wire.Enroll.host:type_name -> outfeed.wire.Host
+	27, // 12: outfeed.wire.Enroll.labels:type_name -> outfeed.wire.Enroll.LabelsEntry
+	4,  // 13: outfeed.wire.Hello.host:type_name -> outfeed.wire.Host
+	14, // 14: outfeed.wire.Bundle.flows:type_name -> outfeed.wire.BundleFlow
+	15, // 15: outfeed.wire.Bundle.connections:type_name -> outfeed.wire.BundleConnection
+	28, // 16: outfeed.wire.BundleConnection.sealed_secrets:type_name -> outfeed.wire.BundleConnection.SealedSecretsEntry
+	17, // 17: outfeed.wire.Status.flows:type_name -> outfeed.wire.FlowStatus
+	19, // 18: outfeed.wire.Status.outbox:type_name -> outfeed.wire.Outbox
+	18, // 19: outfeed.wire.FlowStatus.sources:type_name -> outfeed.wire.SourceStatus
+	29, // 20: outfeed.wire.Outbox.expired:type_name -> outfeed.wire.Outbox.ExpiredEntry
+	21, // 21: outfeed.wire.RunReport.steps:type_name -> outfeed.wire.StepCount
+	22, // 22: outfeed.wire.RunReport.failed_sample:type_name -> outfeed.wire.FailedRecord
+	26, // 23: outfeed.wire.InsightsUp.insights:type_name -> outfeed.wire.InsightRecord
+	24, // 24: outfeed.wire.InsightsUp.receipts:type_name -> outfeed.wire.Receipt
+	12, // 25: outfeed.wire.InsightsDown.refusal:type_name -> outfeed.wire.Refusal
+	26, // [26:26] is the sub-list for method output_type
+	26, // [26:26] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_protocol_wire_wire_proto_init() }
@@ -2133,6 +2562,7 @@ func file_protocol_wire_wire_proto_init() {
 		(*ControlUp_Hello)(nil),
 		(*ControlUp_Status)(nil),
 		(*ControlUp_RunReport)(nil),
+		(*ControlUp_Rotate)(nil),
 	}
 	file_protocol_wire_wire_proto_msgTypes[2].OneofWrappers = []any{
 		(*ControlDown_Enrolled)(nil),
@@ -2140,6 +2570,8 @@ func file_protocol_wire_wire_proto_init() {
 		(*ControlDown_Desired)(nil),
 		(*ControlDown_RunReportsStored)(nil),
 		(*ControlDown_Refusal)(nil),
+		(*ControlDown_RotateNow)(nil),
+		(*ControlDown_Rotated)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2147,7 +2579,7 @@ func file_protocol_wire_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_protocol_wire_wire_proto_rawDesc), len(file_protocol_wire_wire_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   25,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

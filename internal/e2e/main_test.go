@@ -1,0 +1,60 @@
+package e2e
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+)
+
+// long is set by make faults: the tests of faults then go on as long as the figures that they hold ask for.
+var long = flag.Bool("long", false, "run the tests of faults at length")
+
+// programs is the folder of the project's programs, which are built when a test first needs one.
+var programs folder
+
+type folder struct {
+	dir   string
+	once  sync.Once
+	error error
+}
+
+// build builds the programs at its first call.
+func (f *folder) build() error {
+	f.once.Do(func() { f.error = buildPrograms(f.dir) })
+	return f.error
+}
+
+func buildPrograms(dir string) error {
+	c := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", dir, //nolint:noctx // the test's own time limit bounds it
+		"./agent/cmd/outfeed-agent", "./controlplane/cmd/outfeed-controlplane", "./controlplane/cmd/outfeed")
+	c.Dir = filepath.Join("..", "..")
+	c.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := c.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the programs: %w\n%s", err, out)
+	}
+	return nil
+}
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) (code int) {
+	var err error
+	if programs.dir, err = os.MkdirTemp("", "outfeed-programs"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer func() {
+		if err := os.RemoveAll(programs.dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}()
+	return m.Run()
+}
