@@ -28,11 +28,11 @@ func (a *timedAcc[T]) carriedAt(key int32) (at int64, ok bool) {
 
 func (a *timedAcc[T]) encodeCarry(dst []byte, key int32) []byte {
 	c := &a.carry[key]
-	return a.put(putBool(dst, c.set), c.reading)
+	return a.put(putBool(dst, c.set), c.reading, reading[T]{})
 }
 
 func (a *timedAcc[T]) decodeCarry(r *reader, key int32) {
-	a.carry[key] = carried[T]{set: r.bool(), reading: a.get(r)}
+	a.carry[key] = carried[T]{set: r.bool(), reading: a.get(r, reading[T]{})}
 }
 
 // maxCarries is how many keys can carry something at the end of a window of an endless input and at the end of a bounded

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"encoding/binary"
 	"slices"
 
 	"github.com/outfeed/outfeed/agent/internal/column"
@@ -16,8 +17,11 @@ type samples[T any] struct {
 	n          []int32
 	// dropped is how many entries belong to groups that are gone.
 	dropped int
-	put     func(dst []byte, v T) []byte
-	get     func(r *reader) T
+	// put and get write and read a value that follows another one, from which its difference may be shorter.
+	put func(dst []byte, v, before T) []byte
+	get func(r *reader, before T) T
+	// before is the last value of the entry that is being written or read.
+	before T
 
 	from    []int32 // scratch of compact
 	scratch []T     // the values of one group
@@ -96,44 +100,57 @@ func (*samples[T]) keepsEntries() {}
 // commit says that all entries are written.
 func (s *samples[T]) commit() { s.committed = len(s.entries) }
 
+// beginEntry begins to write or to read the values of an entry.
+func (s *samples[T]) beginEntry() {
+	var zero T
+	s.before = zero
+}
+
 // encodeNew appends the group's values that are not committed, the newest first; nothing when there is none.
 func (s *samples[T]) encodeNew(dst []byte, g int32) []byte {
+	n := uint64(0)
 	for e := s.head[g]; int(e) > s.committed; e = s.next[e-1] {
-		dst = s.put(dst, s.entries[e-1])
+		n++
+	}
+	if n == 0 {
+		return dst
+	}
+	return s.putChain(binary.AppendUvarint(dst, n), s.head[g], s.committed)
+}
+
+// putChain appends the values of a chain from entry e on, as long as they are behind the first ones.
+func (s *samples[T]) putChain(dst []byte, e int32, first int) []byte {
+	for ; int(e) > first; e = s.next[e-1] {
+		v := s.entries[e-1]
+		dst = s.put(dst, v, s.before)
+		s.before = v
 	}
 	return dst
 }
 
-// decodeMore adds the values of encodeNew to a group.
-func (s *samples[T]) decodeMore(src []byte, g int32) error {
-	r := reader{s: src}
+// decodeMore adds the values of encodeNew to a group, or to none where it is noEntry.
+func (s *samples[T]) decodeMore(r *reader, g int32) {
 	s.scratch = s.scratch[:0]
-	for len(r.s) > 0 && r.err == nil {
-		if v := s.get(&r); r.err == nil {
+	for n := r.uvarint(); n > 0 && r.err == nil; n-- {
+		if v := s.get(r, s.before); r.err == nil {
 			s.scratch = append(s.scratch, v)
+			s.before = v
 		}
 	}
-	s.addAll(g)
-	return r.err
+	if g != noEntry && r.err == nil {
+		s.addAll(g)
+	}
 }
 
 func (s *samples[T]) encode(dst []byte, g int32) []byte {
-	dst = putInt(dst, int64(s.n[g]))
-	for e := s.head[g]; e > 0; e = s.next[e-1] {
-		dst = s.put(dst, s.entries[e-1])
-	}
-	return dst
+	s.beginEntry()
+	return s.putChain(binary.AppendUvarint(dst, uint64(s.n[g])), s.head[g], 0) //nolint:gosec // a count
 }
 
 func (s *samples[T]) decode(src []byte, g int32) ([]byte, error) {
+	s.beginEntry()
 	r := reader{s: src}
-	s.scratch = s.scratch[:0]
-	for n := r.int(); n > 0 && r.err == nil; n-- {
-		if v := s.get(&r); r.err == nil {
-			s.scratch = append(s.scratch, v)
-		}
-	}
-	s.addAll(g)
+	s.decodeMore(&r, g)
 	return r.s, r.err
 }
 
@@ -143,8 +160,9 @@ type sampler interface {
 	drop(g int32)
 	wasteful() bool
 	commit()
+	beginEntry()
 	encodeNew(dst []byte, g int32) []byte
-	decodeMore(src []byte, g int32) error
+	decodeMore(r *reader, g int32)
 }
 
 // quantileAcc is quantile and median: PostgreSQL's percentile_cont.
@@ -154,7 +172,10 @@ type quantileAcc struct {
 }
 
 func newQuantile(fraction float64) *quantileAcc {
-	return &quantileAcc{samples: samples[float64]{put: putFloat, get: (*reader).float}, fraction: fraction}
+	return &quantileAcc{samples: samples[float64]{
+		put: func(dst []byte, v, _ float64) []byte { return putFloat(dst, v) },
+		get: func(r *reader, _ float64) float64 { return r.float() },
+	}, fraction: fraction}
 }
 
 func (a *quantileAcc) update(arg *column.Column, u updates) error {

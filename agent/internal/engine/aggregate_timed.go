@@ -2,6 +2,7 @@ package engine
 
 import (
 	"cmp"
+	"encoding/binary"
 	"math/bits"
 	"slices"
 	"time"
@@ -67,8 +68,12 @@ type timedAcc[T number] struct {
 }
 
 func newTimed[T number](c cells[T], f *frames) *timedAcc[T] {
-	put := func(dst []byte, r reading[T]) []byte { return c.put(putInt(dst, r.at), r.value) }
-	get := func(r *reader) reading[T] { return reading[T]{at: r.int(), value: c.get(r)} }
+	put := func(dst []byte, r, before reading[T]) []byte {
+		return c.put(binary.AppendVarint(dst, r.at-before.at), r.value)
+	}
+	get := func(r *reader, before reading[T]) reading[T] {
+		return reading[T]{at: before.at + r.varint(), value: c.get(r)}
+	}
 	return &timedAcc[T]{samples: samples[reading[T]]{put: put, get: get}, cells: c, frames: f}
 }
 

@@ -88,13 +88,30 @@ func (r *reader) bool() bool {
 	return part != nil && part[0] == 1
 }
 
-func (r *reader) text() []byte {
+func (r *reader) uvarint() uint64 {
 	n, size := binary.Uvarint(r.s)
-	if r.err != nil || size <= 0 || n > uint64(len(r.s)-size) { //nolint:gosec // Uvarint reads no more than there is
+	if r.take(max(size, 0)); size <= 0 {
+		r.err = errCorruptState
+		return 0
+	}
+	return n
+}
+
+func (r *reader) varint() int64 {
+	n, size := binary.Varint(r.s)
+	if r.take(max(size, 0)); size <= 0 {
+		r.err = errCorruptState
+		return 0
+	}
+	return n
+}
+
+func (r *reader) text() []byte {
+	n := r.uvarint()
+	if n > uint64(len(r.s)) {
 		r.err = errCorruptState
 		return nil
 	}
-	r.take(size)
 	return r.take(int(n)) //nolint:gosec // not longer than r.s
 }
 

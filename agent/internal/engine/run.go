@@ -38,7 +38,8 @@ type RunSettings struct {
 	HoldFor time.Duration
 	// Started is the time of insights that have no time of their own.
 	Started time.Time
-	// CommitEvery is the longest time between a record and its commit while the store works; 0 means a second.
+	// CommitEvery is the longest time between an insight, or a row for a sink, and its commit while the store works; 0 means a
+	// second. What changes cursors and state alone is committed within twice that.
 	CommitEvery time.Duration
 	// CommitRows is how many rows are processed at most without a commit; 0 means about a million.
 	CommitRows int64
@@ -54,8 +55,10 @@ const (
 	defaultCommitRows  = 1 << 20
 	// maxPendingBytes is how much of insights waits for a commit.
 	maxPendingBytes = 4 << 20
-	// commitMoments is at how many moments within CommitEvery flows commit.
-	commitMoments = 2
+	// stateEvery is how many times CommitEvery what changes state alone may wait, and commitMoments at how many moments
+	// within that flows commit.
+	stateEvery    = 2
+	commitMoments = 4
 	// ackIdle is how long an ack-gated source may have nothing ready before what it delivered is committed.
 	ackIdle = 2 * time.Millisecond
 	// tickEvery is how often the operators that act without rows are asked to.
@@ -74,8 +77,8 @@ type Runner struct {
 	events  chan event
 	refresh chan refreshed
 
-	// dirty says that something was processed since the last commit.
-	dirty bool
+	// dirty says that something was processed since the last commit, leaving that some of it is to leave the flow.
+	dirty, leaving bool
 	// cursors are the positions behind the last processed batches, by read; moved says which are not committed.
 	cursors []connector.Cursor
 	moved   []bool
@@ -312,21 +315,33 @@ func (r *Runner) tick(ctx context.Context) error {
 			return &partialError{err: err}
 		}
 	}
-	if (len(r.pipe.box.items) > before || r.sinksHold()) && !r.dirty {
-		r.dirty = true
-		r.commitTimer.Reset(r.untilCommit(time.Now()))
+	if len(r.pipe.box.items) > before || r.sinksHold() {
+		r.scheduleCommit()
 	}
 	r.publish()
 	return r.commitWhenFull(ctx)
 }
 
-// untilCommit is the time to the next commit, at most CommitEvery. The flows of a machine commit together at a few moments
-// of its clock, because commits that come together cost the disk as much as one; not all at the same moment, because
-// what they commit lies in memory meanwhile.
-func (r *Runner) untilCommit(now time.Time) time.Duration {
-	every := int64(r.set.CommitEvery)
-	moment := every / commitMoments * r.moment
-	return time.Duration(every - (now.UnixNano()-moment)%every)
+// scheduleCommit sets the time of the commit of what was processed just now.
+func (r *Runner) scheduleCommit() {
+	leaving := len(r.pipe.box.items) > 0 || r.sinksHold()
+	if r.dirty && (r.leaving || !leaving) {
+		return
+	}
+	r.dirty, r.leaving = true, leaving
+	every := r.set.CommitEvery
+	if !leaving {
+		every *= stateEvery
+	}
+	r.commitTimer.Reset(r.untilCommit(time.Now(), every))
+}
+
+// untilCommit is the time to the next commit, at most every. The flows of a machine commit together at a few moments of its
+// clock, because commits that come together cost the disk as much as one; not all at the same moment, because what they
+// commit lies in memory meanwhile.
+func (r *Runner) untilCommit(now time.Time, every time.Duration) time.Duration {
+	moment := stateEvery * int64(r.set.CommitEvery) / commitMoments * r.moment
+	return every - time.Duration((now.UnixNano()-moment)%int64(every))
 }
 
 func stoppedTimer() *time.Timer {
@@ -396,10 +411,6 @@ func (r *Runner) process(e event) error {
 	d := &e.delivery
 	source := r.pipe.sources[read]
 	moved := d.Cursor != nil && !bytes.Equal(d.Cursor, r.cursors[read])
-	if !r.dirty && (d.Read > 0 || d.Batch != nil || moved) {
-		r.dirty = true
-		r.commitTimer.Reset(r.untilCommit(time.Now()))
-	}
 	if d.Batch != nil && d.Batch.Len > 0 {
 		r.rows += int64(d.Batch.Len)
 		if err := source.push(d.Batch); err != nil {
@@ -408,6 +419,9 @@ func (r *Runner) process(e event) error {
 	}
 	if moved {
 		r.cursors[read], r.moved[read] = slices.Clone(d.Cursor), true
+	}
+	if d.Read > 0 || d.Batch != nil || moved {
+		r.scheduleCommit()
 	}
 	r.received(read, d)
 	r.publish()
@@ -480,7 +494,7 @@ func (r *Runner) commit(ctx context.Context) error {
 			return err
 		}
 		c := r.checkpoint()
-		r.dirty = false
+		r.dirty, r.leaving = false, false
 		r.commitTimer.Stop()
 		r.idleTimer.Stop()
 		if len(c.Cursors) == 0 && len(c.Changes) == 0 && len(c.Insights) == 0 && c.Earlier == nil {

@@ -442,33 +442,6 @@ func TestAnAckGatedSourceNeverWaitsForTheTimer(t *testing.T) {
 	})
 }
 
-func TestCommitEveryAndTheLastAcknowledgement(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		store := newStore()
-		var source *memory
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		_, err := Run(ctx, RunSettings{
-			Program: program(t, pressFlow), Store: store, CommitEvery: 3 * time.Second,
-			Open: func(need ReadNeed, from connector.Cursor) (connector.Source, error) {
-				source = newMemory(need, from, pressRows(100, 3), 10)
-				source.traits.Bounded = false
-				return source, nil
-			},
-		})
-		if !errors.Is(err, context.DeadlineExceeded) {
-			t.Fatal(err)
-		}
-		if store.commits != 1 {
-			t.Errorf("%d commits, want the one after 3 s", store.commits)
-		}
-		if len(source.committed) != 1 || !slices.Equal(source.committed[0], cursorAt(100)) {
-			t.Errorf("acknowledged %v", source.committed)
-		}
-	})
-}
-
 func TestOnErrorStop(t *testing.T) {
 	t.Parallel()
 	data := &table{rows: []map[string]any{{"ts": "2026-01-01T00:00:00Z", "machine": "M1", "state": "RUN", "temp": 70.0}, {"state": "RUN", "temp": 70.0}}}

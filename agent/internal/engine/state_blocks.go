@@ -269,12 +269,14 @@ func (s *aggregateState) sampleChanges(dst []StateChange, b int32) []StateChange
 			continue
 		}
 		start := s.begin()
+		log.beginEntry()
 		for i, g := range k.places(b) {
 			if g == noEntry || !s.changed[g] {
 				continue
 			}
-			if s.part = log.encodeNew(s.part[:0], g); len(s.part) > 0 {
-				s.buf = putText(append(s.buf, byte(i)), s.part)
+			place := len(s.buf)
+			if s.buf = log.encodeNew(append(s.buf, byte(i)), g); len(s.buf) == place+1 {
+				s.buf = s.buf[:place]
 			}
 		}
 		if len(s.buf) == start+1 {
@@ -381,17 +383,13 @@ func (s *aggregateState) restoreSamples(key string, payload []byte) error {
 	}
 	places := k.places(b)
 	r := reader{s: payload}
+	log.beginEntry()
 	for len(r.s) > 0 && r.err == nil {
 		at := r.take(1)
-		part := r.text()
-		if r.err != nil || int(at[0]) >= len(places) {
+		if int(at[0]) >= len(places) {
 			return errCorruptState
 		}
-		if g := places[at[0]]; g != noEntry {
-			if err := log.decodeMore(part, g); err != nil {
-				return err
-			}
-		}
+		log.decodeMore(&r, places[at[0]])
 	}
 	log.commit()
 	return r.err

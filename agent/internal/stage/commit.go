@@ -560,6 +560,10 @@ func (c *Checkpoint) putCursors(flow *bolt.Bucket, sealed *sealer) error {
 	return nil
 }
 
+// denselyFilled is how full the pages of operator entries become. What a step keeps changing is replaced by something of
+// about the same length, so that little would be won by leaving room between the entries.
+const denselyFilled = 0.95
+
 func putEntries(flow *bolt.Bucket, sealed *sealer, entries []entry) error {
 	if len(entries) == 0 {
 		return nil
@@ -568,6 +572,7 @@ func putEntries(flow *bolt.Bucket, sealed *sealer, entries []entry) error {
 	if err != nil {
 		return fmt.Errorf("store the state of a flow: %w", err)
 	}
+	operators.FillPercent = denselyFilled
 	for i := range entries {
 		e := &entries[i]
 		if e.change.Value != nil {
