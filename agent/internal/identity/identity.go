@@ -49,6 +49,9 @@ var ErrNotEnrolled = errors.New("this agent is not enrolled")
 // ErrEnrolled is when it holds one already.
 var ErrEnrolled = errors.New("this agent is enrolled already")
 
+// ErrOtherAgent is for a bundle that is for another agent.
+var ErrOtherAgent = errors.New("it is for another agent")
+
 // Profile is what enrolment told the agent. None of it is secret.
 type Profile struct {
 	// Agent, Tenant and Workspace are ids (UUIDs as text).
@@ -139,14 +142,14 @@ func (id *Identity) OpenSecret(connection, field string, sealed []byte) (secret.
 func (id *Identity) OpenBundle(envelope []byte) (*wire.Bundle, error) {
 	payload, err := seal.Open(envelope, id.profile.BundleKeys, seal.BundlePayload)
 	if err != nil {
-		return nil, fmt.Errorf("the bundle of flows is refused: %w", err)
+		return nil, err
 	}
 	bundle := &wire.Bundle{}
 	if err := (proto.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(payload, bundle); err != nil {
-		return nil, fmt.Errorf("the bundle of flows cannot be decoded: %w", err)
+		return nil, fmt.Errorf("it cannot be decoded: %w", err)
 	}
 	if bundle.GetTenantId() != id.profile.Tenant || bundle.GetAgentId() != id.profile.Agent {
-		return nil, fmt.Errorf("the bundle of flows is refused: it is for agent %s of tenant %s, and this is agent %s of tenant %s",
+		return nil, fmt.Errorf("%w: for agent %s of tenant %s, and this is agent %s of tenant %s", ErrOtherAgent,
 			bundle.GetAgentId(), bundle.GetTenantId(), id.profile.Agent, id.profile.Tenant)
 	}
 	return bundle, nil
