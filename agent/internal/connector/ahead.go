@@ -29,9 +29,9 @@ type Ahead[B any] struct {
 	retry chan struct{}
 	// broken has the panic with which the producer ended.
 	broken chan error
-	stop  chan struct{}
-	close sync.Once
-	done  sync.WaitGroup
+	stop   chan struct{}
+	close  sync.Once
+	done   sync.WaitGroup
 
 	started, failed, ended bool
 	current                *Piece[B]

@@ -187,7 +187,7 @@ func (r *Runner) Run(ctx context.Context) error {
 	close(stop)
 	wg.Wait()
 	r.settle()
-	return errors.Join(err, closeSystems(), r.closeSources(), r.release())
+	return errors.Join(err, guard(closeSystems), guard(r.closeSources), guard(r.release))
 }
 
 // release gives back the memory and the scratch files of the run.

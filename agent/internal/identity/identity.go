@@ -50,7 +50,7 @@ var ErrNotEnrolled = errors.New("this agent is not enrolled")
 var ErrEnrolled = errors.New("this agent is enrolled already")
 
 // ErrOtherAgent is for a bundle that is for another agent.
-var ErrOtherAgent = errors.New("it is for another agent")
+var ErrOtherAgent = errors.New("another agent's bundle")
 
 // Profile is what enrolment told the agent. None of it is secret.
 type Profile struct {
@@ -149,8 +149,8 @@ func (id *Identity) OpenBundle(envelope []byte) (*wire.Bundle, error) {
 		return nil, fmt.Errorf("it cannot be decoded: %w", err)
 	}
 	if bundle.GetTenantId() != id.profile.Tenant || bundle.GetAgentId() != id.profile.Agent {
-		return nil, fmt.Errorf("%w: for agent %s of tenant %s, and this is agent %s of tenant %s", ErrOtherAgent,
-			bundle.GetAgentId(), bundle.GetTenantId(), id.profile.Agent, id.profile.Tenant)
+		return nil, fmt.Errorf("it is for agent %s of tenant %s, and this is agent %s of tenant %s: %w",
+			bundle.GetAgentId(), bundle.GetTenantId(), id.profile.Agent, id.profile.Tenant, ErrOtherAgent)
 	}
 	return bundle, nil
 }
