@@ -90,7 +90,7 @@ func isolating(t *testing.T, h *history, change func(*supervisor.Settings), othe
 	var p *plant
 	set := func(s *supervisor.Settings) {
 		s.History, s.Program = h, "test"
-		s.Limits.Pause, s.Limits.Grace = 50*time.Millisecond, 200*time.Millisecond
+		s.Limits.Pause = 50 * time.Millisecond
 		s.Reopen = func(origin []byte) (supervisor.Deployment, error) {
 			var k kept
 			if err := json.Unmarshal(origin, &k); err != nil {
@@ -361,7 +361,7 @@ func TestARunThatHangsIsLeftBehind(t *testing.T) {
 		<-release
 		return connector.Delivery{}, io.EOF
 	}}
-	p := isolating(t, newHistory(), func(s *supervisor.Settings) { s.Limits.Left = 1 }, c)
+	p := isolating(t, newHistory(), func(s *supervisor.Settings) { s.Limits.Left, s.Limits.Grace = 1, 200*time.Millisecond }, c)
 	p.sup.Apply([]supervisor.Deployment{p.reading("hangs", "faulty", 1)})
 	p.await("it has delivered", func() bool { return len(p.insights()) == 10 })
 	p.sup.Apply([]supervisor.Deployment{p.lines("good", "continuous", 1, follow)})
@@ -422,7 +422,8 @@ steps:
     schema: {k: int, m: int}
   - id: pairs
     from: left
-    join: {with: right, on: left.k == right.k}
+    join: right
+    on: [k]
 %s`, id, rest),
 	})
 }
@@ -465,7 +466,7 @@ func TestAFlowThatSpinsIsEnded(t *testing.T) {
 // TestAFlowThatSpinsStops wants that a flow in the middle of an endless batch does not hold up a change of the flows.
 func TestAFlowThatSpinsStops(t *testing.T) {
 	t.Parallel()
-	p := isolating(t, newHistory(), func(s *supervisor.Settings) { s.Limits.Grace = time.Minute })
+	p := isolating(t, newHistory(), nil)
 	p.write("big.csv", "k,machine,n,m\n"+strings.Repeat("1,M1,1,1\n", 60_000))
 	bad := p.explosion("bad", `  - aggregate: {total: sum(n * m)}
   - insight: totals
