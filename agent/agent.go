@@ -55,6 +55,7 @@ type parts struct {
 	bundles    *bundles
 	tunnel     *tunnel.Client
 	status     *status
+	pressure   *pressure
 }
 
 // errStopped is the cause with which Run ends its parts.
@@ -78,7 +79,16 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, spill.Close()) }()
-	p, err := a.assemble(ctx, id, st, spill)
+	// Only who has the lock of the staging may touch what else is in the data directory.
+	known, err := openHistory(ctx, a.config.DataDir, a.log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, known.close()) }()
+	if err := known.reportCrashes(); err != nil {
+		return err
+	}
+	p, err := a.assemble(ctx, id, stores{st, spill, known})
 	if err != nil {
 		return err
 	}
@@ -104,6 +114,7 @@ func (a *Agent) runParts(ctx context.Context, p *parts) error {
 		return lifecycle.UnlessDone(ctx, serveLocal(ctx, socketPath(a.config.DataDir), p.status.local, a.log))
 	})
 	g.Go(func() error { return p.status.watch(ctx) })
+	g.Go(func() error { return p.pressure.run(ctx) })
 	if a.config.Listen != "" {
 		g.Go(func() error { return lifecycle.UnlessDone(ctx, a.serveMetrics(ctx, p.status)) })
 	}
@@ -113,29 +124,39 @@ func (a *Agent) runParts(ctx context.Context, p *parts) error {
 	return nil
 }
 
+// stores are where the agent keeps things.
+type stores struct {
+	stage   *stage.Stage
+	scratch *stage.Scratch
+	history *history
+}
+
 // assemble wires the parts; none of them runs yet.
-func (a *Agent) assemble(ctx context.Context, id *identity.Identity, st *stage.Stage, spill *stage.Scratch) (*parts, error) {
+func (a *Agent) assemble(ctx context.Context, id *identity.Identity, open stores) (*parts, error) {
+	st := open.stage
 	keepMemorySmall()
 	reports, err := newReports(ctx, st, a.log)
 	if err != nil {
 		return nil, err
 	}
+	s := &status{identity: id, stage: st, changed: make(chan struct{}, 1)}
+	s.bundles = &bundles{identity: id, stage: st, log: a.log, changed: s.signal}
 	sup := supervisor.New(supervisor.Settings{
 		Staging: staging{reports: reports, stage: st}, Connector: all.Find, AgentID: id.Profile().Agent, Logger: a.log,
 		Writes: writeRule(a.config),
-		Memory: limitMemory(a.config.MemoryLimit), Scratch: scratch{spill},
+		Memory: limitMemory(a.config.MemoryLimit), Scratch: scratch{open.scratch},
+		History: open.history, Reopen: s.bundles.reopen, Program: buildinfo.Version(),
 	})
 	reports.changed = sup.Reported()
-	s := &status{identity: id, stage: st, supervisor: sup, changed: make(chan struct{}, 1)}
-	s.bundles = &bundles{identity: id, stage: st, supervisor: sup, log: a.log, changed: s.signal}
+	s.supervisor, s.bundles.supervisor = sup, sup
 	s.tunnel, err = tunnel.New(tunnel.Settings{
 		Link: link(a.config, id.Profile().URL), Key: id.Key(), Fingerprint: id.Profile().Fingerprint,
-		Host: host(), Connectors: specs(), Counter: id, Bundles: s.bundles, Reporter: s, Outbox: outbox{st}, Reports: reports, Log: a.log,
+		Host: host(), Connectors: specs(), Counter: id, Bundles: s.bundles, Clock: s.bundles, Reporter: s, Outbox: outbox{st}, Reports: reports, Log: a.log,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("prepare the connection to %s: %w", id.Profile().URL, err)
 	}
-	return &parts{identity: id, stage: st, supervisor: sup, bundles: s.bundles, tunnel: s.tunnel, status: s}, nil
+	return &parts{identity: id, stage: st, supervisor: sup, bundles: s.bundles, tunnel: s.tunnel, status: s, pressure: newPressure(sup, a.log)}, nil
 }
 
 // writeRule is what the configuration says about writes.
@@ -205,7 +226,7 @@ func (s *status) local() LocalStatus {
 	out := LocalStatus{
 		AgentID: s.identity.Profile().Agent, Version: buildinfo.Version(), ControlPlane: s.identity.Profile().URL,
 		Tunnel:      TunnelStatus{Connected: t.Connected, Since: t.Since, Error: t.LastError, NextTry: t.NextTry},
-		BundleError: s.bundles.refused(),
+		BundleError: s.bundles.refused(), LeftBehind: s.supervisor.Left(),
 		Outbox: OutboxStatus{
 			Produced: o.Produced, Acknowledged: o.Acknowledged, WaitingRecords: o.WaitingRecords, WaitingBytes: o.WaitingBytes,
 			Lost: o.Lost, LostRemotely: o.LostRemotely, Degraded: o.Degraded, SetAside: []SetAsideStaging{},
@@ -224,7 +245,7 @@ func (s *status) local() LocalStatus {
 func localFlow(f *wire.FlowStatus) FlowStatus {
 	out := FlowStatus{
 		ID: f.GetFlowId(), Name: f.GetName(), Version: f.GetVersion(), State: f.GetState(), Error: f.GetError(),
-		Since: micros(f.GetSince()), Sources: []SourceStatus{},
+		SetBackFrom: f.GetSetBackFrom(), Since: micros(f.GetSince()), Sources: []SourceStatus{},
 	}
 	for _, src := range f.GetSources() {
 		out.Sources = append(out.Sources, SourceStatus{

@@ -21,8 +21,10 @@ type LocalStatus struct {
 	ControlPlane string       `json:"control_plane"`
 	Tunnel       TunnelStatus `json:"tunnel"`
 	BundleError  string       `json:"bundle_error,omitempty"`
-	Outbox       OutboxStatus `json:"outbox"`
-	Flows        []FlowStatus `json:"flows"`
+	// LeftBehind is how many runs did not return when they were told to.
+	LeftBehind int          `json:"left_behind,omitempty"`
+	Outbox     OutboxStatus `json:"outbox"`
+	Flows      []FlowStatus `json:"flows"`
 }
 
 // TunnelStatus is the state of the connection to the control plane.
@@ -59,13 +61,15 @@ type SetAsideStaging struct {
 
 // FlowStatus is how one deployed flow is doing.
 type FlowStatus struct {
-	ID      string         `json:"id"`
-	Name    string         `json:"name"`
-	Version uint32         `json:"version"`
-	State   string         `json:"state"`
-	Error   string         `json:"error,omitempty"`
-	Since   time.Time      `json:"since"`
-	Sources []SourceStatus `json:"sources"`
+	ID      string `json:"id"`
+	Name    string `json:"name"`
+	Version uint32 `json:"version"`
+	// SetBackFrom is the version that failed and was set back to this one.
+	SetBackFrom uint32         `json:"set_back_from,omitempty"`
+	State       string         `json:"state"`
+	Error       string         `json:"error,omitempty"`
+	Since       time.Time      `json:"since"`
+	Sources     []SourceStatus `json:"sources"`
 }
 
 // SourceStatus is how one read step is doing.

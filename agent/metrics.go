@@ -41,6 +41,8 @@ type collector struct {
 	status *status
 
 	connected, produced, acknowledged, waiting, waitingBytes, lost, flows *prometheus.Desc
+
+	refused, isolated, setBack, left *prometheus.Desc
 }
 
 func newCollector(s *status) *collector {
@@ -56,6 +58,10 @@ func newCollector(s *status) *collector {
 		waitingBytes: desc("outbox_bytes", "Bytes of the insights that wait to be sent."),
 		lost:         desc("insights_lost_total", "Insights that were lost, by where.", "where"),
 		flows:        desc("flows", "Deployed flows by state.", "state"),
+		refused:      desc("bundles_refused_total", "Bundles of flows that were refused, by reason.", "reason"),
+		isolated:     desc("flow_failures_total", "Runs that failed by the flow's own doing, by kind.", "kind"),
+		setBack:      desc("flows_set_back_total", "Flows that were set back to the version before."),
+		left:         desc("runs_left_behind", "Runs that did not return when they were told to."),
 	}
 }
 
@@ -79,6 +85,15 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	send(c.waitingBytes, prometheus.GaugeValue, float64(s.Outbox.WaitingBytes))
 	send(c.lost, prometheus.CounterValue, float64(s.Outbox.Lost), "agent")
 	send(c.lost, prometheus.CounterValue, float64(s.Outbox.LostRemotely), "control_plane")
+	for reason, n := range c.status.bundles.refusals() {
+		send(c.refused, prometheus.CounterValue, float64(n), reason)
+	}
+	isolated := c.status.supervisor.Isolations()
+	send(c.isolated, prometheus.CounterValue, float64(isolated.Panics), "panic")
+	send(c.isolated, prometheus.CounterValue, float64(isolated.Memory), "memory")
+	send(c.isolated, prometheus.CounterValue, float64(isolated.Time), "time")
+	send(c.setBack, prometheus.CounterValue, float64(isolated.SetBack))
+	send(c.left, prometheus.GaugeValue, float64(s.LeftBehind))
 	states := map[string]int{}
 	for _, f := range s.Flows {
 		states[f.State]++

@@ -62,6 +62,9 @@ func printStatus(w *tabwriter.Writer, s agent.LocalStatus) error {
 	if s.BundleError != "" {
 		fmt.Fprintf(w, "newest bundle\trefused\t%s\n", terminal.Line(s.BundleError))
 	}
+	if s.LeftBehind > 0 {
+		fmt.Fprintf(w, "left behind\t%d runs\tdid not stop when they were told to; restart the agent to be rid of them\n", s.LeftBehind)
+	}
 	o := s.Outbox
 	fmt.Fprintf(w, "insights\t%d produced\t%d stored by the control plane, %d waiting (%s)\n", o.Produced, o.Acknowledged, o.WaitingRecords, bytesText(o.WaitingBytes))
 	if o.Lost > 0 {
@@ -78,7 +81,7 @@ func printStatus(w *tabwriter.Writer, s agent.LocalStatus) error {
 		fmt.Fprintln(w, "flows\tnone deployed\t")
 	}
 	for _, fl := range s.Flows {
-		fmt.Fprintf(w, "flow %s\t%s\tversion %d, since %s %s\n", fl.Name, fl.State, fl.Version, fl.Since.Local().Format(time.DateTime), terminal.Line(fl.Error))
+		fmt.Fprintf(w, "flow %s\t%s\tversion %s, since %s %s\n", fl.Name, fl.State, version(fl), fl.Since.Local().Format(time.DateTime), terminal.Line(fl.Error))
 		for _, src := range fl.Sources {
 			fmt.Fprintf(w, "  %s from %s\t%s\t%s %s\n", src.Step, src.Connection, src.State, lastRecord(src.LastRecord), terminal.Line(src.Error))
 		}
@@ -87,6 +90,14 @@ func printStatus(w *tabwriter.Writer, s agent.LocalStatus) error {
 		return fmt.Errorf("print the status: %w", err)
 	}
 	return nil
+}
+
+// version is the version that runs, and which one was set back to it.
+func version(fl agent.FlowStatus) string {
+	if fl.SetBackFrom > 0 {
+		return fmt.Sprintf("%d, set back from %d", fl.Version, fl.SetBackFrom)
+	}
+	return strconv.FormatUint(uint64(fl.Version), 10)
 }
 
 func connection(t agent.TunnelStatus) string {

@@ -27,9 +27,11 @@ type Ahead[B any] struct {
 	full    chan *Piece[B]
 	// retry lets the producer go on after an error.
 	retry chan struct{}
-	stop  chan struct{}
-	close sync.Once
-	done  sync.WaitGroup
+	// broken has the panic with which the producer ended.
+	broken chan error
+	stop   chan struct{}
+	close  sync.Once
+	done   sync.WaitGroup
 
 	started, failed, ended bool
 	current                *Piece[B]
@@ -40,7 +42,7 @@ type Ahead[B any] struct {
 func NewAhead[B any](pieces int, produce func(ctx context.Context, a *Ahead[B])) *Ahead[B] {
 	a := &Ahead[B]{
 		produce: produce, free: make(chan *Piece[B], pieces), full: make(chan *Piece[B], pieces),
-		retry: make(chan struct{}), stop: make(chan struct{}),
+		retry: make(chan struct{}), broken: make(chan error, 1), stop: make(chan struct{}),
 	}
 	for range pieces {
 		a.free <- &Piece[B]{}
@@ -91,7 +93,9 @@ func (a *Ahead[B]) run(ctx context.Context) {
 		case <-ctx.Done():
 		}
 	})
-	a.produce(ctx, a)
+	if err := Guard(func() { a.produce(ctx, a) }); err != nil {
+		a.broken <- err
+	}
 }
 
 // receive waits for the producer's next piece or error.
@@ -100,6 +104,9 @@ func (a *Ahead[B]) receive(ctx context.Context) error {
 		select {
 		case a.retry <- struct{}{}:
 			a.failed = false
+		case err := <-a.broken:
+			a.broken <- err
+			return err
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -114,6 +121,9 @@ func (a *Ahead[B]) receive(ctx context.Context) error {
 			return nil
 		}
 		a.failed = err != nil
+		return err
+	case err := <-a.broken:
+		a.broken <- err // there is nothing else any more
 		return err
 	case <-ctx.Done():
 		return context.Cause(ctx)

@@ -414,7 +414,7 @@ func (g *graph) instantiateWith(res *resources, spans func(read int) span, start
 		if step.Verb == flowdef.Read {
 			roots[i] = []int{len(p.sources)}
 			read := newReadStep(step.Output, g.reads[len(p.sources)].cols)
-			read.counts = p.counts[i]
+			read.counts, read.worker = p.counts[i], res.worker
 			p.sources, outs[i] = append(p.sources, read), p.behind(i, &read.outputs, forks)
 			continue
 		}
@@ -430,6 +430,7 @@ func (g *graph) instantiateWith(res *resources, spans func(read int) span, start
 		if err != nil {
 			return nil, fmt.Errorf("step %s: %w", step.ID, err)
 		}
+		out.worker = res.worker
 		m.register(op)
 		for n, in := range g.inputs(i) {
 			outs[in].next = append(outs[in].next, res.guard.watched(m.entrance(op, n)))

@@ -13,8 +13,8 @@ import (
 
 // resources are those of a pipeline of this run. Where s is endless, nothing can be spilled: rows in scratch files hold
 // back the commits, and an endless run cannot wait for them.
-func (r *Runner) resources(s span) *resources {
-	res := &resources{memory: r.set.Memory, guard: r.set.guard}
+func (r *Runner) resources(s span, w *worker) *resources {
+	res := &resources{memory: r.set.Memory, guard: r.set.guard, worker: w}
 	if s == bounded {
 		res.scratch = r.set.Scratch
 	}
@@ -56,11 +56,36 @@ func (r *Runner) commitDue(ctx context.Context) error {
 		}
 		return nil
 	}
-	if err := r.aside.add(r.pipe.box.take()); err != nil {
+	if err := r.layAside(); err != nil {
 		return &partialError{err: err}
+	}
+	return nil
+}
+
+// layAside writes the insights that wait in memory to where the next commit finds them.
+func (r *Runner) layAside() error {
+	if err := r.aside.add(r.pipe.box.take()); err != nil {
+		return err
 	}
 	r.pipe.box.reset()
 	return nil
+}
+
+// tooManyInsights makes room in the middle of a batch. Where nothing can be laid aside, the insights of a batch must fit in
+// the memory that the flow has.
+func (r *Runner) tooManyInsights() error {
+	if err := r.worker.check(); err != nil {
+		return err
+	}
+	if r.pipe.res.scratch != nil {
+		return r.layAside()
+	}
+	size := r.pipe.box.size()
+	if r.set.Memory == nil || size <= max(r.set.Memory.most(), minText) {
+		return nil
+	}
+	return &OverrunError{Kind: OverrunMemory, Err: fmt.Errorf("a batch of rows makes %s of insights, more than the %s of memory that there is for them; make fewer with filter, join or limit, or raise memory_limit",
+		describeBytes(size), describeBytes(max(r.set.Memory.most(), minText)))}
 }
 
 // asideInsights are insights in a scratch file that wait for a commit that the run holds.

@@ -14,7 +14,18 @@ type outbox struct {
 	data  []byte
 	items []pending
 	list  []Insight
+	// tooMuch is called in the middle of a batch that makes more insights than may wait in memory.
+	tooMuch func() error
 }
+
+// size is about how much memory the insights take.
+func (o *outbox) size() int64 { return int64(len(o.data)) + int64(len(o.items))*pendingBytes }
+
+// pendingBytes is about what a pending insight and its Insight take beside their JSON.
+const pendingBytes = 160
+
+// maxBatchBytes is how much of insights one batch may add to memory before something is done about it.
+const maxBatchBytes = 4 * maxPendingBytes
 
 // pending is an insight whose key and values are data[key:values] and data[values:end].
 type pending struct {
@@ -97,6 +108,11 @@ func (s *insightStep) push(b *column.Batch) error {
 			if err := s.guard.collected(last.end - last.key); err != nil {
 				return err
 			}
+		}
+	}
+	if s.box != nil && s.box.tooMuch != nil && s.box.size() > maxBatchBytes {
+		if err := s.box.tooMuch(); err != nil {
+			return err
 		}
 	}
 	if len(s.next) == 0 {

@@ -41,11 +41,19 @@ type ticker interface {
 }
 
 // outputs are the operators behind a step.
-type outputs struct{ next []operator }
+type outputs struct {
+	next []operator
+	// worker is the goroutine that runs them, and text how much of texts the last batch had.
+	worker *worker
+	text   int64
+}
 
 func (o *outputs) emit(b *column.Batch) error {
 	if b.Len == 0 {
 		return nil
+	}
+	if err := o.worker.pass(b, &o.text); err != nil {
+		return err
 	}
 	for _, n := range o.next {
 		if err := n.push(b); err != nil {

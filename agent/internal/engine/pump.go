@@ -55,7 +55,9 @@ func newPump(read int, source connector.Source, events chan<- event, report func
 // run delivers until the source ends or ctx does, then waits for stop, tells the source what was committed and closes
 // it. stop is always closed at last.
 func (p *pump) run(ctx context.Context, stop <-chan struct{}) {
-	p.deliver(ctx)
+	if err := connector.Guard(func() { p.deliver(ctx) }); err != nil {
+		p.hand(ctx, event{pump: p, err: err})
+	}
 	for {
 		select {
 		case <-stop:

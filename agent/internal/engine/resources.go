@@ -19,6 +19,8 @@ type resources struct {
 
 	// guard is nil but in the tests of a definition.
 	guard *testGuard
+	// worker is the goroutine that runs the pipeline; nil where nobody looks.
+	worker *worker
 
 	budgets []*budget
 	files   map[*spillFile]struct{}

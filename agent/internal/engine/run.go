@@ -73,6 +73,9 @@ type Runner struct {
 	spans []span
 	pipe  *pipeline
 	pumps []*pump
+	// life ends the run's operators; worker is the goroutine of Run.
+	life   *life
+	worker *worker
 
 	events  chan event
 	refresh chan refreshed
@@ -121,6 +124,8 @@ func NewRunner(set RunSettings) *Runner {
 		set.Logger = slog.New(slog.DiscardHandler)
 	}
 	r := &Runner{set: set, events: make(chan event), refresh: make(chan refreshed), moment: rand.Int64N(commitMoments)} //nolint:gosec // no secret
+	r.life = &life{memory: set.Memory}
+	r.worker = r.life.worker()
 	for _, need := range set.Program.Reads() {
 		r.report.Sources = append(r.report.Sources, SourceReport{Step: need.Step, Connection: need.Connection, State: sourceConnecting})
 	}
@@ -149,27 +154,34 @@ func (r *Runner) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("load the flow's state: %w", err)
 	}
-	if err = r.open(state); err != nil {
-		return errors.Join(err, r.closeSources())
-	}
-	if err = r.restore(state); err != nil {
+	err = guard(func() error {
+		if openErr := r.open(state); openErr != nil {
+			return openErr
+		}
+		return r.restore(state)
+	})
+	if err != nil {
 		return errors.Join(err, r.closeSources())
 	}
 	r.began = time.Now()
-	inner, cancel := context.WithCancel(ctx)
+	inner, cancel := r.life.begin(ctx)
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
-	closeSystems, err := r.openSystems(inner, r.pipe)
-	if err == nil {
-		err = r.loadTables(inner)
-	}
-	if err == nil {
+	closeSystems := func() error { return nil }
+	err = guard(func() (runErr error) {
+		if closeSystems, runErr = r.openSystems(inner, r.pipe); runErr != nil {
+			return runErr
+		}
+		if runErr = r.loadTables(inner); runErr != nil {
+			return runErr
+		}
 		r.startRefreshes(inner, &wg)
-		err = r.loop(inner, func(p *pump) { wg.Go(func() { p.run(inner, stop) }) })
-	}
+		return r.loop(inner, func(p *pump) { wg.Go(func() { p.run(inner, stop) }) })
+	})
+	r.worker.rest()
 	// A run that ends early while it holds rows that no state covers starts over.
 	if commits(err) && (err == nil || !r.pipe.res.held) {
-		err = errors.Join(err, r.finalCommit(ctx))
+		err = errors.Join(err, guard(func() error { return r.finalCommit(ctx) }))
 	}
 	if err == nil {
 		r.endSystems()
@@ -178,7 +190,7 @@ func (r *Runner) Run(ctx context.Context) error {
 	close(stop)
 	wg.Wait()
 	r.settle()
-	return errors.Join(err, closeSystems(), r.closeSources(), r.release())
+	return errors.Join(err, guard(closeSystems), guard(r.closeSources), guard(r.release))
 }
 
 // release gives back the memory and the scratch files of the run.
@@ -226,9 +238,12 @@ func (r *Runner) open(state State) error {
 	if r.endless() {
 		s = endless
 	}
-	res := r.resources(s)
+	res := r.resources(s, r.worker)
 	r.aside = &asideInsights{res: res}
 	r.pipe, err = main.instantiateWith(res, func(read int) span { return r.spans[read] }, r.set.Started.UnixMicro())
+	if err == nil {
+		r.pipe.box.tooMuch = r.tooManyInsights
+	}
 	return err
 }
 
@@ -308,12 +323,16 @@ func (r *Runner) loop(ctx context.Context, start func(*pump)) error {
 
 // tick lets the operators act that must do so even when no row comes.
 func (r *Runner) tick(ctx context.Context) error {
+	r.worker.work()
 	before := len(r.pipe.box.items)
 	now := r.set.Clock().UnixMicro()
 	for _, t := range r.pipe.tickers {
 		if err := t.tick(now); err != nil {
 			return &partialError{err: err}
 		}
+	}
+	if err := r.worker.done(nil); err != nil {
+		return &partialError{err: err}
 	}
 	if len(r.pipe.box.items) > before || r.sinksHold() {
 		r.scheduleCommit()
@@ -375,7 +394,8 @@ func (r *Runner) handle(ctx context.Context, e event) error {
 		if err := r.admit(e); err != nil {
 			return err
 		}
-		if err := r.process(e); err != nil {
+		r.worker.work()
+		if err := r.worker.done(r.process(e)); err != nil {
 			return &partialError{err: err}
 		}
 		p.turn <- struct{}{}
@@ -433,7 +453,9 @@ func (r *Runner) finish(ctx context.Context, read int) error {
 	for _, f := range r.pipe.ended(read) {
 		for more := true; more; {
 			var err error
-			if more, err = f.finish(); err != nil {
+			r.worker.work()
+			more, err = f.finish()
+			if err = r.worker.done(err); err != nil {
 				return &partialError{err: err}
 			}
 			r.publish()

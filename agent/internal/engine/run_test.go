@@ -471,7 +471,7 @@ func TestOnErrorStopKeepsWhatCameBefore(t *testing.T) {
 	}
 	stopped := func(store *memStore, set RunSettings) {
 		t.Helper()
-		set.Scratch, set.Memory = &memScratch{}, &Memory{limit: 1 << 30, floor: 1 << 26}
+		set.Scratch, set.Memory = &memScratch{}, &Memory{pool: &pool{limit: 1 << 30, floor: 1 << 26}}
 		report, err := Run(t.Context(), set)
 		if _, ok := errors.AsType[*StoppedError](err); !ok {
 			t.Fatalf("the error is %v", err)

@@ -73,7 +73,7 @@ func (f *memScratchFile) Close() error {
 // runLimited is runBounded with a limit. It checks that everything was given back.
 func runLimited(tb testing.TB, set RunSettings, limit int64) (*memScratch, []string, error) {
 	tb.Helper()
-	scratch, memory, store := &memScratch{}, &Memory{limit: limit, floor: limit / 16}, newStore()
+	scratch, memory, store := &memScratch{}, &Memory{pool: &pool{limit: limit, floor: limit / 16}}, newStore()
 	if set.Scratch == nil {
 		set.Scratch = scratch
 	} else if given, ok := set.Scratch.(*memScratch); ok {
@@ -84,8 +84,8 @@ func runLimited(tb testing.TB, set RunSettings, limit int64) (*memScratch, []str
 	}
 	set.Memory, set.Started = memory, time.Unix(0, 0)
 	_, err := Run(tb.Context(), set)
-	if scratch.open != 0 || memory.used != 0 {
-		tb.Errorf("after the run %d scratch files are open and %d bytes are reserved", scratch.open, memory.used)
+	if scratch.open != 0 || memory.held() != 0 {
+		tb.Errorf("after the run %d scratch files are open and %d bytes are reserved", scratch.open, memory.held())
 	}
 	return scratch, store.lines(), err
 }
@@ -383,8 +383,8 @@ func TestASpilledAggregateGivesWhatOneInMemoryDoes(t *testing.T) {
 		if err != nil && !strings.Contains(err.Error(), "raise memory_limit") {
 			rt.Fatal(err)
 		}
-		if scratch.open != 0 || memory.used != 0 {
-			rt.Fatalf("after the run %d scratch files are open and %d bytes are reserved", scratch.open, memory.used)
+		if scratch.open != 0 || memory.held() != 0 {
+			rt.Fatalf("after the run %d scratch files are open and %d bytes are reserved", scratch.open, memory.held())
 		}
 		if err != nil {
 			return

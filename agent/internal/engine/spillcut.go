@@ -180,7 +180,7 @@ func (l *limitedAggregate) queueParts(n *groupNode) error {
 // watch holds groups that cannot be cut to twice of what the process as a whole may use.
 func (l *limitedAggregate) watch(n *groupNode) error {
 	size := n.agg.size()
-	if l.budget.force(size); size <= max(2*l.budget.memory.limit, maxFloor) {
+	if l.budget.force(size); size <= max(2*l.budget.memory.most(), maxFloor) {
 		return nil
 	}
 	groups := n.agg.table.len()
@@ -191,8 +191,8 @@ func (l *limitedAggregate) watch(n *groupNode) error {
 	case n.oneKey():
 		what = fmt.Sprintf("the %d windows of one key%s, which must be together, take", groups, l.describeKey(n))
 	}
-	return fmt.Errorf("step %s: %s %s of memory, more than twice the %s that there is for all steps; raise memory_limit, group by more columns, or take fewer rows with filter",
-		l.plan.ID, what, describeBytes(size), describeBytes(l.budget.memory.limit))
+	return &OverrunError{Kind: OverrunMemory, Err: fmt.Errorf("step %s: %s %s of memory, more than twice the %s that there is for all steps; raise memory_limit, group by more columns, or take fewer rows with filter",
+		l.plan.ID, what, describeBytes(size), describeBytes(l.budget.memory.most()))}
 }
 
 // describeKey gives the grouping values of a node's first group, for people.

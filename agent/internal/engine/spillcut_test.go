@@ -63,8 +63,8 @@ func TestAggregatesAlongTimeSpill(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if scratch.created < spillFan || scratch.open != 0 || memory.used != 0 {
-				t.Errorf("%d scratch files were made, %d are open, and %d bytes are reserved", scratch.created, scratch.open, memory.used)
+			if scratch.created < spillFan || scratch.open != 0 || memory.held() != 0 {
+				t.Errorf("%d scratch files were made, %d are open, and %d bytes are reserved", scratch.created, scratch.open, memory.held())
 			}
 			sameLines(t, c.name, store.lines(), want)
 			for i := range report.Steps {

@@ -66,6 +66,7 @@ func (r *Runner) endSystems() {
 
 // insist calls a system until it answers, and reports it as failing meanwhile. Errors that do not pass end the run.
 func (r *Runner) insist(ctx context.Context, need ReadNeed, call func() error) error {
+	defer r.worker.rest()() // it waits for the plant's system
 	report := r.reporterOf(need.Step)
 	wait := sourceBackoff()
 	for {

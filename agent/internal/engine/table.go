@@ -44,7 +44,7 @@ func (r *Runner) loadTables(ctx context.Context) error {
 	at := len(r.set.Program.main.reads)
 	for i, j := range r.set.Program.main.joins {
 		var counts loadedCounts
-		table, err := r.loadTable(ctx, j.right, r.resources(r.pipe.joins[i].span), at, &counts)
+		table, err := r.loadTable(ctx, j.right, r.resources(r.pipe.joins[i].span, r.worker), at, &counts)
 		if err != nil {
 			return err
 		}
@@ -63,7 +63,9 @@ func (r *Runner) loadTable(ctx context.Context, g *graph, res *resources, at int
 	if err != nil {
 		return nil, err
 	}
+	texts := res.worker.texts
 	err = r.fillTable(ctx, p, at, counts)
+	res.worker.forget(texts)
 	errs := []error{err, res.close()}
 	for _, j := range p.joins {
 		errs = append(errs, j.table.close())
@@ -79,7 +81,7 @@ func (r *Runner) fillTable(ctx context.Context, p *pipeline, at int, counts *loa
 	g := p.graph
 	next := at + len(g.reads)
 	for i, j := range g.joins {
-		table, err := r.loadTable(ctx, j.right, r.resources(bounded), next, counts)
+		table, err := r.loadTable(ctx, j.right, r.resources(bounded, p.res.worker), next, counts)
 		if err != nil {
 			return err
 		}
@@ -90,19 +92,29 @@ func (r *Runner) fillTable(ctx context.Context, p *pipeline, at int, counts *loa
 		if err = r.readAll(ctx, p, i, at+i); err != nil {
 			return err
 		}
-		for _, f := range p.ended(i) {
-			for more := true; more; {
-				if more, err = f.finish(); err != nil {
-					return err
-				}
-				if ctx.Err() != nil {
-					return context.Cause(ctx)
-				}
-			}
+		if err = finishTable(ctx, p, i); err != nil {
+			return err
 		}
 	}
 	counts.add(p)
 	return p.table.complete()
+}
+
+// finishTable lets the operators behind a source of a table emit what they hold.
+func finishTable(ctx context.Context, p *pipeline, read int) (err error) {
+	for _, f := range p.ended(read) {
+		for more := true; more; {
+			p.res.worker.work()
+			more, err = f.finish()
+			if err = p.res.worker.done(err); err != nil {
+				return err
+			}
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+		}
+	}
+	return nil
 }
 
 // readAll reads one source of a table from its beginning to its end.
@@ -160,7 +172,8 @@ func (r *Runner) feed(p *pipeline, read, at int, d *connector.Delivery) error {
 	if d.Batch == nil || d.Batch.Len == 0 {
 		return nil
 	}
-	return source.push(d.Batch)
+	p.res.worker.work()
+	return p.res.worker.done(source.push(d.Batch))
 }
 
 // startRefreshes keeps the tables of joins in endless streams fresh.
@@ -170,14 +183,33 @@ func (r *Runner) startRefreshes(ctx context.Context, wg *sync.WaitGroup) {
 	for i, j := range main.joins {
 		if r.pipe.joins[i].span == endless {
 			place := at
-			wg.Go(func() { r.keepFresh(ctx, r.pipe.joins[i], j.right, place) })
+			w := r.life.worker()
+			wg.Go(func() {
+				err := guard(func() error {
+					r.keepFresh(ctx, freshTable{r.pipe.joins[i], j.right, place, w})
+					return nil
+				})
+				if err != nil {
+					r.life.end(err)
+				}
+			})
 		}
 		at += len(j.right.needs())
 	}
 }
 
-// keepFresh reads a table again and again. When that fails, the old table stays and the source's report says why.
-func (r *Runner) keepFresh(ctx context.Context, j *join, g *graph, at int) {
+// freshTable is the right side of a join that is read again and again.
+type freshTable struct {
+	join   *join
+	right  *graph
+	at     int
+	worker *worker
+}
+
+// keepFresh reads a table again and again. When that fails, the old table stays and the source's report says why; when it
+// takes too much, the run ends.
+func (r *Runner) keepFresh(ctx context.Context, f freshTable) {
+	j, g, at := f.join, f.right, f.at
 	every := DefaultRefresh
 	for i, need := range g.needs() {
 		if i == 0 || need.Refresh < every {
@@ -187,9 +219,11 @@ func (r *Runner) keepFresh(ctx context.Context, j *join, g *graph, at int) {
 	r.tableReady(g, at)
 	for backoff.Sleep(ctx, every) == nil {
 		t := refreshed{join: j}
-		table, err := r.loadTable(ctx, g, r.resources(endless), at, &t.loadedCounts)
+		table, err := r.loadTable(ctx, g, r.resources(endless, f.worker), at, &t.loadedCounts)
 		if err != nil {
-			if ctx.Err() == nil {
+			if _, over := errors.AsType[*OverrunError](err); over {
+				r.life.end(err)
+			} else if ctx.Err() == nil {
 				r.set.Logger.WarnContext(ctx, "the right side of the join could not be read again; the old one stays", "step", j.counts.step, "error", err)
 			}
 			continue

@@ -146,6 +146,7 @@ func (m *pipeline) behind(step int, out *outputs, forks []bool) *outputs {
 	o := &oneByOne{live: positions(m.graph.live[step]), sel: []int32{0}, out: column.NewBatch(m.graph.plan.Steps[step].Output)}
 	o.out.Len = 1
 	out.next = append(out.next, o)
+	o.worker = m.res.worker
 	return &o.outputs
 }
 

@@ -49,6 +49,9 @@ var ErrNotEnrolled = errors.New("this agent is not enrolled")
 // ErrEnrolled is when it holds one already.
 var ErrEnrolled = errors.New("this agent is enrolled already")
 
+// ErrOtherAgent is for a bundle that is for another agent.
+var ErrOtherAgent = errors.New("another agent's bundle")
+
 // Profile is what enrolment told the agent. None of it is secret.
 type Profile struct {
 	// Agent, Tenant and Workspace are ids (UUIDs as text).
@@ -139,15 +142,15 @@ func (id *Identity) OpenSecret(connection, field string, sealed []byte) (secret.
 func (id *Identity) OpenBundle(envelope []byte) (*wire.Bundle, error) {
 	payload, err := seal.Open(envelope, id.profile.BundleKeys, seal.BundlePayload)
 	if err != nil {
-		return nil, fmt.Errorf("the bundle of flows is refused: %w", err)
+		return nil, err
 	}
 	bundle := &wire.Bundle{}
 	if err := (proto.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(payload, bundle); err != nil {
-		return nil, fmt.Errorf("the bundle of flows cannot be decoded: %w", err)
+		return nil, fmt.Errorf("it cannot be decoded: %w", err)
 	}
 	if bundle.GetTenantId() != id.profile.Tenant || bundle.GetAgentId() != id.profile.Agent {
-		return nil, fmt.Errorf("the bundle of flows is refused: it is for agent %s of tenant %s, and this is agent %s of tenant %s",
-			bundle.GetAgentId(), bundle.GetTenantId(), id.profile.Agent, id.profile.Tenant)
+		return nil, fmt.Errorf("it is for agent %s of tenant %s, and this is agent %s of tenant %s: %w",
+			bundle.GetAgentId(), bundle.GetTenantId(), id.profile.Agent, id.profile.Tenant, ErrOtherAgent)
 	}
 	return bundle, nil
 }

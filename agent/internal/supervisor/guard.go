@@ -2,35 +2,16 @@ package supervisor
 
 import (
 	"context"
-	"fmt"
-	"runtime/debug"
 
 	"github.com/outfeed/outfeed/agent/internal/column"
 	"github.com/outfeed/outfeed/agent/internal/connector"
 )
 
-// panicError is a panic that was caught. It says what happened and where, for whoever mends it.
-type panicError struct {
-	value any
-	stack []byte
-}
-
-func (e *panicError) Error() string {
-	return fmt.Sprintf("internal error, please report it: %v", e.value)
-}
-
-// catch turns a panic into an error. It must be deferred.
-func catch(err *error) {
-	if p := recover(); p != nil {
-		*err = &panicError{value: p, stack: debug.Stack()}
-	}
-}
-
 // guarded keeps a panic in a source from ending the agent: the engine calls sources in goroutines of its own.
 type guarded struct{ source connector.Source }
 
 func newGuarded(open func() (connector.Source, error)) (source connector.Source, err error) {
-	defer catch(&err)
+	defer connector.Catch(&err)
 	inner, err := open()
 	if err != nil {
 		return nil, err
@@ -48,26 +29,26 @@ func (g *guarded) Next(ctx context.Context) (d connector.Delivery, err error) {
 			err = &connector.PermanentError{Err: caught}
 		}
 	}()
-	defer catch(&caught)
+	defer connector.Catch(&caught)
 	return g.source.Next(ctx)
 }
 
 func (g *guarded) Committed(ctx context.Context, upTo connector.Cursor) (err error) {
-	defer catch(&err)
+	defer connector.Catch(&err)
 	return g.source.Committed(ctx, upTo)
 }
 
 func (g *guarded) Close() (err error) {
-	defer catch(&err)
+	defer connector.Catch(&err)
 	return g.source.Close()
 }
 
 // guardedLookup does for a lookup what guarded does for a source: a table is read again in a goroutine of the engine's.
-// Sinks are called only by the goroutine of the run, which catches panics itself.
+// Sinks are called only by the goroutine of the run, where the engine catches panics.
 type guardedLookup struct{ lookup connector.Lookup }
 
 func newGuardedLookup(open func() (connector.Lookup, error)) (lookup connector.Lookup, err error) {
-	defer catch(&err)
+	defer connector.Catch(&err)
 	inner, err := open()
 	if err != nil {
 		return nil, err
@@ -82,11 +63,11 @@ func (g *guardedLookup) Fetch(ctx context.Context, keys *column.Batch) (found co
 			err = &connector.PermanentError{Err: caught}
 		}
 	}()
-	defer catch(&caught)
+	defer connector.Catch(&caught)
 	return g.lookup.Fetch(ctx, keys)
 }
 
 func (g *guardedLookup) Close() (err error) {
-	defer catch(&err)
+	defer connector.Catch(&err)
 	return g.lookup.Close()
 }

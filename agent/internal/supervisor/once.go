@@ -24,7 +24,7 @@ func RunOnce(ctx context.Context, s Settings, d Deployment, encode Encoder) (eng
 	set := p.runSettings(s)
 	set.Store, set.Logger = &store{staging: s.Staging, dep: &d, encode: encode}, s.Logger
 	runner := engine.NewRunner(set)
-	err = guardedRun(ctx, runner)
+	err = runner.Run(ctx)
 	return runner.Report(), err
 }
 

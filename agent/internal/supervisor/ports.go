@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"iter"
+	"reflect"
 
 	"github.com/outfeed/outfeed/agent/internal/connector"
 	"github.com/outfeed/outfeed/agent/internal/engine"
@@ -63,4 +64,13 @@ type Deployment struct {
 	Definition []byte
 	// Connections are those that the flow may use.
 	Connections []connector.Connection
+	// Origin is what the deployment was made of, for Settings.Reopen, without plain secrets.
+	Origin []byte
+}
+
+// Same says whether two deployments run alike. Their origins may differ: a secret is sealed anew every time.
+func (d *Deployment) Same(o *Deployment) bool {
+	a, b := *d, *o
+	a.Origin, b.Origin = nil, nil
+	return reflect.DeepEqual(a, b)
 }

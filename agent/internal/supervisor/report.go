@@ -2,14 +2,17 @@ package supervisor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/outfeed/outfeed/agent/internal/connector"
 	"github.com/outfeed/outfeed/agent/internal/engine"
 	"github.com/outfeed/outfeed/protocol/wire"
 )
@@ -30,6 +33,11 @@ type run struct {
 	store      *store
 	continuous bool
 
+	// watchdog belongs to the supervisor's; givenUp is closed when the run did not end and is left behind.
+	watchdog watchdog
+	stopping atomic.Bool
+	givenUp  chan struct{}
+
 	// What follows belongs to watch, and after it to finish.
 	id      string
 	started time.Time
@@ -40,7 +48,54 @@ type run struct {
 }
 
 func newRun(u *unit, runner *engine.Runner, st *store, continuous bool) *run {
-	return &run{u: u, runner: runner, store: st, continuous: continuous, id: uuid.NewString(), started: u.now()}
+	return &run{u: u, runner: runner, store: st, continuous: continuous, givenUp: make(chan struct{}), id: uuid.NewString(), started: u.now()}
+}
+
+// errGivenUp is for a run that was told to stop, and did not.
+var errGivenUp = errors.New("the flow did not stop when it was told to, and was left behind; look for a connector that hangs, and restart the agent to be rid of it")
+
+// run runs to the end, or until the run is left behind. A run that is left behind commits nothing any more.
+func (r *run) run(ctx context.Context) error {
+	returned := make(chan error, 1)
+	go func() { //nolint:gosec // it is waited for, as long as there is hope
+		defer close(returned)
+		var err error
+		defer func() { returned <- err }()
+		defer connector.Catch(&err)
+		err = r.runner.Run(ctx)
+	}()
+	stop := context.AfterFunc(ctx, func() { r.stopping.Store(true) })
+	defer stop()
+	select {
+	case err := <-returned:
+		return err
+	case <-r.givenUp:
+	}
+	r.u.s.leave(returned)
+	err := errGivenUp
+	if cause := r.watchdog.cause; cause != nil {
+		err = fmt.Errorf("%w; it did not even stop then, and was left behind", cause)
+	}
+	return err
+}
+
+// look says whether the run has been at the same piece of work since the last look. It ends a run that harms others, and
+// gives one up that does not return.
+func (r *run) look(every time.Duration) bool {
+	w, limits := &r.watchdog, r.u.s.settings.Limits
+	if w.cause == nil && !r.stopping.Load() {
+		if w.cause = w.look(r.runner, every, limits); w.cause != nil {
+			r.runner.End(w.cause)
+		}
+		return w.busy()
+	}
+	w.ending += every
+	// While a commit is under way the disk is what hangs, and the commit may still land.
+	if w.ending >= limits.Grace && !w.over && r.store.fence() {
+		w.over = true
+		close(r.givenUp)
+	}
+	return w.busy()
 }
 
 // trouble says what keeps a run that goes on from working.
@@ -71,6 +126,7 @@ func (r *run) watch(ctx context.Context) {
 		select {
 		case <-report.C:
 			r.interval(ctx)
+			r.u.versions.steady(ctx)
 		case <-look.C:
 			now = r.runner.Sources(now[:0])
 			is := r.trouble(now)
@@ -126,7 +182,7 @@ const finishTimeout = 5 * time.Second
 // report makes the message; the counts are those since base.
 func (r *run) report(status string, now engine.Report, problem string) *wire.RunReport {
 	out := &wire.RunReport{
-		RunId: r.id, DeploymentId: r.u.dep.ID, FlowId: r.u.dep.FlowID, Version: r.u.dep.Version,
+		RunId: r.id, DeploymentId: r.u.dep.ID, FlowId: r.u.dep.FlowID, Version: r.u.runs.Version,
 		Status: status, Started: r.started.UnixMicro(), Error: problem,
 		RecordsRead: since(now.Read, r.base.Read), BytesRead: since(now.Bytes, r.base.Bytes),
 		RecordsFailed: since(now.Failed, r.base.Failed), RecordsLate: since(now.Late, r.base.Late), Insights: since(now.Insights, r.base.Insights),

@@ -73,16 +73,24 @@ type plant struct {
 	sup     *supervisor.Supervisor
 	// others are connectors beside the file connector.
 	others []connector.Connector
+	// change may change the settings of the next start.
+	change func(*supervisor.Settings)
 	stop   func()
 }
 
 func newPlant(t *testing.T, others ...connector.Connector) *plant {
 	t.Helper()
+	return newPlantWith(t, nil, others...)
+}
+
+// newPlantWith is newPlant with settings of its own.
+func newPlantWith(t *testing.T, change func(*supervisor.Settings), others ...connector.Connector) *plant {
+	t.Helper()
 	st, err := stage.Open(t.Context(), stage.Settings{Dir: filepath.Join(t.TempDir(), "stage"), MinFreeBytes: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &plant{t: t, files: t.TempDir(), staging: &staging{Stage: st}, others: others}
+	p := &plant{t: t, files: t.TempDir(), staging: &staging{Stage: st}, others: others, change: change}
 	p.start()
 	t.Cleanup(func() {
 		p.stop()
@@ -96,7 +104,7 @@ func newPlant(t *testing.T, others ...connector.Connector) *plant {
 // start runs a supervisor over the same stage, as an agent that has been started again.
 func (p *plant) start() {
 	p.t.Helper()
-	p.sup = supervisor.New(supervisor.Settings{
+	settings := supervisor.Settings{
 		Staging: p.staging, AgentID: "agent", Logger: slog.New(slog.NewTextHandler(p.t.Output(), nil)),
 		ReportEvery: 50 * time.Millisecond, WatchEvery: 5 * time.Millisecond,
 		Backoff: backoff.Backoff{Min: time.Millisecond, Max: 20 * time.Millisecond},
@@ -108,7 +116,11 @@ func (p *plant) start() {
 			}
 			return nil, false
 		},
-	})
+	}
+	if p.change != nil {
+		p.change(&settings)
+	}
+	p.sup = supervisor.New(settings)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(p.t.Context()))
 	ended := make(chan error, 1)
 	sup := p.sup

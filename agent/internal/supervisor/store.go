@@ -23,6 +23,10 @@ type store struct {
 	// number is that of the last commit known to have landed.
 	number uint64
 
+	// committing is held during a commit, and for good once the run was left behind.
+	committing sync.Mutex
+	fenced     bool
+
 	mu      sync.Mutex
 	problem string
 }
@@ -44,6 +48,11 @@ func (s *store) Load(ctx context.Context) (engine.State, error) {
 // Commit stores a checkpoint. Called again with the same one after an error, it uses the same number, so that the
 // staging can tell whether it had landed.
 func (s *store) Commit(ctx context.Context, c engine.Checkpoint) error {
+	s.committing.Lock()
+	defer s.committing.Unlock()
+	if s.fenced {
+		return fmt.Errorf("%w: the run was left behind", engine.ErrCannotCommit)
+	}
 	out := Checkpoint{Flow: s.dep.ID, Number: s.number + 1, Changes: c.Changes}
 	if len(c.Cursors) > 0 {
 		out.Cursors = make(map[string][]byte, len(c.Cursors))
@@ -70,6 +79,16 @@ func (s *store) Commit(ctx context.Context, c engine.Checkpoint) error {
 	}
 	s.setProblem(err.Error())
 	return err
+}
+
+// fence keeps a run that is left behind from committing. It says false while a commit is under way.
+func (s *store) fence() bool {
+	if !s.committing.TryLock() {
+		return false
+	}
+	defer s.committing.Unlock()
+	s.fenced = true
+	return true
 }
 
 // encodeAll encodes insights as they are asked for.

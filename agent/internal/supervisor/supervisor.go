@@ -4,9 +4,10 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"reflect"
+	"runtime/pprof"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/outfeed/outfeed/agent/internal/connector"
@@ -28,6 +29,13 @@ type Settings struct {
 	Scratch engine.Scratch
 	// Logger may be nil, for none.
 	Logger *slog.Logger
+	// Limits say when a flow is kept away from the others.
+	Limits Limits
+	// History keeps what is known of the versions of flows; nil keeps nothing. Reopen makes a Deployment of the Origin of
+	// another; nil means that no version is ever set back. Program is the agent's build.
+	History History
+	Reopen  func(origin []byte) (Deployment, error)
+	Program string
 	// ReportEvery is how often a running flow reports; 0 means 30 s.
 	ReportEvery time.Duration
 	// WatchEvery is how often the state of sources is looked at for Changed; 0 means a second.
@@ -58,6 +66,29 @@ type Supervisor struct {
 	applied bool
 	desired []Deployment
 	units   []*unit
+
+	// left counts the runs that do not return; isolated the failures of flows' own doing by kind.
+	left     atomic.Int64
+	isolated isolations
+	// crashes are what an earlier process died of; each is counted once.
+	crashes map[string]string
+	// full receives when too many runs are left behind.
+	full chan struct{}
+}
+
+// FlowLabel is the label of a flow's goroutines in a traceback; its value is the deployment.
+const FlowLabel = "outfeed_flow"
+
+// isolations counts failures of flows' own doing.
+type isolations struct{ panics, memory, time, setBack atomic.Int64 }
+
+// Isolations is how often flows failed by their own doing, by kind: panic, memory, time; and how often one was set back.
+type Isolations struct{ Panics, Memory, Time, SetBack int64 }
+
+// Isolations counts since the supervisor was made.
+func (s *Supervisor) Isolations() Isolations {
+	i := &s.isolated
+	return Isolations{Panics: i.panics.Load(), Memory: i.memory.Load(), Time: i.time.Load(), SetBack: i.setBack.Load()}
 }
 
 // errStopping is the cause with which runs are ended.
@@ -77,9 +108,13 @@ func New(settings Settings) *Supervisor {
 	if settings.Clock == nil {
 		settings.Clock = time.Now
 	}
+	if settings.History == nil {
+		settings.History = noHistory{}
+	}
+	settings.Limits = settings.Limits.withDefaults()
 	return &Supervisor{
-		settings: settings,
-		wake:     make(chan struct{}, 1), changed: make(chan struct{}, 1), reported: make(chan struct{}, 1),
+		settings: settings, full: make(chan struct{}, 1),
+		wake: make(chan struct{}, 1), changed: make(chan struct{}, 1), reported: make(chan struct{}, 1),
 	}
 }
 
@@ -111,19 +146,98 @@ func (s *Supervisor) Status() []*wire.FlowStatus {
 }
 
 // Run runs flows until ctx ends, whose cause it then gives, after every flow has committed and stopped.
+// The error is ErrTooManyLeft when flows that do not stop have become too many.
 func (s *Supervisor) Run(ctx context.Context) error {
+	s.crashes = s.settings.History.Crashes()
+	// The watchdog looks at runs until the last of them has stopped.
+	watching, stopWatching := context.WithCancel(context.WithoutCancel(ctx))
+	var watch sync.WaitGroup
+	watch.Go(func() { s.watch(watching) })
+	err := s.keepDesired(ctx)
+	s.mu.Lock()
+	units := s.units
+	s.mu.Unlock()
+	stopAll(units)
+	stopWatching()
+	watch.Wait()
+	return err
+}
+
+// keepDesired reconciles until ctx ends.
+func (s *Supervisor) keepDesired(ctx context.Context) error {
 	for {
 		select {
 		case <-s.wake:
 			s.reconcile(ctx)
+		case <-s.full:
+			return ErrTooManyLeft
 		case <-ctx.Done():
-			s.mu.Lock()
-			units := s.units
-			s.mu.Unlock()
-			stopAll(units)
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// watch looks at all runs now and then, ends those that harm others, and gives up those that do not return.
+func (s *Supervisor) watch(ctx context.Context) {
+	every := s.settings.WatchEvery
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	var busy, marked []string
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			s.settings.History.MarkBusy(nil)
+			return
+		}
+		s.mu.Lock()
+		units := s.units
+		s.mu.Unlock()
+		busy = busy[:0]
+		for _, u := range units {
+			if u.look(every) {
+				busy = append(busy, u.dep.ID)
+			}
+		}
+		if !slices.Equal(busy, marked) {
+			marked = append(marked[:0], busy...)
+			s.settings.History.MarkBusy(marked)
+		}
+	}
+}
+
+// Left is how many runs did not return when they were told to and are left behind.
+func (s *Supervisor) Left() int { return int(s.left.Load()) }
+
+// leave counts a run that did not return, until it does.
+func (s *Supervisor) leave(returned <-chan error) {
+	if s.left.Add(1) > int64(s.settings.Limits.Left) {
+		signal(s.full)
+	}
+	go func() { //nolint:gosec // nobody can wait for it: that is what it is about
+		<-returned
+		s.left.Add(-1)
+	}()
+}
+
+// EndLargest ends the run that is known to hold the most memory, because the process is about to run out of it, and gives
+// the name of its flow; "" when none holds any.
+func (s *Supervisor) EndLargest(cause error) string {
+	s.mu.Lock()
+	units := s.units
+	s.mu.Unlock()
+	var largest *run
+	most := int64(0)
+	for _, u := range units {
+		if r := u.running(); r != nil && r.runner.Held() > most {
+			largest, most = r, r.runner.Held()
+		}
+	}
+	if largest == nil {
+		return ""
+	}
+	largest.runner.End(&engine.OverrunError{Kind: engine.OverrunMemory, Err: cause})
+	return largest.u.dep.Name
 }
 
 // reconcile makes the units equal to the desired deployments. Only Run calls it, so only it changes s.units.
@@ -136,7 +250,7 @@ func (s *Supervisor) reconcile(ctx context.Context) {
 	var ending []*unit
 	for _, u := range running {
 		i := slices.IndexFunc(desired, func(d Deployment) bool { return d.ID == u.dep.ID })
-		if i >= 0 && reflect.DeepEqual(desired[i], u.dep) {
+		if i >= 0 && desired[i].Same(&u.dep) {
 			kept[u.dep.ID] = u
 		} else {
 			ending = append(ending, u)
@@ -144,6 +258,7 @@ func (s *Supervisor) reconcile(ctx context.Context) {
 	}
 	stopAll(ending)
 	s.dropRemoved(ctx, desired)
+	s.forgetRemoved(ctx, desired)
 
 	var units []*unit
 	for _, d := range desired {
@@ -190,14 +305,32 @@ func (s *Supervisor) dropRemoved(ctx context.Context, desired []Deployment) {
 	}
 }
 
+// forgetRemoved forgets what is known of the versions of flows that are no longer deployed.
+func (s *Supervisor) forgetRemoved(ctx context.Context, desired []Deployment) {
+	ids := make([]string, len(desired))
+	for i := range desired {
+		ids[i] = desired[i].ID
+	}
+	if err := s.settings.History.KeepRecords(ids); err != nil {
+		s.settings.Logger.WarnContext(ctx, "what is known of removed flows stays for now", slog.Any("error", err))
+	}
+}
+
 // start starts a deployment. Its unit ends with ctx or with its own cancel.
 func (s *Supervisor) start(ctx context.Context, d Deployment) *unit {
 	inner, cancel := context.WithCancelCause(ctx)
-	u := &unit{s: s, dep: d, cancel: cancel, done: make(chan struct{}), state: stateStarting, since: s.settings.Clock()}
+	u := &unit{s: s, dep: d, runs: d, cancel: cancel, done: make(chan struct{}), state: stateStarting, since: s.settings.Clock()}
+	u.versions = versions{s: s, wanted: d}
+	crash := s.crashes[d.ID]
+	delete(s.crashes, d.ID)
 	go func() {
 		defer close(u.done)
 		defer cancel(nil)
-		u.run(inner)
+		memory := s.settings.Memory.Flow()
+		defer memory.Leave()
+		u.memory = memory
+		// What the flow's goroutines leave behind when they end the process says whose they were.
+		pprof.Do(inner, pprof.Labels(FlowLabel, d.ID), func(inner context.Context) { u.run(inner, crash) })
 	}()
 	return u
 }

@@ -246,8 +246,8 @@ func (h *hostile) Close() error                                      { return ni
 func TestAFailureConcernsItsOwnFlowAlone(t *testing.T) {
 	t.Parallel()
 	for name, next := range map[string]func() error{
-		"internal error":    func() error { panic("nothing there") },
 		"password is wrong": func() error { return &connector.PermanentError{Err: errors.New("the password is wrong")} },
+		"file is locked":    func() error { return &connector.PermanentError{Err: errors.New("the file is locked")} },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/outfeed/outfeed/agent/internal/connector"
 	"github.com/outfeed/outfeed/agent/internal/engine"
 	"github.com/outfeed/outfeed/internal/backoff"
 	"github.com/outfeed/outfeed/protocol/flowdef"
@@ -33,10 +35,15 @@ const steadyRun = time.Minute
 
 // unit is one deployment that shall run. Its goroutine runs it over and over as the trigger says.
 type unit struct {
-	s      *Supervisor
+	s *Supervisor
+	// dep is what is deployed.
 	dep    Deployment
 	cancel context.CancelCauseFunc
 	done   chan struct{}
+	// versions, memory and runs belong to the unit's goroutine; runs is the deployment that runs, dep or the version before.
+	versions versions
+	memory   *engine.Memory
+	runs     Deployment
 
 	mu      sync.Mutex
 	state   string
@@ -45,60 +52,129 @@ type unit struct {
 	// current is the run under way, nil between runs; sources is what the last run said at its end.
 	current *run
 	sources []engine.SourceReport
+	// version is the one that runs, setBackFrom the one that was set back to it, and note says why.
+	version, setBackFrom uint32
+	note                 string
 }
 
-// run is the unit's goroutine.
-func (u *unit) run(ctx context.Context) {
+// run is the unit's goroutine. crash is what an earlier process died of in this flow.
+func (u *unit) run(ctx context.Context, crash string) {
+	u.versions.load(ctx)
+	if crash != "" {
+		u.s.settings.Logger.ErrorContext(ctx, "the agent ended in this flow the last time", slog.String("flow", u.dep.Name), slog.String("reason", crash))
+		u.versions.crashed(ctx, crash)
+	}
+	for u.runVersion(ctx) == goBack {
+		// The version before runs now.
+	}
+}
+
+// runVersion runs the version that is to run, until ctx ends or there is nothing more to run, or another one is to run.
+func (u *unit) runVersion(ctx context.Context) verdict {
+	u.runs = u.versions.current(ctx)
+	u.explain()
 	p, err := u.prepare()
 	if err != nil {
 		u.set(stateRefused, err)
-		return
+		return goOn
+	}
+	if u.versions.exhausted() {
+		u.set(stateFailed, nil)
+		if u.pause(ctx) != nil {
+			return goOn
+		}
 	}
 	switch p.trigger.Kind {
 	case flowdef.Continuous:
-		u.keepRunning(ctx, p)
+		return u.keepRunning(ctx, p)
 	case flowdef.Every:
-		u.repeat(ctx, p, func(started time.Time) (time.Time, bool) { return nextPeriod(started, u.now(), p.trigger.Every), true })
+		return u.repeat(ctx, p, func(started time.Time) (time.Time, bool) { return nextPeriod(started, u.now(), p.trigger.Every), true })
 	case flowdef.Cron:
-		u.onSchedule(ctx, p)
+		return u.onSchedule(ctx, p)
 	case flowdef.Manual:
 		u.set(stateWaiting, nil)
+	}
+	return goOn
+}
+
+// pause is how long a flow is left alone that has failed by its own doing as often as it may.
+func (u *unit) pause(ctx context.Context) error { return backoff.Sleep(ctx, u.s.settings.Limits.Pause) }
+
+// explain makes what became of the versions visible.
+func (u *unit) explain() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.version, u.setBackFrom, u.note = u.runs.Version, 0, u.versions.explain()
+	if u.versions.record.SetBack {
+		u.setBackFrom = u.dep.Version
 	}
 }
 
 func (u *unit) now() time.Time { return u.s.settings.Clock() }
 
 func (u *unit) prepare() (p *prepared, err error) {
-	defer catch(&err)
-	return prepare(u.s.settings, u.dep)
+	defer connector.Catch(&err)
+	settings := u.s.settings
+	settings.Memory = u.memory
+	return prepare(settings, u.runs)
 }
 
 // keepRunning runs a continuous flow until its sources end, and again after each failure.
-func (u *unit) keepRunning(ctx context.Context, p *prepared) {
+func (u *unit) keepRunning(ctx context.Context, p *prepared) verdict {
 	wait := u.s.settings.Backoff
 	for {
 		started := u.now()
 		err := u.runOnce(ctx, p)
 		if ctx.Err() != nil {
-			return
+			return goOn
+		}
+		switch u.judge(ctx, err) {
+		case goBack:
+			return goBack
+		case leaveAlone:
+			u.set(stateFailed, err)
+			if u.pause(ctx) != nil {
+				return goOn
+			}
+			continue
+		case goOn:
 		}
 		if err == nil {
 			u.set(stateCompleted, nil)
-			return
+			return goOn
 		}
 		if _, ok := errors.AsType[*engine.StoppedError](err); ok {
 			// The same record would stop it again, so it waits for another version.
 			u.set(stateFailed, err)
-			return
+			return goOn
 		}
 		if u.now().Sub(started) >= steadyRun {
 			wait.Reset()
 		}
 		u.set(stateBackingOff, err)
 		if wait.Wait(ctx) != nil {
-			return
+			return goOn
 		}
 	}
+}
+
+// judge takes note of how a run ended.
+func (u *unit) judge(ctx context.Context, err error) verdict {
+	isolated := &u.s.isolated
+	switch kind := engine.Overrun(err); {
+	case kind == engine.OverrunMemory:
+		isolated.memory.Add(1)
+	case kind == engine.OverrunTime:
+		isolated.time.Add(1)
+	case ownFailure(err):
+		isolated.panics.Add(1)
+	}
+	v := u.versions.judge(ctx, err)
+	if v == goBack {
+		isolated.setBack.Add(1)
+	}
+	u.explain()
+	return v
 }
 
 // nextPeriod is the next whole period after a start that has not passed yet: runs never overlap, and what was missed
@@ -113,41 +189,50 @@ func nextPeriod(started, now time.Time, every time.Duration) time.Time {
 }
 
 // onSchedule waits for the first time that the schedule names, and goes on from there.
-func (u *unit) onSchedule(ctx context.Context, p *prepared) {
+func (u *unit) onSchedule(ctx context.Context, p *prepared) verdict {
 	u.set(stateWaiting, nil)
 	next, ok := p.schedule.next(u.now())
 	if !ok {
 		u.set(stateRefused, fmt.Errorf("the trigger's cron expression %q never comes true", p.trigger.Cron))
-		return
+		return goOn
 	}
 	if u.sleepUntil(ctx, next) != nil {
-		return
+		return goOn
 	}
-	u.repeat(ctx, p, func(time.Time) (time.Time, bool) { return p.schedule.next(u.now()) })
+	return u.repeat(ctx, p, func(time.Time) (time.Time, bool) { return p.schedule.next(u.now()) })
 }
 
 // repeat runs a batch flow now and then at each time that next gives. A run that failed is tried again after a while,
 // unless the next one is due before.
-func (u *unit) repeat(ctx context.Context, p *prepared, next func(started time.Time) (time.Time, bool)) {
+func (u *unit) repeat(ctx context.Context, p *prepared, next func(started time.Time) (time.Time, bool)) verdict {
 	wait := u.s.settings.Backoff
 	for {
 		started := u.now()
 		err := u.runOnce(ctx, p)
 		if ctx.Err() != nil {
-			return
+			return goOn
 		}
 		at, ok := next(started)
-		if err == nil {
+		v := u.judge(ctx, err)
+		again := time.Time{}
+		switch {
+		case v == goBack:
+			return goBack
+		case v == leaveAlone:
+			u.set(stateFailed, err)
+			at, ok = u.now().Add(u.s.settings.Limits.Pause), true
+		case err == nil:
 			wait.Reset()
 			u.set(stateWaiting, nil)
-		} else {
+		default:
 			u.set(stateBackingOff, err)
-			if again := u.now().Add(wait.Next()); !ok || again.Before(at) {
-				at, ok = again, true
-			}
+			again = u.now().Add(wait.Next())
+		}
+		if !again.IsZero() && (!ok || again.Before(at)) {
+			at, ok = again, true
 		}
 		if !ok || u.sleepUntil(ctx, at) != nil {
-			return
+			return goOn
 		}
 	}
 }
@@ -170,34 +255,31 @@ func (u *unit) sleepUntil(ctx context.Context, at time.Time) error {
 // runOnce runs the flow once, with reports.
 func (u *unit) runOnce(ctx context.Context, p *prepared) error {
 	u.set(stateStarting, nil)
-	st := &store{staging: u.s.settings.Staging, dep: &u.dep, encode: recordEncoder(&u.dep)}
-	set := p.runSettings(u.s.settings)
+	settings := u.s.settings
+	settings.Memory = u.memory
+	st := &store{staging: settings.Staging, dep: &u.runs, encode: recordEncoder(&u.runs)}
+	set := p.runSettings(settings)
 	set.Store = st
-	set.Logger = u.s.settings.Logger.With("deployment", u.dep.ID, "flow", u.dep.Name, "version", u.dep.Version)
+	set.Logger = settings.Logger.With("deployment", u.dep.ID, "flow", u.dep.Name, "version", u.runs.Version)
 	runner := engine.NewRunner(set)
 	r := newRun(u, runner, st, p.trigger.Kind == flowdef.Continuous)
 	u.enter(r)
 	watch, stopWatch := context.WithCancel(ctx)
 	var watching sync.WaitGroup
 	watching.Go(func() { r.watch(watch) })
-	err := guardedRun(ctx, runner)
+	err := r.run(ctx)
 	stopWatch()
 	watching.Wait()
 	u.leave(runner.Report().Sources)
 	// The last report is stored even though ctx may have ended.
 	r.finish(context.WithoutCancel(ctx), ctx.Err() != nil, err)
 	if err != nil && ctx.Err() == nil {
-		if caught, ok := errors.AsType[*panicError](err); ok {
-			u.s.settings.Logger.ErrorContext(ctx, "a flow failed with an internal error", slog.String("flow", u.dep.Name), slog.String("stack", string(caught.stack)))
+		if caught, ok := errors.AsType[*connector.PanicError](err); ok {
+			set.Logger.ErrorContext(ctx, "a flow failed with an internal error", slog.String("stack", string(caught.Stack)))
 		}
-		u.s.settings.Logger.WarnContext(ctx, "a flow failed", slog.String("flow", u.dep.Name), slog.Any("error", err))
+		set.Logger.WarnContext(ctx, "a flow failed", slog.Any("error", err))
 	}
 	return err
-}
-
-func guardedRun(ctx context.Context, runner *engine.Runner) (err error) {
-	defer catch(&err)
-	return runner.Run(ctx)
 }
 
 func (u *unit) enter(r *run) {
@@ -211,6 +293,19 @@ func (u *unit) leave(sources []engine.SourceReport) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.current, u.sources = nil, sources
+}
+
+// running is the run under way, or nil.
+func (u *unit) running() *run {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.current
+}
+
+// look is the watchdog's: it says whether the flow has been at the same piece of work since the last look.
+func (u *unit) look(every time.Duration) bool {
+	r := u.running()
+	return r != nil && r.look(every)
 }
 
 // set changes the state and says so.
@@ -232,13 +327,22 @@ func (u *unit) status() *wire.FlowStatus {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	out := &wire.FlowStatus{
-		DeploymentId: u.dep.ID, FlowId: u.dep.FlowID, Name: u.dep.Name, Version: u.dep.Version,
-		State: u.state, Error: u.problem, Since: u.since.UnixMicro(),
+		DeploymentId: u.dep.ID, FlowId: u.dep.FlowID, Name: u.dep.Name, Version: u.version,
+		State: u.state, Error: u.problem, Since: u.since.UnixMicro(), SetBackFrom: u.setBackFrom,
+	}
+	if u.version == 0 {
+		out.Version = u.dep.Version
 	}
 	sources := u.sources
 	if u.current != nil {
 		sources = u.current.runner.Report().Sources
 		out.Error = u.current.trouble(sources)
+	}
+	if u.note != "" {
+		out.Error = strings.TrimSuffix(u.note+"; "+out.Error, "; ")
+		if strings.Contains(u.note, u.problem) {
+			out.Error = u.note
+		}
 	}
 	for _, s := range sources {
 		out.Sources = append(out.Sources, &wire.SourceStatus{Step: s.Step, Connection: s.Connection, State: s.State, Error: s.Error, LastRecord: s.LastRecord})

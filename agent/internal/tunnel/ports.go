@@ -20,6 +20,11 @@ type Bundles interface {
 	DesiredSerial() uint64
 }
 
+// Clock is told what the control plane's clock says, in UTC microseconds, when a session begins; 0 when it does not say.
+type Clock interface {
+	ControlPlaneClock(now int64)
+}
+
 // Reporter says how the agent is. Both methods may be called at any time.
 type Reporter interface {
 	// Status is how the agent is now; the caller owns it.

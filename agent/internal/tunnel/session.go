@@ -95,6 +95,9 @@ func (s *session) hello(counter uint64, inner *tls.ConnectionState) (*wire.Welco
 	if welcome == nil {
 		return nil, fmt.Errorf("the control plane answered the hello with a %T", answer.GetMessage())
 	}
+	if s.settings.Clock != nil {
+		s.settings.Clock.ControlPlaneClock(welcome.GetClock())
+	}
 	return welcome, nil
 }
 

@@ -52,8 +52,10 @@ type Settings struct {
 	// Connectors are the kinds that this agent offers.
 	Connectors []flowdef.ConnectorSpec
 
-	Counter  Counter
-	Bundles  Bundles
+	Counter Counter
+	Bundles Bundles
+	// Clock may be nil.
+	Clock    Clock
 	Reporter Reporter
 	Outbox   Outbox
 	Reports  Reports

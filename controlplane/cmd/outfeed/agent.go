@@ -130,7 +130,11 @@ func (a *app) describeAgent(g api.Agent) error {
 	}
 	var rows [][]string
 	for _, f := range g.Status.Flows {
-		rows = append(rows, []string{f.Name, strconv.Itoa(f.Version), "", f.State, stamp(f.Since), f.Error})
+		version := strconv.Itoa(f.Version)
+		if f.SetBackFrom > 0 {
+			version += fmt.Sprintf(" (set back from %d)", f.SetBackFrom)
+		}
+		rows = append(rows, []string{f.Name, version, "", f.State, stamp(f.Since), f.Error})
 		for _, s := range f.Sources {
 			rows = append(rows, []string{"  " + s.Step, "", s.Connection, s.State, stamp(s.LastRecord), s.Error})
 		}

@@ -18,7 +18,11 @@ import (
 
 func publicKey(k ed25519.PrivateKey) []byte { return slices.Clone([]byte(k[ed25519.SeedSize:])) }
 
-// Bundle gives the agent's desired state, signed, with the secrets sealed to it.
+// bundleLife is how long an agent accepts a bundle. It is signed anew whenever it is sent, so this bounds only for how long
+// one that somebody got hold of is good for anything.
+const bundleLife = 24 * time.Hour
+
+// Bundle gives the agent's desired state, signed now, with the secrets sealed to it.
 func (s *Service) Bundle(ctx context.Context, id AgentIdentity) ([]byte, uint64, error) {
 	var b *wire.Bundle
 	err := s.read(ctx, id.Tenant, func(ctx context.Context, tx Tx) error {
@@ -26,9 +30,10 @@ func (s *Service) Bundle(ctx context.Context, id AgentIdentity) ([]byte, uint64,
 		if err != nil {
 			return err
 		}
+		now := time.Now()
 		b = &wire.Bundle{
 			TenantId: string(id.Tenant), AgentId: string(id.Agent),
-			Serial: uint64(st.Desired), Issued: time.Now().UnixMicro(), //nolint:gosec // never negative
+			Serial: uint64(st.Desired), Issued: now.UnixMicro(), Expires: now.Add(bundleLife).UnixMicro(), //nolint:gosec // never negative
 		}
 		flows, err := tx.AgentFlows(ctx, id.Agent)
 		if err != nil {

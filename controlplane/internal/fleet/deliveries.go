@@ -64,7 +64,7 @@ func statusOf(w *wire.Status) AgentStatus {
 	for _, f := range w.GetFlows() {
 		fs := FlowStatus{
 			Deployment: ID(clean(f.GetDeploymentId(), longestEntry)), Flow: ID(clean(f.GetFlowId(), longestEntry)), Name: clean(f.GetName(), longestEntry),
-			Version: int(min(f.GetVersion(), math.MaxInt32)), State: clean(f.GetState(), longestEntry), Error: clean(f.GetError(), longestText),
+			Version: int(min(f.GetVersion(), math.MaxInt32)), SetBackFrom: int(min(f.GetSetBackFrom(), math.MaxInt32)), State: clean(f.GetState(), longestEntry), Error: clean(f.GetError(), longestText),
 			Since: timeOf(f.GetSince()), Sources: []SourceStatus{},
 		}
 		for _, src := range f.GetSources()[:min(len(f.GetSources()), mostSteps)] {

@@ -98,14 +98,16 @@ type AgentStatus struct {
 
 // FlowStatus is how one deployed flow is doing on one agent.
 type FlowStatus struct {
-	Deployment ID             `json:"deployment_id"`
-	Flow       ID             `json:"flow_id"`
-	Name       string         `json:"name"`
-	Version    int            `json:"version"`
-	State      string         `json:"state"`
-	Error      string         `json:"error,omitempty"`
-	Since      time.Time      `json:"since"`
-	Sources    []SourceStatus `json:"sources"`
+	Deployment ID     `json:"deployment_id"`
+	Flow       ID     `json:"flow_id"`
+	Name       string `json:"name"`
+	Version    int    `json:"version"`
+	// SetBackFrom is the version that failed and was set back to this one; 0 when none was.
+	SetBackFrom int            `json:"set_back_from,omitempty"`
+	State       string         `json:"state"`
+	Error       string         `json:"error,omitempty"`
+	Since       time.Time      `json:"since"`
+	Sources     []SourceStatus `json:"sources"`
 }
 
 // SourceStatus is how one read step is doing.

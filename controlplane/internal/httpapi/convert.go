@@ -76,7 +76,7 @@ func toAgentStatus(s fleet.AgentStatus) api.AgentStatus {
 
 func toFlowStatus(f fleet.FlowStatus) api.FlowStatus {
 	return api.FlowStatus{
-		DeploymentID: string(f.Deployment), FlowID: string(f.Flow), Name: f.Name, Version: f.Version,
+		DeploymentID: string(f.Deployment), FlowID: string(f.Flow), Name: f.Name, Version: f.Version, SetBackFrom: f.SetBackFrom,
 		State: f.State, Error: f.Error, Since: f.Since,
 		Sources: list(f.Sources, func(s fleet.SourceStatus) api.SourceStatus { return api.SourceStatus(s) }),
 	}

@@ -27,13 +27,15 @@ type work struct {
 	rows    int
 	final   bool
 	results []decode.Result
+	// broken is the panic in which decoding ended.
+	broken error
 	// done gets a value when the worker is done.
 	done chan struct{}
 }
 
 // run decodes the records into the buffer's batches.
 func (b *buffer) run(d decode.Decoder, name string) {
-	b.decode(d, name)
+	b.work.broken = connector.Guard(func() { b.decode(d, name) })
 	b.work.done <- struct{}{}
 }
 
@@ -219,6 +221,9 @@ func (o *open) finish(left int) bool {
 		o.pending = append(o.pending[:0], o.pending[1:]...)
 		w := &p.Buffer.work
 		<-w.done
+		if panicked, ok := errors.AsType[*connector.PanicError](w.broken); ok {
+			panic(panicked) // it goes on in the goroutine that reads, and ends the source
+		}
 		off := 0
 		for i, res := range w.results {
 			o.entry.offset, o.entry.line = w.base+int64(res.Next), res.Line

@@ -83,8 +83,13 @@ func dial(ctx context.Context, s *settings, known *position) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.done.Go(c.receive)
-	c.done.Go(c.keepAlive)
+	for _, part := range []func(){c.receive, c.keepAlive} {
+		c.done.Go(func() {
+			if err := connector.Guard(part); err != nil {
+				c.fail(err)
+			}
+		})
+	}
 	return c, nil
 }
 

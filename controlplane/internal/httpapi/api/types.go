@@ -112,6 +112,7 @@ type FlowStatus struct {
 	FlowID       string         `json:"flow_id"`
 	Name         string         `json:"name"`
 	Version      int            `json:"version"`
+	SetBackFrom  int            `json:"set_back_from,omitempty" doc:"The version that failed on this agent and was set back to this one, which runs in its place."`
 	State        string         `json:"state"`
 	Error        string         `json:"error,omitempty"`
 	Since        time.Time      `json:"since"`

@@ -706,6 +706,11 @@ export interface components {
             error?: string;
             flow_id: string;
             name: string;
+            /**
+             * Format: int64
+             * @description The version that failed on this agent and was set back to this one, which runs in its place.
+             */
+            set_back_from?: number;
             /** Format: date-time */
             since: string;
             sources: components["schemas"]["SourceStatus"][];

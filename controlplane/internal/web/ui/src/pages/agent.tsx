@@ -106,13 +106,16 @@ function FlowPart({ flow }: { flow: FlowStatus }) {
         <Link to="/flows/$flow" params={{ flow: flow.flow_id }} className="link">
           {flow.name}
         </Link>
-        <span className="text-muted">version {flow.version}</span>
+        <span className="text-muted">
+          version {flow.version}
+          {flow.set_back_from ? `, set back from ${flow.set_back_from}` : ""}
+        </span>
         <FlowStateBadge status={flow} />
         <span className="text-sm text-muted">
           since <Ago time={flow.since} />
         </span>
       </div>
-      {flow.error && !isOfSource(flow) && <p className="px-3 pb-2 break-words text-bad">{flow.error}</p>}
+      {flow.error && (flow.set_back_from || !isOfSource(flow)) && <p className="px-3 pb-2 break-words text-bad">{flow.error}</p>}
       {flow.sources.length > 0 && (
         <Table
           label={`Sources of ${flow.name}`}

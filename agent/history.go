@@ -1,0 +1,137 @@
+package agent
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/outfeed/outfeed/agent/internal/supervisor"
+)
+
+// historyDir is the folder of what is known of the versions of flows, in the data directory.
+const historyDir = "flows"
+
+// history keeps supervisor.Records as one small JSON file for each deployment, and what tells of the death of a process.
+type history struct {
+	dir string
+	log *slog.Logger
+
+	// What follows is as the last process left it.
+	crash crash
+	marks marks
+
+	mu      sync.Mutex
+	streaks map[string]int
+}
+
+// openHistory makes the folder, and reads what the last process left.
+func openHistory(ctx context.Context, dataDir string, log *slog.Logger) (*history, error) {
+	h := &history{dir: filepath.Join(dataDir, historyDir), log: log}
+	if err := os.MkdirAll(h.dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the folder of the flows' versions: %w", err)
+	}
+	h.marks = h.readMarks(ctx)
+	h.crash = h.takeCrash(ctx)
+	return h, nil
+}
+
+// path is the file of a deployment. An id that is no plain name is hashed.
+func (h *history) path(deployment string) string {
+	plain := len(deployment) > 0 && len(deployment) <= 64 && strings.Trim(deployment, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-") == ""
+	if !plain {
+		sum := sha256.Sum256([]byte(deployment))
+		deployment = hex.EncodeToString(sum[:])
+	}
+	return filepath.Join(h.dir, deployment+recordSuffix)
+}
+
+const recordSuffix = ".record.json"
+
+// LoadRecord is for the supervisor.
+func (h *history) LoadRecord(deployment string) supervisor.Record {
+	var r supervisor.Record
+	raw, err := os.ReadFile(h.path(deployment))
+	if err == nil {
+		err = json.Unmarshal(raw, &r)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		h.log.Warn("what is known of a flow's versions cannot be read and begins anew", slog.String("deployment", deployment), slog.Any("error", err))
+	}
+	if err != nil {
+		return supervisor.Record{}
+	}
+	return r
+}
+
+// SaveRecord is for the supervisor.
+func (h *history) SaveRecord(deployment string, r supervisor.Record) error {
+	raw, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("write what is known of a flow's versions: %w", err)
+	}
+	return replace(h.path(deployment), raw)
+}
+
+// KeepRecords is for the supervisor.
+func (h *history) KeepRecords(deployments []string) error {
+	kept := make([]string, len(deployments))
+	for i, id := range deployments {
+		kept[i] = filepath.Base(h.path(id))
+	}
+	entries, err := os.ReadDir(h.dir)
+	if err != nil {
+		return fmt.Errorf("list what is known of the flows' versions: %w", err)
+	}
+	var errs []error
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), recordSuffix) && !slices.Contains(kept, e.Name()) {
+			errs = append(errs, os.Remove(filepath.Join(h.dir, e.Name())))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// replace makes a file have a content, whole and on disk, or leaves it as it was.
+func replace(path string, content []byte) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".new")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("write %s: %w", path, err), os.Remove(f.Name()))
+		}
+	}()
+	_, err = f.Write(content)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err = os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	syncDir(filepath.Dir(path))
+	return nil
+}
+
+// syncDir makes a rename durable where the system can.
+func syncDir(dir string) {
+	d, err := os.Open(dir) //nolint:gosec // a folder of the data directory
+	if err != nil {
+		return // Windows opens no folders, and needs not to
+	}
+	_ = d.Sync() // the file is there already; at worst a power cut brings the one before back
+	_ = d.Close()
+}
