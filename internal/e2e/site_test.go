@@ -143,8 +143,14 @@ func (s *site) controlPlaneEnv() []string {
 // startControlPlane starts it and waits until it serves.
 func (s *site) startControlPlane() {
 	s.t.Helper()
-	s.controlPlane = start(s.t, s.path("controlplane.log"), s.controlPlaneEnv(), bin(s.t, "outfeed-controlplane"), "serve")
+	s.launchControlPlane()
 	s.waitReady()
+}
+
+// launchControlPlane starts it and waits for nothing.
+func (s *site) launchControlPlane() {
+	s.t.Helper()
+	s.controlPlane = start(s.t, s.path("controlplane.log"), s.controlPlaneEnv(), bin(s.t, "outfeed-controlplane"), "serve")
 }
 
 func (s *site) waitReady() {
@@ -352,7 +358,13 @@ func (s *site) eventually(what string, ask func() error) {
 
 func eventually(t *testing.T, what string, ask func() error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), deadline)
+	within(t, deadline, what, ask)
+}
+
+// within asks until the answer is good, for as long as is said.
+func within(t *testing.T, limit time.Duration, what string, ask func() error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
@@ -363,7 +375,7 @@ func eventually(t *testing.T, what string, ask func() error) {
 		}
 		select {
 		case <-ctx.Done():
-			t.Fatalf("waited %v until %s: %v", deadline, what, err)
+			t.Fatalf("waited %v until %s: %v", limit, what, err)
 		case <-tick.C:
 		}
 	}
@@ -389,6 +401,8 @@ type process struct {
 	t    *testing.T
 	cmd  *exec.Cmd
 	gone chan struct{}
+	// killed says that a test has ended it, so that its log is another one's by now.
+	killed bool
 }
 
 // start runs a program with its output appended to a file, and stops it when the test ends.
@@ -413,7 +427,7 @@ func start(t *testing.T, logFile string, env []string, name string, args ...stri
 	}()
 	t.Cleanup(func() {
 		p.stop()
-		if t.Failed() {
+		if t.Failed() && !p.killed {
 			t.Logf("the end of %s:\n%s", logFile, tail(logFile, 4000))
 		}
 	})
@@ -437,6 +451,7 @@ func (p *process) kill() {
 		p.t.Fatal(err)
 	}
 	<-p.gone
+	p.killed = true
 }
 
 // stop asks it to end and waits.
