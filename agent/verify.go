@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 
 	"github.com/outfeed/outfeed/agent/internal/stage"
 )
@@ -49,8 +50,23 @@ func verifyInChild(ctx context.Context, path string) error {
 	}
 	first, _, _ := strings.Cut(said.String(), "\n")
 	exit, exited := errors.AsType[*exec.ExitError](err)
-	if !exited || ctx.Err() != nil || exit.ExitCode() == ExitCannotVerify {
+	if !exited || ctx.Err() != nil || exit.ExitCode() == ExitCannotVerify || wasStopped(exit.ProcessState) {
 		return fmt.Errorf("cannot find out whether %s is damaged: %w: %s", path, err, first)
 	}
 	return fmt.Errorf("%w: %s", stage.ErrDamaged, first)
+}
+
+// wasStopped says whether somebody told the child to stop: a service manager that stops the agent tells the child as well,
+// and the child may have ended before the agent was told.
+func wasStopped(p *os.ProcessState) bool {
+	status, ok := p.Sys().(syscall.WaitStatus)
+	if !ok || !status.Signaled() {
+		return false
+	}
+	switch status.Signal() {
+	case syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP:
+		return true
+	default:
+		return false
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -27,12 +28,12 @@ func TestEveryInsightArrivesOnce(t *testing.T) {
 	faults := map[int]func(){
 		700:  func() { s.agent.kill(); s.startAgent() },
 		1500: func() { s.controlPlane.kill(); s.startControlPlane() },
-		2300: func() { kill(t, s.postmaster()) },
+		2300: func() { kill(t, s.postmaster(), syscall.SIGKILL) },
 		3000: func() { s.link.setCut(true) },
 		3600: func() { s.link.setCut(false) },
 		4200: func() { s.agent.kill(); s.startAgent() },
 		4300: func() { s.agent.kill(); s.startAgent() },
-		4800: func() { kill(t, s.postmaster()); s.controlPlane.kill(); s.startControlPlane() },
+		4800: func() { kill(t, s.postmaster(), syscall.SIGKILL); s.controlPlane.kill(); s.startControlPlane() },
 		5400: func() { s.link.setCut(true); s.agent.kill(); s.startAgent(); s.link.setCut(false) },
 	}
 	p := b.publisher()

@@ -189,7 +189,8 @@ func (b *backlogTest) noteAges(since time.Time) {
 	}
 	var runs struct {
 		Items []struct {
-			Ended time.Time `json:"ended_at"`
+			Started time.Time `json:"started_at"`
+			Ended   time.Time `json:"ended_at"`
 		} `json:"items"`
 	}
 	if err := b.site.get("/agents", &agents); err != nil || len(agents.Items) == 0 {
@@ -205,7 +206,11 @@ func (b *backlogTest) noteAges(since time.Time) {
 		return time.Since(at)
 	}
 	b.mostStatus = max(b.mostStatus, age(agents.Items[0].Status.Time))
-	b.mostRun = max(b.mostRun, age(runs.Items[0].Ended))
+	newest := runs.Items[0].Started // of one that is under way there is no end yet
+	if runs.Items[0].Ended.After(newest) {
+		newest = runs.Items[0].Ended
+	}
+	b.mostRun = max(b.mostRun, age(newest))
 }
 
 func (b *backlogTest) noteMemory() {

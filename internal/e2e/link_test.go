@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"errors"
 	"io"
 	"net"
 	"sync"
@@ -16,6 +15,10 @@ type link struct {
 	mu    sync.Mutex
 	cut   bool
 	conns map[net.Conn]struct{}
+
+	// hearing is held while something is passed to the agent's side.
+	hearing sync.RWMutex
+	deaf    bool
 }
 
 // newLink forwards connections to an address until the test ends.
@@ -59,6 +62,29 @@ func (l *link) setCut(cut bool) {
 	}
 }
 
+// setDeaf drops what the control plane's side says from now on, or passes it on again. What is on the wire the other way
+// passes. A connection from which something was dropped is good for nothing but to be cut.
+func (l *link) setDeaf(deaf bool) {
+	l.hearing.Lock()
+	defer l.hearing.Unlock()
+	l.deaf = deaf
+}
+
+// listener is the agent's side of a connection.
+type listener struct {
+	link *link
+	to   net.Conn
+}
+
+func (w listener) Write(p []byte) (int, error) {
+	w.link.hearing.RLock()
+	defer w.link.hearing.RUnlock()
+	if w.link.deaf {
+		return len(p), nil
+	}
+	return w.to.Write(p)
+}
+
 // add keeps a connection for cutting, unless the wire is cut already.
 func (l *link) add(c net.Conn) bool {
 	l.mu.Lock()
@@ -91,13 +117,11 @@ func (l *link) forward(in net.Conn) {
 		return
 	}
 	var wg sync.WaitGroup
-	pump := func(to, from net.Conn) {
-		if _, err := io.Copy(to, from); err != nil && !errors.Is(err, net.ErrClosed) {
-			to.Close() //nolint:errcheck // the other direction ends too
-		}
-		to.Close() //nolint:errcheck // the other direction ends too
-	}
-	wg.Go(func() { pump(in, out) })
-	pump(out, in)
+	wg.Go(func() {
+		defer in.Close()              //nolint:errcheck // the other direction ends too
+		io.Copy(listener{l, in}, out) //nolint:errcheck // a wire that breaks is no error here
+	})
+	io.Copy(out, in) //nolint:errcheck // a wire that breaks is no error here
+	out.Close()      //nolint:errcheck // the other direction ends too
 	wg.Wait()
 }

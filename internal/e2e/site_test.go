@@ -454,6 +454,14 @@ func (p *process) kill() {
 	p.killed = true
 }
 
+// stopAll asks the process and its children to end, as a service manager does, and waits.
+func (p *process) stopAll() {
+	p.t.Helper()
+	kill(p.t, -p.cmd.Process.Pid, syscall.SIGTERM)
+	<-p.gone
+	p.killed = true
+}
+
 // stop asks it to end and waits.
 func (p *process) stop() {
 	p.t.Helper()

@@ -41,9 +41,10 @@ func message(n int) string {
 	return fmt.Sprintf(`{"ts":%q,"machine":"P%d","n":%d}`, origin.Add(time.Duration(n)*100*time.Millisecond).Format(time.RFC3339Nano), n%2, n)
 }
 
-func kill(t *testing.T, pid int) {
+// kill sends a signal to a process, or to a group of them when pid is negative.
+func kill(t *testing.T, pid int, s syscall.Signal) {
 	t.Helper()
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+	if err := syscall.Kill(pid, s); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -154,9 +154,15 @@ func (s *site) controlPlaneDatabase(d *database) []string {
 // newPlantSite is a plant, a control plane on the plant's PostgreSQL server, and an agent that runs the plant's four flows.
 func newPlantSite(t *testing.T) (*plant, *site) {
 	t.Helper()
-	p := newPlant(t)
-	s := prepareSite(t)
+	p, s := newPlant(t), prepareSite(t)
 	s.controlPlaneExtra = s.controlPlaneDatabase(p.database)
+	s.serve(p)
+	return p, s
+}
+
+// serve starts everything, with the plant's flows.
+func (s *site) serve(p *plant) {
+	s.t.Helper()
 	s.startControlPlane()
 	s.createTenant()
 	s.enrol(s.link.address)
@@ -172,7 +178,6 @@ func newPlantSite(t *testing.T) (*plant, *site) {
 		}
 		return nil
 	})
-	return p, s
 }
 
 // checkArrived waits until all that the plant has made is in the control plane, and wants it once: each message, line and

@@ -1,0 +1,82 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestFaultStoppedWhileVerifying has a service manager stop the agent, with all its processes, while a child verifies the
+// staging after an unclean stop: that is no damage. A second agent of the same control plane does not notice.
+func TestFaultStoppedWhileVerifying(t *testing.T) {
+	t.Parallel()
+	rounds := 5
+	if *long {
+		rounds = 100
+	}
+	b, s := newBroker(t), newSite(t)
+	second := s.another("second")
+	second.enrol(s.link.address)
+	second.startAgent()
+	s.connections(b.connection())
+	s.apply(rawFlow)
+	s.waitFlows("running", 1)
+	second.waitFlows("running", 1)
+	p := b.publisher()
+	hit := 0
+	for round := range rounds {
+		p.send("plant/press/P0/state", message(round))
+		s.agent.kill()
+		s.startAgent()
+		if !s.agent.awaitChild() {
+			continue
+		}
+		hit++
+		s.agent.stopAll()
+		s.startAgent()
+	}
+	for _, a := range []*site{s, second} {
+		a.eventually("the insights are stored", func() error {
+			st := a.agentStatus()
+			if st.Outbox.Acknowledged != uint64(rounds) { //nolint:gosec // a count
+				return fmt.Errorf("the agent says %+v", st.Outbox)
+			}
+			return nil
+		})
+		a.checkAgentIsWell(32 << 20)
+	}
+	all, err := s.insights("raw")
+	if err != nil || len(all) != 2*rounds {
+		t.Errorf("%d insights of two agents, want %d: %v", len(all), 2*rounds, err)
+	}
+	t.Logf("stopped %d times while the staging was verified: 0 files set aside, 0 lost", hit)
+	if hit == 0 {
+		t.Error("no verification was hit")
+	}
+}
+
+// awaitChild waits until the process has a child, in a loop because the child lives for milliseconds.
+func (p *process) awaitChild() bool {
+	p.t.Helper()
+	pid := p.cmd.Process.Pid
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); {
+		tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
+			return false
+		}
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		for _, task := range tasks {
+			text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/children", pid, task.Name()))
+			if err == nil && strings.TrimSpace(string(text)) != "" {
+				return true
+			}
+		}
+	}
+	return false
+}
