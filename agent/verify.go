@@ -63,10 +63,6 @@ func wasStopped(p *os.ProcessState) bool {
 	if !ok || !status.Signaled() {
 		return false
 	}
-	switch status.Signal() {
-	case syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP:
-		return true
-	default:
-		return false
-	}
+	s := status.Signal()
+	return s == syscall.SIGTERM || s == syscall.SIGINT || s == syscall.SIGHUP
 }

@@ -23,7 +23,7 @@ func TestEveryInsightArrivesOnce(t *testing.T) {
 	s.connections(b.connection())
 	s.apply(rawFlow)
 	s.apply(windowFlow)
-	s.waitFlows("running", 2)
+	s.waitRunning(2)
 
 	faults := map[int]func(){
 		700:  func() { s.agent.kill(); s.startAgent() },
@@ -128,12 +128,12 @@ func TestFlowsRunWithoutTheControlPlane(t *testing.T) {
 	s := newSite(t)
 	s.connections(b.connection())
 	s.apply(rawFlow)
-	s.waitFlows("running", 1)
+	s.waitRunning(1)
 	s.agent.stop()
 	s.controlPlane.stop()
 
 	s.startAgent()
-	s.waitFlows("running", 1)
+	s.waitRunning(1)
 	p := b.publisher()
 	for n := range 50 {
 		p.send("plant/press/P0/state", message(n))

@@ -3,7 +3,9 @@ package e2e
 import (
 	"bufio"
 	"context"
+	"errors"
 	"flag"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"regexp"
@@ -43,13 +45,41 @@ func TestFaultKilledUnderLoad(t *testing.T) {
 	st.report(took)
 }
 
+// TestFaultKilledInItsFirstStart kills agents that have just been enrolled while they make their data directory, and
+// starts them again.
+func TestFaultKilledInItsFirstStart(t *testing.T) {
+	t.Parallel()
+	rounds := 4
+	if *long {
+		rounds = 200
+	}
+	st := &storm{t: t, random: random(t), site: newControlPlane(t)}
+	for round := range rounds {
+		fresh := st.site.another(fmt.Sprintf("fresh-%d", round))
+		fresh.enrol(fresh.link.address)
+		fresh.startAgent()
+		st.pause(time.Duration(st.random.Int64N(int64(50 * time.Millisecond))))
+		fresh.agent.kill()
+		fresh.startAgent()
+		fresh.eventually("the agent is connected", func() error {
+			if fresh.agent.mustLive(); !fresh.agentStatus().Tunnel.Connected {
+				return errors.New("it is not")
+			}
+			return nil
+		})
+		fresh.checkAgentIsWell(1 << 20)
+		fresh.agent.stop()
+	}
+	t.Logf("%d agents killed within 50 ms of their first start: 0 that did not start again", rounds)
+}
+
 // storm kills.
 type storm struct {
 	t      *testing.T
 	site   *site
 	random *rand.Rand
 	kills  int
-	// agents and controlPlanes count the kills, early those in the first 30 ms of an agent's start.
+	// agents and controlPlanes count the kills, early those in the first 30 ms of a start.
 	agents, controlPlanes, early int
 	// started is when each agent was started.
 	started []time.Time
@@ -127,21 +157,25 @@ func (s *storm) killBoth() {
 	s.startAgent()
 }
 
-// killEarly kills the agent, starts it, and kills that one within a moment.
+// killEarly kills the agent, or one time in four the control plane, starts it, and kills that one within a moment.
 func (s *storm) killEarly(within time.Duration) {
-	s.killAgent()
+	kill := s.killAgent
+	if s.random.IntN(4) == 0 {
+		kill = s.killControlPlane
+	}
+	kill()
 	if within > 0 {
 		s.pause(time.Duration(s.random.Int64N(int64(within))))
 	}
-	s.killAgent()
+	kill()
 	s.early++
 }
 
 // report says how long the starts after a kill took, by the agent's own log.
 func (s *storm) report(took time.Duration) {
 	s.t.Helper()
-	s.t.Logf("%d kills (%d of the agent, of these %d within its first 30 ms, and %d of the control plane) in %v",
-		s.agents+s.controlPlanes, s.agents, s.early, s.controlPlanes, took.Round(time.Second))
+	s.t.Logf("%d kills (%d of the agent, %d of the control plane; %d of them within 30 ms of a start) in %v",
+		s.agents+s.controlPlanes, s.agents, s.controlPlanes, s.early, took.Round(time.Second))
 	for what, line := range map[string]string{"staging verified and open": "agent starts", "connected": "the tunnel is up"} {
 		var all []time.Duration
 		i := 0

@@ -24,8 +24,8 @@ func TestFaultStoppedWhileVerifying(t *testing.T) {
 	second.startAgent()
 	s.connections(b.connection())
 	s.apply(rawFlow)
-	s.waitFlows("running", 1)
-	second.waitFlows("running", 1)
+	s.waitRunning(1)
+	second.waitRunning(1)
 	p := b.publisher()
 	hit := 0
 	for round := range rounds {

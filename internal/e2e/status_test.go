@@ -49,14 +49,14 @@ func kill(t *testing.T, pid int, s syscall.Signal) {
 	}
 }
 
-// waitFlows waits until that many flows of the agent are in a state.
-func (s *site) waitFlows(state string, want int) {
+// waitRunning waits until that many flows of the agent are running.
+func (s *site) waitRunning(want int) {
 	s.t.Helper()
-	s.eventually(fmt.Sprintf("%d flows are %s", want, state), func() error {
+	s.eventually(fmt.Sprintf("%d flows are running", want), func() error {
 		st := s.agentStatus()
 		n := 0
 		for _, f := range st.Flows {
-			if f.State == state {
+			if f.State == "running" {
 				n++
 			}
 		}
