@@ -69,6 +69,8 @@ func (s *site) waitRunning(want int) {
 
 // agentStatus is what outfeed-agent status says on the machine.
 type agentStatus struct {
+	// Refused is why the command failed; the rest is empty then.
+	Refused string `json:"-"`
 	Flows []struct {
 		Name    string `json:"name"`
 		State   string `json:"state"`
@@ -98,7 +100,7 @@ func (s *site) agentStatus() agentStatus {
 	var st agentStatus
 	out, said, err := s.try(s.agentEnv(), nil, bin(s.t, "outfeed-agent"), "status", "--json")
 	if err != nil {
-		s.t.Logf("status: %v: %s", err, said)
+		st.Refused = fmt.Sprintf("%v: %s", err, said)
 		return st
 	}
 	if err := json.Unmarshal(out, &st); err != nil {
