@@ -1,12 +1,16 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/url"
+	"path/filepath"
 	"slices"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -32,13 +36,19 @@ type ingest struct {
 func newIngest(t *testing.T) *ingest {
 	t.Helper()
 	i := &ingest{t: t, random: random(t), plant: newPlant(t), site: prepareSite(t), ended: make(chan error, 1)}
-	i.site.serve(i.plant)
 	address := url.Values{"host": {i.site.path("cp", "postgres", "socket")}, "port": {"5432"}, "user": {pgserver.Superuser}}
 	i.database = "postgres:///outfeed?" + address.Encode()
-	var ctx context.Context
-	ctx, i.stop = context.WithCancel(t.Context())
-	go func() { i.ended <- i.plant.run(ctx, 5*time.Millisecond) }()
+	i.begin()
 	return i
+}
+
+// begin starts everything, and the plant's work.
+func (i *ingest) begin() {
+	i.t.Helper()
+	i.site.serve(i.plant)
+	var ctx context.Context
+	ctx, i.stop = context.WithCancel(i.t.Context())
+	go func() { i.ended <- i.plant.run(ctx, 5*time.Millisecond) }()
 }
 
 // finish ends the plant's work and wants everything to be stored once.
@@ -92,8 +102,8 @@ func (i *ingest) pause(most time.Duration) {
 }
 
 // heal mends the link. The agent's pauses between tries grow with each session that was short, so that in every other
-// round it is killed, and begins anew with short ones.
-func (i *ingest) heal(round int) {
+// round it is killed, and begins anew with short ones. It waits until more is acknowledged than was stored before.
+func (i *ingest) heal(round int, stored uint64) {
 	i.t.Helper()
 	i.site.link.setDeaf(false)
 	i.site.link.setCut(false)
@@ -101,9 +111,15 @@ func (i *ingest) heal(round int) {
 		i.site.agent.kill()
 		i.site.startAgent()
 	}
-	i.site.eventually("the agent is connected", func() error {
-		if st := i.site.agentStatus(); !st.Tunnel.Connected {
-			return fmt.Errorf("the agent says %+v", st.Tunnel)
+	i.awaitMore(stored)
+}
+
+// awaitMore waits until more is acknowledged than was stored before.
+func (i *ingest) awaitMore(stored uint64) {
+	i.t.Helper()
+	i.site.eventually("more is acknowledged", func() error {
+		if st := i.site.agentStatus(); !st.Tunnel.Connected || st.Outbox.Acknowledged <= stored {
+			return fmt.Errorf("the agent says %+v", st)
 		}
 		return nil
 	})
@@ -142,7 +158,7 @@ func TestFaultPostgreSQLStopsDuringIngest(t *testing.T) {
 			t.Errorf("round %d: the agent takes insights up to %d for stored, and the database has those up to %d", round, acknowledged, last)
 		}
 		atStake += last - min(last, acknowledged)
-		i.heal(round)
+		i.heal(round, last)
 	}
 	i.finish()
 	t.Logf("%d times the database ended during ingest: 0 insights were acknowledged and not stored; %d were stored and not acknowledged, and are there once", rounds, atStake)
@@ -157,14 +173,17 @@ func (i *ingest) killConnection() {
 		i.t.Fatal(err)
 	}
 	defer c.Close(i.t.Context()) //nolint:errcheck // it is about to break
-	rows, err := c.Query(i.t.Context(), "SELECT pid FROM pg_stat_activity WHERE application_name = 'outfeed-controlplane' AND backend_type = 'client backend'")
-	if err != nil {
-		i.t.Fatal(err)
-	}
-	pids, err := pgx.CollectRows(rows, pgx.RowTo[int])
-	if err != nil || len(pids) == 0 {
-		i.t.Fatalf("connections of the control plane: %v %v", pids, err)
-	}
+	var pids []int
+	i.site.eventually("the control plane uses its database", func() error {
+		rows, err := c.Query(i.t.Context(), "SELECT pid FROM pg_stat_activity WHERE application_name = 'outfeed-controlplane' AND backend_type = 'client backend'")
+		if err != nil {
+			return err
+		}
+		if pids, err = pgx.CollectRows(rows, pgx.RowTo[int]); err == nil && len(pids) == 0 {
+			err = errors.New("it has no connection")
+		}
+		return err
+	})
 	slices.Sort(pids)
 	kill(i.t, pids[i.random.IntN(len(pids))], syscall.SIGKILL)
 }
@@ -183,20 +202,108 @@ func TestFaultLinkCutBeforeTheAcknowledgement(t *testing.T) {
 		i.pause(300 * time.Millisecond)
 		i.site.link.setDeaf(true)
 		acknowledged := i.acknowledged()
-		i.site.eventually("insights are stored that are not acknowledged", func() error {
-			last, err := i.stored()
-			if err == nil && last <= acknowledged {
+		var last uint64
+		i.site.eventually("insights are stored that are not acknowledged", func() (err error) {
+			if last, err = i.stored(); err == nil && last <= acknowledged {
 				err = fmt.Errorf("%d are stored and %d acknowledged", last, acknowledged)
 			}
-			atStake += last - min(last, acknowledged)
 			return err
 		})
+		atStake += last - acknowledged
 		if now := i.acknowledged(); now != acknowledged {
 			t.Errorf("round %d: the link was deaf and %d were acknowledged after %d", round, now, acknowledged)
 		}
 		i.site.link.setCut(true)
-		i.heal(round)
+		i.heal(round, last)
 	}
 	i.finish()
 	t.Logf("%d cuts between commit and acknowledgement, which %d insights were caught in: each is stored once", rounds, atStake)
+}
+
+// committing waits for the commit of a transaction that stores insights, and lets its answer not arrive.
+type committing struct {
+	link *link
+	// armed says that the next such commit is to be caught, storing which connections have sent insights.
+	mu      sync.Mutex
+	armed   bool
+	storing map[net.Conn]bool
+	caught  chan struct{}
+}
+
+// spy sees what the control plane sends to its database. Values of insights begin with the column n.
+func (c *committing) spy(from net.Conn, p []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if bytes.Contains(p, []byte(`{"n":`)) {
+		c.storing[from] = true
+	}
+	if !bytes.Contains(p, []byte("commit\x00")) {
+		return
+	}
+	stored := c.storing[from]
+	delete(c.storing, from)
+	if c.armed && stored {
+		c.armed = false
+		c.link.setDeaf(true)
+		c.caught <- struct{}{}
+	}
+}
+
+// arm has the next commit caught.
+func (c *committing) arm() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.armed = true
+}
+
+// TestFaultDatabaseCutDuringCommit cuts the connections to the database when a commit was sent whose answer has not
+// arrived, so that the control plane does not know its outcome.
+func TestFaultDatabaseCutDuringCommit(t *testing.T) {
+	t.Parallel()
+	rounds := 10
+	if *long {
+		rounds = 200
+	}
+	i := &ingest{t: t, random: random(t), plant: newPlant(t), site: prepareSite(t), ended: make(chan error, 1)}
+	i.site.controlPlaneDatabase(i.plant.database)
+	i.database = i.plant.database.server.URL(pgserver.Superuser, "outfeed")
+	c := &committing{storing: map[net.Conn]bool{}, caught: make(chan struct{}, 1)}
+	c.link = newSpiedLink(t, filepath.Join(i.plant.database.socket, ".s.PGSQL.5432"), c.spy)
+	i.site.controlPlaneExtra = []string{"OUTFEED_DATABASE_URL=postgres://outfeed_app@" + c.link.address + "/outfeed?sslmode=disable"}
+	i.begin()
+	atStake := uint64(0)
+	for round := range rounds {
+		i.pause(100 * time.Millisecond)
+		c.arm()
+		i.await(c.caught)
+		acknowledged := i.acknowledged()
+		var last uint64
+		i.site.eventually("the commit has landed", func() (err error) {
+			if last, err = i.stored(); err == nil && last <= acknowledged {
+				err = fmt.Errorf("%d are stored and %d acknowledged", last, acknowledged)
+			}
+			return err
+		})
+		atStake += last - acknowledged
+		if now := i.acknowledged(); now != acknowledged {
+			t.Errorf("round %d: the database was deaf and %d were acknowledged after %d", round, now, acknowledged)
+		}
+		c.link.setCut(true)
+		c.link.setDeaf(false)
+		c.link.setCut(false)
+		i.awaitMore(last)
+	}
+	i.finish()
+	t.Logf("%d commits of unknown outcome, of %d insights: each is stored once", rounds, atStake)
+}
+
+func (i *ingest) await(caught <-chan struct{}) {
+	i.t.Helper()
+	timer := time.NewTimer(deadline)
+	defer timer.Stop()
+	select {
+	case <-caught:
+	case <-timer.C:
+		i.t.Fatal("no insights were committed")
+	}
 }

@@ -3,6 +3,7 @@ package e2e
 import (
 	"io"
 	"net"
+	"path/filepath"
 	"sync"
 	"testing"
 )
@@ -19,16 +20,24 @@ type link struct {
 	// hearing is held while something is passed to the agent's side.
 	hearing sync.RWMutex
 	deaf    bool
+	// spy sees what the agent's side says before it is passed on; nil for nobody.
+	spy func(from net.Conn, p []byte)
 }
 
-// newLink forwards connections to an address until the test ends.
+// newLink forwards connections to an address, or to a Unix socket, until the test ends.
 func newLink(t *testing.T, to string) *link {
+	t.Helper()
+	return newSpiedLink(t, to, nil)
+}
+
+// newSpiedLink is a link on which somebody sees what the side of the agent says.
+func newSpiedLink(t *testing.T, to string, spy func(from net.Conn, p []byte)) *link {
 	t.Helper()
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &link{address: listener.Addr().String(), to: to, conns: map[net.Conn]struct{}{}}
+	l := &link{address: listener.Addr().String(), to: to, conns: map[net.Conn]struct{}{}, spy: spy}
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for {
@@ -85,6 +94,17 @@ func (w listener) Write(p []byte) (int, error) {
 	return w.to.Write(p)
 }
 
+// speaker is the control plane's side of a connection.
+type speaker struct {
+	link     *link
+	from, to net.Conn
+}
+
+func (w speaker) Write(p []byte) (int, error) {
+	w.link.spy(w.from, p)
+	return w.to.Write(p)
+}
+
 // add keeps a connection for cutting, unless the wire is cut already.
 func (l *link) add(c net.Conn) bool {
 	l.mu.Lock()
@@ -108,7 +128,11 @@ func (l *link) forward(in net.Conn) {
 	if !l.add(in) {
 		return
 	}
-	out, err := net.Dial("tcp", l.to) //nolint:noctx // loopback answers at once
+	network := "tcp"
+	if filepath.IsAbs(l.to) {
+		network = "unix"
+	}
+	out, err := net.Dial(network, l.to) //nolint:noctx // this machine answers at once
 	if err != nil {
 		return
 	}
@@ -121,7 +145,11 @@ func (l *link) forward(in net.Conn) {
 		defer in.Close()              //nolint:errcheck // the other direction ends too
 		io.Copy(listener{l, in}, out) //nolint:errcheck // a wire that breaks is no error here
 	})
-	io.Copy(out, in) //nolint:errcheck // a wire that breaks is no error here
-	out.Close()      //nolint:errcheck // the other direction ends too
+	var to io.Writer = out
+	if l.spy != nil {
+		to = speaker{l, in, out}
+	}
+	io.Copy(to, in) //nolint:errcheck // a wire that breaks is no error here
+	out.Close()     //nolint:errcheck // the other direction ends too
 	wg.Wait()
 }

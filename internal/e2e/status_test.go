@@ -71,7 +71,7 @@ func (s *site) waitRunning(want int) {
 type agentStatus struct {
 	// Refused is why the command failed; the rest is empty then.
 	Refused string `json:"-"`
-	Flows []struct {
+	Flows   []struct {
 		Name    string `json:"name"`
 		State   string `json:"state"`
 		Error   string `json:"error"`
