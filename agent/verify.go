@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"syscall"
 
@@ -44,6 +45,9 @@ func verifyInChild(ctx context.Context, path string) error {
 	c := exec.CommandContext(ctx, self, VerifyCommand, path) //nolint:gosec // this same program, and a file of the data directory
 	var said bytes.Buffer
 	c.Stderr = &said
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	endWithParent(c)
 	err = c.Run()
 	if err == nil {
 		return nil

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -81,13 +82,15 @@ type storm struct {
 	kills  int
 	// agents and controlPlanes count the kills, early those in the first 30 ms of a start.
 	agents, controlPlanes, early int
+	// stopped counts the agents that had stopped before they were killed.
+	stopped int
 	// started is when each agent was started.
 	started []time.Time
 }
 
 // rage kills until the number is reached.
 func (s *storm) rage() {
-	each := []int{0, 50, 62, 74, 87}
+	each := []int{0, 45, 50, 62, 74, 87}
 	for round := 0; s.agents+s.controlPlanes < s.kills; round++ {
 		s.pause(s.life())
 		n := s.random.IntN(100)
@@ -95,8 +98,10 @@ func (s *storm) rage() {
 			n = each[round]
 		}
 		switch {
-		case n < 50:
+		case n < 45:
 			s.killAgent()
+		case n < 50:
+			s.killStopping()
 		case n < 62:
 			s.killControlPlane()
 		case n < 74:
@@ -144,6 +149,21 @@ func (s *storm) startAgent() {
 	s.site.startAgent()
 }
 
+// killStopping tells the agent to stop and kills it in the middle of that, unless it was quicker.
+func (s *storm) killStopping() {
+	s.site.agent.mustLive()
+	kill(s.t, s.site.agent.cmd.Process.Pid, syscall.SIGTERM)
+	s.pause(time.Duration(s.random.Int64N(int64(40 * time.Millisecond))))
+	select {
+	case <-s.site.agent.gone:
+		s.stopped++
+	default:
+		s.agents++
+	}
+	s.site.agent.end()
+	s.startAgent()
+}
+
 func (s *storm) killControlPlane() {
 	s.site.controlPlane.mustLive()
 	s.site.controlPlane.kill()
@@ -174,8 +194,8 @@ func (s *storm) killEarly(within time.Duration) {
 // report says how long the starts after a kill took, by the agent's own log.
 func (s *storm) report(took time.Duration) {
 	s.t.Helper()
-	s.t.Logf("%d kills (%d of the agent, %d of the control plane; %d of them within 30 ms of a start) in %v",
-		s.agents+s.controlPlanes, s.agents, s.controlPlanes, s.early, took.Round(time.Second))
+	s.t.Logf("%d kills (%d of the agent, %d of the control plane; %d of them within 30 ms of a start) and %d stops in %v",
+		s.agents+s.controlPlanes, s.agents, s.controlPlanes, s.early, s.stopped, took.Round(time.Second))
 	for what, line := range map[string]string{"staging verified and open": "agent starts", "connected": "the tunnel is up"} {
 		var all []time.Duration
 		i := 0

@@ -32,7 +32,7 @@ func TestFaultStoppedWhileVerifying(t *testing.T) {
 		p.send("plant/press/P0/state", message(round))
 		s.agent.kill()
 		s.startAgent()
-		if !s.agent.awaitChild() {
+		if _, found := s.agent.awaitChild(""); !found {
 			continue
 		}
 		hit++
@@ -59,24 +59,48 @@ func TestFaultStoppedWhileVerifying(t *testing.T) {
 	}
 }
 
-// awaitChild waits until the process has a child, in a loop because the child lives for milliseconds.
-func (p *process) awaitChild() bool {
+// awaitLock waits until a process has locked a file, or has ended.
+func awaitLock(t *testing.T, pid int) {
+	t.Helper()
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); {
+		text, err := os.ReadFile("/proc/locks")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(text), fmt.Sprintf("FLOCK  ADVISORY  READ %d ", pid)) {
+			return
+		}
+		if _, err := os.Stat(fmt.Sprintf("/proc/%d/fd/0", pid)); err != nil {
+			return
+		}
+	}
+}
+
+// awaitChild waits until the process has a child whose command line has a text, in a loop because it lives for milliseconds.
+func (p *process) awaitChild(text string) (child int, found bool) {
 	p.t.Helper()
 	pid := p.cmd.Process.Pid
 	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); {
 		tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
 		if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
-			return false
+			return 0, false
 		}
 		if err != nil {
 			p.t.Fatal(err)
 		}
 		for _, task := range tasks {
-			text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/children", pid, task.Name()))
-			if err == nil && strings.TrimSpace(string(text)) != "" {
-				return true
+			children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/children", pid, task.Name()))
+			if err != nil {
+				continue
+			}
+			if _, err := fmt.Sscan(string(children), &child); err != nil {
+				continue
+			}
+			line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", child))
+			if err == nil && strings.Contains(string(line), text) {
+				return child, true
 			}
 		}
 	}
-	return false
+	return 0, false
 }

@@ -54,8 +54,19 @@ func buildPrograms(dir string) error {
 	return nil
 }
 
+// atOnce is how many short tests run at the same time, unless -parallel says otherwise: they mostly wait.
+const atOnce = "4"
+
 func TestMain(m *testing.M) {
 	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given && !*long {
+		if err := flag.Set("test.parallel", atOnce); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
 	os.Exit(run(m))
 }
 

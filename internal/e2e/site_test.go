@@ -454,6 +454,16 @@ func (p *process) kill() {
 	p.killed = true
 }
 
+// end kills it unless it has ended.
+func (p *process) end() {
+	p.t.Helper()
+	if err := p.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		p.t.Fatal(err)
+	}
+	<-p.gone
+	p.killed = true
+}
+
 // stopAll asks the process and its children to end, as a service manager does, and waits.
 func (p *process) stopAll() {
 	p.t.Helper()
