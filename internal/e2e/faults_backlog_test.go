@@ -37,7 +37,7 @@ const (
 	longestStall = 10 * time.Second
 	// mostDisk and mostMemory bound the agent afterwards and meanwhile.
 	mostDisk   = 64 << 20
-	mostMemory = 192 << 20
+	mostMemory = 160 << 20
 	// drainTime is how long the drain may take.
 	drainTime = 15 * time.Minute
 )
