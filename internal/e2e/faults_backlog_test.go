@@ -51,7 +51,7 @@ func TestFaultBacklog(t *testing.T) {
 	} else {
 		t.Parallel()
 	}
-	b.plant, b.site = newPlantSite(t)
+	b.plant, b.site = newProductionSite(t)
 	old := t.TempDir()
 	b.site.connections(b.plant.connections() + fmt.Sprintf("old: {kind: file, root: %q}\n", old))
 	b.site.apply(backlogFlow)
@@ -103,7 +103,7 @@ func writeBacklog(t *testing.T, dir string, size int) {
 
 type backlogTest struct {
 	t     *testing.T
-	plant *plant
+	plant *production
 	site  *site
 	size  int
 	// mostStatus, mostRun, mostStall and mostResident are the greatest ages, pause and memory that were seen.

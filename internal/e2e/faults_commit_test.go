@@ -24,7 +24,7 @@ import (
 type ingest struct {
 	t      *testing.T
 	random *rand.Rand
-	plant  *plant
+	plant  *production
 	site   *site
 	// database is the address of the control plane's database for a superuser.
 	database string
@@ -35,7 +35,7 @@ type ingest struct {
 // newIngest is an ingest into a control plane's private PostgreSQL.
 func newIngest(t *testing.T) *ingest {
 	t.Helper()
-	i := &ingest{t: t, random: random(t), plant: newPlant(t), site: prepareSite(t), ended: make(chan error, 1)}
+	i := &ingest{t: t, random: random(t), plant: newProduction(t), site: prepareSite(t), ended: make(chan error, 1)}
 	address := url.Values{"host": {i.site.path("cp", "postgres", "socket")}, "port": {"5432"}, "user": {pgserver.Superuser}}
 	i.database = "postgres:///outfeed?" + address.Encode()
 	i.begin()
@@ -264,7 +264,7 @@ func TestFaultDatabaseCutDuringCommit(t *testing.T) {
 	if *long {
 		rounds = 200
 	}
-	i := &ingest{t: t, random: random(t), plant: newPlant(t), site: prepareSite(t), ended: make(chan error, 1)}
+	i := &ingest{t: t, random: random(t), plant: newProduction(t), site: prepareSite(t), ended: make(chan error, 1)}
 	i.site.controlPlaneDatabase(i.plant.database)
 	i.database = i.plant.database.server.URL(pgserver.Superuser, "outfeed")
 	c := &committing{storing: map[net.Conn]bool{}, caught: make(chan struct{}, 1)}

@@ -27,8 +27,8 @@ func TestFaultKilledUnderLoad(t *testing.T) {
 	if *long {
 		st.kills = *kills
 	}
-	var p *plant
-	p, st.site = newPlantSite(t)
+	var p *production
+	p, st.site = newProductionSite(t)
 	st.site.agentExtra = []string{"OUTFEED_AGENT_LOG_LEVEL=info"}
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)

@@ -41,8 +41,8 @@ steps:
 // linesPerFile is after how many lines the next file begins.
 const linesPerFile = 2000
 
-// plant is a broker, a folder and a database, and the load that they get.
-type plant struct {
+// production is a broker, a folder and a database, and the load that they get.
+type production struct {
 	t        *testing.T
 	broker   *broker
 	database *database
@@ -55,9 +55,9 @@ type plant struct {
 	messages, lines, rows int
 }
 
-func newPlant(t *testing.T) *plant {
+func newProduction(t *testing.T) *production {
 	t.Helper()
-	p := &plant{t: t, broker: newBroker(t), database: newDatabase(t), folder: t.TempDir()}
+	p := &production{t: t, broker: newBroker(t), database: newDatabase(t), folder: t.TempDir()}
 	p.database.exec(t, "CREATE TABLE orders (n int PRIMARY KEY, product text)")
 	p.orders = p.database.connect(t)
 	p.publisher = p.broker.publisher()
@@ -70,13 +70,13 @@ func newPlant(t *testing.T) *plant {
 }
 
 // connections is the plant's CONN.yaml.
-func (p *plant) connections() string {
+func (p *production) connections() string {
 	return p.broker.connection() + fmt.Sprintf("folder: {kind: file, root: %q}\nmes: {kind: postgres, host: %q, database: postgres, user: outfeed_mes}\n",
 		p.folder, p.database.socket)
 }
 
 // run lets the plant work until the context ends: per tick a message and two lines, and in every fourth tick a row.
-func (p *plant) run(ctx context.Context, every time.Duration) error {
+func (p *production) run(ctx context.Context, every time.Duration) error {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
@@ -91,7 +91,7 @@ func (p *plant) run(ctx context.Context, every time.Duration) error {
 	}
 }
 
-func (p *plant) work(ctx context.Context) error {
+func (p *production) work(ctx context.Context) error {
 	token := p.publisher.client.Publish(fmt.Sprintf("plant/press/P%d/state", p.messages%2), 1, false, message(p.messages))
 	if !token.WaitTimeout(deadline) {
 		return errors.New("the broker did not answer")
@@ -117,7 +117,7 @@ func (p *plant) work(ctx context.Context) error {
 }
 
 // line writes a line in two pieces, so that the agent also meets half of one.
-func (p *plant) line() (err error) {
+func (p *production) line() (err error) {
 	if p.lines%linesPerFile == 0 {
 		if p.file != nil {
 			if err := p.file.Close(); err != nil {
@@ -151,17 +151,17 @@ func (s *site) controlPlaneDatabase(d *database) []string {
 	return []string{"OUTFEED_DATABASE_URL=" + d.server.URL("outfeed_app", "outfeed")}
 }
 
-// newPlantSite is a plant, a control plane on the plant's PostgreSQL server, and an agent that runs the plant's four flows.
-func newPlantSite(t *testing.T) (*plant, *site) {
+// newProductionSite is a plant, a control plane on the plant's PostgreSQL server, and an agent that runs the plant's four flows.
+func newProductionSite(t *testing.T) (*production, *site) {
 	t.Helper()
-	p, s := newPlant(t), prepareSite(t)
+	p, s := newProduction(t), prepareSite(t)
 	s.controlPlaneExtra = s.controlPlaneDatabase(p.database)
 	s.serve(p)
 	return p, s
 }
 
 // serve starts everything, with the plant's flows.
-func (s *site) serve(p *plant) {
+func (s *site) serve(p *production) {
 	s.t.Helper()
 	s.startControlPlane()
 	s.createTenant()
@@ -182,7 +182,7 @@ func (s *site) serve(p *plant) {
 
 // checkArrived waits until all that the plant has made is in the control plane, and wants it once: each message, line and
 // row, each window that is closed, and a sequence without a gap.
-func (s *site) checkArrived(p *plant) {
+func (s *site) checkArrived(p *production) {
 	s.t.Helper()
 	var all []insight
 	numbered := map[string]int{"raw": p.messages, "pieces": p.lines, "orders": p.rows}
