@@ -41,14 +41,34 @@ test: $(DIST) ## Run the tests (under 10 minutes; starts what it needs)
 e2e: build ## Run the end-to-end tests on the real binaries
 	@$(SETUP) e2e
 	@go build -trimpath -o bin/outfeed-demo ./installer/demo && go build -trimpath -o bin/outfeed-demo-plant ./installer/demo/plant
-	go test -tags e2e -count=1 -timeout 20m -v ./internal/e2e
+	go test -tags e2e -count=1 -timeout 20m -v -skip '^TestFault' ./internal/e2e
 
+# The packages whose tests of faults have a long form: those whose tests know the flag -long.
+LONG = $(addprefix ./,$(sort $(dir $(shell grep -rl --include='*_test.go' 'flag\.Bool.*"long"' agent controlplane internal --exclude-dir=e2e))))
+
+# E2E takes options for the system's tests, such as E2E='-kills 300 -seed 7'; PART=engine|system|packages runs one part.
+PART ?= engine packages system
 .PHONY: faults
-faults: $(DIST) ## Run the long tests: 10,000 random flows against PostgreSQL, 50 million rows joined with 5 million, colliding hashes
-	@$(SETUP) test
+faults: $(DIST) ## Run the tests of faults and the other long tests at length: hours (PART=engine|packages|system for one part)
+	@$(SETUP) faults
+	@for part in $(PART); do $(MAKE) --no-print-directory faults-$$part; done
+
+.PHONY: faults-engine
+faults-engine:
+	@echo '== The engine: 10,000 random flows against PostgreSQL, 50 million rows joined with 5 million, colliding hashes'
 	OUTFEED_ORACLE_FLOWS=10000 go test -count=1 -timeout 30m -v -run TestRandomFlowsAsPostgreSQL ./agent/internal/engine/sqloracle
 	go test -count=1 -timeout 30m -v -run FiftyMillion ./agent -long
 	go test -tags collide -count=1 -timeout 10m ./agent/internal/engine
+
+.PHONY: faults-packages
+faults-packages:
+	@echo '== The parts: damaged files, full disks, hostile peers, lost keys and what else each package does to itself'
+	go test -p 1 -count=1 -timeout 2h -v -run '^TestFault' $(LONG) -long
+
+.PHONY: faults-system
+faults-system:
+	@echo '== The system: the real programs, killed, cut off and filled up'
+	go test -count=1 -timeout 3h -v -run '^TestFault' ./internal/e2e -long $(E2E)
 
 .PHONY: race
 race: $(DIST) ## Run the tests under the race detector

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
+	"syscall"
 
 	"github.com/outfeed/outfeed/agent/internal/stage"
 )
@@ -43,14 +45,28 @@ func verifyInChild(ctx context.Context, path string) error {
 	c := exec.CommandContext(ctx, self, VerifyCommand, path) //nolint:gosec // this same program, and a file of the data directory
 	var said bytes.Buffer
 	c.Stderr = &said
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	endWithParent(c)
 	err = c.Run()
 	if err == nil {
 		return nil
 	}
 	first, _, _ := strings.Cut(said.String(), "\n")
 	exit, exited := errors.AsType[*exec.ExitError](err)
-	if !exited || ctx.Err() != nil || exit.ExitCode() == ExitCannotVerify {
+	if !exited || ctx.Err() != nil || exit.ExitCode() == ExitCannotVerify || wasStopped(exit.ProcessState) {
 		return fmt.Errorf("cannot find out whether %s is damaged: %w: %s", path, err, first)
 	}
 	return fmt.Errorf("%w: %s", stage.ErrDamaged, first)
+}
+
+// wasStopped says whether somebody told the child to stop: a service manager that stops the agent tells the child as well,
+// and the child may have ended before the agent was told.
+func wasStopped(p *os.ProcessState) bool {
+	status, ok := p.Sys().(syscall.WaitStatus)
+	if !ok || !status.Signaled() {
+		return false
+	}
+	s := status.Signal()
+	return s == syscall.SIGTERM || s == syscall.SIGINT || s == syscall.SIGHUP
 }

@@ -15,39 +15,6 @@ import (
 // stream is how many messages the delivery test sends, one every few milliseconds.
 const stream = 6000
 
-// rawFlow makes one insight of each message, windowFlow one of each ten seconds of event time.
-const rawFlow = `
-flow: raw
-trigger: continuous
-steps:
-  - read: press
-    with: {topic: plant/press/+/state, format: json}
-    schema: {ts: timestamp, machine: string, n: int}
-  - insight: raw
-    key: [machine]
-`
-
-const windowFlow = `
-flow: windows
-trigger: continuous
-steps:
-  - read: press
-    with: {topic: plant/press/+/state, format: json}
-    schema: {ts: timestamp, machine: string, n: int}
-  - aggregate: {messages: count(), total: sum(n)}
-    by: [machine]
-    window: {tumbling: 10s, time: ts, late: 1s}
-  - insight: per_ten_seconds
-    key: [machine]
-`
-
-// origin is the event time of the first message; each next one is a tenth of a second later.
-var origin = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-
-func message(n int) string {
-	return fmt.Sprintf(`{"ts":%q,"machine":"P%d","n":%d}`, origin.Add(time.Duration(n)*100*time.Millisecond).Format(time.RFC3339Nano), n%2, n)
-}
-
 // TestEveryInsightArrivesOnce kills the agent, the control plane and PostgreSQL in turn while messages stream, and cuts
 // the link.
 func TestEveryInsightArrivesOnce(t *testing.T) {
@@ -56,17 +23,17 @@ func TestEveryInsightArrivesOnce(t *testing.T) {
 	s.connections(b.connection())
 	s.apply(rawFlow)
 	s.apply(windowFlow)
-	s.waitFlows("running", 2)
+	s.waitRunning(2)
 
 	faults := map[int]func(){
 		700:  func() { s.agent.kill(); s.startAgent() },
 		1500: func() { s.controlPlane.kill(); s.startControlPlane() },
-		2300: func() { kill(t, s.postmaster()) },
+		2300: func() { kill(t, s.postmaster(), syscall.SIGKILL) },
 		3000: func() { s.link.setCut(true) },
 		3600: func() { s.link.setCut(false) },
 		4200: func() { s.agent.kill(); s.startAgent() },
 		4300: func() { s.agent.kill(); s.startAgent() },
-		4800: func() { kill(t, s.postmaster()); s.controlPlane.kill(); s.startControlPlane() },
+		4800: func() { kill(t, s.postmaster(), syscall.SIGKILL); s.controlPlane.kill(); s.startControlPlane() },
 		5400: func() { s.link.setCut(true); s.agent.kill(); s.startAgent(); s.link.setCut(false) },
 	}
 	p := b.publisher()
@@ -81,67 +48,6 @@ func TestEveryInsightArrivesOnce(t *testing.T) {
 	}
 	s.checkRaw()
 	s.checkWindows()
-}
-
-func kill(t *testing.T, pid int) {
-	t.Helper()
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// waitFlows waits until that many flows of the agent are in a state.
-func (s *site) waitFlows(state string, want int) {
-	s.t.Helper()
-	s.eventually(fmt.Sprintf("%d flows are %s", want, state), func() error {
-		st := s.agentStatus()
-		n := 0
-		for _, f := range st.Flows {
-			if f.State == state {
-				n++
-			}
-		}
-		if n != want {
-			return fmt.Errorf("the agent says %+v", st)
-		}
-		return nil
-	})
-}
-
-// agentStatus is what outfeed-agent status says on the machine.
-type agentStatus struct {
-	Flows []struct {
-		Name    string `json:"name"`
-		State   string `json:"state"`
-		Error   string `json:"error"`
-		Sources []struct {
-			State string `json:"state"`
-			Error string `json:"error"`
-		} `json:"sources"`
-	} `json:"flows"`
-	Outbox struct {
-		Produced     uint64 `json:"produced"`
-		Acknowledged uint64 `json:"acknowledged"`
-		Waiting      uint64 `json:"waiting_records"`
-	} `json:"outbox"`
-	Tunnel struct {
-		Connected bool   `json:"connected"`
-		Error     string `json:"error"`
-	} `json:"tunnel"`
-}
-
-func (s *site) agentStatus() agentStatus {
-	s.t.Helper()
-	var st agentStatus
-	out, said, err := s.try(s.agentEnv(), nil, bin(s.t, "outfeed-agent"), "status", "--json")
-	if err != nil {
-		s.t.Logf("status: %v: %s", err, said)
-		return st
-	}
-	if err := json.Unmarshal(out, &st); err != nil {
-		s.t.Fatalf("status printed %s: %v", out, err)
-	}
-	return st
 }
 
 // checkRaw wants each number of the stream exactly once, in a sequence without a gap or a double.
@@ -222,12 +128,12 @@ func TestFlowsRunWithoutTheControlPlane(t *testing.T) {
 	s := newSite(t)
 	s.connections(b.connection())
 	s.apply(rawFlow)
-	s.waitFlows("running", 1)
+	s.waitRunning(1)
 	s.agent.stop()
 	s.controlPlane.stop()
 
 	s.startAgent()
-	s.waitFlows("running", 1)
+	s.waitRunning(1)
 	p := b.publisher()
 	for n := range 50 {
 		p.send("plant/press/P0/state", message(n))

@@ -1,9 +1,9 @@
 package e2e
 
 import (
-	"errors"
 	"io"
 	"net"
+	"path/filepath"
 	"sync"
 	"testing"
 )
@@ -16,16 +16,28 @@ type link struct {
 	mu    sync.Mutex
 	cut   bool
 	conns map[net.Conn]struct{}
+
+	// hearing is held while something is passed to the agent's side.
+	hearing sync.RWMutex
+	deaf    bool
+	// spy sees what the agent's side says before it is passed on; nil for nobody.
+	spy func(from net.Conn, p []byte)
 }
 
-// newLink forwards connections to an address until the test ends.
+// newLink forwards connections to an address, or to a Unix socket, until the test ends.
 func newLink(t *testing.T, to string) *link {
+	t.Helper()
+	return newSpiedLink(t, to, nil)
+}
+
+// newSpiedLink is a link on which somebody sees what the side of the agent says.
+func newSpiedLink(t *testing.T, to string, spy func(from net.Conn, p []byte)) *link {
 	t.Helper()
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &link{address: listener.Addr().String(), to: to, conns: map[net.Conn]struct{}{}}
+	l := &link{address: listener.Addr().String(), to: to, conns: map[net.Conn]struct{}{}, spy: spy}
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for {
@@ -59,6 +71,40 @@ func (l *link) setCut(cut bool) {
 	}
 }
 
+// setDeaf drops what the control plane's side says from now on, or passes it on again. What is on the wire the other way
+// passes. A connection from which something was dropped is good for nothing but to be cut.
+func (l *link) setDeaf(deaf bool) {
+	l.hearing.Lock()
+	defer l.hearing.Unlock()
+	l.deaf = deaf
+}
+
+// listener is the agent's side of a connection.
+type listener struct {
+	link *link
+	to   net.Conn
+}
+
+func (w listener) Write(p []byte) (int, error) {
+	w.link.hearing.RLock()
+	defer w.link.hearing.RUnlock()
+	if w.link.deaf {
+		return len(p), nil
+	}
+	return w.to.Write(p)
+}
+
+// speaker is the control plane's side of a connection.
+type speaker struct {
+	link     *link
+	from, to net.Conn
+}
+
+func (w speaker) Write(p []byte) (int, error) {
+	w.link.spy(w.from, p)
+	return w.to.Write(p)
+}
+
 // add keeps a connection for cutting, unless the wire is cut already.
 func (l *link) add(c net.Conn) bool {
 	l.mu.Lock()
@@ -82,7 +128,11 @@ func (l *link) forward(in net.Conn) {
 	if !l.add(in) {
 		return
 	}
-	out, err := net.Dial("tcp", l.to) //nolint:noctx // loopback answers at once
+	network := "tcp"
+	if filepath.IsAbs(l.to) {
+		network = "unix"
+	}
+	out, err := net.Dial(network, l.to) //nolint:noctx // this machine answers at once
 	if err != nil {
 		return
 	}
@@ -91,13 +141,15 @@ func (l *link) forward(in net.Conn) {
 		return
 	}
 	var wg sync.WaitGroup
-	pump := func(to, from net.Conn) {
-		if _, err := io.Copy(to, from); err != nil && !errors.Is(err, net.ErrClosed) {
-			to.Close() //nolint:errcheck // the other direction ends too
-		}
-		to.Close() //nolint:errcheck // the other direction ends too
+	wg.Go(func() {
+		defer in.Close()              //nolint:errcheck // the other direction ends too
+		io.Copy(listener{l, in}, out) //nolint:errcheck // a wire that breaks is no error here
+	})
+	var to io.Writer = out
+	if l.spy != nil {
+		to = speaker{l, in, out}
 	}
-	wg.Go(func() { pump(in, out) })
-	pump(out, in)
+	io.Copy(to, in) //nolint:errcheck // a wire that breaks is no error here
+	out.Close()     //nolint:errcheck // the other direction ends too
 	wg.Wait()
 }

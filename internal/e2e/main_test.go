@@ -3,6 +3,7 @@ package e2e
 import (
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,7 +12,21 @@ import (
 )
 
 // long is set by make faults: the tests of faults then go on as long as the figures that they hold ask for.
-var long = flag.Bool("long", false, "run the tests of faults at length")
+var (
+	long = flag.Bool("long", false, "run the tests of faults at length")
+	seed = flag.Uint64("seed", 0, "what random faults begin with, as a test has printed it; 0 for another each time")
+)
+
+// random is where a test's random faults come from. The test prints the seed, so that -seed repeats it.
+func random(t *testing.T) *rand.Rand {
+	t.Helper()
+	s := *seed
+	if s == 0 {
+		s = rand.Uint64() //nolint:gosec // nothing secret
+	}
+	t.Logf("-seed %d repeats this", s)
+	return rand.New(rand.NewPCG(s, 0)) //nolint:gosec // nothing secret
+}
 
 // programs is the folder of the project's programs, which are built when a test first needs one.
 var programs folder
@@ -29,7 +44,7 @@ func (f *folder) build() error {
 }
 
 func buildPrograms(dir string) error {
-	c := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", dir, //nolint:noctx // the test's own time limit bounds it
+	c := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", dir, //nolint:gosec,noctx // the project itself; the test's own time limit bounds it
 		"./agent/cmd/outfeed-agent", "./controlplane/cmd/outfeed-controlplane", "./controlplane/cmd/outfeed")
 	c.Dir = filepath.Join("..", "..")
 	c.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -39,8 +54,19 @@ func buildPrograms(dir string) error {
 	return nil
 }
 
+// atOnce is how many short tests run at the same time, unless -parallel says otherwise: they mostly wait.
+const atOnce = "4"
+
 func TestMain(m *testing.M) {
 	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given && !*long {
+		if err := flag.Set("test.parallel", atOnce); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
 	os.Exit(run(m))
 }
 

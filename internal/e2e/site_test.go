@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -34,6 +35,13 @@ type site struct {
 	apiKey          string
 	controlPlane    *process
 	agent           *process
+	// agentDir is the agent's data directory; another gives a second one. agentExtra is environment beyond agentEnv, such
+	// as limits; agentConfig is the text of a configuration file of its own, none when empty.
+	agentDir    string
+	agentExtra  []string
+	agentConfig string
+	// controlPlaneExtra is environment beyond controlPlaneEnv, such as the address of a PostgreSQL of the test's own.
+	controlPlaneExtra []string
 }
 
 // bin is the path of one of the project's programs, such as outfeed-agent.
@@ -67,14 +75,22 @@ func enterable(t *testing.T) string {
 	return dir
 }
 
+// freeAddress is an address that nothing listens on. Its port is below those that Linux gives to connections that go out,
+// so that none of them takes it while a program that is killed and started again does not listen.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	const lowest, ports, tries = 15000, 16000, 100
+	for range tries {
+		address := fmt.Sprintf("127.0.0.1:%d", lowest+mathrand.IntN(ports)) //nolint:gosec // nothing secret
+		l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", address)
+		if err != nil {
+			continue
+		}
+		l.Close() //nolint:errcheck // the address is all that is wanted
+		return address
 	}
-	defer l.Close() //nolint:errcheck // the address is all that is wanted
-	return l.Addr().String()
+	t.Fatal("no port is free")
+	return ""
 }
 
 // newSite starts a control plane with a tenant, and enrols and starts an agent.
@@ -90,11 +106,27 @@ func newSite(t *testing.T) *site {
 // newControlPlane starts a control plane with a tenant.
 func newControlPlane(t *testing.T) *site {
 	t.Helper()
-	s := &site{t: t, dir: enterable(t), api: freeAddress(t), admin: freeAddress(t), tls: freeAddress(t)}
-	s.link = newLink(t, s.tls)
+	s := prepareSite(t)
 	s.startControlPlane()
 	s.createTenant()
 	return s
+}
+
+// prepareSite starts nothing yet.
+func prepareSite(t *testing.T) *site {
+	t.Helper()
+	s := &site{t: t, dir: enterable(t), api: freeAddress(t), admin: freeAddress(t), tls: freeAddress(t)}
+	s.agentDir = s.path("agent")
+	s.link = newLink(t, s.tls)
+	return s
+}
+
+// another is the same site with a second agent, whose data directory has that name. It is neither enrolled nor started.
+// The first site looks after the control plane.
+func (s *site) another(name string) *site {
+	second := *s
+	second.agent, second.agentDir = nil, s.path(name)
+	return &second
 }
 
 func (s *site) path(parts ...string) string {
@@ -102,17 +134,23 @@ func (s *site) path(parts ...string) string {
 }
 
 func (s *site) controlPlaneEnv() []string {
-	return []string{
+	return append([]string{
 		"OUTFEED_DATA_DIR=" + s.path("cp"), "OUTFEED_LISTEN=" + s.api, "OUTFEED_TLS_LISTEN=" + s.tls, "OUTFEED_ADMIN_LISTEN=" + s.admin,
 		"OUTFEED_PUBLIC_URL=https://" + s.link.address,
-	}
+	}, s.controlPlaneExtra...)
 }
 
 // startControlPlane starts it and waits until it serves.
 func (s *site) startControlPlane() {
 	s.t.Helper()
-	s.controlPlane = start(s.t, s.path("controlplane.log"), s.controlPlaneEnv(), bin(s.t, "outfeed-controlplane"), "serve")
+	s.launchControlPlane()
 	s.waitReady()
+}
+
+// launchControlPlane starts it and waits for nothing.
+func (s *site) launchControlPlane() {
+	s.t.Helper()
+	s.controlPlane = start(s.t, s.path("controlplane.log"), s.controlPlaneEnv(), bin(s.t, "outfeed-controlplane"), "serve")
 }
 
 func (s *site) waitReady() {
@@ -158,7 +196,7 @@ func (s *site) token() string {
 }
 
 func (s *site) agentEnv() []string {
-	return []string{"OUTFEED_AGENT_DATA_DIR=" + s.path("agent"), "OUTFEED_AGENT_CA_FILE=" + s.path("cp", "tls", "cert.pem"), "OUTFEED_AGENT_LOG_LEVEL=debug"}
+	return append([]string{"OUTFEED_AGENT_DATA_DIR=" + s.agentDir, "OUTFEED_AGENT_CA_FILE=" + s.path("cp", "tls", "cert.pem"), "OUTFEED_AGENT_LOG_LEVEL=debug"}, s.agentExtra...)
 }
 
 func (s *site) enrol(address string) {
@@ -172,8 +210,18 @@ func (s *site) enrol(address string) {
 
 func (s *site) startAgent() {
 	s.t.Helper()
-	s.agent = start(s.t, s.path("agent.log"), s.agentEnv(), bin(s.t, "outfeed-agent"), "run")
+	args := []string{"run"}
+	if s.agentConfig != "" {
+		file := s.agentDir + ".yaml"
+		if err := os.WriteFile(file, []byte(s.agentConfig), 0o600); err != nil {
+			s.t.Fatal(err)
+		}
+		args = append(args, "--config", file)
+	}
+	s.agent = start(s.t, s.agentLog(), s.agentEnv(), bin(s.t, "outfeed-agent"), args...)
 }
+
+func (s *site) agentLog() string { return s.agentDir + ".log" }
 
 func (s *site) waitConnected() {
 	s.t.Helper()
@@ -310,7 +358,13 @@ func (s *site) eventually(what string, ask func() error) {
 
 func eventually(t *testing.T, what string, ask func() error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), deadline)
+	within(t, deadline, what, ask)
+}
+
+// within asks until the answer is good, for as long as is said.
+func within(t *testing.T, limit time.Duration, what string, ask func() error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
@@ -321,7 +375,7 @@ func eventually(t *testing.T, what string, ask func() error) {
 		}
 		select {
 		case <-ctx.Done():
-			t.Fatalf("waited %v until %s: %v", deadline, what, err)
+			t.Fatalf("waited %v until %s: %v", limit, what, err)
 		case <-tick.C:
 		}
 	}
@@ -347,6 +401,8 @@ type process struct {
 	t    *testing.T
 	cmd  *exec.Cmd
 	gone chan struct{}
+	// killed says that a test has ended it, so that its log is another one's by now.
+	killed bool
 }
 
 // start runs a program with its output appended to a file, and stops it when the test ends.
@@ -371,7 +427,7 @@ func start(t *testing.T, logFile string, env []string, name string, args ...stri
 	}()
 	t.Cleanup(func() {
 		p.stop()
-		if t.Failed() {
+		if t.Failed() && !p.killed {
 			t.Logf("the end of %s:\n%s", logFile, tail(logFile, 4000))
 		}
 	})
@@ -395,6 +451,25 @@ func (p *process) kill() {
 		p.t.Fatal(err)
 	}
 	<-p.gone
+	p.killed = true
+}
+
+// end kills it unless it has ended.
+func (p *process) end() {
+	p.t.Helper()
+	if err := p.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		p.t.Fatal(err)
+	}
+	<-p.gone
+	p.killed = true
+}
+
+// stopAll asks the process and its children to end, as a service manager does, and waits.
+func (p *process) stopAll() {
+	p.t.Helper()
+	kill(p.t, -p.cmd.Process.Pid, syscall.SIGTERM)
+	<-p.gone
+	p.killed = true
 }
 
 // stop asks it to end and waits.
