@@ -38,7 +38,7 @@ type bundles struct {
 	applied []supervisor.Deployment
 	// connections are those of the bundle that is used, also for versions of before.
 	connections []connector.Connection
-	refusal     *refusedBundle
+	refusal     *refusedError
 	counts      map[string]uint64
 	// clock is the control plane's time when it last told it, told when that was by this machine's monotonic clock.
 	clock int64
@@ -74,7 +74,7 @@ func (b *bundles) ApplyBundle(ctx context.Context, envelope []byte) error {
 	if err == nil {
 		return nil
 	}
-	if b.refuse(ctx, err); errors.As(err, new(*refusedBundle)) {
+	if b.refuse(ctx, err); errors.As(err, new(*refusedError)) {
 		return nil
 	}
 	return err

@@ -154,9 +154,10 @@ func (h *history) takeCrash(ctx context.Context) crash {
 }
 
 var (
-	crashLabel   = regexp.MustCompile(`(?m)^goroutine \d+ [^\n]*\[running[^\n]*labels:\{[^\n]*"` + supervisor.FlowLabel + `": "([^"]{1,100})"[^\n]*\}`)
-	crashMessage = regexp.MustCompile(`(?m)^(?:panic|fatal error): ([^\n]{1,200})`)
-	crashFrame   = regexp.MustCompile(`(?m)^([\w./()*\[\]-]+)\(`)
+	crashLabel     = regexp.MustCompile(`(?m)^goroutine \d+ [^\n]*\[running[^\n]*labels:\{[^\n]*"` + supervisor.FlowLabel + `": "([^"]{1,100})"[^\n]*\}`)
+	crashGoroutine = regexp.MustCompile(`(?m)^goroutine \d+ `)
+	crashMessage   = regexp.MustCompile(`(?m)^(?:panic|fatal error): ([^\n]{1,200})`)
+	crashFrame     = regexp.MustCompile(`(?m)^([\w./()*\[\]-]+)\(`)
 )
 
 // parseCrash finds out in which flow's goroutine the process died. Who happens to ask for memory when there is none is no
@@ -167,7 +168,7 @@ func parseCrash(report []byte) crash {
 		return crash{}
 	}
 	// Only the first goroutine is the one that died.
-	if first := bytes.Index(report, []byte("goroutine ")); first >= 0 && first < label[0] {
+	if first := crashGoroutine.FindIndex(report); first != nil && first[0] < label[0] {
 		return crash{}
 	}
 	c := crash{deployment: string(report[label[2]:label[3]]), reason: "the agent ended in it by an internal error, please report it"}

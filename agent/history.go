@@ -120,7 +120,7 @@ func replace(path string, content []byte) (err error) {
 		return err
 	}
 	if err = os.Rename(f.Name(), path); err != nil {
-		return err
+		return err //nolint:wrapcheck // it is wrapped above
 	}
 	syncDir(filepath.Dir(path))
 	return nil

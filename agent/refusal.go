@@ -28,21 +28,21 @@ const (
 	bundleCredential  = "credential"
 )
 
-// refusedBundle is why a bundle is not used.
-type refusedBundle struct {
+// refusedError is why a bundle is not used.
+type refusedError struct {
 	// word is one of the constants.
 	word string
 	err  error
 }
 
-func (r *refusedBundle) Error() string {
+func (r *refusedError) Error() string {
 	return "the bundle of flows is refused (" + r.word + "): " + r.err.Error()
 }
 
-func (r *refusedBundle) Unwrap() error { return r.err }
+func (r *refusedError) Unwrap() error { return r.err }
 
 func refusal(word, format string, args ...any) error {
-	return &refusedBundle{word: word, err: fmt.Errorf(format, args...)}
+	return &refusedError{word: word, err: fmt.Errorf(format, args...)}
 }
 
 // whyNotOpen finds the word for an envelope that could not be opened.
@@ -63,9 +63,9 @@ func whyNotOpen(envelope []byte, err error) string {
 
 // refuse notes why the newest bundle is not used. It is logged when it is another reason than before.
 func (b *bundles) refuse(ctx context.Context, err error) {
-	r, refused := errors.AsType[*refusedBundle](err)
+	r, refused := errors.AsType[*refusedError](err)
 	if !refused {
-		r = &refusedBundle{err: err}
+		r = &refusedError{err: err}
 	}
 	b.mu.Lock()
 	again := b.refusal != nil && b.refusal.word == r.word && b.refusal.err.Error() == r.err.Error()

@@ -18,7 +18,7 @@ func (e *PanicError) Error() string {
 // Catch turns a panic into an error. It must be deferred. Every goroutine that a flow starts defers it, and hands the
 // error to the one that waits for it, because a panic that nobody catches ends the agent and with it all other flows.
 func Catch(err *error) {
-	if p := recover(); p != nil { //nolint:revive // it is what is deferred
+	if p := recover(); p != nil {
 		*err = caught(p)
 	}
 }

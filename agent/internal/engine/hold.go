@@ -129,7 +129,7 @@ func (a *asideInsights) all() iter.Seq2[Insight, error] {
 	}
 	file, size, n := a.file, a.size, a.n
 	return func(yield func(Insight, error) bool) {
-		r := newAsideReader(file, size)
+		r := newAsideReader(file.ScratchFile, size) // a commit goes on when the run was ended
 		for range n {
 			in, err := r.next()
 			if !yield(in, err) || err != nil {

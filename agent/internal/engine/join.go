@@ -85,7 +85,7 @@ func newTableBuilder(step *flowdef.PlanStep, left, right expr.Schema, live []boo
 		}
 	}
 	// The table outlives the pipeline that fills it.
-	t.res = &resources{memory: res.memory, scratch: res.scratch}
+	t.res = &resources{memory: res.memory, scratch: res.scratch, worker: res.worker}
 	t.budget, t.types, t.rows = t.res.budget(), types, newRowStore(types)
 	b.refs, b.table = make([]*column.Column, len(b.cols)), t
 	return b, nil

@@ -49,8 +49,10 @@ type Progress struct {
 	// Busy is what it works at: a batch, the end of an input, a tick. It is 0 while it waits for something: for rows, for a
 	// system of the plant, for a commit. It rises with every piece of work.
 	Busy uint64
-	// Beats rises with every batch that a step passes on.
+	// Beats rises with every batch that a step passes on, and with every piece of what was spilled.
 	Beats uint64
+	// Ending says that the work is the end of an input, which may take as long as there is much of it.
+	Ending bool
 }
 
 // patience is how long a run that is told to stop may go on with the batch that it is at.
@@ -135,6 +137,7 @@ func (l *life) worker() *worker {
 type worker struct {
 	life        *life
 	busy, beats atomic.Uint64
+	ending      atomic.Bool
 	works       uint64
 	// texts is its part of the run's.
 	texts int64
@@ -143,7 +146,23 @@ type worker struct {
 // work says that a piece of work begins.
 func (w *worker) work() {
 	w.works++
+	w.ending.Store(false)
 	w.busy.Store(w.works)
+}
+
+// workEnd is work for a part of the end of an input.
+func (w *worker) workEnd() {
+	w.work()
+	w.ending.Store(true)
+}
+
+// beat is called while a step works through what it has spilled. A nil worker lets it go on.
+func (w *worker) beat() error {
+	if w == nil {
+		return nil
+	}
+	w.beats.Add(1)
+	return w.check()
 }
 
 // done says that the work is over. What came of it is worth nothing when the run was ended meanwhile.
@@ -236,7 +255,7 @@ func (r *Runner) Progress(dst []Progress) []Progress {
 	r.life.mu.Lock()
 	defer r.life.mu.Unlock()
 	for _, w := range r.life.workers {
-		dst = append(dst, Progress{Busy: w.busy.Load(), Beats: w.beats.Load()})
+		dst = append(dst, Progress{Busy: w.busy.Load(), Beats: w.beats.Load(), Ending: w.ending.Load()})
 	}
 	return dst
 }

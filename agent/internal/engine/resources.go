@@ -56,6 +56,22 @@ func (r *resources) create() (*spillFile, error) {
 	return f, nil
 }
 
+// Write appends, unless the run was ended.
+func (f *spillFile) Write(p []byte) (int, error) {
+	if err := f.owner.worker.beat(); err != nil {
+		return 0, err
+	}
+	return f.ScratchFile.Write(p)
+}
+
+// ReadAt reads, unless the run was ended.
+func (f *spillFile) ReadAt(p []byte, off int64) (int, error) {
+	if err := f.owner.worker.beat(); err != nil {
+		return 0, err
+	}
+	return f.ScratchFile.ReadAt(p, off)
+}
+
 // Close removes the file.
 func (f *spillFile) Close() error {
 	delete(f.owner.files, f)

@@ -453,7 +453,7 @@ func (r *Runner) finish(ctx context.Context, read int) error {
 	for _, f := range r.pipe.ended(read) {
 		for more := true; more; {
 			var err error
-			r.worker.work()
+			r.worker.workEnd()
 			more, err = f.finish()
 			if err = r.worker.done(err); err != nil {
 				return &partialError{err: err}

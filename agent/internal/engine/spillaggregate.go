@@ -40,7 +40,15 @@ type limitedAggregate struct {
 	// left is what the state had still to say when its groups were let go.
 	left []StateChange
 	over bool
+
+	// atATime is how many rows go in before the memory is looked at, 0 for whole batches; few and sel are those rows.
+	atATime int
+	few     *column.Batch
+	sel     []int32
 }
+
+// manyPanes is how many groups at most a row makes for whole batches to go in at once.
+const manyPanes = 8
 
 // measureEvery is after how many batches without new groups the memory is measured again: groups themselves can grow.
 const measureEvery = 16
@@ -87,10 +95,38 @@ func newLimitedAggregate(m *maker, i int) (*limitedAggregate, error) {
 	read := make([]bool, len(input))
 	requireAggregate(step, nil, read)
 	l.cols = positions(read)
+	if w := step.Aggregate.Window; w != nil && w.Hopping > 0 && w.Every > 0 {
+		if panes := int(w.Hopping / w.Every); panes > manyPanes {
+			l.atATime, l.few = max(1, column.TargetRows*manyPanes/panes), column.NewBatch(input)
+		}
+	}
 	return l, nil
 }
 
-func (l *limitedAggregate) push(b *column.Batch) error { return l.pushTo(l.node, b) }
+// push adds a batch: where a row makes groups in many windows only some rows at a time, because the memory is looked at behind
+// them.
+func (l *limitedAggregate) push(b *column.Batch) error {
+	if l.atATime == 0 || b.Len <= l.atATime {
+		return l.pushTo(l.node, b)
+	}
+	for from := 0; from < b.Len; from += l.atATime {
+		l.sel = l.sel[:0]
+		for row := from; row < min(from+l.atATime, b.Len); row++ {
+			l.sel = append(l.sel, i32(row))
+		}
+		for _, pos := range l.cols {
+			l.few.Cols[pos].Gather(&b.Cols[pos], l.sel)
+		}
+		l.few.Len = len(l.sel)
+		if err := l.pushTo(l.node, l.few); err != nil {
+			return err
+		}
+		if err := l.res.worker.beat(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // pushTo adds a batch to a node, and has it spill from then on when it has outgrown the memory.
 func (l *limitedAggregate) pushTo(n *groupNode, b *column.Batch) error {

@@ -104,7 +104,7 @@ func (r *Runner) fillTable(ctx context.Context, p *pipeline, at int, counts *loa
 func finishTable(ctx context.Context, p *pipeline, read int) (err error) {
 	for _, f := range p.ended(read) {
 		for more := true; more; {
-			p.res.worker.work()
+			p.res.worker.workEnd()
 			more, err = f.finish()
 			if err = p.res.worker.done(err); err != nil {
 				return err

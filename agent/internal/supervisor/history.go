@@ -187,6 +187,7 @@ func (v *versions) failed(ctx context.Context, reason string) verdict {
 		r.SetBack, r.SetBackReason = true, reason
 		r.Failures, r.Reason = 0, ""
 		result = goBack
+		v.s.isolated.setBack.Add(1)
 		v.s.settings.Logger.ErrorContext(ctx, "a flow was set back to the version before", slog.String("flow", v.wanted.Name),
 			slog.Uint64("from", uint64(v.wanted.Version)), slog.Uint64("to", uint64(r.Before.Version)), slog.String("reason", reason))
 	default:

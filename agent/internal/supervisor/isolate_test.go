@@ -205,10 +205,10 @@ func malformed(_ context.Context, b *column.Batch) (connector.Delivery, error) {
 	return connector.Delivery{Batch: b, Read: 100}, nil
 }
 
-// reading is p.lines with a read step of another connection.
-func (p *plant) reading(id, connection string, version uint32) supervisor.Deployment {
+// reading is p.lines with a read step of the faulty connector.
+func (p *plant) reading(id string, version uint32) supervisor.Deployment {
 	d := p.lines(id, "continuous", version, "path: x")
-	text := strings.Replace(string(d.Definition), "read: files\n    with: {path: x}", "read: "+connection, 1)
+	text := strings.Replace(string(d.Definition), "read: files\n    with: {path: x}", "read: faulty", 1)
 	d.Definition, d.Connections = []byte(text), p.connections()
 	return withOrigin(d)
 }
@@ -226,7 +226,7 @@ func TestAPanicConcernsItsOwnFlowAlone(t *testing.T) {
 			t.Parallel()
 			c.kind = "faulty"
 			p := isolating(t, newHistory(), nil, c)
-			p.sup.Apply([]supervisor.Deployment{p.reading("bad", "faulty", 1), p.lines("good", "continuous", 1, follow)})
+			p.sup.Apply([]supervisor.Deployment{p.reading("bad", 1), p.lines("good", "continuous", 1, follow)})
 			s := p.awaitState("bad", "failed")
 			if !strings.Contains(s.GetError(), "internal error") || !strings.Contains(s.GetError(), "3 times") || s.GetSetBackFrom() != 0 {
 				t.Errorf("the status is %v", s)
@@ -253,7 +253,7 @@ func TestAVersionThatFailsThreeTimesIsSetBack(t *testing.T) {
 	p.sup.Apply([]supervisor.Deployment{first})
 	p.awaitInsights(seen(1, 1))
 
-	p.sup.Apply([]supervisor.Deployment{p.reading("a", "faulty", 2)})
+	p.sup.Apply([]supervisor.Deployment{p.reading("a", 2)})
 	setBack := func() bool {
 		s := p.status("a")
 		return s.GetState() == "running" && s.GetVersion() == 1 && s.GetSetBackFrom() == 2 &&
@@ -273,14 +273,14 @@ func TestAVersionThatFailsThreeTimesIsSetBack(t *testing.T) {
 	tried := c.opened.Load()
 	p.stop()
 	p.start()
-	p.sup.Apply([]supervisor.Deployment{p.reading("a", "faulty", 2)})
+	p.sup.Apply([]supervisor.Deployment{p.reading("a", 2)})
 	p.await("version 1 runs after a restart", setBack)
 	if now := c.opened.Load(); now > tried {
 		t.Errorf("version 2 was tried %d times more", now-tried)
 	}
 
 	// A new version ends it, and is set back in its turn to the one that worked.
-	p.sup.Apply([]supervisor.Deployment{p.reading("a", "faulty", 3)})
+	p.sup.Apply([]supervisor.Deployment{p.reading("a", 3)})
 	p.await("version 3 was set back", func() bool { s := p.status("a"); return s.GetVersion() == 1 && s.GetSetBackFrom() == 3 })
 	good := withOrigin(p.lines("a", "continuous", 4, follow))
 	good.Connections = p.connections()
@@ -297,7 +297,7 @@ func TestAVersionThatFailsThreeTimesIsSetBack(t *testing.T) {
 func TestAProvenVersionIsNotSetBack(t *testing.T) {
 	t.Parallel()
 	var bad atomic.Bool
-	c := &faulty{kind: "faulty", next: func(ctx context.Context, b *column.Batch) (connector.Delivery, error) {
+	c := &faulty{kind: "faulty", next: func(ctx context.Context, _ *column.Batch) (connector.Delivery, error) {
 		if bad.Load() {
 			panic("the data has changed")
 		}
@@ -308,7 +308,7 @@ func TestAProvenVersionIsNotSetBack(t *testing.T) {
 	p := isolating(t, h, func(s *supervisor.Settings) { s.Limits.Clean, s.Limits.Proven = time.Millisecond, 100*time.Millisecond }, c)
 	p.sup.Apply([]supervisor.Deployment{withOrigin(p.lines("a", "continuous", 1, follow))})
 	p.awaitState("a", "running")
-	p.sup.Apply([]supervisor.Deployment{p.reading("a", "faulty", 2)})
+	p.sup.Apply([]supervisor.Deployment{p.reading("a", 2)})
 	p.await("version 2 is proven", func() bool { return h.LoadRecord("a").Proven })
 	p.stop()
 	bad.Store(true)
@@ -316,7 +316,7 @@ func TestAProvenVersionIsNotSetBack(t *testing.T) {
 		return func(s *supervisor.Settings) { change(s); s.Limits.Clean = time.Hour }
 	}(p.change)
 	p.start()
-	p.sup.Apply([]supervisor.Deployment{p.reading("a", "faulty", 2)})
+	p.sup.Apply([]supervisor.Deployment{p.reading("a", 2)})
 	s := p.awaitState("a", "failed")
 	if s.GetVersion() != 2 || s.GetSetBackFrom() != 0 {
 		t.Errorf("the status is %v", s)
@@ -362,7 +362,7 @@ func TestARunThatHangsIsLeftBehind(t *testing.T) {
 		return connector.Delivery{}, io.EOF
 	}}
 	p := isolating(t, newHistory(), func(s *supervisor.Settings) { s.Limits.Left, s.Limits.Grace = 1, 200*time.Millisecond }, c)
-	p.sup.Apply([]supervisor.Deployment{p.reading("hangs", "faulty", 1)})
+	p.sup.Apply([]supervisor.Deployment{p.reading("hangs", 1)})
 	p.await("it has delivered", func() bool { return len(p.insights()) == 10 })
 	p.sup.Apply([]supervisor.Deployment{p.lines("good", "continuous", 1, follow)})
 	p.awaitState("good", "running")
@@ -390,7 +390,7 @@ func TestTooManyHangingRunsEndTheSupervisor(t *testing.T) {
 	sup := supervisor.New(settings)
 	ended := make(chan error, 1)
 	go func() { ended <- sup.Run(t.Context()) }()
-	sup.Apply([]supervisor.Deployment{p.reading("one", "faulty", 1), p.reading("two", "faulty", 1)})
+	sup.Apply([]supervisor.Deployment{p.reading("one", 1), p.reading("two", 1)})
 	p.await("both have delivered", func() bool { return len(p.insights()) == 20 })
 	sup.Apply(nil)
 	select {

@@ -83,7 +83,7 @@ func (w *watchdog) look(r *engine.Runner, every time.Duration, l Limits) error {
 		switch {
 		case k.step >= l.Step:
 			return &engine.OverrunError{Kind: engine.OverrunTime, Err: fmt.Errorf("a step has worked at one batch for %s without a result; simplify its expressions, or give it fewer rows at a time", l.Step)}
-		case k.batch >= l.Batch:
+		case k.batch >= l.Batch && !p.Ending:
 			return &engine.OverrunError{Kind: engine.OverrunTime, Err: fmt.Errorf("the steps have worked at one batch for %s, because they make too many rows of it; look for a join, an unnest or a window that multiplies rows", l.Batch)}
 		}
 	}

@@ -57,7 +57,7 @@ var errGivenUp = errors.New("the flow did not stop when it was told to, and was 
 // run runs to the end, or until the run is left behind. A run that is left behind commits nothing any more.
 func (r *run) run(ctx context.Context) error {
 	returned := make(chan error, 1)
-	go func() { //nolint:gosec // it is waited for, as long as there is hope
+	go func() { // it is waited for, as long as there is hope
 		defer close(returned)
 		var err error
 		defer func() { returned <- err }()

@@ -214,8 +214,10 @@ func (s *Supervisor) leave(returned <-chan error) {
 	if s.left.Add(1) > int64(s.settings.Limits.Left) {
 		signal(s.full)
 	}
-	go func() { //nolint:gosec // nobody can wait for it: that is what it is about
-		<-returned
+	go func() { // nobody can wait for it: that is what it is about
+		if err := <-returned; err != nil {
+			s.settings.Logger.Warn("a flow that was left behind has ended", slog.Any("error", err))
+		}
 		s.left.Add(-1)
 	}()
 }

@@ -170,9 +170,6 @@ func (u *unit) judge(ctx context.Context, err error) verdict {
 		isolated.panics.Add(1)
 	}
 	v := u.versions.judge(ctx, err)
-	if v == goBack {
-		isolated.setBack.Add(1)
-	}
 	u.explain()
 	return v
 }

@@ -492,3 +492,23 @@ func TestWorkspacesAreApart(t *testing.T) {
 	wantCode(t, "RevokeAgent", w.RevokeAgent(ctx, other, string(acme.agent.id.Agent)), fleet.NotFound)
 	wantCode(t, "DeleteConnection", w.DeleteConnection(ctx, other, string(acme.connection.ID)), fleet.NotFound)
 }
+
+// TestABundleHasATime wants a bundle to be signed for a day from when it is sent, each time anew.
+func TestABundleHasATime(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.tenant(t, "Acme")
+	m := w.agent(t, a)
+	before := time.Now()
+	first := w.bundle(t, m)
+	again := w.bundle(t, m)
+	for _, b := range []*wire.Bundle{first, again} {
+		life := time.UnixMicro(b.GetExpires()).Sub(time.UnixMicro(b.GetIssued()))
+		if life != 24*time.Hour || time.UnixMicro(b.GetIssued()).Before(before.Add(-time.Millisecond)) {
+			t.Errorf("issued at %d, expires at %d", b.GetIssued(), b.GetExpires())
+		}
+	}
+	if again.GetIssued() <= first.GetIssued() {
+		t.Error("the bundle was not signed anew")
+	}
+}
