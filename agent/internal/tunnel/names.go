@@ -90,6 +90,7 @@ func (r *race) lookup(ctx context.Context, out chan<- []netip.Addr) {
 			send(a.addrs)
 		case <-late.C:
 			if !known {
+				r.note(&net.DNSError{Err: "no DNS server has answered", Name: r.host, IsTimeout: true})
 				send(r.names.remembered(r.host))
 			}
 		case <-ctx.Done():

@@ -135,15 +135,14 @@ func (d *dialer) reach(ctx context.Context, host, port string, open attempt) (ne
 		case <-again.C:
 			start()
 		case <-ctx.Done():
-			r.note(context.Cause(ctx))
-			return nil, r.unreached()
+			return nil, r.unreached(context.Cause(ctx))
 		case conn := <-results:
 			if conn != nil {
 				d.names.reached(host, conn.RemoteAddr())
 				return conn, nil
 			}
 			if running--; running == 0 {
-				return nil, r.unreached()
+				return nil, r.unreached(errNoAddress)
 			}
 		}
 	}
@@ -181,10 +180,17 @@ func weight(err error) int {
 	return 2
 }
 
-// unreached marks the error of a path on which nothing has answered. A certificate is an answer.
-func (r *race) unreached() error {
+// errNoAddress is when a name resolves to nothing.
+var errNoAddress = errors.New("the name has no address")
+
+// unreached marks the error of a path on which nothing has answered. A certificate is an answer. silence is what it is
+// when no try has failed.
+func (r *race) unreached(silence error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.failed == nil {
+		r.failed = silence
+	}
 	if _, ok := errors.AsType[*CertificateError](r.failed); ok {
 		return r.failed
 	}
