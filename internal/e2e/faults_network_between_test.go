@@ -339,7 +339,7 @@ func behindSquid(t *testing.T, l *lab) {
 	says("ProxyDown", cp, "http://plant:hunter2@127.0.0.1:1", "the proxy 127.0.0.1:1 cannot be reached", "connection refused")
 	says("Forbidden", "forbidden.outfeed.test:"+portTLS, s.url(proxyPassword), "does not allow connections", "CONNECT")
 	says("ProxyName", cp, "http://plant:hunter2@proxy.nowhere.test:3128", "the proxy proxy.nowhere.test:3128 cannot be reached", "cannot be resolved")
-	says("NameAtProxy", "unknown.outfeed.test:"+portTLS, s.url(proxyPassword), "503", "cannot resolve the control plane's name")
+	says("NameAtProxy", "unknown.outfeed.test:"+portTLS, s.url(proxyPassword), "cannot resolve the control plane's name")
 }
 
 // squidLife changes the password and kills the proxy while a session lives.
@@ -534,6 +534,7 @@ func inspected(t *testing.T, l *lab) {
 	t.Log(m.untilError(deadline, "Plant Inspection CA", "CA file"))
 	m.restart(via("http://127.0.0.1:"+i.port), "OUTFEED_AGENT_CA_FILE="+i.file)
 	m.untilConnected(deadline)
+	m.deploy()
 	s := m.untilAcknowledged(deadline)
 	heads, payload := i.read(t)
 	if !strings.Contains(heads, "GET /tunnel/v1") || len(payload) < 10_000 {
@@ -545,6 +546,16 @@ func inspected(t *testing.T, l *lab) {
 		}
 	}
 	t.Logf("the proxy in between saw %d bytes and none of what it looked for", len(payload))
+}
+
+// deploy gives the machine the flow.
+func (m *machine) deploy() {
+	m.t.Helper()
+	s, err := m.status()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.outfeed(nil, "flow", "deploy", flowName, s.AgentID)
 }
 
 // untilAcknowledged waits until the control plane has stored every insight of the flow, which are rows or more.

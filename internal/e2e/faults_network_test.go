@@ -219,6 +219,8 @@ func bad(t *testing.T, l *lab, q quality) {
 	m.start()
 	m.untilConnected(deadline)
 	t.Logf("connected after %s", time.Since(at).Round(100*time.Millisecond))
+	m.deploy()
+	at = time.Now()
 	m.untilAcknowledged(deadline)
 	t.Logf("%d insights stored after %s", flowRows, time.Since(at).Round(100*time.Millisecond))
 	if *long {

@@ -140,7 +140,7 @@ func refusedByProxy(via *url.URL, answer *http.Response) error {
 	case http.StatusForbidden, http.StatusMethodNotAllowed:
 		refusal.Problem = "does not allow connections to the control plane; ask its administrator to allow CONNECT"
 		return refusal
-	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+	case http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		return &UnreachedError{fmt.Errorf("the proxy %s answered %s: %s", via.Host, answer.Status, squidSays(answer.Header))}
 	default:
 		refusal.Problem = "answered " + answer.Status
@@ -157,7 +157,7 @@ func squidSays(header http.Header) string {
 	case "ERR_CONNECT_FAIL":
 		return "it cannot connect to the control plane; ask its administrator whether a firewall is behind it"
 	default:
-		return "it cannot resolve the control plane's name or not connect to it"
+		return "it cannot resolve the control plane's name, or not connect to it; check the name, and what the proxy may reach"
 	}
 }
 

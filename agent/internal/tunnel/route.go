@@ -10,14 +10,17 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/outfeed/outfeed/internal/socket"
 )
 
 const (
-	// wireTimeout bounds a try up to the WebSocket upgrade, stepTimeout each of its steps: to be connected, a proxy's
-	// answer, the TLS handshake behind it, the upgrade, and the inner handshake. A link of 2 s delay that loses every fifth
-	// packet needs 20 s for a step now and then.
-	wireTimeout = 90 * time.Second
-	stepTimeout = 30 * time.Second
+	// reachTimeout bounds the search for an address that works, TLS included, stepTimeout each step behind it: a proxy's
+	// answer, TLS through the proxy, the upgrade, the inner handshake and the hello. A link of 2 s delay that loses every
+	// fifth packet takes 40 s for a step now and then. wireTimeout bounds all up to the upgrade.
+	reachTimeout = 30 * time.Second
+	stepTimeout  = 60 * time.Second
+	wireTimeout  = 2 * time.Minute
 	// roundEvery is how often the addresses are looked up and tried anew while none has answered. A SYN that was lost is
 	// sent again after 1, 3, 7 and 15 s, which is too late for a path that has just healed.
 	roundEvery = 5 * time.Second
@@ -82,7 +85,7 @@ func (r route) encrypted(ctx context.Context, address string) (net.Conn, error) 
 type attempt func(ctx context.Context, address string) (net.Conn, error)
 
 func dialTCP(ctx context.Context, address string) (net.Conn, error) {
-	return new(net.Dialer).DialContext(ctx, "tcp", address) //nolint:wrapcheck // it says what and where
+	return (&net.Dialer{Control: socket.Control}).DialContext(ctx, "tcp", address) //nolint:wrapcheck // it says what and where
 }
 
 // dialTLS counts an address as working only when the TLS handshake is through: behind a router that drops big packets, or
@@ -116,7 +119,7 @@ func (r route) handshake(ctx context.Context, conn net.Conn, host string) (net.C
 // reach connects to a host. All its addresses are tried, one a little after the other, and the first that works wins;
 // while none answers, they are looked up and tried again beside those that still wait.
 func (d *dialer) reach(ctx context.Context, host, port string, open attempt) (net.Conn, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, stepTimeout, errors.New("no answer for "+stepTimeout.String()))
+	ctx, cancel := context.WithTimeoutCause(ctx, reachTimeout, errors.New("no answer for "+reachTimeout.String()))
 	r := &race{names: d.names, host: host, port: port, open: open}
 	var rounds sync.WaitGroup
 	defer rounds.Wait()

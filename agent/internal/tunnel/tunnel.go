@@ -23,8 +23,6 @@ import (
 )
 
 const (
-	// answerTimeout bounds the wait for the answer to the first message.
-	answerTimeout = 30 * time.Second
 	// settled is how long a session must last to count as a success, after which waiting starts small again.
 	settled = 10 * time.Second
 	// slowRetry is how long to wait at the least after a refusal that only a person can lift.
