@@ -46,6 +46,7 @@ func TestNetworks(t *testing.T) {
 		"Inspected":      inspected,
 		"Delay2sLoss20":  farAway,
 		"Rate32k":        narrow,
+		"Delay4sLoss20":  farther,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -205,8 +206,11 @@ func manyDead(t *testing.T, l *lab) {
 	m.connectsIn(reached)
 }
 
-// farAway has a delay of 2 s and loses every fifth packet.
-func farAway(t *testing.T, l *lab) { bad(t, l, quality{delay: 2 * time.Second, loss: 0.2}) }
+// farAway has a delay of 2 s there and back, and loses every fifth packet in both directions.
+func farAway(t *testing.T, l *lab) { bad(t, l, quality{delay: time.Second, loss: 0.2}) }
+
+// farther has a delay of 2 s in each direction.
+func farther(t *testing.T, l *lab) { bad(t, l, quality{delay: 2 * time.Second, loss: 0.2}) }
 
 // narrow has 32 kbit/s.
 func narrow(t *testing.T, l *lab) { bad(t, l, quality{rate: 32_000}) }
