@@ -88,7 +88,7 @@ http {
 // startNginx ends TLS at the first port with proxy_read_timeout 20s; at the second one it forgets the upgrade.
 func (l *lab) startNginx(t *testing.T) (good, bad string) {
 	t.Helper()
-	program := tool(t, "nginx", "nginx-light")
+	program := tool(t, "nginx", "nginx")
 	dir := enterable(t)
 	good, bad = freePort(t), freePort(t)
 	l.ca.issue(t, filepath.Join(dir, "nginx"), "nginx.outfeed.test")

@@ -51,7 +51,7 @@ func inLab(t *testing.T) bool {
 	out, err := c.CombinedOutput()
 	t.Logf("%s", out)
 	if err != nil {
-		t.Errorf("in a network of its own: %v (it takes root, or user namespaces: sysctl kernel.unprivileged_userns_clone=1; and the Debian packages iproute2, nginx-light, haproxy, squid)", err)
+		t.Errorf("in a network of its own: %v (it takes root, or user namespaces: sysctl kernel.unprivileged_userns_clone=1; and the Debian packages iproute2 nginx haproxy squid)", err)
 	}
 	return false
 }
@@ -162,8 +162,9 @@ func (l *lab) number() int {
 // machine is an agent.
 type machine struct {
 	*lab
-	t     *testing.T
-	name  string
+	t *testing.T
+	// at is its data directory.
+	at    string
 	plant *plant
 	env   []string
 	*process
@@ -173,8 +174,8 @@ type machine struct {
 // plane's own network.
 func (l *lab) enrol(t *testing.T, p *plant, address string) *machine {
 	t.Helper()
-	m := &machine{lab: l, t: t, plant: p, name: strings.ReplaceAll(t.Name(), "/", "-")}
-	m.env = []string{"OUTFEED_AGENT_DATA_DIR=" + m.data(), "OUTFEED_AGENT_CA_FILE=" + l.ca.file, "OUTFEED_AGENT_LOG_LEVEL=debug", "GOMAXPROCS=1"}
+	m := &machine{lab: l, t: t, plant: p, at: filepath.Join(l.dir, strings.ReplaceAll(t.Name(), "/", "-"))}
+	m.env = []string{"OUTFEED_AGENT_DATA_DIR=" + m.at, "OUTFEED_AGENT_CA_FILE=" + l.ca.file, "OUTFEED_AGENT_LOG_LEVEL=debug", "GOMAXPROCS=1"}
 	// The token is made under this test, so that a failure is its own.
 	s := *l.site
 	s.t = t
@@ -182,9 +183,7 @@ func (l *lab) enrol(t *testing.T, p *plant, address string) *machine {
 	return m
 }
 
-func (m *machine) data() string { return filepath.Join(m.lab.dir, m.name) }
-
-func (m *machine) log() string { return m.data() + ".log" }
+func (m *machine) log() string { return m.at + ".log" }
 
 // start starts the agent, with more of an environment.
 func (m *machine) start(env ...string) {
@@ -212,7 +211,7 @@ func (m *machine) restart(env ...string) {
 func (m *machine) status() (agent.LocalStatus, error) {
 	ctx, cancel := context.WithTimeout(m.t.Context(), 5*time.Second)
 	defer cancel()
-	return agent.ReadStatus(ctx, agent.Config{DataDir: m.data()})
+	return agent.ReadStatus(ctx, agent.Config{DataDir: m.at})
 }
 
 // until waits for a state of the agent's tunnel and gives it.

@@ -1,10 +1,15 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -163,14 +168,8 @@ func addressChanges(t *testing.T, l *lab) {
 	m.start()
 	m.untilConnected(deadline)
 	dns.change(func(s *nameServer) { s.records["cp.outfeed.test"] = []string{second} })
-	if err := ip(fmt.Sprintf("addr add %s/32 dev lo", "10.99.0.2")); err != nil {
-		t.Fatal(err)
-	}
-	// The old address dies without a word: its packets go nowhere.
-	out, err := exec.CommandContext(t.Context(), "iptables", "-A", "INPUT", "-p", "tcp", "-d", m.plant.cloud, "-j", "DROP").CombinedOutput() //nolint:gosec // fixed words
-	if err != nil {
-		t.Fatalf("iptables: %v: %s", err, out)
-	}
+	// The old address dies without a word.
+	m.plant.wire.set(quality{dead: netip.MustParseAddr(m.plant.cloud)})
 	at := time.Now()
 	m.until("the agent has noticed", noticed, func(s agent.LocalStatus) bool { return !s.Tunnel.Connected })
 	m.connectsIn(reached)
@@ -243,4 +242,64 @@ func bad(t *testing.T, l *lab, q quality) {
 	if !s.Tunnel.Connected || up != 1 {
 		t.Errorf("the session did not last: %+v\n%s", s.Tunnel, tail(m.log(), 3000))
 	}
+}
+
+// TestStoppedControlPlane stops the control plane's process without ending it, so that its kernel goes on to answer.
+func TestStoppedControlPlane(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	m := &machine{lab: &lab{site: s}, t: t, process: s.agent, at: s.path("agent")}
+	signal := func(sig syscall.Signal) {
+		if err := s.controlPlane.cmd.Process.Signal(sig); err != nil {
+			t.Fatal(err)
+		}
+	}
+	signal(syscall.SIGSTOP)
+	defer signal(syscall.SIGCONT)
+	at := time.Now()
+	m.until("the agent has noticed", noticed, func(s agent.LocalStatus) bool { return !s.Tunnel.Connected })
+	t.Logf("the agent noticed after %s", time.Since(at).Round(time.Second))
+	if *long {
+		wait(t, 5*time.Minute-time.Since(at))
+	}
+	signal(syscall.SIGCONT)
+	at = time.Now()
+	m.untilConnected(back)
+	t.Logf("connected again %s after the control plane went on", time.Since(at).Round(100*time.Millisecond))
+	m.untilSeen(back-time.Since(at), true)
+	m.within("the gateway has one session", noticed, func() error {
+		text, err := m.metric("outfeed_gateway_agents_connected")
+		if err == nil && text != "1" {
+			err = fmt.Errorf("it has %s", text)
+		}
+		return err
+	})
+	t.Logf("one session %s after that", time.Since(at).Round(100*time.Millisecond))
+}
+
+// metric is a number of the control plane.
+func (s *site) metric(name string) (string, error) {
+	ctx, cancel := context.WithTimeout(s.t.Context(), 5*time.Second)
+	defer cancel()
+	token, err := os.ReadFile(s.path("cp", "admin-token"))
+	if err != nil {
+		return "", err
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.admin+"/metrics", http.NoBody)
+	if err != nil {
+		return "", err
+	}
+	request.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return "", err
+	}
+	defer answer.Body.Close() //nolint:errcheck // it has been read
+	text, err := io.ReadAll(answer.Body)
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, name+" "); ok {
+			return strings.TrimSpace(value), err
+		}
+	}
+	return "", fmt.Errorf("no %s among the metrics (%s), %w", name, answer.Status, err)
 }

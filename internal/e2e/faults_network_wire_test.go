@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"os"
 	"os/exec"
 	"runtime"
@@ -25,11 +26,27 @@ type wire struct {
 type quality struct {
 	// cut drops every packet, cut6 those of IPv6.
 	cut, cut6 bool
-	delay     time.Duration
+	// dead is an IPv4 address at which nothing takes TCP any more.
+	dead  netip.Addr
+	delay time.Duration
 	// loss is the share of the packets that are dropped, 0 to 1.
 	loss float64
 	// rate is bits per second; 0 for no bound. What would wait longer than 5 s is dropped.
 	rate int
+}
+
+// drops says whether an IP packet is one of those that never arrive.
+func (q quality) drops(data []byte) bool {
+	const tcp = 6
+	switch {
+	case data[0]>>4 == 6:
+		return q.cut6
+	case !q.dead.IsValid() || len(data) < 20 || data[9] != tcp:
+		return false
+	default:
+		a := q.dead.As4()
+		return [4]byte(data[12:16]) == a || [4]byte(data[16:20]) == a
+	}
 }
 
 const wireQueue = 5 * time.Second
@@ -66,8 +83,7 @@ func (l *lane) schedule(data []byte) (time.Time, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
-	six := data[0]>>4 == 6
-	if l.q.cut || (six && l.q.cut6) || l.rand.Float64() < l.q.loss {
+	if l.q.cut || l.q.drops(data) || l.rand.Float64() < l.q.loss {
 		return now, false
 	}
 	start := now
