@@ -133,7 +133,8 @@ func (l *lab) startHAProxy(t *testing.T) (ends, passes string) {
 }
 
 // idle holds a session over a time without an insight.
-func idle(t *testing.T, l *lab, address string) {
+func idle(x trial, address string) {
+	t, l := x.t, x.lab
 	m := l.enrol(t, nil, address)
 	m.start()
 	since := m.untilConnected(deadline)
@@ -152,11 +153,12 @@ func idle(t *testing.T, l *lab, address string) {
 	t.Logf("idle for %s, one session", d)
 }
 
-func behindNginx(t *testing.T, l *lab) {
+func behindNginx(x trial) {
+	t, l := x.t, x.lab
 	good, bad := l.startNginx(t)
 	t.Run("Idle20s", func(t *testing.T) {
 		t.Parallel()
-		idle(t, l, "nginx.outfeed.test:"+good)
+		idle(trial{t, l}, "nginx.outfeed.test:"+good)
 	})
 	t.Run("WithoutUpgrade", func(t *testing.T) {
 		t.Parallel()
@@ -168,15 +170,16 @@ func behindNginx(t *testing.T, l *lab) {
 	})
 }
 
-func behindHAProxy(t *testing.T, l *lab) {
+func behindHAProxy(x trial) {
+	t, l := x.t, x.lab
 	ends, passes := l.startHAProxy(t)
 	t.Run("EndsTLS30s", func(t *testing.T) {
 		t.Parallel()
-		idle(t, l, "haproxy.outfeed.test:"+ends)
+		idle(trial{t, l}, "haproxy.outfeed.test:"+ends)
 	})
 	t.Run("PassesTLS30s", func(t *testing.T) {
 		t.Parallel()
-		idle(t, l, "cp.outfeed.test:"+passes)
+		idle(trial{t, l}, "cp.outfeed.test:"+passes)
 	})
 }
 
@@ -222,7 +225,7 @@ http_access deny all
 // line that squid gives its helper for them.
 const (
 	proxyUser     = "plant"
-	proxyPassword = "p@ss:w#rd%/!hunter2"
+	proxyPassword = "p@ss:w#rd%/!hunter2" //nolint:gosec // made up for this test
 	helperLine    = "plant p@ss:w%23rd%25/!hunter2"
 )
 
@@ -294,7 +297,8 @@ func (m *machine) noSecret(password string) {
 	}
 }
 
-func behindSquid(t *testing.T, l *lab) {
+func behindSquid(x trial) {
+	t, l := x.t, x.lab
 	s := newSquid(t)
 	cp := "cp.outfeed.test:" + portTLS
 	// works starts an agent and holds that it is connected through the proxy.
@@ -343,11 +347,12 @@ func behindSquid(t *testing.T, l *lab) {
 }
 
 // squidLife changes the password and kills the proxy while a session lives.
-func squidLife(t *testing.T, l *lab) {
+func squidLife(x trial) {
+	t, l := x.t, x.lab
 	s := newSquid(t)
 	m := l.enrol(t, nil, "cp.outfeed.test:"+portTLS)
 	m.start(via(s.url(proxyPassword)))
-	since := m.untilConnected(deadline)
+	m.untilConnected(deadline)
 
 	s.stop()
 	m.untilError(noticed, "the proxy 127.0.0.1:"+s.port+" cannot be reached")
@@ -358,7 +363,7 @@ func squidLife(t *testing.T, l *lab) {
 
 	// The password expires: the session goes on, and the next one is refused.
 	s.password("plant another-one")
-	since = m.untilConnected(reached)
+	since := m.untilConnected(reached)
 	wait(t, 3*time.Second)
 	if st, err := m.status(); err != nil || !st.Tunnel.Since.Equal(since) {
 		t.Errorf("a new password ended the session: %+v, %v", st.Tunnel, err)
@@ -448,7 +453,7 @@ func (i *inspector) serve(c net.Conn) error {
 		return err
 	}
 	host, _, _ := net.SplitHostPort(request.Host)
-	server, err := (&tls.Dialer{Config: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: i.roots, ServerName: host}}).Dial("tcp", request.Host) //nolint:noctx // loopback answers at once
+	server, err := (&tls.Dialer{Config: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: i.roots, ServerName: host}}).Dial("tcp", request.Host)
 	if err != nil {
 		return err
 	}
@@ -492,12 +497,9 @@ func (i *inspector) read(t *testing.T) (heads, payload string) {
 	t.Helper()
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	for _, b := range []*bytes.Buffer{&i.up, &i.down} {
-		head, frames, _ := bytes.Cut(b.Bytes(), []byte("\r\n\r\n"))
-		heads += string(head)
-		payload += string(unframed(frames))
-	}
-	return heads, payload
+	up, upFrames, _ := bytes.Cut(i.up.Bytes(), []byte("\r\n\r\n"))
+	down, downFrames, _ := bytes.Cut(i.down.Bytes(), []byte("\r\n\r\n"))
+	return string(up) + string(down), string(unframed(upFrames)) + string(unframed(downFrames))
 }
 
 // unframed joins the payloads of WebSocket frames. https://www.rfc-editor.org/rfc/rfc6455#section-5.2
@@ -527,7 +529,8 @@ func unframed(b []byte) []byte {
 }
 
 // inspected refuses the proxy until its CA is configured, and shows it nothing then.
-func inspected(t *testing.T, l *lab) {
+func inspected(x trial) {
+	t, l := x.t, x.lab
 	i := newInspector(t, l)
 	m := l.enrol(t, nil, "cp.outfeed.test:"+portTLS)
 	m.start(via("http://127.0.0.1:" + i.port))

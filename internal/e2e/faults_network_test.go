@@ -32,12 +32,12 @@ func TestNetworks(t *testing.T) {
 		return
 	}
 	l := newLab(t)
-	for name, test := range map[string]func(*testing.T, *lab){
-		"DeadBothWays":   func(t *testing.T, l *lab) { dead(t, l, func(w *wire) { w.set(quality{cut: true}) }) },
-		"DeadUp":         func(t *testing.T, l *lab) { dead(t, l, func(w *wire) { w.up.set(quality{cut: true}) }) },
-		"DeadDown":       func(t *testing.T, l *lab) { dead(t, l, func(w *wire) { w.down.set(quality{cut: true}) }) },
-		"DNSFails":       func(t *testing.T, l *lab) { dnsBroken(t, l, fails) },
-		"DNSSilent":      func(t *testing.T, l *lab) { dnsBroken(t, l, silent) },
+	for name, test := range map[string]func(trial){
+		"DeadBothWays":   func(x trial) { dead(x, func(w *wire) { w.set(quality{cut: true}) }) },
+		"DeadUp":         func(x trial) { dead(x, func(w *wire) { w.up.set(quality{cut: true}) }) },
+		"DeadDown":       func(x trial) { dead(x, func(w *wire) { w.down.set(quality{cut: true}) }) },
+		"DNSFails":       func(x trial) { dnsBroken(x, fails) },
+		"DNSSilent":      func(x trial) { dnsBroken(x, silent) },
 		"DNSSlow":        dnsSlow,
 		"DNSDiesLater":   dnsDiesLater,
 		"AddressChanges": addressChanges,
@@ -55,9 +55,15 @@ func TestNetworks(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			test(t, l)
+			test(trial{t, l})
 		})
 	}
+}
+
+// trial is one fault in the lab.
+type trial struct {
+	t   *testing.T
+	lab *lab
 }
 
 // direct enrols a machine in a plant of its own, and gives its DNS server.
@@ -69,7 +75,8 @@ func (l *lab) direct(t *testing.T) (*machine, *nameServer) {
 }
 
 // dead cuts a wire without a word, waits until both sides have noticed, and mends it.
-func dead(t *testing.T, l *lab, cut func(*wire)) {
+func dead(x trial, cut func(*wire)) {
+	t, l := x.t, x.lab
 	m, _ := l.direct(t)
 	m.start()
 	m.untilConnected(deadline)
@@ -107,7 +114,8 @@ func (m *machine) oneSession() {
 }
 
 // dnsBroken starts an agent while the DNS is broken, and mends it.
-func dnsBroken(t *testing.T, l *lab, how answer) {
+func dnsBroken(x trial, how answer) {
+	t, l := x.t, x.lab
 	m, dns := l.direct(t)
 	dns.change(func(s *nameServer) { s.answer = how })
 	m.start()
@@ -118,27 +126,29 @@ func dnsBroken(t *testing.T, l *lab, how answer) {
 		wait(t, 15*time.Second)
 	}
 	dns.change(func(s *nameServer) { s.answer = answers })
-	m.connectsIn(reached)
+	m.connects()
 }
 
-// connectsIn holds how long it takes from now on.
-func (m *machine) connectsIn(limit time.Duration) {
+// connects holds how long it takes from now on.
+func (m *machine) connects() {
 	m.t.Helper()
 	at := time.Now()
-	m.untilConnected(limit)
+	m.untilConnected(reached)
 	m.t.Logf("connected after %s", time.Since(at).Round(100*time.Millisecond))
 }
 
 // dnsSlow answers every question after 5 s, as long as Go's resolver waits.
-func dnsSlow(t *testing.T, l *lab) {
+func dnsSlow(x trial) {
+	t, l := x.t, x.lab
 	m, dns := l.direct(t)
 	dns.change(func(s *nameServer) { s.delay = 5 * time.Second })
 	m.start()
-	m.connectsIn(reached)
+	m.connects()
 }
 
 // dnsDiesLater loses the DNS and then the connection: the address that worked still does.
-func dnsDiesLater(t *testing.T, l *lab) {
+func dnsDiesLater(x trial) {
+	t, l := x.t, x.lab
 	m, dns := l.direct(t)
 	m.start()
 	since := m.untilConnected(deadline)
@@ -159,7 +169,8 @@ func (m *machine) killConnection() {
 }
 
 // addressChanges moves the name while the agent is connected; then the old address dies.
-func addressChanges(t *testing.T, l *lab) {
+func addressChanges(x trial) {
+	t, l := x.t, x.lab
 	m, dns := l.direct(t)
 	const second = "10.99.0.1"
 	if err := ip("addr add " + second + "/32 dev lo"); err != nil {
@@ -172,50 +183,54 @@ func addressChanges(t *testing.T, l *lab) {
 	m.plant.wire.set(quality{dead: netip.MustParseAddr(m.plant.cloud)})
 	at := time.Now()
 	m.until("the agent has noticed", noticed, func(s agent.LocalStatus) bool { return !s.Tunnel.Connected })
-	m.connectsIn(reached)
+	m.connects()
 	t.Logf("at the new address %s after the old one died", time.Since(at).Round(time.Second))
 }
 
 // blackHole6 has an IPv6 address that swallows everything beside an IPv4 address that works.
-func blackHole6(t *testing.T, l *lab) {
+func blackHole6(x trial) {
+	t, l := x.t, x.lab
 	m, dns := l.direct(t)
 	dns.change(func(s *nameServer) {
 		s.records["cp.outfeed.test"] = []string{m.plant.cloud6, "fd99::1", "fd99::2", m.plant.cloud}
 	})
 	m.plant.wire.set(quality{cut6: true})
 	m.start()
-	m.connectsIn(reached)
+	m.connects()
 }
 
 // dnsDeaf6 has a DNS server that never answers a question for IPv6.
-func dnsDeaf6(t *testing.T, l *lab) {
+func dnsDeaf6(x trial) {
+	t, l := x.t, x.lab
 	m, dns := l.direct(t)
 	dns.change(func(s *nameServer) { s.deaf6 = true })
 	m.start()
-	m.connectsIn(reached)
+	m.connects()
 }
 
 // manyDead has seven dead addresses for one that works.
-func manyDead(t *testing.T, l *lab) {
+func manyDead(x trial) {
+	t, l := x.t, x.lab
 	m, dns := l.direct(t)
 	dns.change(func(s *nameServer) {
 		s.records["cp.outfeed.test"] = []string{"10.98.0.1", "10.98.0.2", "10.98.0.3", "10.98.0.4", "fd98::1", "fd98::2", "10.98.0.5", m.plant.cloud}
 	})
 	m.start()
-	m.connectsIn(reached)
+	m.connects()
 }
 
 // farAway has a delay of 2 s there and back, and loses every fifth packet in both directions.
-func farAway(t *testing.T, l *lab) { bad(t, l, quality{delay: time.Second, loss: 0.2}) }
+func farAway(x trial) { bad(x, quality{delay: time.Second, loss: 0.2}) }
 
 // farther has a delay of 2 s in each direction.
-func farther(t *testing.T, l *lab) { bad(t, l, quality{delay: 2 * time.Second, loss: 0.2}) }
+func farther(x trial) { bad(x, quality{delay: 2 * time.Second, loss: 0.2}) }
 
 // narrow has 32 kbit/s.
-func narrow(t *testing.T, l *lab) { bad(t, l, quality{rate: 32_000}) }
+func narrow(x trial) { bad(x, quality{rate: 32_000}) }
 
 // bad holds that insights arrive over a bad link, and that the session lasts.
-func bad(t *testing.T, l *lab, q quality) {
+func bad(x trial, q quality) {
+	t, l := x.t, x.lab
 	m, _ := l.direct(t)
 	m.plant.wire.set(q)
 	at := time.Now()

@@ -134,21 +134,15 @@ func TestWaits(t *testing.T) {
 func TestWhatAProxySays(t *testing.T) {
 	t.Parallel()
 	via := &url.URL{Scheme: "http", Host: "proxy:3128", User: url.UserPassword("me", "hush")}
-	header := func(values ...string) http.Header {
-		h := http.Header{}
-		for i := 0; i < len(values); i += 2 {
-			h.Add(values[i], values[i+1])
-		}
-		return h
-	}
+	header := func(name string, values ...string) http.Header { return http.Header{name: values} }
 	for name, c := range map[string]struct {
 		status    int
 		header    http.Header
 		says      string
 		unreached bool
 	}{
-		"ntlm":            {407, header("Proxy-Authenticate", "NTLM", "Proxy-Authenticate", "Negotiate"), "asks for NTLM or Negotiate, which the agent does not speak", false},
-		"digest or basic": {407, header("Proxy-Authenticate", `Digest realm="x"`, "Proxy-Authenticate", `basic realm="x"`), "does not accept this user and password", false},
+		"ntlm":            {407, header("Proxy-Authenticate", "NTLM", "Negotiate"), "asks for NTLM or Negotiate, which the agent does not speak", false},
+		"digest or basic": {407, header("Proxy-Authenticate", `Digest realm="x"`, `basic realm="x"`), "does not accept this user and password", false},
 		"not said":        {407, nil, "does not accept this user and password", false},
 		"forbidden":       {403, nil, "ask its administrator to allow CONNECT", false},
 		"teapot":          {418, nil, "answered 418", false},
