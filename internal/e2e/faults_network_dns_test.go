@@ -119,7 +119,7 @@ func (s *nameServer) reply(q []byte) ([]byte, time.Duration) {
 			continue
 		}
 		out[7]++
-		out = append(out, 0xc0, 12, q[at+1], q[at+2], 0, 1, 0, 0, 0, 0, 0, byte(len(a.AsSlice())))
+		out = append(out, 0xc0, 12, q[at+1], q[at+2], 0, 1, 0, 0, 0, 0, 0, byte(a.BitLen()/8)) //nolint:gosec // 4 or 16
 		out = append(out, a.AsSlice()...)
 	}
 	return out, s.delay

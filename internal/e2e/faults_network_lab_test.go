@@ -45,7 +45,10 @@ func inLab(t *testing.T) bool {
 		pattern = "^" + t.Name() + "$"
 	}
 	args := append(namespaces, os.Args[0], "-test.run", pattern, "-test.v", "-test.parallel", "100", fmt.Sprintf("-long=%v", *long)) //nolint:gocritic // a new list
-	c := exec.CommandContext(t.Context(), "unshare", args...)                                                                        //nolint:gosec // this test itself
+	if at, ok := t.Deadline(); ok {
+		args = append(args, "-test.timeout", (time.Until(at) - 10*time.Second).String())
+	}
+	c := exec.CommandContext(t.Context(), "unshare", args...) //nolint:gosec // this test itself
 	c.Env = append(os.Environ(), labPrograms+"="+programs.dir)
 	c.WaitDelay = deadline
 	out, err := c.CombinedOutput()

@@ -24,9 +24,9 @@ const (
 	reached = 10 * time.Second
 )
 
-// TestNetworks holds the tunnel's promises over real networks: every agent has a network of its own and real programs
+// TestFaultNetworks holds the tunnel's promises over real networks: every agent has a network of its own and real programs
 // stand in between. Nearly all of its time is waiting, so everything runs at once.
-func TestNetworks(t *testing.T) {
+func TestFaultNetworks(t *testing.T) {
 	t.Parallel()
 	if !inLab(t) {
 		return
@@ -122,8 +122,6 @@ func dnsBroken(x trial, how answer) {
 	m.untilError(back, "cp.outfeed.test cannot be resolved", "DNS server of this machine")
 	if *long {
 		wait(t, 6*time.Minute)
-	} else {
-		wait(t, 15*time.Second)
 	}
 	dns.change(func(s *nameServer) { s.answer = answers })
 	m.connects()
@@ -259,8 +257,8 @@ func bad(x trial, q quality) {
 	}
 }
 
-// TestStoppedControlPlane stops the control plane's process without ending it, so that its kernel goes on to answer.
-func TestStoppedControlPlane(t *testing.T) {
+// TestFaultStoppedControlPlane stops the control plane's process without ending it, so that its kernel goes on to answer.
+func TestFaultStoppedControlPlane(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	m := &machine{lab: &lab{site: s}, t: t, process: s.agent, at: s.path("agent")}
