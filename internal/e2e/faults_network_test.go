@@ -32,7 +32,7 @@ func TestFaultNetworks(t *testing.T) {
 		return
 	}
 	l := newLab(t)
-	for name, test := range map[string]func(trial){
+	trials := map[string]func(trial){
 		"DeadBothWays":   func(x trial) { dead(x, func(w *wire) { w.set(quality{cut: true}) }) },
 		"DeadUp":         func(x trial) { dead(x, func(w *wire) { w.up.set(quality{cut: true}) }) },
 		"DeadDown":       func(x trial) { dead(x, func(w *wire) { w.down.set(quality{cut: true}) }) },
@@ -51,8 +51,12 @@ func TestFaultNetworks(t *testing.T) {
 		"Inspected":      inspected,
 		"Delay2sLoss20":  farAway,
 		"Rate32k":        narrow,
-		"Delay4sLoss20":  farther,
-	} {
+	}
+	if *long {
+		// It takes a minute to connect over it.
+		trials["Delay4sLoss20"] = farther
+	}
+	for name, test := range trials {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			test(trial{t, l})
