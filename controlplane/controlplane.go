@@ -34,6 +34,7 @@ import (
 	"github.com/outfeed/outfeed/internal/lifecycle"
 	"github.com/outfeed/outfeed/internal/logging"
 	"github.com/outfeed/outfeed/internal/secret"
+	"github.com/outfeed/outfeed/internal/socket"
 )
 
 // Logger writes the log as configured.
@@ -194,7 +195,10 @@ func (c *ControlPlane) listeners(ctx context.Context, service *fleet.Service, tu
 }
 
 func listenPlain(ctx context.Context, address string) (net.Listener, error) {
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+	config := net.ListenConfig{Control: socket.Control}
+	// The options of the socket are those of plain TCP.
+	config.SetMultipathTCP(false)
+	l, err := config.Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen on %s: %w", address, err)
 	}

@@ -28,7 +28,7 @@ type Config struct {
 	// Listen is the loopback address of /healthz, /readyz and /metrics (OUTFEED_AGENT_LISTEN). Empty: nowhere.
 	Listen string `yaml:"listen"`
 	// Proxy is the HTTP proxy to the control plane, user and password included (OUTFEED_AGENT_PROXY). Empty: what
-	// HTTPS_PROXY says.
+	// HTTPS_PROXY and NO_PROXY say. "none": no proxy.
 	Proxy secret.String `yaml:"proxy"`
 	// CAFile has certificates to trust beside the system's, in PEM (OUTFEED_AGENT_CA_FILE).
 	CAFile string `yaml:"ca_file"`
@@ -121,11 +121,8 @@ func (c *Config) Validate() error {
 	if c.Listen != "" {
 		wrong = append(wrong, loopback(c.Listen))
 	}
-	if !c.Proxy.Empty() {
-		u, err := url.Parse(c.Proxy.Reveal())
-		if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-			wrong = append(wrong, errors.New("proxy is not a URL like http://proxy.plant.example:3128"))
-		}
+	if !validProxy(c.Proxy.Reveal()) {
+		wrong = append(wrong, errors.New("proxy is not a URL like http://proxy.plant.example:3128 (with a password: http://user:password@host:port, where special characters are percent-encoded, # as %23 and @ as %40), nor none"))
 	}
 	if c.CAFile != "" {
 		if _, err := os.Stat(c.CAFile); err != nil {
@@ -133,6 +130,15 @@ func (c *Config) Validate() error {
 		}
 	}
 	return errors.Join(wrong...)
+}
+
+// validProxy says whether a setting names a proxy, takes the environment's (empty), or takes none.
+func validProxy(setting string) bool {
+	if setting == "" || setting == "none" {
+		return true
+	}
+	u, err := url.Parse(setting)
+	return err == nil && u.Host != "" && (u.Scheme == "http" || u.Scheme == "https")
 }
 
 // loopback refuses an address that other machines could reach.

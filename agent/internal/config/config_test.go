@@ -75,6 +75,7 @@ func TestWhatIsWrongIsSaid(t *testing.T) {
 		"log format":     {"log_format: xml\n", "json or text"},
 		"writes":         {"writes: approve\n", "deny or allow"},
 		"proxy":          {"proxy: proxy:3128\n", "not a URL"},
+		"proxy password": {"proxy: 'http://me:hush#1@proxy:3128'\n", "percent-encoded"},
 		"ca file":        {"ca_file: /does/not/exist.pem\n", "ca_file"},
 		"memory unit":    {"memory_limit: 134217728\n", "write a whole number with a unit"},
 		"memory word":    {"memory_limit: lots\n", "write a whole number with a unit"},
@@ -85,9 +86,16 @@ func TestWhatIsWrongIsSaid(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			_, err := config.Load(write(t, c.text), none)
-			if err == nil || !strings.Contains(err.Error(), c.want) {
-				t.Errorf("got %v, want something about %q", err, c.want)
+			if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "hush") {
+				t.Errorf("got %v, want something about %q and no password", err, c.want)
 			}
 		})
+	}
+}
+
+func TestNoProxyMayBeSaid(t *testing.T) {
+	t.Parallel()
+	if c, err := config.Load(write(t, "proxy: none\n"), none); err != nil || c.Proxy.Reveal() != "none" {
+		t.Errorf("got %v, %v", c.Proxy.Reveal(), err)
 	}
 }

@@ -48,6 +48,7 @@ type dialer struct {
 	target string
 	proxy  proxyFunc
 	caFile string
+	names  *names
 }
 
 func newDialer(l Link) (*dialer, error) {
@@ -60,7 +61,7 @@ func newDialer(l Link) (*dialer, error) {
 	}
 	u.Path = strings.TrimSuffix(u.Path, "/") + Path
 	u.RawQuery, u.Fragment = "", ""
-	d := &dialer{target: u.String(), caFile: l.CAFile}
+	d := &dialer{target: u.String(), caFile: l.CAFile, names: newNames()}
 	if u.Scheme == "ws" {
 		// This machine itself is never behind a proxy.
 		return d, nil
@@ -84,23 +85,6 @@ func webSocketScheme(u *url.URL) (string, error) {
 	}
 }
 
-type proxyFunc func(*http.Request) (*url.URL, error)
-
-func proxyOf(setting string) (proxyFunc, error) {
-	switch setting {
-	case "":
-		return http.ProxyFromEnvironment, nil
-	case "none":
-		return func(*http.Request) (*url.URL, error) { return nil, nil }, nil //nolint:nilnil // how http.Transport is told: no proxy
-	}
-	via, err := url.Parse(setting)
-	if err != nil || via.Host == "" || (via.Scheme != "http" && via.Scheme != "https") {
-		// The text may hold a password, so it is not repeated.
-		return nil, errors.New("the proxy's address is not valid: it must read http://host:port or http://user:password@host:port")
-	}
-	return http.ProxyURL(via), nil
-}
-
 func isLoopback(host string) bool {
 	ip := net.ParseIP(host)
 	return host == "localhost" || (ip != nil && ip.IsLoopback())
@@ -108,18 +92,25 @@ func isLoopback(host string) bool {
 
 // wire opens the outer connection: TCP, a proxy's CONNECT where there is one, TLS and the WebSocket upgrade.
 func (d *dialer) wire(ctx context.Context) (net.Conn, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, wireTimeout, errors.New("it took longer than "+wireTimeout.String()))
+	defer cancel()
 	roots, err := d.roots()
 	if err != nil {
 		return nil, err
 	}
+	r := route{dialer: d, roots: roots}
+	// Only the upgrade is left to the transport, which would connect to one address after the other, and whose errors of a
+	// proxy say less.
 	transport := &http.Transport{
-		Proxy:                  d.proxy,
-		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
-		TLSHandshakeTimeout:    dialTimeout,
-		ResponseHeaderTimeout:  dialTimeout,
+		DialContext: func(_ context.Context, _, address string) (net.Conn, error) {
+			return r.plain(ctx, address)
+		},
+		DialTLSContext: func(_ context.Context, _, address string) (net.Conn, error) {
+			return r.encrypted(ctx, address)
+		},
+		ResponseHeaderTimeout:  stepTimeout,
 		MaxResponseHeaderBytes: 64 << 10,
 		DisableKeepAlives:      true,
-		OnProxyConnectResponse: proxyAnswer,
 	}
 	defer transport.CloseIdleConnections()
 	ws, answer, err := websocket.Dial(ctx, d.target, &websocket.DialOptions{HTTPClient: &http.Client{ //nolint:bodyclose // Dial closes it, or it is the connection
@@ -127,11 +118,10 @@ func (d *dialer) wire(ctx context.Context) (net.Conn, error) {
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}})
 	if err != nil {
-		// A proxy's refusal to CONNECT comes back as an answer without a status.
-		if answer != nil && answer.StatusCode != 0 && answer.StatusCode != http.StatusSwitchingProtocols {
+		if answer != nil && answer.StatusCode != http.StatusSwitchingProtocols {
 			return nil, &BusyError{Status: answer.StatusCode, RetryAfter: retryAfter(answer.Header.Get("Retry-After"))}
 		}
-		return nil, fmt.Errorf("connect to %s: %w", d.target, explainTLS(err))
+		return nil, d.explain(err)
 	}
 	conn := websocket.NetConn(context.WithoutCancel(ctx), ws, websocket.MessageBinary)
 	return mux.WithClose(conn, ws.CloseNow), nil
@@ -143,21 +133,24 @@ func secure(ctx context.Context, outer net.Conn, key ed25519.PrivateKey, fingerp
 	if err != nil {
 		return nil, errors.Join(err, outer.Close())
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, stepTimeout, errors.New("no answer for "+stepTimeout.String()))
+	defer cancel()
 	inner := tls.Client(outer, config)
 	if err := inner.HandshakeContext(ctx); err != nil {
 		_ = outer.Close()
 		if wrong, ok := errors.AsType[*seal.FingerprintError](err); ok {
 			return nil, wrong
 		}
-		return nil, fmt.Errorf("agree on keys with the control plane inside the tunnel: %w", err)
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, &UnreachedError{fmt.Errorf("agree on keys with the control plane inside the tunnel: %w", err)}
 	}
 	return inner, nil
 }
 
 // connect opens all three layers and gives the streams with the state of the inner TLS session.
 func (d *dialer) connect(ctx context.Context, key ed25519.PrivateKey, fingerprint string, log *slog.Logger) (*mux.Session, *tls.ConnectionState, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, dialTimeout, errors.New("it took longer than "+dialTimeout.String()))
-	defer cancel()
 	outer, err := d.wire(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -172,6 +165,25 @@ func (d *dialer) connect(ctx context.Context, key ed25519.PrivateKey, fingerprin
 	}
 	state := inner.ConnectionState()
 	return streams, &state, nil
+}
+
+// explain takes off what the layers in between have put before an error, and marks the silence behind an open connection.
+func (d *dialer) explain(err error) error {
+	if wrapped, ok := errors.AsType[*url.Error](err); ok {
+		err = wrapped.Err
+	}
+	err = fmt.Errorf("connect to %s: %w", d.target, err)
+	if answered(err) {
+		return err
+	}
+	return &UnreachedError{err}
+}
+
+// answered says whether an error came of an answer: the control plane's, a proxy's, or a certificate that is not trusted.
+func answered(err error) bool {
+	_, proxy := errors.AsType[*ProxyError](err)
+	_, certificate := errors.AsType[*CertificateError](err)
+	return proxy || certificate
 }
 
 func (d *dialer) roots() (*x509.CertPool, error) {
@@ -190,36 +202,6 @@ func (d *dialer) roots() (*x509.CertPool, error) {
 		return nil, fmt.Errorf("%s holds no certificate in PEM form", d.caFile)
 	}
 	return roots, nil
-}
-
-// proxyAnswer turns a proxy's answer into what to do about it.
-func proxyAnswer(_ context.Context, proxy *url.URL, _ *http.Request, answer *http.Response) error {
-	switch answer.StatusCode {
-	case http.StatusOK:
-		return nil
-	case http.StatusProxyAuthRequired:
-		if proxy.User == nil {
-			return fmt.Errorf("the proxy %s wants a user and a password; set them in the proxy's URL", proxy.Host)
-		}
-		return fmt.Errorf("the proxy %s does not accept this user and password", proxy.Host)
-	case http.StatusForbidden:
-		return fmt.Errorf("the proxy %s does not allow connections to the control plane; ask its administrator to allow CONNECT", proxy.Host)
-	default:
-		return fmt.Errorf("the proxy %s answered %s", proxy.Host, answer.Status)
-	}
-}
-
-// explainTLS adds what to do where the outer certificate is not trusted, as behind an inspecting proxy.
-func explainTLS(err error) error {
-	unknown, ok := errors.AsType[x509.UnknownAuthorityError](err)
-	if !ok {
-		return err
-	}
-	issuer := "unknown"
-	if unknown.Cert != nil {
-		issuer = unknown.Cert.Issuer.String()
-	}
-	return fmt.Errorf("the server's certificate was issued by %q, which this machine does not trust; if that is your company's proxy, set its CA file: %w", issuer, err)
 }
 
 // retryAfter reads the header of that name: seconds or a date, at most a day.

@@ -83,7 +83,7 @@ func openStream(streams *mux.Session, kind wire.Kind) (*mux.Stream, error) {
 
 // readAnswer reads what the control plane says to an Enroll or a Hello, within bounds of time.
 func readAnswer(control *mux.Stream) (*wire.ControlDown, error) {
-	if err := control.SetReadDeadline(time.Now().Add(answerTimeout)); err != nil {
+	if err := control.SetReadDeadline(time.Now().Add(stepTimeout)); err != nil {
 		return nil, err
 	}
 	answer := &wire.ControlDown{}

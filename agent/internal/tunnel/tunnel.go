@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/http"
 	"sync"
 	"time"
 
@@ -22,13 +23,14 @@ import (
 )
 
 const (
-	// dialTimeout bounds everything up to the end of the inner handshake, answerTimeout the wait for an answer in it.
-	dialTimeout   = 30 * time.Second
-	answerTimeout = 30 * time.Second
 	// settled is how long a session must last to count as a success, after which waiting starts small again.
 	settled = 10 * time.Second
 	// slowRetry is how long to wait at the least after a refusal that only a person can lift.
 	slowRetry = 5 * time.Minute
+	// knockEvery is the greatest ceiling of the wait after a try that reached nothing, which burdens nobody, and
+	// askAround that after one which only a load balancer has answered, because its control plane is away (ADR 9).
+	knockEvery = 8 * time.Second
+	askAround  = 30 * time.Second
 )
 
 // Link is how to reach the control plane.
@@ -109,7 +111,7 @@ func (c *Client) Run(ctx context.Context) error {
 	var applier sync.WaitGroup
 	applier.Go(func() { c.applyBundles(ctx) })
 	defer applier.Wait()
-	wait := backoff.Backoff{Min: c.settings.MinWait, Max: c.settings.MaxWait}
+	waits := newWaits(c.settings.MinWait, c.settings.MaxWait)
 	for {
 		c.trying()
 		err := c.session(ctx)
@@ -119,12 +121,12 @@ func (c *Client) Run(ctx context.Context) error {
 		}
 		down := c.State()
 		if down.Connected && time.Since(down.Since) >= settled {
-			wait.Reset()
+			waits.reset()
 		}
 		if down.Connected {
 			down.Connected, down.Since = false, time.Now()
 		}
-		pause := pauseAfter(err, wait.Next())
+		pause := pauseAfter(err, waits.next(err))
 		down.LastError, down.NextTry = err.Error(), time.Now().Add(pause)
 		c.setState(down)
 		c.settings.Log.WarnContext(ctx, "the tunnel is down", slog.String("error", err.Error()), slog.Duration("next_try", pause))
@@ -134,11 +136,68 @@ func (c *Client) Run(ctx context.Context) error {
 	}
 }
 
+// waits are the two sequences of waits: after tries that nobody has answered, and after the others. Each starts over when
+// the other goes on, so that a long time without a network does not make the agent slow once there is one.
+type waits struct {
+	answered, unanswered backoff.Backoff
+	// longest is the greatest ceiling; 0 for backoff's.
+	longest time.Duration
+}
+
+func newWaits(shortest, longest time.Duration) *waits {
+	return &waits{
+		answered:   backoff.Backoff{Min: shortest, Max: longest},
+		unanswered: backoff.Backoff{Min: shortest},
+		longest:    longest,
+	}
+}
+
+func (w *waits) reset() {
+	w.answered.Reset()
+	w.unanswered.Reset()
+}
+
+// next is the wait after an error.
+func (w *waits) next(err error) time.Duration {
+	ceiling := unansweredCeiling(err)
+	if ceiling == 0 {
+		w.unanswered.Reset()
+		return w.answered.Next()
+	}
+	w.answered.Reset()
+	w.unanswered.Max = ceiling
+	if w.longest > 0 {
+		w.unanswered.Max = min(ceiling, w.longest)
+	}
+	return w.unanswered.Next()
+}
+
+// unansweredCeiling is the greatest ceiling after a try that did not reach the control plane; 0 for another.
+func unansweredCeiling(err error) time.Duration {
+	if _, ok := errors.AsType[*UnreachedError](err); ok {
+		return knockEvery
+	}
+	busy, ok := errors.AsType[*BusyError](err)
+	if !ok || busy.RetryAfter > 0 {
+		return 0
+	}
+	switch busy.Status {
+	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return askAround
+	default:
+		return 0
+	}
+}
+
 // pauseAfter is how long to wait after an error: what the control plane asked for, plus the backoff's jitter, and long
 // where only a person can help.
 func pauseAfter(err error, jitter time.Duration) time.Duration {
 	if busy, ok := errors.AsType[*BusyError](err); ok && busy.RetryAfter > 0 {
 		return busy.RetryAfter + rand.N(busy.RetryAfter/2+1) + jitter //nolint:gosec // jitter needs no cryptographic randomness
+	}
+	if proxy, ok := errors.AsType[*ProxyError](err); ok && proxy.Credentials {
+		// A few wrong passwords lock an account in many companies.
+		return slowRetry + rand.N(slowRetry) //nolint:gosec // as above
 	}
 	refused, ok := errors.AsType[*RefusedError](err)
 	if !ok {

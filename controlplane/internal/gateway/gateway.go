@@ -33,8 +33,9 @@ const Path = "/tunnel/v1"
 const (
 	defaultHandshakes = 64
 	defaultPerSecond  = 100
-	// handshakeTimeout bounds everything between the WebSocket upgrade and the answer to the first message.
-	handshakeTimeout = 20 * time.Second
+	// handshakeTimeout bounds everything between the WebSocket upgrade and the answer to the first message. A link of 2 s
+	// delay that loses every fifth packet takes 40 s for it now and then.
+	handshakeTimeout = 60 * time.Second
 	// lingerTimeout is how long a peer that was told to go has to read why.
 	lingerTimeout = 3 * time.Second
 	// retryLater is the greatest wait that is asked of a connection that was not admitted.

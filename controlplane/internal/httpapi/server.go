@@ -11,7 +11,8 @@ import (
 )
 
 const (
-	readHeaderTimeout = 10 * time.Second
+	// A link of 2 s delay that loses every fifth packet takes 20 s for TLS and the headers now and then.
+	readHeaderTimeout = 30 * time.Second
 	idleTimeout       = 2 * time.Minute
 	maxHeaderBytes    = 64 << 10
 	shutdownTimeout   = 15 * time.Second

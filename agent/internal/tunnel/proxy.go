@@ -1,0 +1,180 @@
+package tunnel
+
+import (
+	"bufio"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// proxyFunc gives the proxy for a request; nil for none. It is http.Transport's.
+type proxyFunc func(*http.Request) (*url.URL, error)
+
+func proxyOf(setting string) (proxyFunc, error) {
+	switch setting {
+	case "":
+		return http.ProxyFromEnvironment, nil
+	case "none":
+		return func(*http.Request) (*url.URL, error) { return nil, nil }, nil //nolint:nilnil // how a proxyFunc says: no proxy
+	}
+	via, err := url.Parse(setting)
+	if err != nil || via.Hostname() == "" || !proxyScheme(via) {
+		// The text may hold a password, so it is not repeated.
+		return nil, errors.New("the proxy's address is not valid: it must read http://host:port or http://user:password@host:port, with special characters of the password percent-encoded (# as %23, @ as %40)")
+	}
+	return http.ProxyURL(via), nil
+}
+
+func proxyScheme(via *url.URL) bool { return via.Scheme == "http" || via.Scheme == "https" }
+
+// ProxyError is when a proxy refuses, so that only a person can help.
+type ProxyError struct {
+	// Host is the proxy's address, Problem what is wrong with it, as the end of a sentence.
+	Host, Problem string
+	// Credentials is set when the user and the password were not accepted. Trying them again soon may lock the account.
+	Credentials bool
+}
+
+func (e *ProxyError) Error() string { return "the proxy " + e.Host + " " + e.Problem }
+
+// proxyFor is the proxy that stands before the target; nil for none.
+func (d *dialer) proxyFor(ctx context.Context) (*url.URL, error) {
+	if d.proxy == nil {
+		return nil, nil //nolint:nilnil // nil is no proxy, as in http.Transport
+	}
+	// The rules of NO_PROXY are for https, not for wss.
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https"+strings.TrimPrefix(d.target, "wss"), http.NoBody)
+	if err != nil {
+		return nil, fmt.Errorf("look for a proxy: %w", err)
+	}
+	via, err := d.proxy(request)
+	if err != nil {
+		// The text of the error holds the address and with it the password.
+		return nil, errors.New("the proxy's address in HTTPS_PROXY is not valid: it must read http://host:port or http://user:password@host:port, with special characters of the password percent-encoded")
+	}
+	if via != nil && !proxyScheme(via) {
+		return nil, fmt.Errorf("the proxy %s is not an HTTP proxy; Outfeed goes through HTTP proxies with CONNECT", via.Host)
+	}
+	return via, nil
+}
+
+// through asks the proxy for a connection to the address and gives it.
+func (r route) through(ctx context.Context, via *url.URL, address string) (net.Conn, error) {
+	open, port := attempt(dialTCP), "80"
+	if via.Scheme == "https" {
+		open, port = r.dialTLS(via.Hostname()), "443"
+	}
+	if via.Port() != "" {
+		port = via.Port()
+	}
+	conn, err := r.reach(ctx, via.Hostname(), port, open)
+	if err != nil {
+		return nil, fmt.Errorf("the proxy %s cannot be reached; check its address, and whether it runs: %w", via.Host, err)
+	}
+	if err := ask(ctx, conn, via, address); err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	return conn, nil
+}
+
+// ask sends a CONNECT and reads the answer.
+func ask(ctx context.Context, conn net.Conn, via *url.URL, address string) error {
+	if err := conn.SetDeadline(time.Now().Add(stepTimeout)); err != nil {
+		return fmt.Errorf("bound the wait for the proxy: %w", err)
+	}
+	// Closing is what ends a read that waits.
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	defer stop()
+	request := &http.Request{
+		Method: http.MethodConnect, URL: &url.URL{Opaque: address}, Host: address,
+		Header: http.Header{"User-Agent": {"outfeed-agent"}},
+	}
+	if via.User != nil {
+		password, _ := via.User.Password()
+		request.Header.Set("Proxy-Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(via.User.Username()+":"+password)))
+	}
+	if err := request.Write(conn); err != nil {
+		return &UnreachedError{fmt.Errorf("the proxy %s took no request: %w", via.Host, err)}
+	}
+	// What the proxy says before the connection is through is bounded; behind the headers it says nothing, since it is the
+	// agent that speaks first.
+	answer, err := http.ReadResponse(bufio.NewReader(io.LimitReader(conn, 64<<10)), request) //nolint:bodyclose // it is the connection
+	if err != nil {
+		return &UnreachedError{fmt.Errorf("the proxy %s gave no answer: %w", via.Host, err)}
+	}
+	if answer.StatusCode != http.StatusOK {
+		return refusedByProxy(via, answer)
+	}
+	if !stop() {
+		return context.Cause(ctx)
+	}
+	if err := conn.SetDeadline(time.Time{}); err != nil {
+		return fmt.Errorf("lift the bound of the wait for the proxy: %w", err)
+	}
+	return nil
+}
+
+// refusedByProxy turns a proxy's answer into what to do about it.
+func refusedByProxy(via *url.URL, answer *http.Response) error {
+	refusal := &ProxyError{Host: via.Host}
+	switch answer.StatusCode {
+	case http.StatusProxyAuthRequired:
+		switch offered := answer.Header.Values("Proxy-Authenticate"); {
+		case !offersBasic(offered):
+			refusal.Problem = fmt.Sprintf("asks for %s, which the agent does not speak; ask its administrator for Basic authentication or for an exception", schemes(offered))
+		case via.User == nil:
+			refusal.Problem = "wants a user and a password; set them in the proxy's URL"
+		default:
+			refusal.Problem = "does not accept this user and password; they may be wrong or expired"
+			refusal.Credentials = true
+		}
+		return refusal
+	case http.StatusForbidden, http.StatusMethodNotAllowed:
+		refusal.Problem = "does not allow connections to the control plane; ask its administrator to allow CONNECT"
+		return refusal
+	case http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return &UnreachedError{fmt.Errorf("the proxy %s answered %s: %s", via.Host, answer.Status, squidSays(answer.Header))}
+	default:
+		refusal.Problem = "answered " + answer.Status
+		return refusal
+	}
+}
+
+// squidSays is why a proxy reached nothing; squid says it in a header.
+func squidSays(header http.Header) string {
+	code, _, _ := strings.Cut(header.Get("X-Squid-Error"), " ")
+	switch code {
+	case "ERR_DNS_FAIL":
+		return "it cannot resolve the control plane's name; check the name, and the DNS of the proxy"
+	case "ERR_CONNECT_FAIL":
+		return "it cannot connect to the control plane; ask its administrator whether a firewall is behind it"
+	default:
+		return "it cannot resolve the control plane's name, or not connect to it; check the name, and what the proxy may reach"
+	}
+}
+
+func offersBasic(offered []string) bool {
+	for _, o := range offered {
+		if scheme, _, _ := strings.Cut(o, " "); strings.EqualFold(scheme, "Basic") {
+			return true
+		}
+	}
+	// A proxy that does not say is tried with Basic.
+	return len(offered) == 0
+}
+
+func schemes(offered []string) string {
+	names := make([]string, len(offered))
+	for i, o := range offered {
+		names[i], _, _ = strings.Cut(o, " ")
+	}
+	return strings.Join(names, " or ")
+}

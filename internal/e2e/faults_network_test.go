@@ -1,0 +1,322 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/outfeed/outfeed/agent"
+)
+
+const (
+	// noticed, back and reached are the goals: how long a dead link may go unnoticed, how long the agent may take once it
+	// has healed, and how long once one address works.
+	noticed = 45 * time.Second
+	back    = 60 * time.Second
+	reached = 10 * time.Second
+)
+
+// TestFaultNetworks holds the tunnel's promises over real networks: every agent has a network of its own and real programs
+// stand in between. Nearly all of its time is waiting, so everything runs at once.
+func TestFaultNetworks(t *testing.T) {
+	t.Parallel()
+	if !inLab(t) {
+		return
+	}
+	l := newLab(t)
+	trials := map[string]func(trial){
+		"DeadBothWays":   func(x trial) { dead(x, func(w *wire) { w.set(quality{cut: true}) }) },
+		"DeadUp":         func(x trial) { dead(x, func(w *wire) { w.up.set(quality{cut: true}) }) },
+		"DeadDown":       func(x trial) { dead(x, func(w *wire) { w.down.set(quality{cut: true}) }) },
+		"DNSFails":       func(x trial) { dnsBroken(x, fails) },
+		"DNSSilent":      func(x trial) { dnsBroken(x, silent) },
+		"DNSSlow":        dnsSlow,
+		"DNSDiesLater":   dnsDiesLater,
+		"AddressChanges": addressChanges,
+		"BlackHole6":     blackHole6,
+		"DNSDeaf6":       dnsDeaf6,
+		"ManyDead":       manyDead,
+		"Nginx":          behindNginx,
+		"HAProxy":        behindHAProxy,
+		"Squid":          behindSquid,
+		"SquidLife":      squidLife,
+		"Inspected":      inspected,
+		"Delay2sLoss20":  farAway,
+		"Rate32k":        narrow,
+	}
+	if *long {
+		// It takes a minute to connect over it.
+		trials["Delay4sLoss20"] = farther
+	}
+	for name, test := range trials {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(trial{t, l})
+		})
+	}
+}
+
+// trial is one fault in the lab.
+type trial struct {
+	t   *testing.T
+	lab *lab
+}
+
+// direct enrols a machine in a plant of its own, and gives its DNS server.
+func (l *lab) direct(t *testing.T) (*machine, *nameServer) {
+	t.Helper()
+	p := newPlant(t, l.number(), "")
+	dns := newNameServer(t, p.cloud, map[string][]string{"cp.outfeed.test": {p.cloud}})
+	return l.enrol(t, p, "cp.outfeed.test:"+portTLS), dns
+}
+
+// dead cuts a wire without a word, waits until both sides have noticed, and mends it.
+func dead(x trial, cut func(*wire)) {
+	t, l := x.t, x.lab
+	m, _ := l.direct(t)
+	m.start()
+	m.untilConnected(deadline)
+	m.untilSeen(deadline, true)
+	cut(m.plant.wire)
+	at := time.Now()
+	m.until("the agent has noticed", noticed, func(s agent.LocalStatus) bool { return !s.Tunnel.Connected })
+	agentTook := time.Since(at)
+	m.untilSeen(noticed-time.Since(at), false)
+	t.Logf("the agent noticed after %s, the control plane after %s", agentTook.Round(time.Second), time.Since(at).Round(time.Second))
+	if *long {
+		wait(t, 6*time.Minute)
+	}
+	m.plant.wire.set(quality{})
+	at = time.Now()
+	m.untilConnected(back)
+	t.Logf("connected again %s after the path has healed", time.Since(at).Round(time.Second))
+	m.untilSeen(back-time.Since(at), true)
+	m.oneSession()
+}
+
+// oneSession waits until the control plane holds a single connection of the agent.
+func (m *machine) oneSession() {
+	m.t.Helper()
+	m.within("the agent has one connection", noticed, func() error {
+		out, err := exec.CommandContext(m.t.Context(), "ss", "-Htn", "state", "established", "src", m.plant.cloud, "and", "sport", "=", ":"+portTLS).CombinedOutput() //nolint:gosec // fixed words
+		if err != nil {
+			return fmt.Errorf("ss: %w: %s", err, out)
+		}
+		if n := strings.Count(string(out), "\n"); n != 1 {
+			return fmt.Errorf("the control plane holds %d:\n%s", n, out)
+		}
+		return nil
+	})
+}
+
+// dnsBroken starts an agent while the DNS is broken, and mends it.
+func dnsBroken(x trial, how answer) {
+	t, l := x.t, x.lab
+	m, dns := l.direct(t)
+	dns.change(func(s *nameServer) { s.answer = how })
+	m.start()
+	m.untilError(back, "cp.outfeed.test cannot be resolved", "DNS server of this machine")
+	if *long {
+		wait(t, 6*time.Minute)
+	}
+	dns.change(func(s *nameServer) { s.answer = answers })
+	m.connects()
+}
+
+// connects holds how long it takes from now on.
+func (m *machine) connects() {
+	m.t.Helper()
+	at := time.Now()
+	m.untilConnected(reached)
+	m.t.Logf("connected after %s", time.Since(at).Round(100*time.Millisecond))
+}
+
+// dnsSlow answers every question after 5 s, as long as Go's resolver waits.
+func dnsSlow(x trial) {
+	t, l := x.t, x.lab
+	m, dns := l.direct(t)
+	dns.change(func(s *nameServer) { s.delay = 5 * time.Second })
+	m.start()
+	m.connects()
+}
+
+// dnsDiesLater loses the DNS and then the connection: the address that worked still does.
+func dnsDiesLater(x trial) {
+	t, l := x.t, x.lab
+	m, dns := l.direct(t)
+	m.start()
+	since := m.untilConnected(deadline)
+	dns.change(func(s *nameServer) { s.answer = silent })
+	m.killConnection()
+	m.until("the agent is connected anew", reached, func(s agent.LocalStatus) bool {
+		return s.Tunnel.Connected && s.Tunnel.Since.After(since)
+	})
+}
+
+// killConnection resets the agent's connection.
+func (m *machine) killConnection() {
+	m.t.Helper()
+	out, err := exec.CommandContext(m.t.Context(), "ss", "-K", "src", m.plant.cloud, "and", "sport", "=", ":"+portTLS).CombinedOutput() //nolint:gosec // fixed words
+	if err != nil {
+		m.t.Fatalf("ss -K: %v: %s", err, out)
+	}
+}
+
+// addressChanges moves the name while the agent is connected; then the old address dies.
+func addressChanges(x trial) {
+	t, l := x.t, x.lab
+	m, dns := l.direct(t)
+	const second = "10.99.0.1"
+	if err := ip("addr add " + second + "/32 dev lo"); err != nil {
+		t.Fatal(err)
+	}
+	m.start()
+	m.untilConnected(deadline)
+	dns.change(func(s *nameServer) { s.records["cp.outfeed.test"] = []string{second} })
+	// The old address dies without a word.
+	m.plant.wire.set(quality{dead: netip.MustParseAddr(m.plant.cloud)})
+	at := time.Now()
+	m.until("the agent has noticed", noticed, func(s agent.LocalStatus) bool { return !s.Tunnel.Connected })
+	m.connects()
+	t.Logf("at the new address %s after the old one died", time.Since(at).Round(time.Second))
+}
+
+// blackHole6 has an IPv6 address that swallows everything beside an IPv4 address that works.
+func blackHole6(x trial) {
+	t, l := x.t, x.lab
+	m, dns := l.direct(t)
+	dns.change(func(s *nameServer) {
+		s.records["cp.outfeed.test"] = []string{m.plant.cloud6, "fd99::1", "fd99::2", m.plant.cloud}
+	})
+	m.plant.wire.set(quality{cut6: true})
+	m.start()
+	m.connects()
+}
+
+// dnsDeaf6 has a DNS server that never answers a question for IPv6.
+func dnsDeaf6(x trial) {
+	t, l := x.t, x.lab
+	m, dns := l.direct(t)
+	dns.change(func(s *nameServer) { s.deaf6 = true })
+	m.start()
+	m.connects()
+}
+
+// manyDead has seven dead addresses for one that works.
+func manyDead(x trial) {
+	t, l := x.t, x.lab
+	m, dns := l.direct(t)
+	dns.change(func(s *nameServer) {
+		s.records["cp.outfeed.test"] = []string{"10.98.0.1", "10.98.0.2", "10.98.0.3", "10.98.0.4", "fd98::1", "fd98::2", "10.98.0.5", m.plant.cloud}
+	})
+	m.start()
+	m.connects()
+}
+
+// farAway has a delay of 2 s there and back, and loses every fifth packet in both directions.
+func farAway(x trial) { bad(x, quality{delay: time.Second, loss: 0.2}) }
+
+// farther has a delay of 2 s in each direction.
+func farther(x trial) { bad(x, quality{delay: 2 * time.Second, loss: 0.2}) }
+
+// narrow has 32 kbit/s.
+func narrow(x trial) { bad(x, quality{rate: 32_000}) }
+
+// bad holds that insights arrive over a bad link, and that the session lasts.
+func bad(x trial, q quality) {
+	t, l := x.t, x.lab
+	m, _ := l.direct(t)
+	m.plant.wire.set(q)
+	at := time.Now()
+	m.start()
+	m.untilConnected(deadline)
+	t.Logf("connected after %s", time.Since(at).Round(100*time.Millisecond))
+	m.deploy()
+	at = time.Now()
+	m.untilAcknowledged(deadline)
+	t.Logf("%d insights stored after %s", flowRows, time.Since(at).Round(100*time.Millisecond))
+	if *long {
+		wait(t, 10*time.Minute)
+	}
+	s, err := m.status()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(m.log())
+	if err != nil {
+		t.Fatal(err)
+	}
+	up := strings.Count(string(text), "the tunnel is up")
+	t.Logf("%d tries, %d sessions, the last since %s, in %s", strings.Count(string(text), "the tunnel is down")+1, up, time.Since(s.Tunnel.Since).Round(time.Second), time.Since(at).Round(time.Second))
+	if !s.Tunnel.Connected || up != 1 {
+		t.Errorf("the session did not last: %+v\n%s", s.Tunnel, tail(m.log(), 3000))
+	}
+}
+
+// TestFaultStoppedControlPlane stops the control plane's process without ending it, so that its kernel goes on to answer.
+func TestFaultStoppedControlPlane(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	m := &machine{lab: &lab{site: s}, t: t, process: s.agent, at: s.path("agent")}
+	signal := func(sig syscall.Signal) {
+		if err := s.controlPlane.cmd.Process.Signal(sig); err != nil {
+			t.Fatal(err)
+		}
+	}
+	signal(syscall.SIGSTOP)
+	defer signal(syscall.SIGCONT)
+	at := time.Now()
+	m.until("the agent has noticed", noticed, func(s agent.LocalStatus) bool { return !s.Tunnel.Connected })
+	t.Logf("the agent noticed after %s", time.Since(at).Round(time.Second))
+	if *long {
+		wait(t, 5*time.Minute-time.Since(at))
+	}
+	signal(syscall.SIGCONT)
+	at = time.Now()
+	m.untilConnected(back)
+	t.Logf("connected again %s after the control plane went on", time.Since(at).Round(100*time.Millisecond))
+	m.untilSeen(back-time.Since(at), true)
+	m.within("the gateway has one session", noticed, func() error {
+		text, err := m.metric("outfeed_gateway_agents_connected")
+		if err == nil && text != "1" {
+			err = fmt.Errorf("it has %s", text)
+		}
+		return err
+	})
+	t.Logf("one session %s after that", time.Since(at).Round(100*time.Millisecond))
+}
+
+// metric is a number of the control plane.
+func (s *site) metric(name string) (string, error) {
+	ctx, cancel := context.WithTimeout(s.t.Context(), 5*time.Second)
+	defer cancel()
+	token, err := os.ReadFile(s.path("cp", "admin-token"))
+	if err != nil {
+		return "", err
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.admin+"/metrics", http.NoBody)
+	if err != nil {
+		return "", err
+	}
+	request.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return "", err
+	}
+	defer answer.Body.Close() //nolint:errcheck // it has been read
+	text, err := io.ReadAll(answer.Body)
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, name+" "); ok {
+			return strings.TrimSpace(value), err
+		}
+	}
+	return "", fmt.Errorf("no %s among the metrics (%s), %w", name, answer.Status, err)
+}
