@@ -32,8 +32,10 @@ type Reporter interface {
 type Record struct {
 	// Seq is its place in the agent's sequence, which starts at 1 and has no gap.
 	Seq uint64
-	// Payload is a marshalled wire.InsightRecord. An empty one stands for a record that was lost.
+	// Payload is a marshalled wire.InsightRecord. It is empty where the record is gone.
 	Payload []byte
+	// Gone says why there is none any more, as one of the wire's reasons of a receipt; empty while there is one.
+	Gone string
 }
 
 // Outbox keeps insights until the control plane has stored them. Its methods are called from several goroutines.
@@ -46,6 +48,9 @@ type Outbox interface {
 	ReadOutbox(ctx context.Context, after uint64, maxRecords, maxBytes int) ([]Record, error)
 	// Acknowledge says that the control plane has stored everything up to the sequence.
 	Acknowledge(ctx context.Context, upTo uint64) error
+	// GiveUp says that the record of that sequence can never be sent, so that it counts as lost once its receipt is
+	// acknowledged. It may be said again.
+	GiveUp(seq uint64)
 	// OutboxChanged receives after records were added. It holds one signal, for one reader.
 	OutboxChanged() <-chan struct{}
 }
