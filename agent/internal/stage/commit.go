@@ -39,6 +39,8 @@ type Checkpoint struct {
 	Earlier iter.Seq2[[]byte, error]
 	// Insights are the payloads for the outbox, in order.
 	Insights [][]byte
+	// Late is how many rows came too late since the flow's last commit. It is added to Stats.Late once, with the rest.
+	Late uint64
 }
 
 // all are the payloads in order.
@@ -364,8 +366,10 @@ func (s *Stage) land(batch []*request, parts []appended, next meta) {
 	}
 	f.produced, f.droppedReports = next.produced, next.droppedReports
 	f.lost = max(f.lost, next.lost)
+	f.late, f.expiredAge, f.expiredBytes = next.late, next.expiredAge, next.expiredBytes
 	f.acknowledgedStored = next.acknowledged
 	f.acknowledged = max(f.acknowledged, next.acknowledged)
+	f.gone = next.gone.behind(f.acknowledged)
 	for _, r := range batch {
 		if r.landed != nil {
 			r.landed(f)
@@ -426,6 +430,7 @@ func (s *Stage) settle() error {
 	f.lost = max(stored.lost, s.carry.lost)
 	f.lostRemotely = max(stored.lostRemotely, s.carry.lostRemotely)
 	f.remoteStored = s.carry.remoteStored
+	f.gone = f.gone.behind(f.acknowledged)
 	f.countAcknowledged()
 	s.files, s.unsettled = f, nil
 	s.noteWaiting()
@@ -467,8 +472,9 @@ func (s *Stage) Commit(ctx context.Context, c Checkpoint) (lastSeq uint64, err e
 		}
 		return nil
 	}
-	r.apply = func(tx *bolt.Tx, _ *meta) error {
+	r.apply = func(tx *bolt.Tx, next *meta) error {
 		m.lastSeq = r.lastSeq
+		next.late += c.Late
 		return c.put(tx, &s.sealed, m, entries)
 	}
 	r.landed = func(f *files) { f.marks[c.Flow] = m }

@@ -11,3 +11,6 @@ func AwaitBlocked(s *Stage, n int) {
 		runtime.Gosched()
 	}
 }
+
+// GrowthSample is how far two looks at the growth of the outbox are apart at least.
+const GrowthSample = growthSample

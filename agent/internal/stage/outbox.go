@@ -9,16 +9,21 @@ import (
 	bolt "go.etcd.io/bbolt"
 )
 
-// Record is one insight of the outbox.
+// Record is one insight of the outbox, or a run of them that never come.
 type Record struct {
-	// Seq is its place in the agent's sequence, which starts at 1 and has no gap.
+	// Seq is its place in the agent's sequence, which starts at 1 and has no gap; that of the first of a run.
 	Seq uint64
-	// Payload is what was committed. It is nil when Lost.
+	// Count is how many places it takes: 1 for an insight.
+	Count uint64
+	// Payload is what was committed. It is nil when Gone.
 	Payload []byte
-	// Lost says that the record was damaged on the disk. It is still sent, as an empty record, so that the sequence has
-	// no gap.
-	Lost bool
+	// Gone says why the places Seq to Last do not come: GoneDamaged, GoneExpiredAge or GoneExpiredBytes. It is empty for
+	// an insight.
+	Gone string
 }
+
+// Last is the last place in the sequence that the record takes.
+func (r *Record) Last() uint64 { return r.Seq + r.Count - 1 }
 
 // idleSegmentBytes is how large the last segment's file may stay when everything in it is acknowledged.
 const idleSegmentBytes = 8 << 20
@@ -27,7 +32,8 @@ const idleSegmentBytes = 8 << 20
 func (s *Stage) OutboxChanged() <-chan struct{} { return s.changed }
 
 // ReadOutbox gives the records behind the sequence, and behind what is acknowledged, in order: at most maxRecords, and
-// no more payload than maxBytes unless the first alone is larger. Nothing waiting gives no records and no error.
+// no more payload than maxBytes unless the first alone is larger. Each begins where the one before it ended. Places that
+// follow each other and are gone for the same reason are one record. Nothing waiting gives no records and no error.
 func (s *Stage) ReadOutbox(ctx context.Context, after uint64, maxRecords, maxBytes int) ([]Record, error) {
 	if err := s.settled(ctx); err != nil {
 		return nil, err
@@ -37,7 +43,7 @@ func (s *Stage) ReadOutbox(ctx context.Context, after uint64, maxRecords, maxByt
 		s.mu.RUnlock()
 		return nil, s.unavailable()
 	}
-	r := &outboxReader{next: max(after, s.files.acknowledged) + 1, end: s.files.produced, maxRecords: maxRecords, maxBytes: maxBytes}
+	r := &outboxReader{next: max(after, s.files.acknowledged) + 1, end: s.files.produced, gone: s.files.gone, maxRecords: maxRecords, maxBytes: maxBytes}
 	err := r.readAll(s.files.segments)
 	s.mu.RUnlock()
 	if err != nil {
@@ -67,6 +73,7 @@ func (s *Stage) noteDamaged(seqs []uint64) {
 // outboxReader collects records across segments and fills the gaps between what is there.
 type outboxReader struct {
 	next, end            uint64
+	gone                 gone
 	maxRecords, maxBytes int
 	bytes                int
 	records              []Record
@@ -75,6 +82,7 @@ type outboxReader struct {
 }
 
 func (r *outboxReader) readAll(segments []*segment) error {
+	r.fill(min(r.gone.end(), r.end))
 	for _, seg := range segments {
 		if r.full || r.next > r.end {
 			return nil
@@ -104,10 +112,11 @@ func (r *outboxReader) readAll(segments []*segment) error {
 	return nil
 }
 
-// fill adds the sequences up to the given one, which are in no segment.
+// fill adds the sequences up to the given one, which are in no segment or do not count any more.
 func (r *outboxReader) fill(upTo uint64) {
 	for !r.full && r.next <= upTo {
-		r.append(Record{Seq: r.next, Lost: true})
+		reason, last := r.gone.at(r.next)
+		r.append(Record{Seq: r.next, Count: min(last, upTo) - r.next + 1, Gone: reason})
 	}
 }
 
@@ -124,7 +133,7 @@ func (r *outboxReader) add(seq uint64, payload []byte, ok bool) {
 	}
 	if !ok {
 		r.damaged = append(r.damaged, seq)
-		r.append(Record{Seq: seq, Lost: true})
+		r.append(Record{Seq: seq, Count: 1, Gone: GoneDamaged})
 		return
 	}
 	if len(r.records) > 0 && r.bytes+len(payload) > r.maxBytes {
@@ -132,12 +141,16 @@ func (r *outboxReader) add(seq uint64, payload []byte, ok bool) {
 		return
 	}
 	r.bytes += len(payload)
-	r.append(Record{Seq: seq, Payload: append(make([]byte, 0, len(payload)), payload...)})
+	r.append(Record{Seq: seq, Count: 1, Payload: append(make([]byte, 0, len(payload)), payload...)})
 }
 
 func (r *outboxReader) append(rec Record) {
+	r.next = rec.Last() + 1
+	if n := len(r.records); n > 0 && rec.Gone != "" && r.records[n-1].Gone == rec.Gone {
+		r.records[n-1].Count += rec.Count
+		return
+	}
 	r.records = append(r.records, rec)
-	r.next = rec.Seq + 1
 	r.full = len(r.records) >= r.maxRecords
 }
 
@@ -174,7 +187,7 @@ func (s *Stage) moveAcknowledged(upTo uint64) (drop bool, err error) {
 			delete(f.damaged, seq)
 		}
 	}
-	f.acknowledged = upTo
+	f.acknowledged, f.gone = upTo, f.gone.behind(upTo)
 	f.countAcknowledged()
 	s.waitingSince = time.Time{}
 	s.noteWaiting()
@@ -189,9 +202,11 @@ func (s *Stage) moveAcknowledged(upTo uint64) (drop bool, err error) {
 	return size > idleSegmentBytes, err
 }
 
-// lostBetween counts the sequences behind after, up to and with upTo, that no segment has or that are damaged in it.
+// lostBetween counts the sequences behind after, up to and with upTo, that no segment has or that are damaged in it, and
+// that no rule has dropped.
 func (f *files) lostBetween(after, upTo uint64) uint64 {
-	lost := upTo - after
+	lost := upTo - after - f.gone.between(after, upTo)
+	after = max(after, min(f.gone.end(), upTo))
 	for _, seg := range f.segments {
 		if low, high := max(seg.first, after+1), min(seg.last, upTo); low <= high && !seg.empty() {
 			lost -= high - low + 1
@@ -346,16 +361,17 @@ func (s *Stage) renumber(next *meta, base uint64) ([]appended, error) {
 	from, seq := next.acknowledged, base+1
 	old := s.files.segments
 	for from < next.produced {
-		r := &outboxReader{next: from + 1, end: next.produced, maxRecords: renumberPage, maxBytes: maxAppendBytes}
+		r := &outboxReader{next: from + 1, end: next.produced, gone: next.gone, maxRecords: renumberPage, maxBytes: maxAppendBytes}
 		if err := r.readAll(old); err != nil {
 			return nil, err
 		}
 		var payloads [][]byte
 		for _, rec := range r.records {
-			if rec.Lost {
-				next.lost++
-			} else {
+			switch rec.Gone {
+			case "":
 				payloads = append(payloads, rec.Payload)
+			case GoneDamaged:
+				next.lost += rec.Count
 			}
 		}
 		var err error
@@ -365,57 +381,8 @@ func (s *Stage) renumber(next *meta, base uint64) ([]appended, error) {
 		seq += uint64(len(payloads))
 		from = r.next - 1
 	}
-	next.acknowledged, next.produced = base, seq-1
+	next.acknowledged, next.produced, next.gone = base, seq-1, nil
 	return parts, nil
-}
-
-// Stats is the state of the staging area. Counters only rise.
-type Stats struct {
-	// Produced is the last sequence, Acknowledged the last that the control plane has stored.
-	Produced, Acknowledged uint64
-	// WaitingRecords and WaitingBytes are what is between the two.
-	WaitingRecords, WaitingBytes uint64
-	// WaitingFor is for how long this process has seen records wait without an acknowledgement.
-	WaitingFor time.Duration
-	// Lost counts the insights that were damaged here, LostRemotely those that the control plane lost after it had
-	// acknowledged them.
-	Lost, LostRemotely uint64
-	// SetAside counts the files that were found damaged and renamed to .corrupt-<time>.
-	SetAside uint64
-	// Formers are the staging directories of other owners that lay beside this one when it was opened. The result shares
-	// it and must not change it.
-	Formers []Former
-	// DroppedReports counts the run reports that were dropped for newer ones.
-	DroppedReports uint64
-	// Blocked is how many commits wait for room, and BlockedBy why.
-	Blocked   int
-	BlockedBy string
-	// Degraded says why nothing can be written at present; empty when all is well.
-	Degraded string
-}
-
-// Stats gives the state of the staging area; it never waits for the disk.
-func (s *Stage) Stats() Stats {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	m, st := s.carry, Stats{Formers: s.formers}
-	if f := s.files; f != nil {
-		m = f.meta
-		st.WaitingBytes = f.waitingBytes()
-		m.lost += f.lostBetween(f.acknowledged, f.produced)
-	}
-	st.Produced, st.Acknowledged, st.WaitingRecords = m.produced, m.acknowledged, m.produced-m.acknowledged
-	st.Lost, st.LostRemotely, st.SetAside, st.DroppedReports = m.lost, m.lostRemotely, m.setAside, m.droppedReports
-	if !s.waitingSince.IsZero() {
-		st.WaitingFor = time.Since(s.waitingSince)
-	}
-	if st.Blocked = s.blocked; s.blocked > 0 {
-		st.BlockedBy = s.blockedBy.Error()
-	}
-	if s.unsettled != nil {
-		st.Degraded = s.unsettled.Error()
-	}
-	return st
 }
 
 // settled lets the writer find out what a failed commit left behind, if there was one.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -43,6 +44,8 @@ type diskSpace struct {
 	mu     sync.Mutex
 	bytes  uint64
 	looked time.Time
+	// last is bytes for those who must not wait for the disk; none before the first look.
+	last atomic.Pointer[uint64]
 }
 
 const (
@@ -61,6 +64,9 @@ func (d *diskSpace) free(set Settings) (uint64, error) {
 	}
 	bytes, err := freeBytes(set.Dir)
 	d.bytes, d.looked = bytes, time.Now()
+	if err == nil {
+		d.last.Store(&bytes)
+	}
 	return bytes, err
 }
 
@@ -98,6 +104,16 @@ func (s *Stage) tryReserve(size uint64, waited bool) (<-chan struct{}, error) { 
 		s.blockedBy = err
 	}
 	return s.space, err
+}
+
+// room is how many more bytes may wait when so many do. mu is held; it does not wait for the disk.
+func (s *Stage) room(waiting uint64) uint64 {
+	held := s.reserved + waiting
+	room := s.settings.MaxBytes - min(held, s.settings.MaxBytes)
+	if free := s.disk.last.Load(); free != nil {
+		room = min(room, *free-min(*free, s.settings.MinFreeBytes))
+	}
+	return room
 }
 
 // release gives back what reserve took; by now the records are counted as waiting, or they are not there.

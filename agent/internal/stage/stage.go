@@ -76,6 +76,7 @@ type Stage struct {
 	// sealed is the writer's.
 	sealed sealer
 	disk   diskSpace
+	growth growth
 
 	// mu guards what follows. The writer alone changes produced and the files, and may therefore read them without it.
 	mu sync.RWMutex
@@ -193,6 +194,10 @@ func (s *Stage) start(ctx context.Context) error {
 	s.files = f
 	s.dropAcknowledged()
 	s.noteWaiting()
+	// Nobody has asked for room yet, and Stats tells it from the start.
+	if _, err := s.disk.free(s.settings); err != nil {
+		s.settings.Logger.WarnContext(ctx, "the free space of the disk is not known", slog.Any("error", err))
+	}
 	return nil
 }
 

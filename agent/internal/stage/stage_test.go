@@ -124,12 +124,15 @@ func readAll(t *testing.T, st *stage.Stage, after uint64) []stage.Record {
 			return all
 		}
 		for _, r := range records {
-			if r.Seq != after+1 {
-				t.Fatalf("record %d follows %d", r.Seq, after)
+			if r.Seq != after+1 || r.Count == 0 || r.Gone == "" && r.Count != 1 || r.Gone != "" && r.Payload != nil {
+				t.Fatalf("record %+v follows %d", r, after)
 			}
-			after = r.Seq
+			after = r.Last()
+			// A run is told as its single places.
+			for last := r.Last(); r.Seq <= last; r.Seq++ {
+				all = append(all, stage.Record{Seq: r.Seq, Count: 1, Payload: r.Payload, Gone: r.Gone})
+			}
 		}
-		all = append(all, records...)
 	}
 }
 
@@ -636,7 +639,7 @@ func TestWhatIsDamagedIsSetAsideAndCounted(t *testing.T) {
 		t.Errorf("the next record is %d, want 6", last)
 	}
 	got := readAll(t, st, 0)
-	if len(got) != 6 || !got[0].Lost || !got[4].Lost || got[5].Lost || string(got[5].Payload) != "b-0" {
+	if len(got) != 6 || got[0].Gone != stage.GoneDamaged || got[4].Gone != stage.GoneDamaged || got[5].Gone != "" || string(got[5].Payload) != "b-0" {
 		t.Errorf("the outbox has %+v", got)
 	}
 	if err := st.Acknowledge(t.Context(), 6); err != nil {
@@ -692,7 +695,7 @@ func TestADamagedRecordIsNotServed(t *testing.T) {
 	}
 	st = open(t, s)
 	got := readAll(t, st, 0)
-	if len(got) != 3 || got[0].Lost || !got[1].Lost || got[1].Payload != nil || string(got[2].Payload) != "needle-2" {
+	if len(got) != 3 || got[0].Gone != "" || got[1].Gone != stage.GoneDamaged || got[1].Payload != nil || string(got[2].Payload) != "needle-2" {
 		t.Errorf("the outbox has %+v", got)
 	}
 	if n := st.Stats().Lost; n != 1 {

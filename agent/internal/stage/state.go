@@ -32,6 +32,9 @@ const (
 	desiredSerialKey  = "desired_serial"
 	droppedReportsKey = "dropped_reports"
 	remoteStoredKey   = "remote_stored"
+	lateKey           = "late"
+	expiredAgeKey     = GoneExpiredAge
+	expiredBytesKey   = GoneExpiredBytes
 	markKey           = "mark"
 )
 
@@ -56,13 +59,31 @@ type meta struct {
 	droppedReports               uint64
 	// remoteStored is 0, or one more than the end at which a control plane was that had lost what it had acknowledged.
 	remoteStored uint64
+	// late counts rows that came too late; expiredAge and expiredBytes the insights that those rules have dropped.
+	late, expiredAge, expiredBytes uint64
+	// gone is what rules have dropped of what is not acknowledged.
+	gone gone
 }
 
 func (m *meta) fields() map[string]*uint64 {
 	return map[string]*uint64{
 		producedKey: &m.produced, acknowledgedKey: &m.acknowledged, lostKey: &m.lost,
 		lostRemotelyKey: &m.lostRemotely, setAsideKey: &m.setAside, droppedReportsKey: &m.droppedReports, remoteStoredKey: &m.remoteStored,
+		lateKey: &m.late, expiredAgeKey: &m.expiredAge, expiredBytesKey: &m.expiredBytes,
 	}
+}
+
+// optional says whether a directory may be without the number, because an agent began it that did not keep it.
+func optional(key string) bool {
+	return key == lateKey || key == expiredAgeKey || key == expiredBytesKey
+}
+
+// expired is the counter of a rule.
+func (m *meta) expired(reason string) *uint64 {
+	if reason == GoneExpiredAge {
+		return &m.expiredAge
+	}
+	return &m.expiredBytes
 }
 
 func (m *meta) put(tx *bolt.Tx) error {
@@ -72,7 +93,7 @@ func (m *meta) put(tx *bolt.Tx) error {
 			return err
 		}
 	}
-	return nil
+	return m.gone.put(b)
 }
 
 func readMeta(tx *bolt.Tx) (m meta, err error) {
@@ -82,12 +103,25 @@ func readMeta(tx *bolt.Tx) (m meta, err error) {
 	}
 	for key, n := range m.fields() {
 		value, err := getSealed(b, []byte(key))
+		if errors.Is(err, errAbsent) && optional(key) {
+			continue
+		}
 		if err != nil {
 			return meta{}, err
 		}
 		if *n, err = parseNumber(value); err != nil {
 			return meta{}, err
 		}
+	}
+	value, err := getSealed(b, []byte(goneKey))
+	if errors.Is(err, errAbsent) {
+		return m, nil
+	}
+	if err != nil {
+		return meta{}, err
+	}
+	if m.gone, err = parseGone(value); err != nil {
+		return meta{}, err
 	}
 	return m, nil
 }
