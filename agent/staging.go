@@ -23,7 +23,9 @@ func (s staging) LoadFlow(ctx context.Context, flow string) (supervisor.FlowStat
 }
 
 func (s staging) Commit(ctx context.Context, c supervisor.Checkpoint) error {
-	out := stage.Checkpoint{Flow: c.Flow, Number: c.Number, Cursors: c.Cursors, Earlier: c.Earlier, Insights: c.Insights}
+	out := stage.Checkpoint{
+		Flow: c.Flow, Number: c.Number, Cursors: c.Cursors, Earlier: c.Earlier, Insights: c.Insights, Late: c.Late,
+	}
 	out.Changes = make([]stage.Change, len(c.Changes))
 	for i, change := range c.Changes {
 		out.Changes[i] = stage.Change(change)
@@ -57,12 +59,9 @@ func (o outbox) ReadOutbox(ctx context.Context, after uint64, maxRecords, maxByt
 	if err != nil {
 		return nil, fmt.Errorf("read the outbox: %w", err)
 	}
-	out := make([]tunnel.Record, 0, len(records))
-	for _, r := range records {
-		// A place that never comes is an empty record. A long run of them goes in parts: the caller asks for the rest.
-		for seq := r.Seq; seq <= r.Last() && len(out) < maxRecords; seq++ {
-			out = append(out, tunnel.Record{Seq: seq, Payload: r.Payload})
-		}
+	out := make([]tunnel.Record, len(records))
+	for i, r := range records {
+		out[i] = tunnel.Record(r)
 	}
 	return out, nil
 }

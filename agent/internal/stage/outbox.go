@@ -70,6 +70,9 @@ func (s *Stage) noteDamaged(seqs []uint64) {
 	}
 }
 
+// GiveUp says that the record of that sequence can never be sent: it counts as lost, as a damaged one does.
+func (s *Stage) GiveUp(seq uint64) { s.noteDamaged([]uint64{seq}) }
+
 // outboxReader collects records across segments and fills the gaps between what is there.
 type outboxReader struct {
 	next, end            uint64

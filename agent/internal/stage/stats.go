@@ -10,7 +10,7 @@ type Stats struct {
 	WaitingRecords, WaitingBytes uint64
 	// WaitingFor is for how long this process has seen records wait without an acknowledgement.
 	WaitingFor time.Duration
-	// Lost counts the insights that were damaged here, LostRemotely those that the control plane lost after it had
+	// Lost counts the insights that were damaged or given up here, LostRemotely those that the control plane lost after it had
 	// acknowledged them.
 	Lost, LostRemotely uint64
 	// Late counts the rows that came too late, as the checkpoints said.

@@ -44,7 +44,7 @@ func (s *store) Load(ctx context.Context) (engine.State, error) {
 // Commit stores a checkpoint. Called again with the same one after an error, it uses the same number, so that the
 // staging can tell whether it had landed.
 func (s *store) Commit(ctx context.Context, c engine.Checkpoint) error {
-	out := Checkpoint{Flow: s.dep.ID, Number: s.number + 1, Changes: c.Changes}
+	out := Checkpoint{Flow: s.dep.ID, Number: s.number + 1, Changes: c.Changes, Late: uint64(max(0, c.Late))}
 	if len(c.Cursors) > 0 {
 		out.Cursors = make(map[string][]byte, len(c.Cursors))
 	}

@@ -114,7 +114,7 @@ func (i *insights) add(ctx context.Context, r Record) error {
 			return err
 		}
 	}
-	i.next.receipt(reason, 1)
+	i.next.receipt(reason, r.Count)
 	return nil
 }
 

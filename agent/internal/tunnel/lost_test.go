@@ -29,7 +29,7 @@ func (f *forgetful) ReadOutbox(_ context.Context, after uint64, _, _ int) ([]Rec
 		return nil, nil
 	}
 	payload, err := proto.Marshal(&wire.InsightRecord{Name: strconv.FormatUint(after+1, 10)})
-	return []Record{{Seq: after + 1, Payload: payload}}, err
+	return []Record{{Seq: after + 1, Count: 1, Payload: payload}}, err
 }
 
 func (f *forgetful) Acknowledge(context.Context, uint64) error { return nil }

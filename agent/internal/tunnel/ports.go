@@ -28,13 +28,15 @@ type Reporter interface {
 	StatusChanged() <-chan struct{}
 }
 
-// Record is one insight that waits in the outbox.
+// Record is one insight that waits in the outbox, or a run of them that never come.
 type Record struct {
-	// Seq is its place in the agent's sequence, which starts at 1 and has no gap.
+	// Seq is its place in the agent's sequence, which starts at 1 and has no gap; that of the first of a run.
 	Seq uint64
-	// Payload is a marshalled wire.InsightRecord. It is empty where the record is gone.
+	// Count is how many places it takes: 1 for an insight.
+	Count uint64
+	// Payload is a marshalled wire.InsightRecord; nil for a run.
 	Payload []byte
-	// Gone says why there is none any more, as one of the wire's reasons of a receipt; empty while there is one.
+	// Gone says why a run does not come, as one of the wire's reasons of a receipt; empty for an insight.
 	Gone string
 }
 

@@ -122,7 +122,7 @@ func (a *agent) ReadOutbox(_ context.Context, after uint64, maxRecords, _ int) (
 	var out []tunnel.Record
 	// Small batches, so that a cut falls between them too.
 	for seq := after + 1; seq <= uint64(len(a.outbox)) && len(out) < min(maxRecords, 20); seq++ {
-		r := tunnel.Record{Seq: seq, Payload: a.outbox[seq-1], Gone: a.gone[seq]}
+		r := tunnel.Record{Seq: seq, Count: 1, Payload: a.outbox[seq-1], Gone: a.gone[seq]}
 		if r.Gone != "" {
 			r.Payload = nil
 		}
