@@ -76,6 +76,9 @@ func statusOf(w *wire.Status) AgentStatus {
 }
 
 func outboxOf(o *wire.Outbox) OutboxStatus {
+	if o == nil {
+		return OutboxStatus{RunwaySeconds: -1}
+	}
 	out := OutboxStatus{
 		Produced: o.GetProduced(), Sent: o.GetSent(), Acknowledged: o.GetAcknowledged(),
 		WaitingRecords: o.GetWaitingRecords(), WaitingBytes: o.GetWaitingBytes(),
