@@ -63,8 +63,13 @@ func (d *diskSpace) free(set Settings) (uint64, error) {
 		return d.bytes, nil
 	}
 	bytes, err := freeBytes(set.Dir)
+	if err == nil && fewFiles(set.Dir) {
+		err = fmt.Errorf("the disk of %s has room for no more files: remove some on it", set.Dir)
+	}
 	d.bytes, d.looked = bytes, time.Now()
-	if err == nil {
+	if err != nil {
+		d.bytes = 0 // so that it is looked at again
+	} else {
 		d.last.Store(&bytes)
 	}
 	return bytes, err
@@ -82,6 +87,9 @@ func (s *Stage) tryReserve(size uint64, waited bool) (<-chan struct{}, error) { 
 	free, err := s.disk.free(s.settings)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.trouble.degraded != nil {
+		err = s.trouble.degraded
+	}
 	if err == nil && free < s.settings.MinFreeBytes {
 		err = fmt.Errorf("the disk of %s has %d MiB left, less than the %d MiB that stay free: make room on it", s.settings.Dir, free>>20, s.settings.MinFreeBytes>>20)
 	}

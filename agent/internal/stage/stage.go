@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -65,7 +66,7 @@ type Stage struct {
 	// formers is what Open found set aside.
 	formers []Former
 	// fault is called at named points of a commit, so that tests can make it fail there. It is nil outside of tests.
-	fault func(point string) error
+	fault atomic.Pointer[func(point string) error]
 
 	requests  chan *request
 	closing   chan struct{}
@@ -77,11 +78,14 @@ type Stage struct {
 	sealed sealer
 	disk   diskSpace
 	growth growth
+	spare  spare
+	// trouble is the writer's, but for degraded, which mu guards.
+	trouble trouble
 
 	// mu guards what follows. The writer alone changes produced and the files, and may therefore read them without it.
 	mu sync.RWMutex
 	// files is nil while they could not be opened again after an error; unsettled says that a commit has failed and that
-	// the files have not been read again since.
+	// the files have not been read again since. Until then what had landed before can still be read from them.
 	files     *files
 	unsettled error
 	// carry is the numbers at the time of the failure; those in memory can be ahead of those on the disk.
@@ -127,7 +131,8 @@ func Open(ctx context.Context, settings Settings) (*Stage, error) {
 	s := &Stage{
 		settings: settings, lock: lock,
 		requests: make(chan *request), closing: make(chan struct{}),
-		changed: make(chan struct{}, 1), space: make(chan struct{}),
+		changed: make(chan struct{}, 1), space: make(chan struct{}), trouble: newTrouble(),
+		spare: spare{path: filepath.Join(settings.Dir, spareName)},
 	}
 	if err := s.start(ctx); err != nil {
 		return nil, errors.Join(err, lock.release())
@@ -165,7 +170,7 @@ func acquireLock(ctx context.Context, settings Settings) (*directoryLock, error)
 // start brings the files into order and opens them. The lock is held.
 func (s *Stage) start(ctx context.Context) error {
 	dir := s.settings.Dir
-	if err := s.lock.describe(); err != nil {
+	if err := s.withSpare(s.lock.describe); err != nil {
 		return err
 	}
 	if err := removeUnfinished(dir); err != nil {
@@ -181,7 +186,7 @@ func (s *Stage) start(ctx context.Context) error {
 		if setAside, err = s.verifyAll(ctx); err != nil {
 			return err
 		}
-	} else if err = createFile(running, "removed by a clean stop\n"); err != nil {
+	} else if err = s.withSpare(func() error { return createFile(running, "removed by a clean stop\n") }); err != nil {
 		return err
 	}
 	if s.formers, err = formers(dir); err != nil {
@@ -194,10 +199,7 @@ func (s *Stage) start(ctx context.Context) error {
 	s.files = f
 	s.dropAcknowledged()
 	s.noteWaiting()
-	// Nobody has asked for room yet, and Stats tells it from the start.
-	if _, err := s.disk.free(s.settings); err != nil {
-		s.settings.Logger.WarnContext(ctx, "the free space of the disk is not known", slog.Any("error", err))
-	}
+	s.keepSpare()
 	return nil
 }
 
@@ -346,6 +348,7 @@ func (s *Stage) Close() error {
 	s.closeOnce.Do(func() {
 		close(s.closing)
 		s.writer.Wait()
+		s.trouble.timer.Stop()
 		s.closeErr = s.finish()
 	})
 	return s.closeErr

@@ -235,9 +235,6 @@ func TestAFailedCommitIsOfUnknownOutcomeAndItsRepetitionCountsOnce(t *testing.T)
 				if _, err := st.Commit(t.Context(), c); !errors.Is(err, broken) {
 					t.Fatalf("Commit gave %v, want the injected error", err)
 				}
-				if st.Stats().Degraded == "" {
-					t.Error("Stats does not say that a commit failed")
-				}
 				stage.FailAt(st, nil)
 				switch answer {
 				case "others go on":
