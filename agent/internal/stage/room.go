@@ -3,6 +3,7 @@ package stage
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -73,6 +74,24 @@ func (d *diskSpace) free(set Settings) (uint64, error) {
 		d.last.Store(&bytes)
 	}
 	return bytes, err
+}
+
+// roomToBegin refuses a first start on a disk that is too full for what comes after it. A directory with a state may be
+// opened on any disk, so that what waits in it can leave.
+func roomToBegin(set Settings) error {
+	there, err := exists(filepath.Join(set.Dir, formatName))
+	if err != nil || there {
+		return err
+	}
+	free, err := new(diskSpace).free(set)
+	if err != nil {
+		return fmt.Errorf("begin the staging directory %s: %w", set.Dir, err)
+	}
+	if free < set.MinFreeBytes {
+		return fmt.Errorf("begin the staging directory %s: its disk has %d MiB left and %d MiB must stay free; make room on it, or name another with --data-dir",
+			set.Dir, free>>20, set.MinFreeBytes>>20)
+	}
+	return nil
 }
 
 // stopWaiting takes a commit off the count of those that wait for room.

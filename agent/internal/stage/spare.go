@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"sync"
@@ -15,7 +16,7 @@ const (
 	// spareName is a file that is there to be removed when the disk is full, so that the little that must be written then
 	// can be: what was acknowledged, the mark of a start, the counter of a connection.
 	spareName  = "SPARE"
-	spareBytes = 512 << 10
+	spareBytes = 256 << 10
 )
 
 // spare is the file. Any goroutine may use it.
@@ -59,9 +60,7 @@ func (p *spare) keep(room uint64) error {
 	}
 	// It holds no zeros, which some file systems would not keep room for.
 	content := make([]byte, spareBytes)
-	for i := range content {
-		content[i] = byte(i*i>>8) ^ byte(i)
-	}
+	_, _ = rand.NewChaCha8([32]byte{}).Read(content) // it cannot fail
 	if err := createFile(p.path, string(content)); err != nil {
 		return err
 	}

@@ -124,6 +124,22 @@ func Open(ctx context.Context, settings Settings) (*Stage, error) {
 	if len(settings.Owner) > maxOwner || strings.ContainsAny(settings.Owner, "\n\x00") {
 		return nil, fmt.Errorf("the owner %.40q of a staging directory must be one line of at most %d bytes", settings.Owner, maxOwner)
 	}
+	there, err := exists(settings.Dir)
+	if err != nil {
+		return nil, err
+	}
+	s, err := openDir(ctx, settings)
+	if err != nil && !there {
+		// Nothing of a first start that failed stays behind. It is only what this call has made: the next one begins anew.
+		if made, _ := exists(filepath.Join(settings.Dir, stateName)); !made && !errors.Is(err, ErrLocked) {
+			err = errors.Join(err, os.RemoveAll(settings.Dir))
+		}
+	}
+	return s, err
+}
+
+// openDir opens the directory, and makes what is missing of it.
+func openDir(ctx context.Context, settings Settings) (*Stage, error) {
 	lock, err := take(ctx, settings)
 	if err != nil {
 		return nil, err

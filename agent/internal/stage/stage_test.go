@@ -30,6 +30,13 @@ func TestMain(m *testing.M) {
 		commitForEver(dir)
 		return
 	}
+	if dir := os.Getenv(faultDirEnv); dir != "" {
+		if err := serveFaults(dir); err != nil {
+			fmt.Fprintln(os.Stderr, "the process ends:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	goleak.VerifyTestMain(m)
 }
 
@@ -452,8 +459,9 @@ func TestAFullOutboxMakesCommitWait(t *testing.T) {
 func TestAFullDiskMakesCommitWait(t *testing.T) {
 	t.Parallel()
 	s := settings(t, t.TempDir())
-	s.MinFreeBytes = 1 << 62
 	st := open(t, s)
+	s.MinFreeBytes = 1 << 62
+	st = reopen(t, st, s)
 	ctx, cancel := context.WithCancel(t.Context())
 	blocked := make(chan error, 1)
 	go func() {

@@ -1,7 +1,6 @@
 package stage
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -145,7 +144,10 @@ func (s *Stage) isDegraded() error {
 // mend finds out what a failed commit left behind and tries whether the disk can be written again, once it is time to.
 // It gives why not.
 func (s *Stage) mend() error {
-	err := cmp.Or(s.isDegraded(), s.isUnsettled())
+	err := s.isDegraded()
+	if err == nil {
+		err = s.isUnsettled()
+	}
 	if err == nil {
 		return nil
 	}
