@@ -12,6 +12,7 @@ import (
 	"math"
 	"runtime"
 	"slices"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 )
@@ -132,7 +133,9 @@ const maxMerged = 256
 // submit hands a request to the writer and waits for its outcome. ctx ends the wait; a request that the writer has
 // taken by then goes on, so that its outcome is unknown and what it refers to must stay as it is.
 func (s *Stage) submit(ctx context.Context, r *request) error {
-	r.done = make(chan error, 1)
+	if r.done == nil {
+		r.done = make(chan error, 1)
+	}
 	var err error
 	select {
 	case s.requests <- r:
@@ -155,6 +158,12 @@ func (s *Stage) submit(ctx context.Context, r *request) error {
 
 // write is the writer. It ends when Close is called and nothing is half done.
 func (s *Stage) write() {
+	var old <-chan time.Time
+	if s.settings.MaxAge > 0 {
+		tick := time.NewTicker(s.settings.ageStep())
+		defer tick.Stop()
+		old = tick.C
+	}
 	var held *request
 	for {
 		first := held
@@ -163,6 +172,9 @@ func (s *Stage) write() {
 			case first = <-s.requests:
 			case <-s.trouble.timer.C:
 				_ = s.mend() // it has noted why not, and tries again
+				continue
+			case <-old:
+				s.expireByAge()
 				continue
 			case <-s.closing:
 				return
@@ -356,7 +368,8 @@ func (s *Stage) writeState(batch []*request, next *meta) error {
 				return err
 			}
 		}
-		return next.put(tx)
+		s.noteAge(next)
+		return next.put(tx, &s.sealed, &s.files.stored)
 	})
 	if err != nil {
 		return fmt.Errorf("write the staged state: %w", err)
@@ -369,15 +382,17 @@ func (s *Stage) land(batch []*request, parts []appended, next meta) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f := s.files
+	f.stored = next
 	for _, p := range parts {
 		p.to.last, p.to.bytes, p.to.leftover = p.last, p.bytes, false
 	}
 	f.produced, f.droppedReports = next.produced, next.droppedReports
 	f.lost = max(f.lost, next.lost)
 	f.late, f.expiredAge, f.expiredBytes = next.late, next.expiredAge, next.expiredBytes
-	f.acknowledgedStored = next.acknowledged
+	f.settledStored = next.floor()
 	f.acknowledged = max(f.acknowledged, next.acknowledged)
 	f.gone = next.gone.behind(f.acknowledged)
+	f.ages, f.ranMillis, s.ranStored = next.ages, next.ranMillis, next.ranMillis
 	for _, r := range batch {
 		if r.landed != nil {
 			r.landed(f)

@@ -120,8 +120,9 @@ func TestOneFailedCallLosesAndDoublesNothing(t *testing.T) {
 				c := startFaultChild(t, dir)
 				c.send("go")
 				c.commits(t, 5)
-				for range 3 {
-					f := makeFail(t, c.cmd.Process.Pid, fmt.Sprintf("%s:when=%d", call, 1+random.IntN(6)))
+				// Threads count their calls apart, and not every one makes as many.
+				for tries := 0; tries < 3 || c.refused == 0 && tries < 20; tries++ {
+					f := makeFail(t, c.cmd.Process.Pid, fmt.Sprintf("%s:when=%d", call, 1+random.IntN(4)))
 					c.commits(t, 20)
 					f.stop(t)
 					injected += f.injected(t)
@@ -143,8 +144,8 @@ func TestOneFailedCallLosesAndDoublesNothing(t *testing.T) {
 				}
 				dir = filepath.Join(t.TempDir(), "stage")
 			}
-			if injected == 0 || refused == 0 {
-				t.Errorf("%d calls failed and %d commits were refused, so nothing was tried", injected, refused)
+			if refused == 0 {
+				t.Error("no commit was refused, so nothing was tried")
 			}
 			t.Logf("%d calls failed, %d commits were refused, %d insights acknowledged, 0 lost, 0 doubled", injected, refused, done)
 		})

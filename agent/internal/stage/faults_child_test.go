@@ -30,7 +30,7 @@ const (
 
 // faultSettings are those of the child and of whoever looks at its directory afterwards.
 func faultSettings(dir string, log *slog.Logger) stage.Settings {
-	return stage.Settings{Dir: dir, Logger: log, MinFreeBytes: 256 << 10, MaxBytes: 64 << 20, LockWait: time.Millisecond}
+	return stage.Settings{Dir: dir, Logger: log, MinFreeBytes: 256 << 10, MaxBytes: 64 << 20, LockWait: time.Second}
 }
 
 // serveFaults is the child.

@@ -226,7 +226,7 @@ func (f *files) lostBetween(after, upTo uint64) uint64 {
 func (f *files) countAcknowledged() {
 	sum := uint64(0)
 	for _, seg := range f.segments {
-		n, err := seg.bytesUpTo(f.acknowledged)
+		n, err := seg.bytesUpTo(f.floor())
 		if err != nil {
 			// Damaged: the count is put right when the segment is dropped.
 			continue
@@ -249,7 +249,7 @@ func (f *files) waitingBytes() uint64 {
 // sequence. mu is held or not yet shared.
 func (s *Stage) dropAcknowledged() {
 	f := s.files
-	for len(f.segments) > 1 && f.segments[0].last <= f.acknowledgedStored {
+	for len(f.segments) > 1 && f.segments[0].last <= f.settledStored {
 		if err := f.segments[0].drop(); err != nil {
 			s.settings.Logger.Warn("a segment could not be dropped; the next start removes it", slog.Any("error", err))
 		}
@@ -260,7 +260,7 @@ func (s *Stage) dropAcknowledged() {
 // rollActive replaces a large last segment in which nothing waits by an empty one.
 func (s *Stage) rollActive() error {
 	f := s.files
-	if len(f.segments) != 1 || f.segments[0].last > f.acknowledgedStored || f.segments[0].empty() {
+	if len(f.segments) != 1 || f.segments[0].last > f.settledStored || f.segments[0].empty() {
 		return nil
 	}
 	size, err := f.segments[0].fileBytes()
@@ -285,7 +285,7 @@ func (s *Stage) rollActive() error {
 func (s *Stage) acknowledgedMoved() bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.files != nil && s.files.acknowledged != s.files.acknowledgedStored
+	return s.files != nil && s.files.floor() != s.files.settledStored
 }
 
 // noteWaiting keeps waitingSince. mu is held or not yet shared.
@@ -380,7 +380,7 @@ func (s *Stage) renumber(next *meta, base uint64) ([]appended, error) {
 		seq += uint64(len(payloads))
 		from = r.next - 1
 	}
-	next.acknowledged, next.produced, next.gone = base, seq-1, nil
+	next.acknowledged, next.produced, next.gone, next.ages = base, seq-1, nil, nil
 	return parts, nil
 }
 

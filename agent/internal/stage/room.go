@@ -2,6 +2,7 @@ package stage
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"sync"
@@ -12,12 +13,31 @@ import (
 // roomCheck is how often a full disk is looked at again.
 const roomCheck = time.Second
 
+// errOutboxFull says that Settings.MaxBytes are waiting.
+var errOutboxFull = errors.New("the outbox is full")
+
+// expiredBytes is how many insights the rule DropOldest has dropped.
+func (s *Stage) expiredBytes() uint64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.files == nil {
+		return 0
+	}
+	return s.files.expiredBytes
+}
+
 // reserve waits until the outbox and the disk have room for so many bytes of records.
 func (s *Stage) reserve(ctx context.Context, size uint64) error {
 	for waited := false; ; waited = true {
 		space, err := s.tryReserve(size, waited)
 		if err == nil {
 			return nil
+		}
+		if errors.Is(err, errOutboxFull) && s.settings.WhenFull == DropOldest {
+			before := s.expiredBytes()
+			if s.dropOldest(ctx, size) == nil && s.expiredBytes() > before {
+				continue
+			}
 		}
 		timer := time.NewTimer(roomCheck)
 		select {
@@ -117,7 +137,7 @@ func (s *Stage) tryReserve(size uint64, waited bool) (<-chan struct{}, error) { 
 		held += s.files.waitingBytes()
 	}
 	if err == nil && size > 0 && held > 0 && held+size > s.settings.MaxBytes {
-		err = fmt.Errorf("the outbox is full (%d MiB wait to be sent): the flow waits until the control plane has taken some", held>>20)
+		err = fmt.Errorf("%w (%d MiB wait to be sent): the flow waits until the control plane has taken some", errOutboxFull, held>>20)
 	}
 	switch {
 	case err == nil && waited:

@@ -27,9 +27,13 @@ type Settings struct {
 	Owner string
 	// Logger may be nil, for none.
 	Logger *slog.Logger
-	// MaxBytes is how much the outbox may hold, in bytes of waiting records; 0 means 1 GiB. A full outbox makes Commit
-	// wait: nothing is dropped to make room.
+	// MaxBytes is how much the outbox may hold, in bytes of waiting records; 0 means 1 GiB. WhenFull says what a full one
+	// does: by default Commit waits, and nothing is dropped.
 	MaxBytes uint64
+	WhenFull FullRule
+	// MaxAge is how long a record may wait, 0 for ever. Only the time that the agent runs with this directory counts, by the
+	// monotonic clock. What is older is dropped, and counted in Stats.Expired.
+	MaxAge time.Duration
 	// MinFreeBytes is how much of the disk stays free; below it Commit waits. 0 means 64 MiB.
 	MinFreeBytes uint64
 	// LockWait is how long to wait for a directory that another process holds; 0 means 2 s.
@@ -81,6 +85,11 @@ type Stage struct {
 	spare  spare
 	// trouble is the writer's, but for degraded, which mu guards.
 	trouble trouble
+	// opened is when Open was called, and ranBefore for how long the agent had run with the directory by then. ranStored is
+	// the writer's: what of both together is on the disk.
+	opened    time.Time
+	ranBefore time.Duration
+	ranStored uint64
 
 	// mu guards what follows. The writer alone changes produced and the files, and may therefore read them without it.
 	mu sync.RWMutex
@@ -103,13 +112,15 @@ type Stage struct {
 // files is the open databases and what was read from them.
 type files struct {
 	meta
-	state *bolt.DB
+	// stored is what of the meta is on the disk. Only the writer uses it.
+	stored meta
+	state  *bolt.DB
 	// segments are in order; the last one is written to.
 	segments []*segment
 	// acknowledgedBytes is what the acknowledged records in the segments take.
 	acknowledgedBytes uint64
-	// acknowledgedStored is the acknowledged sequence that is on the disk.
-	acknowledgedStored uint64
+	// settledStored is the floor that is on the disk: up to it segments may be dropped.
+	settledStored uint64
 	// damaged are the waiting records that were found damaged.
 	damaged map[uint64]struct{}
 	marks   map[string]mark
@@ -147,7 +158,7 @@ func openDir(ctx context.Context, settings Settings) (*Stage, error) {
 	s := &Stage{
 		settings: settings, lock: lock,
 		requests: make(chan *request), closing: make(chan struct{}),
-		changed: make(chan struct{}, 1), space: make(chan struct{}), trouble: newTrouble(),
+		changed: make(chan struct{}, 1), space: make(chan struct{}), trouble: newTrouble(), opened: time.Now(),
 		spare: spare{path: filepath.Join(settings.Dir, spareName)},
 	}
 	if err := s.start(ctx); err != nil {
@@ -212,7 +223,10 @@ func (s *Stage) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.files = f
+	s.files, s.ranBefore, s.ranStored = f, millis(f.ranMillis), f.ranMillis
+	if s.settings.MaxAge > 0 {
+		s.noteAge(&f.meta)
+	}
 	s.dropAcknowledged()
 	s.noteWaiting()
 	s.keepSpare()
@@ -253,7 +267,7 @@ func (s *Stage) openFiles(setAside uint64) (*files, error) {
 		return nil, errors.Join(err, f.close())
 	}
 	f.setAside += setAside
-	f.acknowledgedStored = f.acknowledged
+	f.settledStored = f.floor()
 	f.countAcknowledged()
 	return f, nil
 }
@@ -284,6 +298,7 @@ func (f *files) loadState(path string) error {
 		if f.meta, err = readMeta(tx); err != nil {
 			return err
 		}
+		f.stored = f.meta
 		f.marks, err = readMarks(tx)
 		return err
 	})
