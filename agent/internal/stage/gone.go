@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"slices"
 
-	bolt "go.etcd.io/bbolt"
-
 	"github.com/outfeed/outfeed/protocol/wire"
 )
 
@@ -38,14 +36,16 @@ func (g gone) end() uint64 {
 	return g[len(g)-1].last
 }
 
-// with adds a range behind the last.
-func (g gone) with(r goneRange) gone {
-	out := slices.Clone(g)
-	if n := len(out); n > 0 && out[n-1].last+1 == r.first && out[n-1].reason == r.reason {
-		out[n-1].last = r.last
-		return out
+// with gives a list that has the range behind the last.
+func (g gone) with(r goneRange) gone { return slices.Clone(g).add(r) }
+
+// add puts a range behind the last of a list that nobody else has.
+func (g gone) add(r goneRange) gone {
+	if n := len(g); n > 0 && g[n-1].last+1 == r.first && g[n-1].reason == r.reason {
+		g[n-1].last = r.last
+		return g
 	}
-	return append(out, r)
+	return append(g, r)
 }
 
 // behind leaves away what is not behind the sequence.
@@ -92,14 +92,14 @@ const (
 // goneRules are the rules by their number on the disk.
 func goneRules() []string { return []string{GoneExpiredAge, GoneExpiredBytes} }
 
-func (g gone) put(b *bolt.Bucket) error {
+func (g gone) encode() []byte {
 	out := make([]byte, 0, len(g)*goneBytes)
 	for _, r := range g {
 		out = binary.BigEndian.AppendUint64(out, r.first)
 		out = binary.BigEndian.AppendUint64(out, r.last)
 		out = append(out, byte(slices.Index(goneRules(), r.reason))) //nolint:gosec // there are two
 	}
-	return putSealed(b, []byte(goneKey), out)
+	return out
 }
 
 func parseGone(value []byte) (g gone, err error) {

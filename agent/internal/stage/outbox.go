@@ -35,8 +35,8 @@ func (s *Stage) OutboxChanged() <-chan struct{} { return s.changed }
 // no more payload than maxBytes unless the first alone is larger. Each begins where the one before it ended. Places that
 // follow each other and are gone for the same reason are one record. Nothing waiting gives no records and no error.
 func (s *Stage) ReadOutbox(ctx context.Context, after uint64, maxRecords, maxBytes int) ([]Record, error) {
-	if err := s.settled(ctx); err != nil {
-		return nil, err
+	if err := ctx.Err(); err != nil {
+		return nil, context.Cause(ctx)
 	}
 	s.mu.RLock()
 	if s.files == nil {
@@ -158,17 +158,19 @@ func (r *outboxReader) append(rec Record) {
 }
 
 // Acknowledge says that the control plane has stored everything up to the sequence. It is durable with the next commit,
-// at the latest when that lets a segment be dropped; before that a crash only sends some records again. ErrBeyondEnd
-// says that there are not so many.
+// at the latest when that lets a segment be dropped and the disk can be written; before that a crash only sends some
+// records again. ErrBeyondEnd says that there are not so many.
 func (s *Stage) Acknowledge(ctx context.Context, upTo uint64) error {
-	if err := s.settled(ctx); err != nil {
-		return err
-	}
 	drop, err := s.moveAcknowledged(upTo)
-	if err != nil || !drop {
+	if err != nil || !drop || s.isDegraded() != nil {
 		return err
 	}
-	return s.submit(ctx, &request{admit: func(*files) error { return nil }})
+	err = s.submit(ctx, &request{admit: func(*files) error { return nil }})
+	if err != nil && s.isDegraded() != nil {
+		// It is noted, and stored by the first commit that succeeds. The sending must not end because of it.
+		return nil //nolint:nilerr // Stats.Degraded tells it
+	}
+	return err
 }
 
 // moveAcknowledged notes the acknowledgement in memory and says whether something can be dropped by storing it.
@@ -227,7 +229,7 @@ func (f *files) lostBetween(after, upTo uint64) uint64 {
 func (f *files) countAcknowledged() {
 	sum := uint64(0)
 	for _, seg := range f.segments {
-		n, err := seg.bytesUpTo(f.acknowledged)
+		n, err := seg.bytesUpTo(f.floor())
 		if err != nil {
 			// Damaged: the count is put right when the segment is dropped.
 			continue
@@ -250,7 +252,7 @@ func (f *files) waitingBytes() uint64 {
 // sequence. mu is held or not yet shared.
 func (s *Stage) dropAcknowledged() {
 	f := s.files
-	for len(f.segments) > 1 && f.segments[0].last <= f.acknowledgedStored {
+	for len(f.segments) > 1 && f.segments[0].last <= f.settledStored {
 		if err := f.segments[0].drop(); err != nil {
 			s.settings.Logger.Warn("a segment could not be dropped; the next start removes it", slog.Any("error", err))
 		}
@@ -261,7 +263,7 @@ func (s *Stage) dropAcknowledged() {
 // rollActive replaces a large last segment in which nothing waits by an empty one.
 func (s *Stage) rollActive() error {
 	f := s.files
-	if len(f.segments) != 1 || f.segments[0].last > f.acknowledgedStored || f.segments[0].empty() {
+	if len(f.segments) != 1 || f.segments[0].last > f.settledStored || f.segments[0].empty() {
 		return nil
 	}
 	size, err := f.segments[0].fileBytes()
@@ -286,7 +288,7 @@ func (s *Stage) rollActive() error {
 func (s *Stage) acknowledgedMoved() bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.files != nil && s.files.acknowledged != s.files.acknowledgedStored
+	return s.files != nil && s.files.floor() != s.files.settledStored
 }
 
 // noteWaiting keeps waitingSince. mu is held or not yet shared.
@@ -307,9 +309,6 @@ func (s *Stage) noteWaiting() {
 // back: what waits gets new sequences behind the control plane's, because under the old ones it would be taken for a
 // repetition and be lost in silence.
 func (s *Stage) Reconcile(ctx context.Context, stored uint64) (after uint64, err error) {
-	if err := s.settled(ctx); err != nil {
-		return 0, err
-	}
 	s.mu.RLock()
 	if s.files == nil {
 		s.mu.RUnlock()
@@ -384,7 +383,7 @@ func (s *Stage) renumber(next *meta, base uint64) ([]appended, error) {
 		seq += uint64(len(payloads))
 		from = r.next - 1
 	}
-	next.acknowledged, next.produced, next.gone = base, seq-1, nil
+	next.acknowledged, next.produced, next.gone, next.ages = base, seq-1, nil, nil
 	return parts, nil
 }
 
@@ -410,10 +409,10 @@ func (s *Stage) unavailableLocked() error {
 	return ErrClosed
 }
 
-// view reads the state.
+// view reads the state. After a failed commit that may be what it wrote or what was there before.
 func (s *Stage) view(ctx context.Context, fn func(*bolt.Tx) error) error {
-	if err := s.settled(ctx); err != nil {
-		return err
+	if err := ctx.Err(); err != nil {
+		return context.Cause(ctx)
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()

@@ -33,7 +33,8 @@ type Stats struct {
 	// Blocked is how many commits wait for room, and BlockedBy why.
 	Blocked   int
 	BlockedBy string
-	// Degraded says why nothing can be written at present; empty when all is well.
+	// Degraded says why nothing can be written at present, from the first commit that failed until one succeeds again; what
+	// had landed before can still be read and sent. It is empty when all is well.
 	Degraded string
 }
 
@@ -65,8 +66,8 @@ func (s *Stage) Stats() Stats {
 	if st.Blocked = s.blocked; s.blocked > 0 {
 		st.BlockedBy = s.blockedBy.Error()
 	}
-	if s.unsettled != nil {
-		st.Degraded = s.unsettled.Error()
+	if s.trouble.degraded != nil {
+		st.Degraded = s.trouble.degraded.Error()
 	}
 	return st
 }
