@@ -193,12 +193,19 @@ func (s *status) signal() {
 	}
 }
 
-// watch passes the supervisor's changes on, until ctx ends.
+// lookEvery is how often the outbox is looked at when nobody asks, so that its growth is known also while offline.
+const lookEvery = 15 * time.Second
+
+// watch passes the supervisor's changes on and follows the outbox, until ctx ends.
 func (s *status) watch(ctx context.Context) error {
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-look.C:
+			s.stage.Stats()
 		case <-s.supervisor.Changed():
 			s.signal()
 		}
@@ -210,31 +217,29 @@ func (s *status) StatusChanged() <-chan struct{} { return s.changed }
 
 // Status is for the tunnel.
 func (s *status) Status() *wire.Status {
-	o := s.stage.Stats()
+	o := s.outbox()
 	return &wire.Status{
 		Time: time.Now().UnixMicro(), DesiredSerial: s.bundles.DesiredSerial(), BundleError: s.bundles.refused(),
-		Flows: s.supervisor.Status(),
-		Outbox: &wire.Outbox{
-			Produced: o.Produced, Acknowledged: o.Acknowledged, WaitingRecords: o.WaitingRecords, WaitingBytes: o.WaitingBytes,
-		},
+		Flows:  s.supervisor.Status(),
+		Outbox: o.wire(),
 	}
+}
+
+// outbox is the account of the outbox.
+func (s *status) outbox() OutboxStatus {
+	o := s.stage.Stats()
+	return outboxStatus(&o, s.tunnel.State().Sent)
 }
 
 // local is for outfeed-agent status.
 func (s *status) local() LocalStatus {
-	o, t := s.stage.Stats(), s.tunnel.State()
+	t := s.tunnel.State()
 	out := LocalStatus{
 		AgentID: s.identity.Profile().Agent, Version: buildinfo.Version(), ControlPlane: s.identity.Profile().URL,
 		Tunnel:      TunnelStatus{Connected: t.Connected, Since: t.Since, Error: t.LastError, NextTry: t.NextTry},
 		BundleError: s.bundles.refused(), LeftBehind: s.supervisor.Left(),
-		Outbox: OutboxStatus{
-			Produced: o.Produced, Acknowledged: o.Acknowledged, WaitingRecords: o.WaitingRecords, WaitingBytes: o.WaitingBytes,
-			Lost: o.Lost, LostRemotely: o.LostRemotely, Degraded: o.Degraded, SetAside: []SetAsideStaging{},
-		},
-		Flows: []FlowStatus{},
-	}
-	for _, f := range o.Formers {
-		out.Outbox.SetAside = append(out.Outbox.SetAside, SetAsideStaging{Dir: f.Dir, AgentID: f.Owner, Waiting: f.Waiting})
+		Outbox: s.outbox(),
+		Flows:  []FlowStatus{},
 	}
 	for _, f := range s.supervisor.Status() {
 		out.Flows = append(out.Flows, localFlow(f))

@@ -141,7 +141,7 @@ func (s *stagedPrinter) drain(ctx context.Context) error {
 		if err := s.flush(); err != nil {
 			return err
 		}
-		if err := st.Acknowledge(ctx, records[len(records)-1].Seq); err != nil {
+		if err := st.Acknowledge(ctx, records[len(records)-1].Last()); err != nil {
 			return fmt.Errorf("acknowledge the staged insights: %w", err)
 		}
 	}

@@ -35,30 +35,6 @@ type TunnelStatus struct {
 	NextTry   time.Time `json:"next_try,omitzero"`
 }
 
-// OutboxStatus counts insights; counters only rise.
-type OutboxStatus struct {
-	Produced       uint64 `json:"produced"`
-	Acknowledged   uint64 `json:"acknowledged"`
-	WaitingRecords uint64 `json:"waiting_records"`
-	WaitingBytes   uint64 `json:"waiting_bytes"`
-	// Lost are those that were damaged on this machine's disk, LostRemotely those that the control plane lost after it
-	// had acknowledged them.
-	Lost         uint64 `json:"lost"`
-	LostRemotely uint64 `json:"lost_remotely"`
-	// Degraded says why nothing can be written at present.
-	Degraded string `json:"degraded,omitempty"`
-	// SetAside are the staging directories of agents that this machine was before.
-	SetAside []SetAsideStaging `json:"set_aside"`
-}
-
-// SetAsideStaging is a staging directory of another agent, which is kept and never sent.
-type SetAsideStaging struct {
-	Dir     string `json:"dir"`
-	AgentID string `json:"agent_id"`
-	// Waiting is how many insights had waited in it, -1 when that is not known.
-	Waiting int64 `json:"waiting"`
-}
-
 // FlowStatus is how one deployed flow is doing.
 type FlowStatus struct {
 	ID      string `json:"id"`

@@ -2,7 +2,9 @@ package agent
 
 import (
 	"fmt"
+	"math"
 	"net/http"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -40,9 +42,11 @@ func answer(w http.ResponseWriter, code int, text string) {
 type collector struct {
 	status *status
 
-	connected, produced, acknowledged, waiting, waitingBytes, lost, flows *prometheus.Desc
-
-	refused, isolated, setBack, left *prometheus.Desc
+	connected, flows                            *prometheus.Desc
+	produced, sent, acknowledged, expired, lost *prometheus.Desc
+	waiting, waitingBytes, room, runway, late   *prometheus.Desc
+	degraded, blocked                           *prometheus.Desc
+	refused, isolated, setBack, left            *prometheus.Desc
 }
 
 func newCollector(s *status) *collector {
@@ -53,10 +57,17 @@ func newCollector(s *status) *collector {
 		status:       s,
 		connected:    desc("connected", "1 while the agent is connected to the control plane."),
 		produced:     desc("insights_produced_total", "Insights staged since the data directory was made."),
-		acknowledged: desc("insights_acknowledged_total", "Insights that the control plane has stored."),
-		waiting:      desc("outbox_insights", "Insights that wait to be sent."),
-		waitingBytes: desc("outbox_bytes", "Bytes of the insights that wait to be sent."),
+		sent:         desc("insights_sent_total", "Insights that were sent at least once; after a restart those acknowledged."),
+		acknowledged: desc("insights_acknowledged_total", "Insights that the control plane has accounted for."),
+		expired:      desc("insights_expired_total", "Insights that a rule of the plant has dropped, by the rule.", "rule"),
 		lost:         desc("insights_lost_total", "Insights that were lost, by where.", "where"),
+		late:         desc("rows_late_total", "Rows that came too late for their window."),
+		waiting:      desc("outbox_insights", "Insights that wait to be sent or acknowledged."),
+		waitingBytes: desc("outbox_bytes", "Bytes of the insights that wait to be sent or acknowledged."),
+		room:         desc("outbox_room_bytes", "How many more bytes may wait before flows have to."),
+		runway:       desc("outbox_runway_seconds", "How long the room lasts at the present rate; +Inf when it does not fill."),
+		degraded:     desc("staging_degraded", "1 while nothing can be written to the disk."),
+		blocked:      desc("staging_blocked_commits", "Commits of flows that wait for room."),
 		flows:        desc("flows", "Deployed flows by state.", "state"),
 		refused:      desc("bundles_refused_total", "Bundles of flows that were refused, by reason.", "reason"),
 		isolated:     desc("flow_failures_total", "Runs that failed by the flow's own doing, by kind.", "kind"),
@@ -74,17 +85,8 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	send := func(d *prometheus.Desc, t prometheus.ValueType, v float64, labels ...string) {
 		to <- prometheus.MustNewConstMetric(d, t, v, labels...)
 	}
-	connected := 0.0
-	if s.Tunnel.Connected {
-		connected = 1
-	}
-	send(c.connected, prometheus.GaugeValue, connected)
-	send(c.produced, prometheus.CounterValue, float64(s.Outbox.Produced))
-	send(c.acknowledged, prometheus.CounterValue, float64(s.Outbox.Acknowledged))
-	send(c.waiting, prometheus.GaugeValue, float64(s.Outbox.WaitingRecords))
-	send(c.waitingBytes, prometheus.GaugeValue, float64(s.Outbox.WaitingBytes))
-	send(c.lost, prometheus.CounterValue, float64(s.Outbox.Lost), "agent")
-	send(c.lost, prometheus.CounterValue, float64(s.Outbox.LostRemotely), "control_plane")
+	send(c.connected, prometheus.GaugeValue, oneIf(s.Tunnel.Connected))
+	c.collectOutbox(&s.Outbox, send)
 	for reason, n := range c.status.bundles.refusals() {
 		send(c.refused, prometheus.CounterValue, float64(n), reason)
 	}
@@ -101,4 +103,33 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	for state, n := range states {
 		send(c.flows, prometheus.GaugeValue, float64(n), state)
 	}
+}
+
+func (c *collector) collectOutbox(o *OutboxStatus, send func(*prometheus.Desc, prometheus.ValueType, float64, ...string)) {
+	send(c.produced, prometheus.CounterValue, float64(o.Produced))
+	send(c.sent, prometheus.CounterValue, float64(o.Sent))
+	send(c.acknowledged, prometheus.CounterValue, float64(o.Acknowledged))
+	for rule, n := range o.Expired {
+		send(c.expired, prometheus.CounterValue, float64(n), strings.TrimPrefix(rule, "expired_"))
+	}
+	send(c.lost, prometheus.CounterValue, float64(o.Lost), "agent")
+	send(c.lost, prometheus.CounterValue, float64(o.LostRemotely), "control_plane")
+	send(c.late, prometheus.CounterValue, float64(o.Late))
+	send(c.waiting, prometheus.GaugeValue, float64(o.WaitingRecords))
+	send(c.waitingBytes, prometheus.GaugeValue, float64(o.WaitingBytes))
+	send(c.room, prometheus.GaugeValue, float64(o.RoomBytes))
+	runway := math.Inf(1)
+	if o.RunwaySeconds >= 0 {
+		runway = float64(o.RunwaySeconds)
+	}
+	send(c.runway, prometheus.GaugeValue, runway)
+	send(c.degraded, prometheus.GaugeValue, oneIf(o.Degraded != ""))
+	send(c.blocked, prometheus.GaugeValue, float64(o.Blocked))
+}
+
+func oneIf(yes bool) float64 {
+	if yes {
+		return 1
+	}
+	return 0
 }

@@ -23,7 +23,9 @@ func (s staging) LoadFlow(ctx context.Context, flow string) (supervisor.FlowStat
 }
 
 func (s staging) Commit(ctx context.Context, c supervisor.Checkpoint) error {
-	out := stage.Checkpoint{Flow: c.Flow, Number: c.Number, Cursors: c.Cursors, Earlier: c.Earlier, Insights: c.Insights}
+	out := stage.Checkpoint{
+		Flow: c.Flow, Number: c.Number, Cursors: c.Cursors, Earlier: c.Earlier, Insights: c.Insights, Late: c.Late,
+	}
 	out.Changes = make([]stage.Change, len(c.Changes))
 	for i, change := range c.Changes {
 		out.Changes[i] = stage.Change(change)
@@ -59,7 +61,7 @@ func (o outbox) ReadOutbox(ctx context.Context, after uint64, maxRecords, maxByt
 	}
 	out := make([]tunnel.Record, len(records))
 	for i, r := range records {
-		out[i] = tunnel.Record{Seq: r.Seq, Payload: r.Payload}
+		out[i] = tunnel.Record(r)
 	}
 	return out, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"strings"
 	"testing"
 
@@ -19,7 +20,9 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m, migrate) }
 
-func migrate(ctx context.Context, url string) error {
+func migrate(ctx context.Context, url string) error { return migrateTo(ctx, url, math.MaxInt64) }
+
+func migrateTo(ctx context.Context, url string, version int64) error {
 	cfg, err := pgx.ParseConfig(url)
 	if err != nil {
 		return err
@@ -30,7 +33,7 @@ func migrate(ctx context.Context, url string) error {
 	if err != nil {
 		return err
 	}
-	_, err = p.Up(ctx)
+	_, err = p.UpTo(ctx, version)
 	return err
 }
 
@@ -117,6 +120,7 @@ func fill(t *testing.T, c *pgx.Conn, tenant string) {
 		 VALUES (@t, @id, @id, @id, @id, 1, 'ok', now(), 0, 0, 0, 0, 0, '', '[]', '[]')`,
 		"INSERT INTO insight_names (tenant_id, workspace_id, flow_id, name) VALUES (@t, @id, @id, 'n')",
 		"INSERT INTO refused_insights (tenant_id, agent_id, seq, reason, record) VALUES (@t, @id, 1, 'r', '')",
+		"INSERT INTO insight_receipts (tenant_id, agent_id, reason, insights) VALUES (@t, @id, 'damaged', 1)",
 		`INSERT INTO insights (tenant_id, workspace_id, agent_id, seq, flow_id, flow_version, name, insight_time, received_at, key_json, values_json)
 		 SELECT @t, @id, @id, 1, @id, 1, 'n', now(), at, '{}', '{}' FROM (VALUES (now()), ('1999-01-01')) AS v (at)`,
 		`INSERT INTO audit_log (tenant_id, seq, at, actor_kind, actor_ref, actor_name, action, object_kind, object_id, object_name, detail, previous, hash)
@@ -284,7 +288,7 @@ func TestTheApplicationRoleIsHarmless(t *testing.T) {
 	for _, sql := range []string{
 		"TRUNCATE insights", "DELETE FROM insights", "UPDATE insights SET seq = 2", "DELETE FROM audit_log", "UPDATE audit_log SET detail = ''",
 		"UPDATE flow_versions SET definition = ''", "UPDATE api_keys SET role = 'owner'", "UPDATE enroll_tokens SET expires_at = now()",
-		"UPDATE refused_insights SET reason = ''", "DELETE FROM sessions", "UPDATE sessions SET expires_at = now()", "UPDATE sessions SET api_key_id = id",
+		"UPDATE refused_insights SET reason = ''", "UPDATE insight_receipts SET reason = 'x'", "DELETE FROM insight_receipts", "DELETE FROM sessions", "UPDATE sessions SET expires_at = now()", "UPDATE sessions SET api_key_id = id",
 		"DELETE FROM agents", "INSERT INTO tenants (tenant_id, name, owner_email) VALUES ('" + tenantA + "', '', '')", "UPDATE tenants SET name = ''",
 		"SELECT * FROM insights_default", "SELECT * FROM goose_db_version", "SET ROLE outfeed_lookup", "SET ROLE " + pgtest.Owner,
 		"SET row_security = off; SELECT * FROM agents", "DROP TABLE runs", "ALTER TABLE agents NO FORCE ROW LEVEL SECURITY", "CREATE TABLE mine (id int)",
@@ -458,6 +462,46 @@ func TestListingsUseTheirIndexes(t *testing.T) {
 				t.Errorf("%s: the plan does not use %s:\n%s", where, index, plan)
 			}
 		})
+	}
+}
+
+// What was lost before there were receipts is one of them afterwards.
+func TestReceiptsTakeOverWhatWasLost(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	super := connect(t, db.SuperURL())
+	earlier := &pgtest.DB{Name: db.Name + "_earlier"}
+	exec := func(c *pgx.Conn, sql string) {
+		t.Helper()
+		if _, err := c.Exec(t.Context(), sql, pgx.QueryExecModeSimpleProtocol); err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+	}
+	exec(super, "CREATE DATABASE "+earlier.Name+" OWNER "+pgtest.Owner+" TEMPLATE template0")
+	t.Cleanup(func() {
+		if _, err := super.Exec(context.Background(), "DROP DATABASE "+earlier.Name+" WITH (FORCE)"); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := migrateTo(t.Context(), earlier.OwnerURL(), 6); err != nil {
+		t.Fatal(err)
+	}
+	c := connect(t, earlier.SuperURL())
+	for i, lost := range []int{0, 7} {
+		id := strings.Replace(tenantA, "7000", fmt.Sprintf("700%d", i+2), 1)
+		exec(c, "INSERT INTO tenants (tenant_id, name, owner_email) VALUES ('"+id+"', 't', 'o')")
+		exec(c, "INSERT INTO workspaces (tenant_id, id, name) VALUES ('"+id+"', '"+id+"', 'w')")
+		exec(c, fmt.Sprintf(`INSERT INTO agents (tenant_id, id, workspace_id, name, hostname, os, arch, version, public_key, sealing_key, fingerprint, stored_seq, lost_insights)
+			VALUES ('%s', '%s', '%s', 'a', 'h', 'o', 'a', 'v', decode(repeat('00', 32), 'hex'), decode(repeat('00', 32), 'hex'), 'f', 10, %d)`, id, id, id, lost))
+	}
+	if err := migrate(t.Context(), earlier.OwnerURL()); err != nil {
+		t.Fatal(err)
+	}
+	if got := get[string](t, c, "SELECT reason || ' ' || insights FROM insight_receipts"); fmt.Sprint(got) != "[other 7]" {
+		t.Errorf("the receipts are %v", got)
+	}
+	if got := get[bool](t, c, "SELECT relforcerowsecurity FROM pg_class WHERE relname IN ('agents', 'insight_receipts')"); fmt.Sprint(got) != "[true true]" {
+		t.Errorf("row-level security is forced: %v", got)
 	}
 }
 

@@ -1,5 +1,5 @@
 // Package terminal makes texts of others fit to be shown to people: a record, a file's name or a server's error could
-// hold sequences that steer the terminal which shows them.
+// hold sequences that steer the terminal which shows them. It also writes sizes and durations for people.
 //
 // It keeps no state, and must not print anything itself.
 package terminal

@@ -2012,10 +2012,10 @@ func (x *FailedRecord) GetRecord() string {
 // InsightsUp is what an agent sends on its insights stream.
 type InsightsUp struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The sequence of the first insight; the others follow without a gap.
-	FirstSeq   uint64           `protobuf:"varint,1,opt,name=first_seq,json=firstSeq,proto3" json:"first_seq,omitempty"`
-	Insights   []*InsightRecord `protobuf:"bytes,2,rep,name=insights,proto3" json:"insights,omitempty"`
-	LostBefore uint64           `protobuf:"varint,3,opt,name=lost_before,json=lostBefore,proto3" json:"lost_before,omitempty"`
+	// The sequence of the first insight, or the one after the last receipt when there is none; the others follow without a
+	// gap.
+	FirstSeq uint64           `protobuf:"varint,1,opt,name=first_seq,json=firstSeq,proto3" json:"first_seq,omitempty"`
+	Insights []*InsightRecord `protobuf:"bytes,2,rep,name=insights,proto3" json:"insights,omitempty"`
 	// What is in the sequence directly before first_seq and does not come, the oldest first. Together they reach from the
 	// last sequence that was sent, or that the Welcome told, to first_seq. A message may have receipts alone.
 	Receipts      []*Receipt `protobuf:"bytes,4,rep,name=receipts,proto3" json:"receipts,omitempty"`
@@ -2065,13 +2065,6 @@ func (x *InsightsUp) GetInsights() []*InsightRecord {
 		return x.Insights
 	}
 	return nil
-}
-
-func (x *InsightsUp) GetLostBefore() uint64 {
-	if x != nil {
-		return x.LostBefore
-	}
-	return 0
 }
 
 func (x *InsightsUp) GetReceipts() []*Receipt {
@@ -2450,14 +2443,12 @@ const file_protocol_wire_wire_proto_rawDesc = "" +
 	"\x04step\x18\x01 \x01(\tR\x04step\x12\x14\n" +
 	"\x05where\x18\x02 \x01(\tR\x05where\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x16\n" +
-	"\x06record\x18\x04 \x01(\tR\x06record\"\xb6\x01\n" +
+	"\x06record\x18\x04 \x01(\tR\x06record\"\x9b\x01\n" +
 	"\n" +
 	"InsightsUp\x12\x1b\n" +
 	"\tfirst_seq\x18\x01 \x01(\x04R\bfirstSeq\x127\n" +
-	"\binsights\x18\x02 \x03(\v2\x1b.outfeed.wire.InsightRecordR\binsights\x12\x1f\n" +
-	"\vlost_before\x18\x03 \x01(\x04R\n" +
-	"lostBefore\x121\n" +
-	"\breceipts\x18\x04 \x03(\v2\x15.outfeed.wire.ReceiptR\breceipts\"7\n" +
+	"\binsights\x18\x02 \x03(\v2\x1b.outfeed.wire.InsightRecordR\binsights\x121\n" +
+	"\breceipts\x18\x04 \x03(\v2\x15.outfeed.wire.ReceiptR\breceiptsJ\x04\b\x03\x10\x04\"7\n" +
 	"\aReceipt\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\x04R\x05count\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"W\n" +

@@ -255,7 +255,7 @@ Exit code 0: the run ended, or you ended it; 1: it failed, or a source was faili
 
 func printSummary(w io.Writer, name string, s agent.RunSummary) {
 	fmt.Fprintf(w, "%s: %d records read (%s) in %v, %d insights, %d records failed, %d late\n",
-		name, s.Read, bytesText(uint64(max(s.Bytes, 0))), s.Took.Round(1e6), s.Insights, s.Failed, s.Late)
+		name, s.Read, terminal.Bytes(uint64(max(s.Bytes, 0))), s.Took.Round(1e6), s.Insights, s.Failed, s.Late)
 	for _, step := range s.Steps {
 		if step.Outside > 0 {
 			fmt.Fprintf(w, "  step %s: %d records outside of every shift\n", terminal.Line(step.Step), step.Outside)

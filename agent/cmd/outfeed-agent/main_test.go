@@ -1,8 +1,10 @@
 package main
 
 import (
+	"slices"
 	"strings"
 	"testing"
+	"text/tabwriter"
 
 	"github.com/outfeed/outfeed/agent"
 	"github.com/outfeed/outfeed/agent/internal/engine"
@@ -68,5 +70,38 @@ func TestTheSummaryNamesRowsOutsideOfEveryShift(t *testing.T) {
 	printSummary(&out, "oee.yaml", s)
 	if text := out.String(); strings.Count(text, "outside") != 1 || !strings.Contains(text, "step oee: 4 records outside of every shift\n") {
 		t.Errorf("the summary is %q", text)
+	}
+}
+
+func TestTheStatusTellsTheWholeAccount(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	s := agent.LocalStatus{AgentID: "id", Version: "1", ControlPlane: "https://x.example", Tunnel: agent.TunnelStatus{Error: "no route"}}
+	s.Outbox = agent.OutboxStatus{
+		Produced: 1000, Sent: 700, Acknowledged: 600, WaitingRecords: 380, WaitingBytes: 3 << 20, RoomBytes: 1 << 30, RunwaySeconds: 76 * 3600,
+		Late: 3, Expired: map[string]uint64{"expired_age": 20, "expired_bytes": 0}, Lost: 4, LostRemotely: 5,
+		Degraded: "the disk is full\x1b", Blocked: 2, BlockedBy: "1 GiB wait",
+	}
+	if err := printStatus(tabwriter.NewWriter(&out, 0, 4, 2, ' ', 0), s); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		"agent              id                 1",
+		"control plane      https://x.example  not connected: no route",
+		"insights produced  1000               staged on this machine",
+		"  sent             700                at least once",
+		"  acknowledged     600                by the control plane",
+		"  waiting          380                3.0 MiB",
+		"  expired          20                 dropped by the rule for age",
+		"  lost             4                  damaged on this machine's disk, or could never be sent; see the log",
+		"  lost afterwards  5                  acknowledged, and then gone from the control plane's database",
+		"rows too late      3                  for the window that they belong to",
+		"room               1.0 GiB            3 days and 4 h of room left at the present rate",
+		"staging            degraded           the disk is full\\x1b",
+		"commits waiting    2                  1 GiB wait",
+		"flows              none deployed      ",
+	}
+	if got := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n"); !slices.Equal(got, want) {
+		t.Errorf("the status is\n%s", out.String())
 	}
 }

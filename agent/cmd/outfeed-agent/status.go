@@ -3,7 +3,10 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -30,9 +33,11 @@ func readToken(token, file string) (secret.String, error) {
 
 func statusCommand(f *flags) *cobra.Command {
 	c := &cobra.Command{
-		Use:     "status",
-		Short:   "Show how the agent on this machine is doing",
-		Long:    "Shows the connection to the control plane, every flow with its sources, and what waits to be sent.",
+		Use:   "status",
+		Short: "Show how the agent on this machine is doing",
+		Long: `Shows the connection to the control plane, every flow with its sources, and the account of the insights: how many were
+produced, sent, acknowledged and wait, how long the room for them lasts, and which expired or were lost. docs/staging.md
+says what each number counts, under the names that --json gives them.`,
 		Example: "  outfeed-agent status\n  outfeed-agent status --json",
 		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -65,18 +70,7 @@ func printStatus(w *tabwriter.Writer, s agent.LocalStatus) error {
 	if s.LeftBehind > 0 {
 		fmt.Fprintf(w, "left behind\t%d runs\tdid not stop when they were told to; restart the agent to be rid of them\n", s.LeftBehind)
 	}
-	o := s.Outbox
-	fmt.Fprintf(w, "insights\t%d produced\t%d stored by the control plane, %d waiting (%s)\n", o.Produced, o.Acknowledged, o.WaitingRecords, bytesText(o.WaitingBytes))
-	if o.Lost > 0 {
-		fmt.Fprintf(w, "\t%d lost\t%s\n", o.Lost, "damaged or cut off; see the log")
-	}
-	for _, a := range o.SetAside {
-		waiting := "an unknown number of"
-		if a.Waiting >= 0 {
-			waiting = strconv.FormatInt(a.Waiting, 10)
-		}
-		fmt.Fprintf(w, "\tset aside\t%s insights of agent %s that were not sent, in %s\n", waiting, a.AgentID, a.Dir)
-	}
+	printOutbox(w, &s.Outbox)
 	if len(s.Flows) == 0 {
 		fmt.Fprintln(w, "flows\tnone deployed\t")
 	}
@@ -121,18 +115,49 @@ func lastRecord(t time.Time) string {
 	return "last record " + t.Local().Format(time.DateTime)
 }
 
-// bytesText writes a size for people, in binary units.
-func bytesText(n uint64) string {
-	const unit = 1024
-	if n < unit {
-		return fmt.Sprintf("%d B", n)
+// printOutbox prints the account of the outbox. What is zero and need not be is left out.
+func printOutbox(w io.Writer, o *agent.OutboxStatus) {
+	line := func(name string, n uint64, text string) { fmt.Fprintf(w, "%s\t%d\t%s\n", name, n, text) }
+	line("insights produced", o.Produced, "staged on this machine")
+	line("  sent", o.Sent, "at least once")
+	line("  acknowledged", o.Acknowledged, "by the control plane")
+	line("  waiting", o.WaitingRecords, terminal.Bytes(o.WaitingBytes))
+	for _, rule := range slices.Sorted(maps.Keys(o.Expired)) {
+		if n := o.Expired[rule]; n > 0 {
+			line("  expired", n, "dropped by the rule for "+strings.TrimPrefix(rule, "expired_"))
+		}
 	}
-	value, i := float64(n), -1
-	for value >= unit && i < 4 {
-		value /= unit
-		i++
+	if o.Lost > 0 {
+		line("  lost", o.Lost, "damaged on this machine's disk, or could never be sent; see the log")
 	}
-	return fmt.Sprintf("%.1f %ciB", value, "KMGTP"[i])
+	if o.LostRemotely > 0 {
+		line("  lost afterwards", o.LostRemotely, "acknowledged, and then gone from the control plane's database")
+	}
+	if o.Late > 0 {
+		line("rows too late", o.Late, "for the window that they belong to")
+	}
+	fmt.Fprintf(w, "room\t%s\t%s\n", terminal.Bytes(o.RoomBytes), runway(o.RunwaySeconds))
+	if o.Degraded != "" {
+		fmt.Fprintf(w, "staging\tdegraded\t%s\n", terminal.Line(o.Degraded))
+	}
+	if o.Blocked > 0 {
+		fmt.Fprintf(w, "commits waiting\t%d\t%s\n", o.Blocked, terminal.Line(o.BlockedBy))
+	}
+	for _, a := range o.SetAside {
+		waiting := "an unknown number of"
+		if a.Waiting >= 0 {
+			waiting = strconv.FormatInt(a.Waiting, 10)
+		}
+		fmt.Fprintf(w, "\tset aside\t%s insights of agent %s that were not sent, in %s\n", waiting, a.AgentID, a.Dir)
+	}
+}
+
+// runway says how long the room lasts.
+func runway(seconds int64) string {
+	if seconds < 0 {
+		return "does not fill at the present rate"
+	}
+	return terminal.Long(time.Duration(seconds)*time.Second) + " of room left at the present rate"
 }
 
 // verifyCommand is what the agent starts as a child after an unclean stop, because a damaged file can crash whoever

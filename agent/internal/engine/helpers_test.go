@@ -141,6 +141,7 @@ type memStore struct {
 	state    State
 	insights []Insight
 	commits  int
+	late     int64
 	// fail gives the error of a commit; applied says that it took effect all the same.
 	fail func(commit int) (err error, applied bool)
 	// onCommit sees every commit that took effect.
@@ -186,6 +187,7 @@ func (s *memStore) Commit(_ context.Context, c Checkpoint) error {
 }
 
 func (s *memStore) apply(c *Checkpoint) {
+	s.late += c.Late
 	for step, cursor := range c.Cursors {
 		s.state.Cursors[step] = slices.Clone(cursor)
 	}

@@ -42,6 +42,8 @@ type Checkpoint struct {
 	Earlier iter.Seq2[Insight, error]
 	// Insights are those produced, in order.
 	Insights []Insight
+	// Late is how many rows came too late since the last checkpoint.
+	Late int64
 }
 
 // StateChange sets one entry of an operator's state, or removes it when Value is nil.

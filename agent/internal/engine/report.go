@@ -59,6 +59,13 @@ func (r *Runner) publish() {
 	rep.Sample = append(rep.Sample[:0], r.pipe.sample...)
 }
 
+// lateRows is how many rows have come too late, as published last.
+func (r *Runner) lateRows() int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.report.Late
+}
+
 // settle brings the report of a run that has ended up to what it leaves: an insight that was not committed is none.
 func (r *Runner) settle() {
 	r.publish()

@@ -95,8 +95,9 @@ type Runner struct {
 	aside *asideInsights
 	began time.Time
 	rows  int64
-	// committed counts the insights of all commits.
+	// committed counts the insights of all commits, and lateTold the late rows.
 	committed   int64
+	lateTold    int64
 	commitTimer *time.Timer
 	// moment is the one of commitMoments at which this run commits.
 	moment    int64
@@ -505,6 +506,7 @@ func (r *Runner) checkpoint() *Checkpoint {
 		c.Changes = k.changes(c.Changes)
 	}
 	c.Earlier, c.Insights = r.aside.all(), r.pipe.box.take()
+	c.Late = r.lateRows() - r.lateTold
 	return c
 }
 
@@ -519,7 +521,7 @@ func (r *Runner) commit(ctx context.Context) error {
 		r.dirty, r.leaving = false, false
 		r.commitTimer.Stop()
 		r.idleTimer.Stop()
-		if len(c.Cursors) == 0 && len(c.Changes) == 0 && len(c.Insights) == 0 && c.Earlier == nil {
+		if len(c.Cursors) == 0 && len(c.Changes) == 0 && len(c.Insights) == 0 && c.Earlier == nil && c.Late == 0 {
 			return nil
 		}
 		r.uncommitted = c
@@ -543,6 +545,7 @@ func (r *Runner) commit(ctx context.Context) error {
 		}
 	}
 	r.committed += int64(len(r.uncommitted.Insights) + r.aside.n)
+	r.lateTold += r.uncommitted.Late
 	r.uncommitted, r.rows = nil, 0
 	r.pipe.box.reset()
 	if err := r.aside.reset(); err != nil {

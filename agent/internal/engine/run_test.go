@@ -137,11 +137,12 @@ func TestResumeAtEveryCommit(t *testing.T) {
 	type cut struct {
 		state    State
 		insights []string
+		late     int64
 	}
 	var cuts []cut
 	whole := newStore()
 	whole.onCommit = func(s *memStore) {
-		cuts = append(cuts, cut{cloneState(s.state), insightLines(s.insights)})
+		cuts = append(cuts, cut{cloneState(s.state), insightLines(s.insights), s.late})
 	}
 	report := endlessRun(t, pressFlow, data, 13, whole)
 	want := whole.lines()
@@ -155,6 +156,9 @@ func TestResumeAtEveryCommit(t *testing.T) {
 		sameLines(t, fmt.Sprintf("resumed after commit %d", i), append(slices.Clone(c.insights), store.lines()...), want)
 		if got := resumed.Steps[3].LateTotal; got != report.Late {
 			t.Fatalf("resumed after commit %d: %d late in all, want %d", i, got, report.Late)
+		}
+		if told := c.late + store.late; told != report.Late {
+			t.Fatalf("resumed after commit %d: the checkpoints tell of %d late rows, want %d", i, told, report.Late)
 		}
 		if got, all := len(store.state.Operators["per_minute"]), len(whole.state.Operators["per_minute"]); got != all {
 			t.Fatalf("resumed after commit %d: %d entries of state, want %d", i, got, all)

@@ -8,11 +8,11 @@ import (
 	"fmt"
 	"hash/crc32"
 	"iter"
-	"log/slog"
 	"maps"
 	"math"
 	"runtime"
 	"slices"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 )
@@ -39,6 +39,8 @@ type Checkpoint struct {
 	Earlier iter.Seq2[[]byte, error]
 	// Insights are the payloads for the outbox, in order.
 	Insights [][]byte
+	// Late is how many rows came too late since the flow's last commit. It is added to Stats.Late once, with the rest.
+	Late uint64
 }
 
 // all are the payloads in order.
@@ -131,7 +133,9 @@ const maxMerged = 256
 // submit hands a request to the writer and waits for its outcome. ctx ends the wait; a request that the writer has
 // taken by then goes on, so that its outcome is unknown and what it refers to must stay as it is.
 func (s *Stage) submit(ctx context.Context, r *request) error {
-	r.done = make(chan error, 1)
+	if r.done == nil {
+		r.done = make(chan error, 1)
+	}
 	var err error
 	select {
 	case s.requests <- r:
@@ -154,12 +158,24 @@ func (s *Stage) submit(ctx context.Context, r *request) error {
 
 // write is the writer. It ends when Close is called and nothing is half done.
 func (s *Stage) write() {
+	var old <-chan time.Time
+	if s.settings.MaxAge > 0 {
+		tick := time.NewTicker(s.settings.ageStep())
+		defer tick.Stop()
+		old = tick.C
+	}
 	var held *request
 	for {
 		first := held
 		if first == nil {
 			select {
 			case first = <-s.requests:
+			case <-s.trouble.timer.C:
+				_ = s.mend() // it has noted why not, and tries again
+				continue
+			case <-old:
+				s.expireByAge()
+				continue
 			case <-s.closing:
 				return
 			}
@@ -167,6 +183,7 @@ func (s *Stage) write() {
 		var batch []*request
 		batch, held = s.gather(first)
 		s.process(batch)
+		s.restoreSpare()
 	}
 }
 
@@ -199,19 +216,21 @@ func (s *Stage) gather(first *request) (batch []*request, held *request) {
 
 // process commits a batch and answers every request of it.
 func (s *Stage) process(batch []*request) {
-	if err := s.settle(); err != nil {
-		for _, r := range batch {
-			r.answer(err)
-		}
-		return
-	}
+	trouble := s.mend()
+	unsettled := s.isUnsettled()
 	admitted := batch[:0:0]
 	for _, r := range batch {
+		if unsettled != nil {
+			r.answer(unsettled)
+			continue
+		}
 		switch err := r.admit(s.files); {
 		case errors.Is(err, errDone):
 			r.answer(nil)
 		case err != nil:
 			r.answer(err)
+		case trouble != nil:
+			r.answer(trouble)
 		default:
 			admitted = append(admitted, r)
 		}
@@ -245,6 +264,7 @@ func (s *Stage) commit(batch []*request) error {
 		return s.fail(err)
 	}
 	s.land(batch, parts, next)
+	s.healed(batch)
 	return s.rollActive()
 }
 
@@ -264,7 +284,7 @@ func (s *Stage) writeBatch(batch []*request, next *meta) (parts []appended, err 
 			bytes := 0
 			for p, readErr := range r.earlier {
 				if readErr != nil {
-					return nil, readErr
+					return nil, fmt.Errorf("%w: %w", errNotRead, readErr)
 				}
 				payloads = append(payloads, p)
 				if bytes += len(p); bytes >= maxAppendBytes/4 {
@@ -291,6 +311,7 @@ func (s *Stage) writeOutbox(seq uint64, parts []appended, payloads [][]byte) ([]
 		if err != nil {
 			return nil, err
 		}
+		s.trouble.suspect(end.to.db)
 		part, err := end.to.append(seq, end.bytes, payloads, min(room, maxAppendBytes))
 		if err != nil {
 			return nil, err
@@ -337,6 +358,7 @@ func (s *Stage) writeState(batch []*request, next *meta) error {
 		return err
 	}
 	s.sealed.reset()
+	s.trouble.suspect(s.files.state)
 	err := s.files.state.Update(func(tx *bolt.Tx) error {
 		for _, r := range batch {
 			if r.apply == nil {
@@ -346,7 +368,8 @@ func (s *Stage) writeState(batch []*request, next *meta) error {
 				return err
 			}
 		}
-		return next.put(tx)
+		s.noteAge(next)
+		return next.put(tx, &s.sealed, &s.files.stored)
 	})
 	if err != nil {
 		return fmt.Errorf("write the staged state: %w", err)
@@ -359,13 +382,17 @@ func (s *Stage) land(batch []*request, parts []appended, next meta) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f := s.files
+	f.stored = next
 	for _, p := range parts {
 		p.to.last, p.to.bytes, p.to.leftover = p.last, p.bytes, false
 	}
 	f.produced, f.droppedReports = next.produced, next.droppedReports
 	f.lost = max(f.lost, next.lost)
-	f.acknowledgedStored = next.acknowledged
+	f.late, f.expiredAge, f.expiredBytes = next.late, next.expiredAge, next.expiredBytes
+	f.settledStored = next.floor()
 	f.acknowledged = max(f.acknowledged, next.acknowledged)
+	f.gone = next.gone.behind(f.acknowledged)
+	f.ages, f.ranMillis, s.ranStored = next.ages, next.ranMillis, next.ranMillis
 	for _, r := range batch {
 		if r.landed != nil {
 			r.landed(f)
@@ -382,63 +409,13 @@ func (s *Stage) land(batch []*request, parts []appended, next meta) {
 	}
 }
 
-// fail notes that the outcome of a commit is unknown.
-func (s *Stage) fail(err error) error {
-	err = fmt.Errorf("the staging directory %s could not be written; check the disk: %w", s.settings.Dir, err)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.unsettled = err
-	s.carry = s.files.meta
-	s.settings.Logger.Error("a commit to the staging area failed", slog.Any("error", err))
-	return err
-}
-
-func (s *Stage) isUnsettled() error {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.unsettled
-}
-
-// settle finds out what a failed commit left behind: it reads everything again from the files, as a start does. bbolt
-// cannot be trusted to go on in memory after an error, and the operating system may have stored any part of it.
-func (s *Stage) settle() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.unsettled == nil {
-		return nil
-	}
-	if s.files != nil {
-		old := s.files
-		s.carry.acknowledged = old.acknowledged
-		s.carry.lost, s.carry.lostRemotely, s.carry.remoteStored = old.lost, old.lostRemotely, old.remoteStored
-		s.files = nil
-		if err := old.close(); err != nil {
-			s.settings.Logger.Warn("a file could not be closed after a failed commit", slog.Any("error", err))
-		}
-	}
-	f, err := s.openFiles(0)
-	if err != nil {
-		s.unsettled = fmt.Errorf("the staging directory %s cannot be read again after an error: %w", s.settings.Dir, err)
-		return s.unsettled
-	}
-	stored := f.meta
-	f.acknowledged = min(max(stored.acknowledged, s.carry.acknowledged), f.produced)
-	f.lost = max(stored.lost, s.carry.lost)
-	f.lostRemotely = max(stored.lostRemotely, s.carry.lostRemotely)
-	f.remoteStored = s.carry.remoteStored
-	f.countAcknowledged()
-	s.files, s.unsettled = f, nil
-	s.noteWaiting()
-	s.settings.Logger.Info("the staging area was read again after a failed commit", slog.Uint64("produced", f.produced))
-	return nil
-}
-
 // at is a named point at which tests let a commit fail.
 func (s *Stage) at(point string) error {
-	if s.fault == nil {
+	fault := s.fault.Load()
+	if fault == nil {
 		return nil
 	}
-	return s.fault(point)
+	return (*fault)(point)
 }
 
 // Commit makes the checkpoint durable as a whole and gives the sequence of the last outbox record behind it. It waits
@@ -467,8 +444,9 @@ func (s *Stage) Commit(ctx context.Context, c Checkpoint) (lastSeq uint64, err e
 		}
 		return nil
 	}
-	r.apply = func(tx *bolt.Tx, _ *meta) error {
+	r.apply = func(tx *bolt.Tx, next *meta) error {
 		m.lastSeq = r.lastSeq
+		next.late += c.Late
 		return c.put(tx, &s.sealed, m, entries)
 	}
 	r.landed = func(f *files) { f.marks[c.Flow] = m }

@@ -158,7 +158,7 @@ func tryLock(dir string) (*directoryLock, error) {
 		return &directoryLock{file: f}, nil
 	}
 	if err == nil {
-		holder, readErr := io.ReadAll(io.LimitReader(f, 200))
+		holder, readErr := io.ReadAll(io.LimitReader(f, lockBytes))
 		if readErr != nil || len(holder) == 0 {
 			holder = []byte("another process")
 		}
@@ -184,16 +184,18 @@ func isStillAt(f *os.File) (bool, error) {
 	return os.SameFile(mine, named), nil
 }
 
+// lockBytes is the length of the text in the lock file, filled with spaces.
+const lockBytes = 200
+
 // describe writes who holds the lock into the file, for the process that comes second.
 func (l *directoryLock) describe() error {
 	host, err := os.Hostname()
 	if err != nil {
 		host = "this machine"
 	}
-	text := fmt.Sprintf("%s, process %d on %s", filepath.Base(os.Args[0]), os.Getpid(), host)
-	if err = l.file.Truncate(0); err == nil {
-		_, err = l.file.WriteAt([]byte(text), 0)
-	}
+	text := fmt.Sprintf("%s, process %d on %.100s", filepath.Base(os.Args[0]), os.Getpid(), host)
+	// It replaces what is there and never shortens it, so that it needs no new room on a full disk.
+	_, err = l.file.WriteAt(append([]byte(text), bytes.Repeat([]byte{' '}, max(0, lockBytes-len(text)))...), 0)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", l.file.Name(), err)
 	}

@@ -9,16 +9,21 @@ import (
 	bolt "go.etcd.io/bbolt"
 )
 
-// Record is one insight of the outbox.
+// Record is one insight of the outbox, or a run of them that never come.
 type Record struct {
-	// Seq is its place in the agent's sequence, which starts at 1 and has no gap.
+	// Seq is its place in the agent's sequence, which starts at 1 and has no gap; that of the first of a run.
 	Seq uint64
-	// Payload is what was committed. It is nil when Lost.
+	// Count is how many places it takes: 1 for an insight.
+	Count uint64
+	// Payload is what was committed. It is nil when Gone.
 	Payload []byte
-	// Lost says that the record was damaged on the disk. It is still sent, as an empty record, so that the sequence has
-	// no gap.
-	Lost bool
+	// Gone says why the places Seq to Last do not come: GoneDamaged, GoneExpiredAge or GoneExpiredBytes. It is empty for
+	// an insight.
+	Gone string
 }
+
+// Last is the last place in the sequence that the record takes.
+func (r *Record) Last() uint64 { return r.Seq + r.Count - 1 }
 
 // idleSegmentBytes is how large the last segment's file may stay when everything in it is acknowledged.
 const idleSegmentBytes = 8 << 20
@@ -27,17 +32,18 @@ const idleSegmentBytes = 8 << 20
 func (s *Stage) OutboxChanged() <-chan struct{} { return s.changed }
 
 // ReadOutbox gives the records behind the sequence, and behind what is acknowledged, in order: at most maxRecords, and
-// no more payload than maxBytes unless the first alone is larger. Nothing waiting gives no records and no error.
+// no more payload than maxBytes unless the first alone is larger. Each begins where the one before it ended. Places that
+// follow each other and are gone for the same reason are one record. Nothing waiting gives no records and no error.
 func (s *Stage) ReadOutbox(ctx context.Context, after uint64, maxRecords, maxBytes int) ([]Record, error) {
-	if err := s.settled(ctx); err != nil {
-		return nil, err
+	if err := ctx.Err(); err != nil {
+		return nil, context.Cause(ctx)
 	}
 	s.mu.RLock()
 	if s.files == nil {
 		s.mu.RUnlock()
 		return nil, s.unavailable()
 	}
-	r := &outboxReader{next: max(after, s.files.acknowledged) + 1, end: s.files.produced, maxRecords: maxRecords, maxBytes: maxBytes}
+	r := &outboxReader{next: max(after, s.files.acknowledged) + 1, end: s.files.produced, gone: s.files.gone, maxRecords: maxRecords, maxBytes: maxBytes}
 	err := r.readAll(s.files.segments)
 	s.mu.RUnlock()
 	if err != nil {
@@ -64,9 +70,13 @@ func (s *Stage) noteDamaged(seqs []uint64) {
 	}
 }
 
+// GiveUp says that the record of that sequence can never be sent: it counts as lost, as a damaged one does.
+func (s *Stage) GiveUp(seq uint64) { s.noteDamaged([]uint64{seq}) }
+
 // outboxReader collects records across segments and fills the gaps between what is there.
 type outboxReader struct {
 	next, end            uint64
+	gone                 gone
 	maxRecords, maxBytes int
 	bytes                int
 	records              []Record
@@ -75,6 +85,7 @@ type outboxReader struct {
 }
 
 func (r *outboxReader) readAll(segments []*segment) error {
+	r.fill(min(r.gone.end(), r.end))
 	for _, seg := range segments {
 		if r.full || r.next > r.end {
 			return nil
@@ -104,10 +115,11 @@ func (r *outboxReader) readAll(segments []*segment) error {
 	return nil
 }
 
-// fill adds the sequences up to the given one, which are in no segment.
+// fill adds the sequences up to the given one, which are in no segment or do not count any more.
 func (r *outboxReader) fill(upTo uint64) {
 	for !r.full && r.next <= upTo {
-		r.append(Record{Seq: r.next, Lost: true})
+		reason, last := r.gone.at(r.next)
+		r.append(Record{Seq: r.next, Count: min(last, upTo) - r.next + 1, Gone: reason})
 	}
 }
 
@@ -124,7 +136,7 @@ func (r *outboxReader) add(seq uint64, payload []byte, ok bool) {
 	}
 	if !ok {
 		r.damaged = append(r.damaged, seq)
-		r.append(Record{Seq: seq, Lost: true})
+		r.append(Record{Seq: seq, Count: 1, Gone: GoneDamaged})
 		return
 	}
 	if len(r.records) > 0 && r.bytes+len(payload) > r.maxBytes {
@@ -132,27 +144,33 @@ func (r *outboxReader) add(seq uint64, payload []byte, ok bool) {
 		return
 	}
 	r.bytes += len(payload)
-	r.append(Record{Seq: seq, Payload: append(make([]byte, 0, len(payload)), payload...)})
+	r.append(Record{Seq: seq, Count: 1, Payload: append(make([]byte, 0, len(payload)), payload...)})
 }
 
 func (r *outboxReader) append(rec Record) {
+	r.next = rec.Last() + 1
+	if n := len(r.records); n > 0 && rec.Gone != "" && r.records[n-1].Gone == rec.Gone {
+		r.records[n-1].Count += rec.Count
+		return
+	}
 	r.records = append(r.records, rec)
-	r.next = rec.Seq + 1
 	r.full = len(r.records) >= r.maxRecords
 }
 
 // Acknowledge says that the control plane has stored everything up to the sequence. It is durable with the next commit,
-// at the latest when that lets a segment be dropped; before that a crash only sends some records again. ErrBeyondEnd
-// says that there are not so many.
+// at the latest when that lets a segment be dropped and the disk can be written; before that a crash only sends some
+// records again. ErrBeyondEnd says that there are not so many.
 func (s *Stage) Acknowledge(ctx context.Context, upTo uint64) error {
-	if err := s.settled(ctx); err != nil {
-		return err
-	}
 	drop, err := s.moveAcknowledged(upTo)
-	if err != nil || !drop {
+	if err != nil || !drop || s.isDegraded() != nil {
 		return err
 	}
-	return s.submit(ctx, &request{admit: func(*files) error { return nil }})
+	err = s.submit(ctx, &request{admit: func(*files) error { return nil }})
+	if err != nil && s.isDegraded() != nil {
+		// It is noted, and stored by the first commit that succeeds. The sending must not end because of it.
+		return nil //nolint:nilerr // Stats.Degraded tells it
+	}
+	return err
 }
 
 // moveAcknowledged notes the acknowledgement in memory and says whether something can be dropped by storing it.
@@ -174,7 +192,7 @@ func (s *Stage) moveAcknowledged(upTo uint64) (drop bool, err error) {
 			delete(f.damaged, seq)
 		}
 	}
-	f.acknowledged = upTo
+	f.acknowledged, f.gone = upTo, f.gone.behind(upTo)
 	f.countAcknowledged()
 	s.waitingSince = time.Time{}
 	s.noteWaiting()
@@ -189,9 +207,11 @@ func (s *Stage) moveAcknowledged(upTo uint64) (drop bool, err error) {
 	return size > idleSegmentBytes, err
 }
 
-// lostBetween counts the sequences behind after, up to and with upTo, that no segment has or that are damaged in it.
+// lostBetween counts the sequences behind after, up to and with upTo, that no segment has or that are damaged in it, and
+// that no rule has dropped.
 func (f *files) lostBetween(after, upTo uint64) uint64 {
-	lost := upTo - after
+	lost := upTo - after - f.gone.between(after, upTo)
+	after = max(after, min(f.gone.end(), upTo))
 	for _, seg := range f.segments {
 		if low, high := max(seg.first, after+1), min(seg.last, upTo); low <= high && !seg.empty() {
 			lost -= high - low + 1
@@ -209,7 +229,7 @@ func (f *files) lostBetween(after, upTo uint64) uint64 {
 func (f *files) countAcknowledged() {
 	sum := uint64(0)
 	for _, seg := range f.segments {
-		n, err := seg.bytesUpTo(f.acknowledged)
+		n, err := seg.bytesUpTo(f.floor())
 		if err != nil {
 			// Damaged: the count is put right when the segment is dropped.
 			continue
@@ -232,7 +252,7 @@ func (f *files) waitingBytes() uint64 {
 // sequence. mu is held or not yet shared.
 func (s *Stage) dropAcknowledged() {
 	f := s.files
-	for len(f.segments) > 1 && f.segments[0].last <= f.acknowledgedStored {
+	for len(f.segments) > 1 && f.segments[0].last <= f.settledStored {
 		if err := f.segments[0].drop(); err != nil {
 			s.settings.Logger.Warn("a segment could not be dropped; the next start removes it", slog.Any("error", err))
 		}
@@ -243,7 +263,7 @@ func (s *Stage) dropAcknowledged() {
 // rollActive replaces a large last segment in which nothing waits by an empty one.
 func (s *Stage) rollActive() error {
 	f := s.files
-	if len(f.segments) != 1 || f.segments[0].last > f.acknowledgedStored || f.segments[0].empty() {
+	if len(f.segments) != 1 || f.segments[0].last > f.settledStored || f.segments[0].empty() {
 		return nil
 	}
 	size, err := f.segments[0].fileBytes()
@@ -268,7 +288,7 @@ func (s *Stage) rollActive() error {
 func (s *Stage) acknowledgedMoved() bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.files != nil && s.files.acknowledged != s.files.acknowledgedStored
+	return s.files != nil && s.files.floor() != s.files.settledStored
 }
 
 // noteWaiting keeps waitingSince. mu is held or not yet shared.
@@ -289,9 +309,6 @@ func (s *Stage) noteWaiting() {
 // back: what waits gets new sequences behind the control plane's, because under the old ones it would be taken for a
 // repetition and be lost in silence.
 func (s *Stage) Reconcile(ctx context.Context, stored uint64) (after uint64, err error) {
-	if err := s.settled(ctx); err != nil {
-		return 0, err
-	}
 	s.mu.RLock()
 	if s.files == nil {
 		s.mu.RUnlock()
@@ -346,16 +363,17 @@ func (s *Stage) renumber(next *meta, base uint64) ([]appended, error) {
 	from, seq := next.acknowledged, base+1
 	old := s.files.segments
 	for from < next.produced {
-		r := &outboxReader{next: from + 1, end: next.produced, maxRecords: renumberPage, maxBytes: maxAppendBytes}
+		r := &outboxReader{next: from + 1, end: next.produced, gone: next.gone, maxRecords: renumberPage, maxBytes: maxAppendBytes}
 		if err := r.readAll(old); err != nil {
 			return nil, err
 		}
 		var payloads [][]byte
 		for _, rec := range r.records {
-			if rec.Lost {
-				next.lost++
-			} else {
+			switch rec.Gone {
+			case "":
 				payloads = append(payloads, rec.Payload)
+			case GoneDamaged:
+				next.lost += rec.Count
 			}
 		}
 		var err error
@@ -365,57 +383,8 @@ func (s *Stage) renumber(next *meta, base uint64) ([]appended, error) {
 		seq += uint64(len(payloads))
 		from = r.next - 1
 	}
-	next.acknowledged, next.produced = base, seq-1
+	next.acknowledged, next.produced, next.gone, next.ages = base, seq-1, nil, nil
 	return parts, nil
-}
-
-// Stats is the state of the staging area. Counters only rise.
-type Stats struct {
-	// Produced is the last sequence, Acknowledged the last that the control plane has stored.
-	Produced, Acknowledged uint64
-	// WaitingRecords and WaitingBytes are what is between the two.
-	WaitingRecords, WaitingBytes uint64
-	// WaitingFor is for how long this process has seen records wait without an acknowledgement.
-	WaitingFor time.Duration
-	// Lost counts the insights that were damaged here, LostRemotely those that the control plane lost after it had
-	// acknowledged them.
-	Lost, LostRemotely uint64
-	// SetAside counts the files that were found damaged and renamed to .corrupt-<time>.
-	SetAside uint64
-	// Formers are the staging directories of other owners that lay beside this one when it was opened. The result shares
-	// it and must not change it.
-	Formers []Former
-	// DroppedReports counts the run reports that were dropped for newer ones.
-	DroppedReports uint64
-	// Blocked is how many commits wait for room, and BlockedBy why.
-	Blocked   int
-	BlockedBy string
-	// Degraded says why nothing can be written at present; empty when all is well.
-	Degraded string
-}
-
-// Stats gives the state of the staging area; it never waits for the disk.
-func (s *Stage) Stats() Stats {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	m, st := s.carry, Stats{Formers: s.formers}
-	if f := s.files; f != nil {
-		m = f.meta
-		st.WaitingBytes = f.waitingBytes()
-		m.lost += f.lostBetween(f.acknowledged, f.produced)
-	}
-	st.Produced, st.Acknowledged, st.WaitingRecords = m.produced, m.acknowledged, m.produced-m.acknowledged
-	st.Lost, st.LostRemotely, st.SetAside, st.DroppedReports = m.lost, m.lostRemotely, m.setAside, m.droppedReports
-	if !s.waitingSince.IsZero() {
-		st.WaitingFor = time.Since(s.waitingSince)
-	}
-	if st.Blocked = s.blocked; s.blocked > 0 {
-		st.BlockedBy = s.blockedBy.Error()
-	}
-	if s.unsettled != nil {
-		st.Degraded = s.unsettled.Error()
-	}
-	return st
 }
 
 // settled lets the writer find out what a failed commit left behind, if there was one.
@@ -440,10 +409,10 @@ func (s *Stage) unavailableLocked() error {
 	return ErrClosed
 }
 
-// view reads the state.
+// view reads the state. After a failed commit that may be what it wrote or what was there before.
 func (s *Stage) view(ctx context.Context, fn func(*bolt.Tx) error) error {
-	if err := s.settled(ctx); err != nil {
-		return err
+	if err := ctx.Err(); err != nil {
+		return context.Cause(ctx)
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()

@@ -65,6 +65,9 @@ func take(ctx context.Context, settings Settings) (*directoryLock, error) {
 		if err != nil {
 			return nil, err
 		}
+		if err := roomToBegin(settings); err != nil {
+			return nil, errors.Join(err, lock.release())
+		}
 		other, err := claim(settings)
 		switch {
 		case err != nil:

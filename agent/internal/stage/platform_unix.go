@@ -46,6 +46,19 @@ func syncDir(dir string) error {
 	return nil
 }
 
+// isNoSpace says whether the error is that of a disk that has no room, or no room for another file.
+func isNoSpace(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
+
+// minFreeFiles is how many more files the disk must be able to hold for a commit.
+const minFreeFiles = 8
+
+// fewFiles says whether the disk of dir is about to be unable to hold another file, although it has bytes left.
+func fewFiles(dir string) bool {
+	var st unix.Statfs_t
+	// Some file systems have no limit and say that they have no files.
+	return unix.Statfs(dir, &st) == nil && st.Files > 0 && st.Ffree < minFreeFiles
+}
+
 // freeBytes is how much an unprivileged process may still write to the disk of dir.
 func freeBytes(dir string) (uint64, error) {
 	var st unix.Statfs_t

@@ -39,6 +39,14 @@ func (l *directoryLock) move(dir, target string) error {
 // syncDir does nothing: NTFS journals names, and Windows cannot flush a directory.
 func syncDir(string) error { return nil }
 
+// isNoSpace says whether the error is that of a full disk.
+func isNoSpace(err error) bool {
+	return errors.Is(err, windows.ERROR_DISK_FULL) || errors.Is(err, windows.ERROR_HANDLE_DISK_FULL)
+}
+
+// fewFiles says no: NTFS makes room for another file from the bytes that are free.
+func fewFiles(string) bool { return false }
+
 // freeBytes is how much this process may still write to the disk of dir.
 func freeBytes(dir string) (uint64, error) {
 	name, err := windows.UTF16PtrFromString(dir)

@@ -2,13 +2,29 @@ package stage
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // roomCheck is how often a full disk is looked at again.
 const roomCheck = time.Second
+
+// errOutboxFull says that Settings.MaxBytes are waiting.
+var errOutboxFull = errors.New("the outbox is full")
+
+// expiredBytes is how many insights the rule DropOldest has dropped.
+func (s *Stage) expiredBytes() uint64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.files == nil {
+		return 0
+	}
+	return s.files.expiredBytes
+}
 
 // reserve waits until the outbox and the disk have room for so many bytes of records.
 func (s *Stage) reserve(ctx context.Context, size uint64) error {
@@ -16,6 +32,12 @@ func (s *Stage) reserve(ctx context.Context, size uint64) error {
 		space, err := s.tryReserve(size, waited)
 		if err == nil {
 			return nil
+		}
+		if errors.Is(err, errOutboxFull) && s.settings.WhenFull == DropOldest {
+			before := s.expiredBytes()
+			if s.dropOldest(ctx, size) == nil && s.expiredBytes() > before {
+				continue
+			}
 		}
 		timer := time.NewTimer(roomCheck)
 		select {
@@ -43,6 +65,8 @@ type diskSpace struct {
 	mu     sync.Mutex
 	bytes  uint64
 	looked time.Time
+	// last is bytes for those who must not wait for the disk; none before the first look.
+	last atomic.Pointer[uint64]
 }
 
 const (
@@ -60,8 +84,34 @@ func (d *diskSpace) free(set Settings) (uint64, error) {
 		return d.bytes, nil
 	}
 	bytes, err := freeBytes(set.Dir)
+	if err == nil && fewFiles(set.Dir) {
+		err = fmt.Errorf("the disk of %s has room for no more files: remove some on it", set.Dir)
+	}
 	d.bytes, d.looked = bytes, time.Now()
+	if err != nil {
+		d.bytes = 0 // so that it is looked at again
+	} else {
+		d.last.Store(&bytes)
+	}
 	return bytes, err
+}
+
+// roomToBegin refuses a first start on a disk that is too full for what comes after it. A directory with a state may be
+// opened on any disk, so that what waits in it can leave.
+func roomToBegin(set Settings) error {
+	there, err := exists(filepath.Join(set.Dir, formatName))
+	if err != nil || there {
+		return err
+	}
+	free, err := new(diskSpace).free(set)
+	if err != nil {
+		return fmt.Errorf("begin the staging directory %s: %w", set.Dir, err)
+	}
+	if free < set.MinFreeBytes {
+		return fmt.Errorf("begin the staging directory %s: its disk has %d MiB left and %d MiB must stay free; make room on it, or name another with --data-dir",
+			set.Dir, free>>20, set.MinFreeBytes>>20)
+	}
+	return nil
 }
 
 // stopWaiting takes a commit off the count of those that wait for room.
@@ -76,6 +126,9 @@ func (s *Stage) tryReserve(size uint64, waited bool) (<-chan struct{}, error) { 
 	free, err := s.disk.free(s.settings)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.trouble.degraded != nil {
+		err = s.trouble.degraded
+	}
 	if err == nil && free < s.settings.MinFreeBytes {
 		err = fmt.Errorf("the disk of %s has %d MiB left, less than the %d MiB that stay free: make room on it", s.settings.Dir, free>>20, s.settings.MinFreeBytes>>20)
 	}
@@ -84,7 +137,7 @@ func (s *Stage) tryReserve(size uint64, waited bool) (<-chan struct{}, error) { 
 		held += s.files.waitingBytes()
 	}
 	if err == nil && size > 0 && held > 0 && held+size > s.settings.MaxBytes {
-		err = fmt.Errorf("the outbox is full (%d MiB wait to be sent): the flow waits until the control plane has taken some", held>>20)
+		err = fmt.Errorf("%w (%d MiB wait to be sent): the flow waits until the control plane has taken some", errOutboxFull, held>>20)
 	}
 	switch {
 	case err == nil && waited:
@@ -98,6 +151,16 @@ func (s *Stage) tryReserve(size uint64, waited bool) (<-chan struct{}, error) { 
 		s.blockedBy = err
 	}
 	return s.space, err
+}
+
+// room is how many more bytes may wait when so many do. mu is held; it does not wait for the disk.
+func (s *Stage) room(waiting uint64) uint64 {
+	held := s.reserved + waiting
+	room := s.settings.MaxBytes - min(held, s.settings.MaxBytes)
+	if free := s.disk.last.Load(); free != nil {
+		room = min(room, *free-min(*free, s.settings.MinFreeBytes))
+	}
+	return room
 }
 
 // release gives back what reserve took; by now the records are counted as waiting, or they are not there.

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -26,9 +27,13 @@ type Settings struct {
 	Owner string
 	// Logger may be nil, for none.
 	Logger *slog.Logger
-	// MaxBytes is how much the outbox may hold, in bytes of waiting records; 0 means 1 GiB. A full outbox makes Commit
-	// wait: nothing is dropped to make room.
+	// MaxBytes is how much the outbox may hold, in bytes of waiting records; 0 means 1 GiB. WhenFull says what a full one
+	// does: by default Commit waits, and nothing is dropped.
 	MaxBytes uint64
+	WhenFull FullRule
+	// MaxAge is how long a record may wait, 0 for ever. Only the time that the agent runs with this directory counts, by the
+	// monotonic clock. What is older is dropped, and counted in Stats.Expired.
+	MaxAge time.Duration
 	// MinFreeBytes is how much of the disk stays free; below it Commit waits. 0 means 64 MiB.
 	MinFreeBytes uint64
 	// LockWait is how long to wait for a directory that another process holds; 0 means 2 s.
@@ -65,7 +70,7 @@ type Stage struct {
 	// formers is what Open found set aside.
 	formers []Former
 	// fault is called at named points of a commit, so that tests can make it fail there. It is nil outside of tests.
-	fault func(point string) error
+	fault atomic.Pointer[func(point string) error]
 
 	requests  chan *request
 	closing   chan struct{}
@@ -76,11 +81,20 @@ type Stage struct {
 	// sealed is the writer's.
 	sealed sealer
 	disk   diskSpace
+	growth growth
+	spare  spare
+	// trouble is the writer's, but for degraded, which mu guards.
+	trouble trouble
+	// opened is when Open was called, and ranBefore for how long the agent had run with the directory by then. ranStored is
+	// the writer's: what of both together is on the disk.
+	opened    time.Time
+	ranBefore time.Duration
+	ranStored uint64
 
 	// mu guards what follows. The writer alone changes produced and the files, and may therefore read them without it.
 	mu sync.RWMutex
 	// files is nil while they could not be opened again after an error; unsettled says that a commit has failed and that
-	// the files have not been read again since.
+	// the files have not been read again since. Until then what had landed before can still be read from them.
 	files     *files
 	unsettled error
 	// carry is the numbers at the time of the failure; those in memory can be ahead of those on the disk.
@@ -98,13 +112,15 @@ type Stage struct {
 // files is the open databases and what was read from them.
 type files struct {
 	meta
-	state *bolt.DB
+	// stored is what of the meta is on the disk. Only the writer uses it.
+	stored meta
+	state  *bolt.DB
 	// segments are in order; the last one is written to.
 	segments []*segment
 	// acknowledgedBytes is what the acknowledged records in the segments take.
 	acknowledgedBytes uint64
-	// acknowledgedStored is the acknowledged sequence that is on the disk.
-	acknowledgedStored uint64
+	// settledStored is the floor that is on the disk: up to it segments may be dropped.
+	settledStored uint64
 	// damaged are the waiting records that were found damaged.
 	damaged map[uint64]struct{}
 	marks   map[string]mark
@@ -119,6 +135,22 @@ func Open(ctx context.Context, settings Settings) (*Stage, error) {
 	if len(settings.Owner) > maxOwner || strings.ContainsAny(settings.Owner, "\n\x00") {
 		return nil, fmt.Errorf("the owner %.40q of a staging directory must be one line of at most %d bytes", settings.Owner, maxOwner)
 	}
+	there, err := exists(settings.Dir)
+	if err != nil {
+		return nil, err
+	}
+	s, err := openDir(ctx, settings)
+	if err != nil && !there {
+		// Nothing of a first start that failed stays behind. It is only what this call has made: the next one begins anew.
+		if made, _ := exists(filepath.Join(settings.Dir, stateName)); !made && !errors.Is(err, ErrLocked) {
+			err = errors.Join(err, os.RemoveAll(settings.Dir))
+		}
+	}
+	return s, err
+}
+
+// openDir opens the directory, and makes what is missing of it.
+func openDir(ctx context.Context, settings Settings) (*Stage, error) {
 	lock, err := take(ctx, settings)
 	if err != nil {
 		return nil, err
@@ -126,7 +158,8 @@ func Open(ctx context.Context, settings Settings) (*Stage, error) {
 	s := &Stage{
 		settings: settings, lock: lock,
 		requests: make(chan *request), closing: make(chan struct{}),
-		changed: make(chan struct{}, 1), space: make(chan struct{}),
+		changed: make(chan struct{}, 1), space: make(chan struct{}), trouble: newTrouble(), opened: time.Now(),
+		spare: spare{path: filepath.Join(settings.Dir, spareName)},
 	}
 	if err := s.start(ctx); err != nil {
 		return nil, errors.Join(err, lock.release())
@@ -164,7 +197,7 @@ func acquireLock(ctx context.Context, settings Settings) (*directoryLock, error)
 // start brings the files into order and opens them. The lock is held.
 func (s *Stage) start(ctx context.Context) error {
 	dir := s.settings.Dir
-	if err := s.lock.describe(); err != nil {
+	if err := s.withSpare(s.lock.describe); err != nil {
 		return err
 	}
 	if err := removeUnfinished(dir); err != nil {
@@ -180,7 +213,7 @@ func (s *Stage) start(ctx context.Context) error {
 		if setAside, err = s.verifyAll(ctx); err != nil {
 			return err
 		}
-	} else if err = createFile(running, "removed by a clean stop\n"); err != nil {
+	} else if err = s.withSpare(func() error { return createFile(running, "removed by a clean stop\n") }); err != nil {
 		return err
 	}
 	if s.formers, err = formers(dir); err != nil {
@@ -190,9 +223,13 @@ func (s *Stage) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.files = f
+	s.files, s.ranBefore, s.ranStored = f, millis(f.ranMillis), f.ranMillis
+	if s.settings.MaxAge > 0 {
+		s.noteAge(&f.meta)
+	}
 	s.dropAcknowledged()
 	s.noteWaiting()
+	s.keepSpare()
 	return nil
 }
 
@@ -230,7 +267,7 @@ func (s *Stage) openFiles(setAside uint64) (*files, error) {
 		return nil, errors.Join(err, f.close())
 	}
 	f.setAside += setAside
-	f.acknowledgedStored = f.acknowledged
+	f.settledStored = f.floor()
 	f.countAcknowledged()
 	return f, nil
 }
@@ -261,6 +298,7 @@ func (f *files) loadState(path string) error {
 		if f.meta, err = readMeta(tx); err != nil {
 			return err
 		}
+		f.stored = f.meta
 		f.marks, err = readMarks(tx)
 		return err
 	})
@@ -341,6 +379,7 @@ func (s *Stage) Close() error {
 	s.closeOnce.Do(func() {
 		close(s.closing)
 		s.writer.Wait()
+		s.trouble.timer.Stop()
 		s.closeErr = s.finish()
 	})
 	return s.closeErr

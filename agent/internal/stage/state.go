@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	bolt "go.etcd.io/bbolt"
 )
@@ -32,6 +33,10 @@ const (
 	desiredSerialKey  = "desired_serial"
 	droppedReportsKey = "dropped_reports"
 	remoteStoredKey   = "remote_stored"
+	lateKey           = "late"
+	expiredAgeKey     = GoneExpiredAge
+	expiredBytesKey   = GoneExpiredBytes
+	ranKey            = "ran"
 	markKey           = "mark"
 )
 
@@ -42,7 +47,7 @@ func createState(path string, m meta) error {
 				return err //nolint:wrapcheck // createDatabase says what it was doing
 			}
 		}
-		return m.put(tx)
+		return m.put(tx, &sealer{}, nil)
 	})
 }
 
@@ -56,21 +61,75 @@ type meta struct {
 	droppedReports               uint64
 	// remoteStored is 0, or one more than the end at which a control plane was that had lost what it had acknowledged.
 	remoteStored uint64
+	// late counts rows that came too late; expiredAge and expiredBytes the insights that those rules have dropped.
+	late, expiredAge, expiredBytes uint64
+	// gone is what rules have dropped of what is not acknowledged.
+	gone gone
+	// ranMillis is for how long the agent has run with this directory, in milliseconds, and ages how old is what waits.
+	ranMillis uint64
+	ages      ages
 }
 
-func (m *meta) fields() map[string]*uint64 {
-	return map[string]*uint64{
-		producedKey: &m.produced, acknowledgedKey: &m.acknowledged, lostKey: &m.lost,
-		lostRemotelyKey: &m.lostRemotely, setAsideKey: &m.setAside, droppedReportsKey: &m.droppedReports, remoteStoredKey: &m.remoteStored,
+// floor is the last sequence that is acknowledged or that a rule has dropped with all before it.
+func (m *meta) floor() uint64 { return max(m.acknowledged, m.gone.end()) }
+
+// field is a number of the meta and its key.
+type field struct {
+	key string
+	n   *uint64
+}
+
+func (m *meta) fields() [11]field {
+	return [...]field{
+		{producedKey, &m.produced},
+		{acknowledgedKey, &m.acknowledged},
+		{lostKey, &m.lost},
+		{lostRemotelyKey, &m.lostRemotely},
+		{setAsideKey, &m.setAside},
+		{droppedReportsKey, &m.droppedReports},
+		{remoteStoredKey, &m.remoteStored},
+		{lateKey, &m.late},
+		{expiredAgeKey, &m.expiredAge},
+		{expiredBytesKey, &m.expiredBytes},
+		{ranKey, &m.ranMillis},
 	}
 }
 
-func (m *meta) put(tx *bolt.Tx) error {
+// optional says whether a directory may be without the number, because an agent began it that did not keep it.
+func optional(key string) bool {
+	return key == lateKey || key == expiredAgeKey || key == expiredBytesKey || key == ranKey
+}
+
+// expired is the counter of a rule.
+func (m *meta) expired(reason string) *uint64 {
+	if reason == GoneExpiredAge {
+		return &m.expiredAge
+	}
+	return &m.expiredBytes
+}
+
+// put stores what differs from what is stored, which is nil where nothing is.
+func (m *meta) put(tx *bolt.Tx, sealed *sealer, stored *meta) error {
 	b := tx.Bucket([]byte(metaBucket))
-	for key, n := range m.fields() {
-		if err := putSealed(b, []byte(key), number(*n)); err != nil {
+	var before [11]field
+	if stored != nil {
+		before = stored.fields()
+	}
+	for i, f := range m.fields() {
+		if stored != nil && *f.n == *before[i].n {
+			continue
+		}
+		if err := sealed.put(b, []byte(f.key), number(*f.n)); err != nil {
 			return err
 		}
+	}
+	if stored == nil || !slices.Equal(m.gone, stored.gone) {
+		if err := sealed.put(b, []byte(goneKey), m.gone.encode()); err != nil {
+			return err
+		}
+	}
+	if stored == nil || !slices.Equal(m.ages, stored.ages) {
+		return sealed.put(b, []byte(agesKey), m.ages.encode())
 	}
 	return nil
 }
@@ -80,16 +139,37 @@ func readMeta(tx *bolt.Tx) (m meta, err error) {
 	if b == nil || tx.Bucket([]byte(flowsBucket)) == nil {
 		return meta{}, fmt.Errorf("%w: state.db has no %s or %s bucket", ErrDamaged, metaBucket, flowsBucket)
 	}
-	for key, n := range m.fields() {
-		value, err := getSealed(b, []byte(key))
+	for _, f := range m.fields() {
+		value, err := getSealed(b, []byte(f.key))
+		if errors.Is(err, errAbsent) && optional(f.key) {
+			continue
+		}
 		if err != nil {
 			return meta{}, err
 		}
-		if *n, err = parseNumber(value); err != nil {
+		if *f.n, err = parseNumber(value); err != nil {
 			return meta{}, err
 		}
 	}
-	return m, nil
+	return m, m.readLists(b)
+}
+
+// readLists reads what rules have dropped and how old the rest is, where they are kept.
+func (m *meta) readLists(b *bolt.Bucket) error {
+	value, err := getSealed(b, []byte(goneKey))
+	if err == nil {
+		m.gone, err = parseGone(value)
+	}
+	if err != nil && !errors.Is(err, errAbsent) {
+		return err
+	}
+	if value, err = getSealed(b, []byte(agesKey)); err == nil {
+		m.ages, err = parseAges(value)
+	}
+	if err != nil && !errors.Is(err, errAbsent) {
+		return err
+	}
+	return nil
 }
 
 // errAbsent says that a bucket has no such key.

@@ -47,6 +47,8 @@ type Checkpoint struct {
 	Earlier iter.Seq2[[]byte, error]
 	// Insights are marshalled wire.InsightRecord messages, in order.
 	Insights [][]byte
+	// Late is how many rows came too late since the last commit.
+	Late uint64
 }
 
 // Change sets an operator's entry, or removes it when Value is nil.

@@ -53,7 +53,7 @@ func (s *store) Commit(ctx context.Context, c engine.Checkpoint) error {
 	if s.fenced {
 		return fmt.Errorf("%w: the run was left behind", engine.ErrCannotCommit)
 	}
-	out := Checkpoint{Flow: s.dep.ID, Number: s.number + 1, Changes: c.Changes}
+	out := Checkpoint{Flow: s.dep.ID, Number: s.number + 1, Changes: c.Changes, Late: uint64(max(0, c.Late))}
 	if len(c.Cursors) > 0 {
 		out.Cursors = make(map[string][]byte, len(c.Cursors))
 	}

@@ -3,6 +3,7 @@ package tunnel
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"sync/atomic"
 
 	"google.golang.org/protobuf/proto"
@@ -16,74 +17,161 @@ const (
 	batchRecords  = 2000
 	batchBytes    = 1 << 20
 	insightWindow = 8
+	// batchReceipts bounds the receipts of one InsightsUp.
+	batchReceipts = 1000
+	// longestInsight is the largest insight that fits into a message, beside what surrounds it.
+	longestInsight = wire.MaxMessage - 1<<10
 )
 
 // insights sends the outbox and takes the acknowledgements.
 type insights struct {
 	outbox Outbox
 	stream *mux.Stream
-	// lostBefore is how many insights are gone between what the control plane has stored and the first that is sent. The
-	// first message says so.
-	lostBefore uint64
-	// sent is the last sequence that was sent.
-	sent atomic.Uint64
+	log    *slog.Logger
+	// sent is the last sequence that was sent in this session, and everSent the last of all sessions.
+	sent     atomic.Uint64
+	everSent *atomic.Uint64
 	// window has the last sequence of every batch that was sent and is not acknowledged, in order.
 	window chan uint64
+	// next is the message that is being made. It belongs to send.
+	next letter
 }
 
-func newInsights(outbox Outbox, stream *mux.Stream, after uint64) *insights {
-	i := &insights{outbox: outbox, stream: stream, window: make(chan uint64, insightWindow)}
-	i.sent.Store(after)
+// letter is an InsightsUp that is being made.
+type letter struct {
+	up *wire.InsightsUp
+	// last is the sequence up to which everything is in this message or in one before.
+	last  uint64
+	bytes int
+}
+
+// newInsights sends what is behind the given sequence. What is between the last that the control plane has stored and
+// that one was acknowledged once and is gone on both sides, for which a receipt stands.
+func newInsights(outbox Outbox, stream *mux.Stream, stored, after uint64, c *Client) *insights {
+	i := &insights{outbox: outbox, stream: stream, log: c.settings.Log, everSent: &c.sent, window: make(chan uint64, insightWindow)}
+	i.next = newLetter(min(stored, after))
+	i.sent.Store(i.next.last)
+	if after > stored {
+		i.next.receipt(wire.ReceiptRestored, after-stored)
+	}
 	return i
 }
 
 func (i *insights) send(ctx context.Context) error {
-	last := i.sent.Load()
 	for {
-		records, err := i.outbox.ReadOutbox(ctx, last, batchRecords, batchBytes)
+		records, err := i.outbox.ReadOutbox(ctx, i.next.last, batchRecords, batchBytes)
 		if err != nil {
 			return fmt.Errorf("read the insights that wait: %w", err)
 		}
-		if len(records) == 0 {
-			select {
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			case <-i.outbox.OutboxChanged():
+		for _, r := range records {
+			if err := i.add(ctx, r); err != nil {
+				return err
 			}
+		}
+		// Receipts alone wait for what is behind them: what expires comes in long runs.
+		if len(i.next.up.GetInsights()) > 0 || len(records) == 0 && !i.next.empty() {
+			if err := i.post(ctx); err != nil {
+				return err
+			}
+		}
+		if len(records) > 0 {
 			continue
 		}
-		up, err := batch(records, last)
-		if err != nil {
-			return err
-		}
-		up.LostBefore, i.lostBefore = i.lostBefore, 0
-		last = records[len(records)-1].Seq
-		// Before it is sent, so that the acknowledgement finds it.
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case i.window <- last:
-		}
-		i.sent.Store(last)
-		if err := wire.WriteMessage(i.stream, up); err != nil {
-			return err
+		case <-i.outbox.OutboxChanged():
 		}
 	}
 }
 
-func batch(records []Record, last uint64) (*wire.InsightsUp, error) {
-	up := &wire.InsightsUp{FirstSeq: last + 1, Insights: make([]*wire.InsightRecord, len(records))}
-	for n, r := range records {
-		last++
-		if r.Seq != last {
-			return nil, fmt.Errorf("the outbox has a gap: insight %d is followed by %d", last-1, r.Seq)
-		}
-		up.Insights[n] = &wire.InsightRecord{}
-		if err := proto.Unmarshal(r.Payload, up.Insights[n]); err != nil {
-			return nil, fmt.Errorf("insight %d of the outbox cannot be decoded: %w", r.Seq, err)
+// add puts a record, or a receipt for it, into the message, and sends the message first where it does not fit in.
+func (i *insights) add(ctx context.Context, r Record) error {
+	if r.Seq != i.next.last+1 {
+		return fmt.Errorf("the outbox has a gap: insight %d is followed by %d", i.next.last, r.Seq)
+	}
+	insight, reason := (*wire.InsightRecord)(nil), r.Gone
+	if reason == "" {
+		var err error
+		if insight, err = sendable(r.Payload); err != nil {
+			i.log.ErrorContext(ctx, "an insight can never be sent and is given up", slog.Uint64("seq", r.Seq), slog.Any("error", err))
+			i.outbox.GiveUp(r.Seq)
+			reason = wire.ReceiptUnsendable
 		}
 	}
-	return up, nil
+	if reason == "" {
+		if !i.next.fits(len(r.Payload)) {
+			if err := i.post(ctx); err != nil {
+				return err
+			}
+		}
+		i.next.insight(insight, len(r.Payload))
+		return nil
+	}
+	// Receipts stand before a message's insights.
+	if len(i.next.up.GetInsights()) > 0 || len(i.next.up.GetReceipts()) == batchReceipts {
+		if err := i.post(ctx); err != nil {
+			return err
+		}
+	}
+	i.next.receipt(reason, r.Count)
+	return nil
+}
+
+// sendable decodes what the outbox holds, and says why it can never be sent.
+func sendable(payload []byte) (*wire.InsightRecord, error) {
+	if len(payload) > longestInsight {
+		return nil, fmt.Errorf("it has %d bytes, and a message holds %d", len(payload), longestInsight)
+	}
+	insight := &wire.InsightRecord{}
+	if err := proto.Unmarshal(payload, insight); err != nil {
+		return nil, fmt.Errorf("it cannot be decoded: %w", err)
+	}
+	return insight, nil
+}
+
+// post sends the message and begins the next.
+func (i *insights) post(ctx context.Context) error {
+	last := i.next.last
+	i.next.up.FirstSeq = last + 1 - uint64(len(i.next.up.GetInsights()))
+	// Before it is sent, so that the acknowledgement finds it.
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case i.window <- last:
+	}
+	i.sent.Store(last)
+	i.everSent.Store(max(i.everSent.Load(), last))
+	if err := wire.WriteMessage(i.stream, i.next.up); err != nil {
+		return err
+	}
+	i.next = newLetter(last)
+	return nil
+}
+
+func newLetter(last uint64) letter { return letter{up: &wire.InsightsUp{}, last: last} }
+
+func (l *letter) empty() bool { return len(l.up.GetInsights())+len(l.up.GetReceipts()) == 0 }
+
+// fits says whether one more insight of that size belongs into this message.
+func (l *letter) fits(size int) bool {
+	n := len(l.up.GetInsights())
+	return n == 0 || n < batchRecords && l.bytes+size <= batchBytes
+}
+
+func (l *letter) insight(r *wire.InsightRecord, size int) {
+	l.up.Insights = append(l.up.Insights, r)
+	l.bytes += size
+	l.last++
+}
+
+func (l *letter) receipt(reason string, count uint64) {
+	l.last += count
+	if n := len(l.up.GetReceipts()); n > 0 && l.up.GetReceipts()[n-1].GetReason() == reason {
+		l.up.Receipts[n-1].Count += count
+		return
+	}
+	l.up.Receipts = append(l.up.Receipts, &wire.Receipt{Reason: reason, Count: count})
 }
 
 func (i *insights) receive(ctx context.Context) error {
@@ -105,14 +193,14 @@ func (i *insights) receive(ctx context.Context) error {
 		if err := i.outbox.Acknowledge(ctx, stored); err != nil {
 			return fmt.Errorf("drop the insights that the control plane has stored: %w", err)
 		}
-		for head = i.next(head); head != 0 && head <= stored; head = i.next(0) {
+		for head = i.oldest(head); head != 0 && head <= stored; head = i.oldest(0) {
 			continue
 		}
 	}
 }
 
-// next is the given batch, or for 0 the oldest in the window; 0 when that is empty.
-func (i *insights) next(head uint64) uint64 {
+// oldest is the given batch, or for 0 the oldest in the window; 0 when that is empty.
+func (i *insights) oldest(head uint64) uint64 {
 	if head != 0 {
 		return head
 	}

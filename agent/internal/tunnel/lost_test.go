@@ -29,10 +29,11 @@ func (f *forgetful) ReadOutbox(_ context.Context, after uint64, _, _ int) ([]Rec
 		return nil, nil
 	}
 	payload, err := proto.Marshal(&wire.InsightRecord{Name: strconv.FormatUint(after+1, 10)})
-	return []Record{{Seq: after + 1, Payload: payload}}, err
+	return []Record{{Seq: after + 1, Count: 1, Payload: payload}}, err
 }
 
 func (f *forgetful) Acknowledge(context.Context, uint64) error { return nil }
+func (f *forgetful) GiveUp(uint64)                             {}
 func (f *forgetful) OutboxChanged() <-chan struct{}            { return nil }
 
 func (f *forgetful) ReadReports(context.Context, uint64, int) ([]Report, error) { return nil, nil }
@@ -113,8 +114,14 @@ func TestTheFirstMessageSaysWhatIsGone(t *testing.T) {
 				if seq == c.first {
 					lost = c.lost
 				}
-				if up.GetFirstSeq() != seq || up.GetLostBefore() != lost {
-					t.Errorf("the message from %d says that %d are gone before it, want %d and %d", up.GetFirstSeq(), up.GetLostBefore(), seq, lost)
+				var said uint64
+				for _, r := range up.GetReceipts() {
+					if said += r.GetCount(); r.GetReason() != wire.ReceiptRestored {
+						t.Errorf("a receipt says %q", r.GetReason())
+					}
+				}
+				if up.GetFirstSeq() != seq || said != lost {
+					t.Errorf("the message from %d says that %d are gone before it, want %d and %d", up.GetFirstSeq(), said, seq, lost)
 				}
 			}
 			cancel()

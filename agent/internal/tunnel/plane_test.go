@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 
@@ -52,6 +53,8 @@ type plane struct {
 	acknowledge func(stored uint64) uint64
 	// onSession is called after each welcome, when set.
 	onSession func(ctx context.Context, s *mux.Session)
+	// cut says, after each message of insights was stored, whether the session ends without an acknowledgement, when set.
+	cut func() bool
 	// busy makes every request be answered with 503.
 	busy bool
 
@@ -63,6 +66,7 @@ type plane struct {
 	counter  uint64
 	stored   []string
 	repeated int
+	messages int
 	reports  []string
 	hellos   []*wire.Hello
 	enrolled []*wire.Enroll
@@ -267,23 +271,36 @@ func (p *plane) store(stream *mux.Stream) error {
 	if err := wire.ReadMessage(stream, up); err != nil {
 		return err
 	}
+	// A receipt stands as its reason in the place of each insight that does not come.
+	var came []string
+	for _, r := range up.GetReceipts() {
+		came = append(came, slices.Repeat([]string{r.GetReason()}, int(r.GetCount()))...) //nolint:gosec // the tests' own
+	}
+	first := up.GetFirstSeq() - uint64(len(came))
+	for _, insight := range up.GetInsights() {
+		came = append(came, insight.GetName())
+	}
 	p.mu.Lock()
-	for i, insight := range up.GetInsights() {
-		seq := up.GetFirstSeq() + uint64(i)
+	p.messages++
+	for i, name := range came {
+		seq := first + uint64(i)
 		switch stored := uint64(len(p.stored)); {
 		case seq <= stored:
 			p.repeated++
-			if p.stored[seq-1] != insight.GetName() {
-				p.t.Errorf("insight %d came first as %s and then as %s", seq, p.stored[seq-1], insight.GetName())
+			if p.stored[seq-1] != name {
+				p.t.Errorf("insight %d came first as %s and then as %s", seq, p.stored[seq-1], name)
 			}
 		case seq == stored+1:
-			p.stored = append(p.stored, insight.GetName())
+			p.stored = append(p.stored, name)
 		default:
 			p.t.Errorf("insight %d came after %d", seq, stored)
 		}
 	}
 	stored := uint64(len(p.stored))
 	p.mu.Unlock()
+	if p.cut != nil && p.cut() {
+		return errCut
+	}
 	if p.acknowledge != nil {
 		stored = p.acknowledge(stored)
 	}
@@ -306,5 +323,7 @@ func (p *plane) checkStored(n int) {
 }
 
 func insightName(n int) string { return fmt.Sprintf("insight-%d", n) }
+
+var errCut = errors.New("cut on purpose") //nolint:gochecknoglobals // a sentinel
 
 var errNoCounter = errors.New("the disk is full") //nolint:gochecknoglobals // a sentinel

@@ -33,12 +33,16 @@ type Reporter interface {
 	StatusChanged() <-chan struct{}
 }
 
-// Record is one insight that waits in the outbox.
+// Record is one insight that waits in the outbox, or a run of them that never come.
 type Record struct {
-	// Seq is its place in the agent's sequence, which starts at 1 and has no gap.
+	// Seq is its place in the agent's sequence, which starts at 1 and has no gap; that of the first of a run.
 	Seq uint64
-	// Payload is a marshalled wire.InsightRecord. An empty one stands for a record that was lost.
+	// Count is how many places it takes: 1 for an insight.
+	Count uint64
+	// Payload is a marshalled wire.InsightRecord; nil for a run.
 	Payload []byte
+	// Gone says why a run does not come, as one of the wire's reasons of a receipt; empty for an insight.
+	Gone string
 }
 
 // Outbox keeps insights until the control plane has stored them. Its methods are called from several goroutines.
@@ -51,6 +55,9 @@ type Outbox interface {
 	ReadOutbox(ctx context.Context, after uint64, maxRecords, maxBytes int) ([]Record, error)
 	// Acknowledge says that the control plane has stored everything up to the sequence.
 	Acknowledge(ctx context.Context, upTo uint64) error
+	// GiveUp says that the record of that sequence can never be sent, so that it counts as lost once its receipt is
+	// acknowledged. It may be said again.
+	GiveUp(seq uint64)
 	// OutboxChanged receives after records were added. It holds one signal, for one reader.
 	OutboxChanged() <-chan struct{}
 }

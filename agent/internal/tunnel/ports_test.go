@@ -29,6 +29,9 @@ type agent struct {
 	acknowledged uint64
 	reports      []tunnel.Report
 	lastReport   uint64
+	// gone are the sequences that can no longer be read, and why, and givenUp those that the tunnel gave up.
+	gone    map[uint64]string
+	givenUp map[uint64]bool
 }
 
 func newAgent(t *testing.T) *agent {
@@ -36,6 +39,7 @@ func newAgent(t *testing.T) *agent {
 	a := &agent{
 		t: t, bundles: make(chan []byte, 100), status: &wire.Status{},
 		statusChanged: make(chan struct{}, 1), outboxChanged: make(chan struct{}, 1), reportsChanged: make(chan struct{}, 1),
+		gone: map[uint64]string{}, givenUp: map[uint64]bool{},
 	}
 	a.cond = sync.NewCond(&a.mu)
 	return a
@@ -118,7 +122,11 @@ func (a *agent) ReadOutbox(_ context.Context, after uint64, maxRecords, _ int) (
 	var out []tunnel.Record
 	// Small batches, so that a cut falls between them too.
 	for seq := after + 1; seq <= uint64(len(a.outbox)) && len(out) < min(maxRecords, 20); seq++ {
-		out = append(out, tunnel.Record{Seq: seq, Payload: a.outbox[seq-1]})
+		r := tunnel.Record{Seq: seq, Count: 1, Payload: a.outbox[seq-1], Gone: a.gone[seq]}
+		if r.Gone != "" {
+			r.Payload = nil
+		}
+		out = append(out, r)
 	}
 	return out, nil
 }
@@ -132,6 +140,12 @@ func (a *agent) Acknowledge(_ context.Context, upTo uint64) error {
 	a.acknowledged = max(a.acknowledged, upTo)
 	a.cond.Broadcast()
 	return nil
+}
+
+func (a *agent) GiveUp(seq uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.givenUp[seq] = true
 }
 
 func (a *agent) OutboxChanged() <-chan struct{} { return a.outboxChanged }

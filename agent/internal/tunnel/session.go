@@ -112,10 +112,7 @@ func (s *session) work(ctx context.Context, welcome *wire.Welcome) error {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	insights := newInsights(s.settings.Outbox, stream, after)
-	if stored := welcome.GetInsightsStored(); after > stored {
-		insights.lostBefore = after - stored
-	}
+	insights := newInsights(s.settings.Outbox, stream, welcome.GetInsightsStored(), after, s.Client)
 	group.Go(func() error { return s.receive(ctx) })
 	group.Go(func() error { return s.sendStatus(ctx) })
 	group.Go(func() error { return s.sendReports(ctx) })

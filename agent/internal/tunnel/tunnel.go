@@ -14,6 +14,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/outfeed/outfeed/internal/backoff"
@@ -76,6 +77,8 @@ type State struct {
 	LastError string
 	// NextTry is when the next one begins; zero while connected or trying.
 	NextTry time.Time
+	// Sent is the last sequence of the outbox that was sent since this Client was made; 0 before the first.
+	Sent uint64
 }
 
 // Client keeps the agent connected.
@@ -84,6 +87,8 @@ type Client struct {
 	link     *dialer
 	// desired holds the newest envelope that is not applied yet.
 	desired chan []byte
+	// sent is State.Sent.
+	sent atomic.Uint64
 
 	mu    sync.Mutex
 	state State
@@ -102,7 +107,9 @@ func New(s Settings) (*Client, error) {
 func (c *Client) State() State {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.state
+	state := c.state
+	state.Sent = c.sent.Load()
+	return state
 }
 
 // Run connects, and connects again, until ctx ends, which is no error.

@@ -32,10 +32,10 @@ func (a *app) agentList() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		heading := []string{"NAME", "STATE", "LABELS", "FLOWS", "WAITING", "UP TO DATE", "VERSION", "LAST SEEN"}
+		heading := []string{"NAME", "STATE", "LABELS", "FLOWS", "WAITING", "ROOM FOR", "TROUBLE", "UP TO DATE", "VERSION", "LAST SEEN"}
 		return list(a, asJSON, agents.Items, heading, func(g api.Agent) []string {
 			return []string{
-				g.Name, agentState(g), pairs(g.Labels), flowCount(g), waiting(g), upToDate(g), g.Version, stamp(g.LastSeenAt),
+				g.Name, agentState(g), pairs(g.Labels), flowCount(g), waiting(&g.Outbox), roomFor(&g.Outbox), trouble(&g.Outbox), upToDate(g), g.Version, stamp(g.LastSeenAt),
 			}
 		})
 	})
@@ -64,13 +64,6 @@ func flowCount(g api.Agent) string {
 		}
 	}
 	return fmt.Sprintf("%d/%d", fine, len(g.Status.Flows))
-}
-
-func waiting(g api.Agent) string {
-	if g.Status == nil {
-		return ""
-	}
-	return strconv.FormatUint(g.Status.Outbox.WaitingRecords, 10)
 }
 
 func upToDate(g api.Agent) string {
@@ -112,14 +105,16 @@ func (a *app) describeAgent(g api.Agent) error {
 		{"Last seen", stamp(g.LastSeenAt)},
 		{"Up to date", upToDate(g)},
 	}
-	if g.Status != nil {
-		facts = append(facts, []string{"Waiting", fmt.Sprintf("%d insights, %d bytes",
-			g.Status.Outbox.WaitingRecords, g.Status.Outbox.WaitingBytes)})
-		if g.Status.BundleError != "" {
-			facts = append(facts, []string{"Refused", g.Status.BundleError})
-		}
+	if g.Status != nil && g.Status.BundleError != "" {
+		facts = append(facts, []string{"Refused", g.Status.BundleError})
 	}
 	if err := a.table([]string{"Name", g.Name}, facts); err != nil {
+		return err
+	}
+	if err := a.print(""); err != nil {
+		return err
+	}
+	if err := a.describeOutbox(&g.Outbox); err != nil {
 		return err
 	}
 	if g.Status == nil || len(g.Status.Flows) == 0 {

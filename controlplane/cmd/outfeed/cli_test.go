@@ -36,14 +36,23 @@ func newBench(t *testing.T) *bench {
 	f.AgentList = []fleet.Agent{{
 		ID: apitest.ID(10), Name: "hall-3", Labels: map[string]string{"site": "berlin"}, Hostname: "edge", OS: "linux",
 		Arch: "amd64", Version: "0.1.0", Connected: true, LastSeen: apitest.Clock(), Desired: 4, Applied: 3,
+		StoredSeq: 90, RefusedInsights: 1, Receipts: map[string]int64{"damaged": 2, "expired_age": 5},
 		Status: &fleet.AgentStatus{
 			Flows: []fleet.FlowStatus{{
 				Name: "press-health", Version: 1, State: "waiting", Error: "the broker \x1b[31mrefused",
 				Sources: []fleet.SourceStatus{{Step: "readings", Connection: "press-plc", State: "retrying"}},
 			}},
-			Outbox: fleet.OutboxStatus{WaitingRecords: 12, WaitingBytes: 3400},
+			Time: apitest.Clock(),
+			Outbox: fleet.OutboxStatus{
+				Produced: 112, Sent: 105, Acknowledged: 90, WaitingRecords: 12, WaitingBytes: 3400, RoomBytes: 5 << 20, RunwaySeconds: 76 * 3600,
+				Late: 4, Expired: map[string]uint64{"expired_age": 10}, Lost: 2, Degraded: "the disk is \x1bfull", Blocked: 3, BlockedBy: "64 MiB free",
+			},
 		},
 	}}
+	f.RefusedList = []fleet.RefusedInsight{
+		{Agent: apitest.ID(10), Received: apitest.Clock(), Seq: 7, Reason: "it has \x1bno name"},
+		{Agent: apitest.ID(10), Received: apitest.Clock(), Seq: 6, Reason: "its key is no JSON object"},
+	}
 	f.RunList = []fleet.Run{{
 		ID: apitest.ID(30), Agent: apitest.ID(10), FlowName: "lathe", Version: 2, Status: "failed", Started: apitest.Clock(),
 		Ended: apitest.Clock().Add(1500 * time.Millisecond), RecordsRead: 9, Failed: 1, Error: "The file is damaged.",
@@ -167,14 +176,24 @@ func TestAgentCommands(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	stdout, _ := b.run(0, "agent", "list")
-	contains(t, stdout, "NAME", "hall-3", "connected", "site=berlin", "0/1", "12", "no (3 of 4)")
+	contains(t, stdout, "NAME", "hall-3", "connected", "site=berlin", "0/1", "12 (3.3 KiB)", "3 days and 4 h", "degraded, blocked, 2 lost, 10 expired, 1 refused", "no (3 of 4)")
 	stdout, _ = b.run(0, "agent", "list", "--json")
 	var agents []api.Agent
 	if err := json.Unmarshal([]byte(stdout), &agents); err != nil || len(agents) != 1 || agents[0].Name != "hall-3" {
 		t.Errorf("JSON is %s, %v", stdout, err)
 	}
 	stdout, _ = b.run(0, "agent", "show", "hall-3")
-	contains(t, stdout, "edge (linux/amd64)", "12 insights, 3400 bytes", "press-health", "retrying", "the broker \\x1b[31mrefused")
+	contains(t, stdout, "edge (linux/amd64)", "press-health", "retrying", "the broker \\x1b[31mrefused")
+
+	for _, line := range []string{
+		"Produced         112       staged on the agent, as of 2026-03-01T06:00:00Z", "Sent             105 ", "Acknowledged     90 ",
+		"Waiting          12        3.3 KiB", "Room             5.0 MiB   3 days and 4 h of room left at the present rate", "Rows too late    4 ",
+		"Expired          10        dropped by the agent's rule for age", "Lost             2 ", "Lost afterwards  0 ",
+		"Staging          degraded  the disk is \\x1bfull", "Commits waiting  3         64 MiB free", "Stored here      82 ", "Refused here     1 ",
+		"Never came       2         damaged on the agent's disk", "Never came       5         dropped by the agent's rule for age",
+	} {
+		contains(t, stdout, line)
+	}
 
 	stdout, stderr := b.run(0, "agent", "token", "--label", "site=berlin", "--label", "line=3", "--ttl", "15m")
 	if !strings.HasPrefix(stdout, "oft_") || strings.Count(stdout, "\n") != 1 {
@@ -193,6 +212,20 @@ func TestAgentCommands(t *testing.T) {
 	contains(t, stdout, "revoked")
 	_, stderr = b.run(1, "agent", "show", "nobody")
 	contains(t, stderr, `There is no agent "nobody".`)
+}
+
+func TestInsightRefused(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	stdout, _ := b.run(0, "insight", "refused", "--agent", "hall-3")
+	contains(t, stdout, "RECEIVED", "hall-3", "it has \\x1bno name", "its key is no JSON object")
+	stdout, _ = b.run(0, "insight", "refused", "--limit", "1", "--json")
+	var one api.RefusedInsight
+	if err := json.Unmarshal([]byte(stdout), &one); err != nil || one.Seq != 7 || strings.Count(stdout, "\n") != 1 {
+		t.Errorf("JSON is %s, %v", stdout, err)
+	}
+	b.run(2, "insight", "refused", "--limit", "0")
+	b.run(1, "insight", "refused", "--agent", "nobody")
 }
 
 func TestConnectionCommands(t *testing.T) {
@@ -426,7 +459,7 @@ func TestEveryCommandIsExplained(t *testing.T) {
 		"agent list", "agent revoke", "agent show", "agent token", "api-key create", "api-key list", "api-key revoke",
 		"connection apply", "connection delete", "connection list", "connector list", "flow apply", "flow check",
 		"flow deploy", "flow export", "flow history", "flow list", "flow publish", "flow undeploy", "insight query",
-		"insight tail", "login", "run list", "run show", "version",
+		"insight refused", "insight tail", "login", "run list", "run show", "version",
 	}
 	if diff := cmp.Diff(want, walk(b.app(io.Discard, io.Discard).root())); diff != "" {
 		t.Error(diff)

@@ -21,7 +21,7 @@ const (
 )
 
 func (a *app) insightCommand() *cobra.Command {
-	return group("insight", "Query and follow insights", a.insightQuery(), a.insightTail())
+	return group("insight", "Query and follow insights", a.insightQuery(), a.insightTail(), a.insightRefused())
 }
 
 // selection is the flags that choose insights.

@@ -59,6 +59,8 @@ type API interface {
 	InsightNames(ctx context.Context, a Actor) ([]InsightName, error)
 	// InsightsBySeq reads the insights of an event.
 	InsightsBySeq(ctx context.Context, a Actor, agent ID, from, to int64) ([]Insight, error)
+	// RefusedInsights lists what agents sent and what could never be stored, newest first.
+	RefusedInsights(ctx context.Context, a Actor, f RefusedFilter) (RefusedPage, error)
 	// Subscribe gives the tenant's events until ctx ends. A listener that is too slow gets its channel closed.
 	Subscribe(ctx context.Context, a Actor) (<-chan Event, error)
 	// Ready says why the control plane cannot serve, or nil.
@@ -121,11 +123,10 @@ type Gateway interface {
 	Disconnect(ctx context.Context, id AgentIdentity, counter uint64) error
 	// Bundle gives the agent's signed desired state as a DSSE envelope, and its serial.
 	Bundle(ctx context.Context, id AgentIdentity) (envelope []byte, serial uint64, err error)
-	// StoreInsights inserts the insights after the last stored sequence and advances it, in one transaction. A gap is
-	// an error, unless the agent says that just those insights are gone, as after a restore of this database: then it is
-	// counted and audited. What is stored already is dropped. A record that the agent has lost (an empty one) or that can never be
-	// stored takes its place in the sequence and is counted, so that it holds up nothing. It gives the last stored
-	// sequence.
+	// StoreInsights inserts the insights after the last stored sequence, counts the receipts before them, and advances the
+	// sequence, in one transaction. What is accounted for already is dropped, and a gap is an error. A record that can
+	// never be stored takes its place in the sequence, is set aside and counted, so that it holds up nothing; so does one
+	// at which the database fails again and again while it takes others. It gives the last stored sequence.
 	StoreInsights(ctx context.Context, id AgentIdentity, up *wire.InsightsUp) (stored uint64, err error)
 	StoreStatus(ctx context.Context, id AgentIdentity, s *wire.Status) error
 	// StoreRun stores a run report; again with the same run id replaces it.

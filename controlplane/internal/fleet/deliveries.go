@@ -56,10 +56,7 @@ func (s *Service) StoreStatus(ctx context.Context, id AgentIdentity, w *wire.Sta
 func statusOf(w *wire.Status) AgentStatus {
 	st := AgentStatus{
 		Time: timeOf(w.GetTime()), BundleError: clean(w.GetBundleError(), longestText), Flows: []FlowStatus{},
-		Outbox: OutboxStatus{
-			Produced: w.GetOutbox().GetProduced(), Acknowledged: w.GetOutbox().GetAcknowledged(),
-			WaitingRecords: w.GetOutbox().GetWaitingRecords(), WaitingBytes: w.GetOutbox().GetWaitingBytes(),
-		},
+		Outbox: outboxOf(w.GetOutbox()),
 	}
 	for _, f := range w.GetFlows() {
 		fs := FlowStatus{
@@ -76,6 +73,26 @@ func statusOf(w *wire.Status) AgentStatus {
 		st.Flows = append(st.Flows, fs)
 	}
 	return st
+}
+
+func outboxOf(o *wire.Outbox) OutboxStatus {
+	if o == nil {
+		return OutboxStatus{RunwaySeconds: -1}
+	}
+	out := OutboxStatus{
+		Produced: o.GetProduced(), Sent: o.GetSent(), Acknowledged: o.GetAcknowledged(),
+		WaitingRecords: o.GetWaitingRecords(), WaitingBytes: o.GetWaitingBytes(),
+		RoomBytes: o.GetRoomBytes(), RunwaySeconds: max(o.GetRunwaySeconds(), -1),
+		Late: o.GetLate(), Lost: o.GetLost(), LostRemotely: o.GetLostRemotely(),
+		Degraded: clean(o.GetDegraded(), longestText), Blocked: o.GetBlocked(), BlockedBy: clean(o.GetBlockedBy(), longestText),
+	}
+	for rule, n := range o.GetExpired() {
+		if out.Expired == nil {
+			out.Expired = map[string]uint64{}
+		}
+		out.Expired[receiptReason(rule)] += n
+	}
+	return out
 }
 
 // StoreRun stores a run report.

@@ -6,9 +6,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/outfeed/outfeed/internal/backoff"
 	"github.com/outfeed/outfeed/protocol/wire"
 )
 
@@ -22,50 +24,65 @@ const (
 	keptRecord = 64 << 10
 )
 
-// StoreInsights inserts what is new and advances the agent's sequence, in one transaction.
+// How a delivery is tried at which the database fails by a fault that is not that it is away.
+const (
+	storeTries   = 3
+	storeWaitMin = 100 * time.Millisecond
+	storeWaitMax = time.Second
+)
+
+// StoreInsights inserts what is new and advances the agent's sequence, in one transaction. Where the database fails at it
+// again and again, the insights that are to blame are set aside.
 func (s *Service) StoreInsights(ctx context.Context, id AgentIdentity, up *wire.InsightsUp) (uint64, error) {
-	first, n := up.GetFirstSeq(), uint64(len(up.GetInsights()))
-	if first == 0 || first > math.MaxInt64-n {
-		return 0, fail(Invalid, "the agent numbers its insights from %d, which cannot be: update outfeed-agent", first)
+	p, err := parcelOf(up)
+	if err != nil {
+		return 0, err
 	}
-	records := received(up)
-	var stored uint64
-	err := s.write(ctx, id.Tenant, func(ctx context.Context, tx Tx) error {
+	wait := backoff.Backoff{Min: storeWaitMin, Max: storeWaitMax}
+	for try := 1; ; try++ {
+		stored, err := s.storeParcel(ctx, id, p)
+		if err == nil || CodeOf(err) != Internal {
+			return stored, err
+		}
+		if try == storeTries {
+			return s.isolate(ctx, id, p, err)
+		}
+		if wait.Wait(ctx) != nil {
+			return 0, err
+		}
+	}
+}
+
+// storeParcel stores what is new of a parcel.
+func (s *Service) storeParcel(ctx context.Context, id AgentIdentity, p parcel) (stored uint64, err error) {
+	err = s.write(ctx, id.Tenant, func(ctx context.Context, tx Tx) error {
 		st, err := agentState(tx.LockAgent(ctx, id.Agent))
 		if err != nil {
 			return err
 		}
 		stored = uint64(st.StoredSeq) //nolint:gosec // never negative
-		known, gone := overlap(stored, first)
-		if gone > 0 && gone != up.GetLostBefore() {
-			return fail(Conflict, "the insights from %d on came, but only those up to %d are stored: the ones between are missing", first, stored)
+		if p.first > stored+1 {
+			return fail(Conflict, "the insights from %d on came, but only those up to %d are stored: the ones between are missing", p.first, stored)
 		}
-		if gone == 0 && known >= n {
+		if p.last() <= stored {
 			return nil
 		}
-		d := sorted(records[known:])
-		d.Agent, d.Workspace, d.Last = id.Agent, id.Workspace, int64(first+n-1) //nolint:gosec // bounded above
-		d.Lost += int64(gone)                                                   //nolint:gosec // below first
+		rest := p.behind(stored)
+		d := rest.delivery()
+		d.Agent, d.Workspace = id.Agent, id.Workspace
 		if err := tx.StoreInsights(ctx, d); err != nil {
 			return err
 		}
-		from := stored + 1
-		stored = first + n - 1
-		if err := announce(ctx, tx, d); err != nil || gone == 0 {
+		stored = rest.last()
+		if err := announce(ctx, tx, d); err != nil || len(d.Receipts) == 0 {
 			return err
 		}
 		return audit(ctx, tx, Actor{Kind: "agent", Ref: id.Agent, Name: st.Name}, object{"agent", id.Agent, st.Name},
-			what{"insights_lost", map[string]any{"from": from, "to": first - 1, "insights": gone}})
+			what{"insights_lost", map[string]any{
+				"from": rest.first, "to": rest.first + rest.gone() - 1, "insights": rest.gone(), "reasons": d.Receipts,
+			}})
 	})
 	return stored, err
-}
-
-// overlap says how many insights of a delivery from a sequence on are stored already, or how many are missing before it.
-func overlap(stored, first uint64) (known, missing uint64) {
-	if first > stored {
-		return 0, first - stored - 1
-	}
-	return stored + 1 - first, 0
 }
 
 // announce tells of a delivery: of the insights, and of the agent when its counts changed.
@@ -76,64 +93,10 @@ func announce(ctx context.Context, tx Tx, d Delivery) error {
 			return err
 		}
 	}
-	if d.Lost == 0 && len(d.Refused) == 0 {
+	if len(d.Receipts) == 0 && len(d.Refused) == 0 {
 		return nil
 	}
 	return tx.Notify(ctx, Notice{Event: Event{Kind: "agent", ID: d.Agent}, Workspace: d.Workspace})
-}
-
-// record is one record of a delivery as it was read.
-type record struct {
-	insight Insight
-	// refused is set for one that can never be stored, lost for the empty one that stands for a damaged one.
-	refused *RefusedInsight
-	lost    bool
-}
-
-// received reads the records of a delivery.
-func received(up *wire.InsightsUp) []record {
-	out := make([]record, len(up.GetInsights()))
-	for i, r := range up.GetInsights() {
-		seq := int64(up.GetFirstSeq()) + int64(i) //nolint:gosec // the caller has bounded it
-		if proto.Size(r) == 0 {
-			out[i].lost = true
-			continue
-		}
-		in, reason := insightOf(r)
-		if reason != "" {
-			out[i].refused = &RefusedInsight{Seq: seq, Reason: reason, Record: beginningOf(r)}
-			continue
-		}
-		in.Seq = seq
-		out[i].insight = in
-	}
-	return out
-}
-
-// sorted puts records where they belong.
-func sorted(records []record) Delivery {
-	var d Delivery
-	for i := range records {
-		switch r := &records[i]; {
-		case r.lost:
-			d.Lost++
-		case r.refused != nil:
-			d.Refused = append(d.Refused, *r.refused)
-		default:
-			d.Insights = append(d.Insights, r.insight)
-		}
-	}
-	return d
-}
-
-// beginningOf is as much of a record as is kept of a refused one.
-func beginningOf(r *wire.InsightRecord) []byte {
-	encoded, err := proto.Marshal(r)
-	if err != nil {
-		// Only texts that are not UTF-8 do that, which no decoder lets through. What matters most is kept.
-		encoded = r.GetValuesJson()
-	}
-	return encoded[:min(len(encoded), keptRecord)]
 }
 
 // insightOf reads an insight, and says why it can never be stored; nothing when it can.

@@ -47,7 +47,10 @@ func (w *world) counts(t *testing.T, p *plant) (lost, refused int64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return g.LostInsights, g.RefusedInsights
+	for _, n := range g.Receipts {
+		lost += n
+	}
+	return lost, g.RefusedInsights
 }
 
 func nested(depth int) []byte {
@@ -69,11 +72,11 @@ func TestWhatCannotBeStoredHoldsUpNothing(t *testing.T) {
 	odd := []struct {
 		what   string
 		record *wire.InsightRecord
-		// reason is what the refusal says; empty for what is stored or lost.
+		// reason is what the refusal says; empty for what is stored.
 		reason string
 		stored bool
 	}{
-		{"a damaged one", &wire.InsightRecord{}, "", false},
+		{"nothing at all", &wire.InsightRecord{}, "no UUID", false},
 		{"no flow id", changed(func(r *wire.InsightRecord) { r.FlowId = "" }), "no UUID", false},
 		{"a flow id that is none", changed(func(r *wire.InsightRecord) { r.FlowId = "x'\x00" }), "no UUID", false},
 		{"no name", changed(func(r *wire.InsightRecord) { r.Name = "" }), "no name", false},
@@ -136,8 +139,8 @@ func TestWhatCannotBeStoredHoldsUpNothing(t *testing.T) {
 			t.Errorf("%s: %d bytes of the record are kept, of %d", o.what, len(r.Record), len(whole))
 		}
 	}
-	if lost, r := w.counts(t, p); lost != 1 || r != refused {
-		t.Errorf("%d are counted as lost and %d as refused, want 1 and %d", lost, r, refused)
+	if lost, r := w.counts(t, p); lost != 0 || r != refused {
+		t.Errorf("%d are counted as lost and %d as refused, want 0 and %d", lost, r, refused)
 	}
 	if stored := w.connect(t, p.agent); stored != uint64(total) {
 		t.Errorf("the next session begins at %d, want %d", stored, total)
@@ -180,7 +183,9 @@ func TestADeliveryOfNothing(t *testing.T) {
 		return fleet.ID(id)
 	}
 	until(t, events, mark(1))
-	up := &wire.InsightsUp{FirstSeq: 1, Insights: []*wire.InsightRecord{{}, {Name: "n"}}}
+	up := &wire.InsightsUp{
+		FirstSeq: 2, Receipts: []*wire.Receipt{{Count: 1, Reason: wire.ReceiptDamaged}}, Insights: []*wire.InsightRecord{{Name: "n"}},
+	}
 	if stored, err := w.StoreInsights(t.Context(), p.agent.id, up); err != nil || stored != 2 {
 		t.Fatalf("stored up to %d, %v", stored, err)
 	}
@@ -231,9 +236,11 @@ func TestWhatARestoreHasLost(t *testing.T) {
 	w := newWorld(t)
 	p := w.plant(t, "acme")
 	ctx, id := t.Context(), p.agent.id
-	store := func(first uint64, n int, lostBefore uint64) (uint64, error) {
+	store := func(first uint64, n int, restored uint64) (uint64, error) {
 		up := insights(p.flow.ID, first, n)
-		up.LostBefore = lostBefore
+		if restored > 0 {
+			up.Receipts = []*wire.Receipt{{Count: restored, Reason: wire.ReceiptRestored}}
+		}
 		return w.StoreInsights(ctx, id, up)
 	}
 	if stored, err := store(1, 10, 0); err != nil || stored != 10 {
@@ -244,16 +251,19 @@ func TestWhatARestoreHasLost(t *testing.T) {
 	if stored := w.connect(t, p.agent); stored != 4 {
 		t.Fatalf("the session begins at %d", stored)
 	}
-	for what, lost := range map[string]uint64{"says nothing": 0, "is short": 5, "is long": 7, "wraps around": 1<<64 - 1} {
-		_, err := store(11, 2, lost)
-		wantCode(t, "a gap that "+what, err, fleet.Conflict)
+	for what, c := range map[string]struct {
+		restored uint64
+		code     fleet.Code
+	}{"says nothing": {0, fleet.Conflict}, "is short": {5, fleet.Conflict}, "is longer than all": {11, fleet.Invalid}, "wraps around": {1<<64 - 1, fleet.Invalid}} {
+		_, err := store(11, 2, c.restored)
+		wantCode(t, "a gap that "+what, err, c.code)
 	}
 	if lost, _ := w.counts(t, p); lost != 0 {
 		t.Errorf("%d are counted as lost before any was accepted", lost)
 	}
-	// The second time is a repetition, whose claim counts for nothing; then it goes on as ever.
-	for _, d := range []struct{ first, lost, want uint64 }{{11, 6, 12}, {11, 6, 12}, {13, 0, 14}} {
-		if stored, err := store(d.first, 2, d.lost); err != nil || stored != d.want {
+	// A receipt reaches back into what is stored, which counts for nothing, as all of it does the second time.
+	for _, d := range []struct{ first, restored, want uint64 }{{11, 8, 12}, {11, 6, 12}, {13, 0, 14}} {
+		if stored, err := store(d.first, 2, d.restored); err != nil || stored != d.want {
 			t.Fatalf("from %d: stored up to %d, %v", d.first, stored, err)
 		}
 	}
@@ -276,24 +286,10 @@ func TestWhatARestoreHasLost(t *testing.T) {
 			found = append(found, fmt.Sprint(e.ActorKind, " ", e.ObjectName, " ", e.Detail))
 		}
 	}
-	if want := `[agent press-pc {"from":5,"insights":6,"to":10}]`; fmt.Sprint(found) != want {
+	if want := `[agent press-pc {"from":5,"insights":6,"reasons":{"restored":6},"to":10}]`; fmt.Sprint(found) != want {
 		t.Errorf("the audit log has %s, want %s", found, want)
 	}
 	if rep, err := w.VerifyAudit(ctx, p.owner); err != nil || rep.Broken != "" {
 		t.Errorf("got %+v, %v", rep, err)
-	}
-}
-
-// What is lost before and inside a delivery adds up, even when nothing of it can be stored.
-func TestLostBeforeAndInside(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	p := w.plant(t, "acme")
-	up := &wire.InsightsUp{FirstSeq: 200_001, LostBefore: 200_000, Insights: []*wire.InsightRecord{{}, {}}}
-	if stored, err := w.StoreInsights(t.Context(), p.agent.id, up); err != nil || stored != 200_002 {
-		t.Fatalf("stored up to %d, %v", stored, err)
-	}
-	if lost, _ := w.counts(t, p); lost != 200_002 {
-		t.Errorf("%d are counted as lost", lost)
 	}
 }

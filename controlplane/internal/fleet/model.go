@@ -79,13 +79,26 @@ type Agent struct {
 	LastSeen    time.Time
 	// Desired is the serial of the desired state, Applied the one that the agent reported.
 	Desired, Applied int64
-	// LostInsights counts the insights that were damaged or gone on the agent before they came here, RefusedInsights
-	// those that came and could never be stored.
-	LostInsights, RefusedInsights int64
+	// StoredSeq is the last sequence that is accounted for here: each is a stored insight, a refused one, or one that a
+	// receipt of the agent stands for.
+	StoredSeq int64
+	// RefusedInsights counts those that came and could never be stored, Receipts those that did not come, by the reason
+	// that the agent gave.
+	RefusedInsights int64
+	Receipts        map[string]int64
 	// Status is the agent's newest report; nil before the first.
 	Status *AgentStatus
 	// Connectors are the kinds that the agent offers.
 	Connectors []flowdef.ConnectorSpec
+}
+
+// StoredInsights is how many insights of the agent have been stored here.
+func (a *Agent) StoredInsights() int64 {
+	n := a.StoredSeq - a.RefusedInsights
+	for _, count := range a.Receipts {
+		n -= count
+	}
+	return n
 }
 
 // AgentStatus is what an agent says of itself. It is stored and served as JSON.
@@ -119,12 +132,31 @@ type SourceStatus struct {
 	LastRecord time.Time `json:"last_record,omitzero"`
 }
 
-// OutboxStatus is what waits on the agent.
+// OutboxStatus is the account of an agent's outbox, as the agent gives it.
 type OutboxStatus struct {
-	Produced       uint64 `json:"produced"`
-	Acknowledged   uint64 `json:"acknowledged"`
+	// Produced, Sent and Acknowledged are the last sequences of each.
+	Produced     uint64 `json:"produced"`
+	Sent         uint64 `json:"sent"`
+	Acknowledged uint64 `json:"acknowledged"`
+	// WaitingRecords and WaitingBytes are what is to be sent, or sent and not acknowledged.
 	WaitingRecords uint64 `json:"waiting_records"`
 	WaitingBytes   uint64 `json:"waiting_bytes"`
+	// RoomBytes is how much more may wait, and RunwaySeconds how long that lasts at the present rate; -1 when it lasts for
+	// good.
+	RoomBytes     uint64 `json:"room_bytes"`
+	RunwaySeconds int64  `json:"runway_seconds"`
+	// Late counts rows that came too late for their window, Expired the insights that a rule of the plant has dropped.
+	Late    uint64            `json:"late"`
+	Expired map[string]uint64 `json:"expired,omitempty"`
+	// Lost counts those that were damaged or could never be sent, LostRemotely those that the control plane once
+	// acknowledged and then lost.
+	Lost         uint64 `json:"lost"`
+	LostRemotely uint64 `json:"lost_remotely"`
+	// Degraded says why staging does not work now.
+	Degraded string `json:"degraded,omitempty"`
+	// Blocked is how many commits wait for room, and BlockedBy why.
+	Blocked   uint64 `json:"blocked"`
+	BlockedBy string `json:"blocked_by,omitempty"`
 }
 
 // Connection is how to reach one plant system. Secrets are write-only: reading one gives their names in SecretNames.

@@ -271,6 +271,8 @@ type DeliveryTx interface {
 	Insights(ctx context.Context, workspace ID, f InsightFilter, after *InsightCursor) ([]Insight, error)
 	InsightsBySeq(ctx context.Context, workspace, agent ID, from, to int64) ([]Insight, error)
 	InsightNames(ctx context.Context, workspace ID) ([]InsightName, error)
+	// RefusedInsights gives a page, newest first, of those after the cursor (none: from the newest).
+	RefusedInsights(ctx context.Context, workspace ID, f RefusedFilter, after *InsightCursor) ([]RefusedInsight, error)
 
 	// StoreRun stores a report, replacing that of the same run and agent.
 	StoreRun(ctx context.Context, workspace ID, r Run) error
@@ -284,16 +286,19 @@ type Delivery struct {
 	// Insights have their Seq, which rises.
 	Insights []Insight
 	Refused  []RefusedInsight
-	// Lost is how many sequences hold nothing, because the agent had it no more.
-	Lost int64
+	// Receipts is how many sequences hold nothing because the agent did not send them, by its reason.
+	Receipts map[string]int64
 	// Last is the sequence up to which everything is accounted for.
 	Last int64
 }
 
 // RefusedInsight is a record that can never be stored as an insight.
 type RefusedInsight struct {
-	Seq    int64
-	Reason string
+	// Agent and Received are set when it is read.
+	Agent    ID
+	Received time.Time
+	Seq      int64
+	Reason   string
 	// Record is the beginning of the wire.InsightRecord, at most 64 KiB.
 	Record []byte
 }

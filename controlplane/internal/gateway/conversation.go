@@ -168,8 +168,8 @@ func (p *peer) storeInsights(ctx context.Context, stream *mux.Stream, before uin
 			return context.Cause(ctx)
 		}
 		count := uint64(len(up.GetInsights()))
-		if up.GetFirstSeq() == 0 || count == 0 || up.GetFirstSeq()+count < count {
-			return breach("a batch of insights must have a sequence from 1 and at least one insight")
+		if up.GetFirstSeq() == 0 || count == 0 && len(up.GetReceipts()) == 0 || up.GetFirstSeq()+count < count {
+			return breach("a batch of insights must have a sequence from 1 and at least one insight or receipt")
 		}
 		last := up.GetFirstSeq() + count - 1
 		var stored uint64
@@ -184,7 +184,7 @@ func (p *peer) storeInsights(ctx context.Context, stream *mux.Stream, before uin
 			return &refusal{code: wire.RefusalInternal, message: fmt.Sprintf("insights up to %d were sent and up to %d are stored", last, stored)}
 		}
 		if stored > before {
-			// What the agent has lost before this batch is in the sequence too, and was not stored.
+			// What receipts stand for is in the sequence too, and was not stored.
 			p.gateway.metrics.insights.Add(float64(min(stored-before, count)))
 			before = stored
 		}

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"encoding/json"
+	"maps"
 	"math"
 
 	"github.com/outfeed/outfeed/controlplane/internal/fleet"
@@ -58,7 +59,7 @@ func toAgent(a fleet.Agent) api.Agent {
 		ID: string(a.ID), WorkspaceID: string(a.Workspace), Name: a.Name, Labels: labels(a.Labels),
 		Hostname: a.Hostname, OS: a.OS, Arch: a.Arch, Version: a.Version, Fingerprint: a.Fingerprint,
 		CreatedAt: a.Created, RevokedAt: a.Revoked, Connected: a.Connected, LastSeenAt: a.LastSeen,
-		DesiredSerial: a.Desired, AppliedSerial: a.Applied, LostInsights: a.LostInsights, RefusedInsights: a.RefusedInsights,
+		DesiredSerial: a.Desired, AppliedSerial: a.Applied, Outbox: toOutbox(&a),
 		ConnectorKinds: list(a.Connectors, func(s flowdef.ConnectorSpec) string { return s.Kind }),
 	}
 	if a.Status != nil {
@@ -69,9 +70,28 @@ func toAgent(a fleet.Agent) api.Agent {
 }
 
 func toAgentStatus(s fleet.AgentStatus) api.AgentStatus {
-	return api.AgentStatus{
-		Time: s.Time, BundleError: s.BundleError, Flows: list(s.Flows, toFlowStatus), Outbox: api.OutboxStatus(s.Outbox),
+	return api.AgentStatus{Time: s.Time, BundleError: s.BundleError, Flows: list(s.Flows, toFlowStatus)}
+}
+
+// toOutbox puts together what the agent says and what is known here.
+func toOutbox(a *fleet.Agent) api.Outbox {
+	out := api.Outbox{
+		RunwaySeconds: -1, Expired: map[string]uint64{},
+		Accounted: a.StoredSeq, Stored: a.StoredInsights(), Refused: a.RefusedInsights, Receipts: map[string]int64{},
 	}
+	maps.Copy(out.Receipts, a.Receipts)
+	if a.Status == nil {
+		return out
+	}
+	o := &a.Status.Outbox
+	out.ReportedAt = a.Status.Time
+	out.Produced, out.Sent, out.Acknowledged = o.Produced, o.Sent, o.Acknowledged
+	out.WaitingRecords, out.WaitingBytes = o.WaitingRecords, o.WaitingBytes
+	out.RoomBytes, out.RunwaySeconds = o.RoomBytes, o.RunwaySeconds
+	out.Late, out.Lost, out.LostRemotely = o.Late, o.Lost, o.LostRemotely
+	out.Degraded, out.Blocked, out.BlockedBy = o.Degraded, o.Blocked, o.BlockedBy
+	maps.Copy(out.Expired, o.Expired)
+	return out
 }
 
 func toFlowStatus(f fleet.FlowStatus) api.FlowStatus {
@@ -195,6 +215,14 @@ func toInsight(i fleet.Insight) api.Insight {
 	return api.Insight{
 		AgentID: string(i.Agent), Seq: i.Seq, FlowID: string(i.Flow), FlowName: i.FlowName, Version: i.Version,
 		Name: i.Name, Time: i.Time, ReceivedAt: i.Received, Key: object(i.Key), Values: object(i.Values),
+	}
+}
+
+func toRefusedInsight(r fleet.RefusedInsight) api.RefusedInsight {
+	in := r.Read()
+	return api.RefusedInsight{
+		AgentID: string(r.Agent), Seq: r.Seq, ReceivedAt: r.Received, Reason: r.Reason,
+		Name: in.Name, FlowID: string(in.Flow), Version: in.Version, Time: in.Time, Record: r.Record,
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/outfeed/outfeed/controlplane/internal/auth"
 	"github.com/outfeed/outfeed/controlplane/internal/fleet"
@@ -25,6 +26,7 @@ import (
 	"github.com/outfeed/outfeed/controlplane/internal/httpapi/api"
 	"github.com/outfeed/outfeed/controlplane/internal/httpapi/apitest"
 	"github.com/outfeed/outfeed/protocol/flowdef"
+	"github.com/outfeed/outfeed/protocol/wire"
 )
 
 // caller sends requests to one server.
@@ -121,11 +123,14 @@ func agent() fleet.Agent {
 	return fleet.Agent{
 		ID: apitest.ID(10), Workspace: apitest.ID(2), Name: "hall-3", Labels: map[string]string{"site": "berlin"},
 		Hostname: "edge", OS: "linux", Arch: "amd64", Version: "0.1.0", Created: apitest.Clock(), Connected: true,
-		LastSeen: apitest.Clock(), Desired: 4, Applied: 3, LostInsights: 5, RefusedInsights: 6,
+		LastSeen: apitest.Clock(), Desired: 4, Applied: 3, StoredSeq: 20, Receipts: map[string]int64{"damaged": 5}, RefusedInsights: 6,
 		Status: &fleet.AgentStatus{
-			Time:   apitest.Clock(),
-			Flows:  []fleet.FlowStatus{{Name: "press-health", State: "running", Sources: []fleet.SourceStatus{{Step: "readings"}}}},
-			Outbox: fleet.OutboxStatus{Produced: 7, Acknowledged: 5, WaitingRecords: 2, WaitingBytes: 100},
+			Time:  apitest.Clock(),
+			Flows: []fleet.FlowStatus{{Name: "press-health", State: "running", Sources: []fleet.SourceStatus{{Step: "readings"}}}},
+			Outbox: fleet.OutboxStatus{
+				Produced: 27, Sent: 24, Acknowledged: 19, WaitingRecords: 2, WaitingBytes: 100, RoomBytes: 1000, RunwaySeconds: 90, Late: 3,
+				Expired: map[string]uint64{"expired_age": 6}, Lost: 5, LostRemotely: 1, Degraded: "the disk is full", Blocked: 2, BlockedBy: "1 GiB waits",
+			},
 		},
 		Connectors: []flowdef.ConnectorSpec{{Kind: "mqtt"}},
 	}
@@ -224,9 +229,16 @@ func TestAgents(t *testing.T) {
 	}
 	for _, ref := range []string{"hall-3", string(apitest.ID(10))} {
 		got := get[api.Agent](c, 200, "GET", "/api/v1/agents/"+ref, "")
-		if !got.Connected || got.DesiredSerial != 4 || got.AppliedSerial != 3 || got.LostInsights != 5 || got.RefusedInsights != 6 || got.Status.Outbox.WaitingRecords != 2 ||
-			got.Labels["site"] != "berlin" || got.Status.Flows[0].State != "running" || got.ConnectorKinds[0] != "mqtt" {
+		if !got.Connected || got.DesiredSerial != 4 || got.AppliedSerial != 3 || got.Labels["site"] != "berlin" || got.Status.Flows[0].State != "running" || got.ConnectorKinds[0] != "mqtt" {
 			t.Errorf("agent %s is %+v", ref, got)
+		}
+		want := api.Outbox{
+			ReportedAt: apitest.Clock(), Produced: 27, Sent: 24, Acknowledged: 19, WaitingRecords: 2, WaitingBytes: 100, RoomBytes: 1000,
+			RunwaySeconds: 90, Late: 3, Expired: map[string]uint64{"expired_age": 6}, Lost: 5, LostRemotely: 1, Degraded: "the disk is full",
+			Blocked: 2, BlockedBy: "1 GiB waits", Accounted: 20, Stored: 9, Refused: 6, Receipts: map[string]int64{"damaged": 5},
+		}
+		if diff := cmp.Diff(want, got.Outbox); diff != "" {
+			t.Error(diff)
 		}
 	}
 	get[struct{}](c, 204, "POST", "/api/v1/agents/hall-3/revoke", "")
@@ -380,6 +392,40 @@ func TestRunsAndInsights(t *testing.T) {
 	if len(names.Items) != 1 || names.Items[0].Name != "press_health" {
 		t.Errorf("names are %+v", names)
 	}
+}
+
+func TestRefusedInsights(t *testing.T) {
+	t.Parallel()
+	f := apitest.New()
+	f.AgentList = []fleet.Agent{agent()}
+	record, err := proto.Marshal(&wire.InsightRecord{FlowId: string(apitest.ID(20)), FlowVersion: 2, Name: "hot", ValuesJson: []byte(strings.Repeat("x", 100))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.RefusedList = []fleet.RefusedInsight{
+		{Agent: apitest.ID(10), Received: apitest.Clock(), Seq: 9, Reason: "its values are no JSON object", Record: record[:len(record)-7]},
+		{Agent: apitest.ID(11), Received: apitest.Clock(), Seq: 3, Reason: "it has no name", Record: []byte{0xff}},
+		{Agent: apitest.ID(10), Received: apitest.Clock(), Seq: 8, Reason: "it has no name"},
+	}
+	c := serve(t, f, apitest.Options{})
+	page := get[api.RefusedInsightPage](c, 200, "GET", "/api/v1/insights/refused?limit=2", "")
+	want := api.RefusedInsight{
+		AgentID: string(apitest.ID(10)), Seq: 9, ReceivedAt: apitest.Clock(), Reason: "its values are no JSON object", Name: "hot",
+		FlowID: string(apitest.ID(20)), Version: 2, Record: record[:len(record)-7],
+	}
+	if diff := cmp.Diff(want, page.Items[0]); diff != "" || len(page.Items) != 2 || page.Next == "" || page.Items[1].Name != "" {
+		t.Errorf("the first page is %+v\n%s", page, diff)
+	}
+	page = get[api.RefusedInsightPage](c, 200, "GET", "/api/v1/insights/refused?limit=2&after="+page.Next, "")
+	if len(page.Items) != 1 || page.Next != "" {
+		t.Errorf("the second page is %+v", page)
+	}
+	page = get[api.RefusedInsightPage](c, 200, "GET", "/api/v1/insights/refused?agent=hall-3", "")
+	if len(page.Items) != 2 {
+		t.Errorf("those of one agent are %+v", page)
+	}
+	problemOf(c, 404, "GET", "/api/v1/insights/refused?agent=nobody", "")
+	problemOf(c, 422, "GET", "/api/v1/insights/refused?limit=201", "")
 }
 
 func TestViewerIsForbidden(t *testing.T) {

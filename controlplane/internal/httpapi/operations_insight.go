@@ -78,6 +78,12 @@ type insightsQuery struct {
 	key map[string]string
 }
 
+type refusedQuery struct {
+	Agent string `query:"agent" maxLength:"200" doc:"An agent's name or id."`
+	Limit int    `query:"limit" minimum:"0" maximum:"200" doc:"0 means 50."`
+	After string `query:"after" maxLength:"500" doc:"The next of the page before."`
+}
+
 // maxKeyMembers bounds the members of a key that one request may name.
 const maxKeyMembers = 16
 
@@ -140,6 +146,21 @@ func (s *service) registerInsights(h huma.API) {
 			return nil, err
 		}
 		return answer(api.InsightPage{Items: list(page.Insights, toInsight), Next: page.Next}), nil
+	})
+	add(s, h, operation{
+		method: http.MethodGet, path: "/insights/refused", id: "list-refused-insights", tag: tag,
+		summary:     "List refused insights, newest first",
+		description: "What agents sent and what can never be stored. The newest 1,000 of each agent are kept; the agent's outbox counts them all.",
+	}, func(ctx context.Context, a fleet.Actor, in *refusedQuery) (*body[api.RefusedInsightPage], error) {
+		agent, err := s.agentID(ctx, a, in.Agent)
+		if err != nil {
+			return nil, err
+		}
+		page, err := s.fleet.RefusedInsights(ctx, a, fleet.RefusedFilter{Agent: agent, Limit: in.Limit, After: in.After})
+		if err != nil {
+			return nil, err
+		}
+		return answer(api.RefusedInsightPage{Items: list(page.Refused, toRefusedInsight), Next: page.Next}), nil
 	})
 	add(s, h, operation{
 		method: http.MethodGet, path: "/insights/names", id: "list-insight-names", tag: tag,

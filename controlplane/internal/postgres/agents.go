@@ -95,7 +95,9 @@ func (t *tx) RenewAgent(ctx context.Context, a fleet.NewAgent) error {
 // plane was killed.
 const selectAgents = `
 	SELECT a.id, a.workspace_id, a.name, a.labels, a.hostname, a.os, a.arch, a.version, a.fingerprint, a.created_at, a.revoked_at,
-		a.desired, a.applied, a.lost_insights, a.refused_insights, a.status, a.connectors,
+		a.desired, a.applied, a.stored_seq, a.refused_insights,
+		(SELECT coalesce(json_object_agg(r.reason, r.insights), '{}') FROM insight_receipts r WHERE r.tenant_id = a.tenant_id AND r.agent_id = a.id),
+		a.status, a.connectors,
 		coalesce(bool_or(s.ended_at IS NULL AND s.seen_at > now() - interval '60 seconds'), false), max(s.seen_at)
 	FROM agents a
 	LEFT JOIN agent_sessions s ON s.tenant_id = a.tenant_id AND s.agent_id = a.id
@@ -107,7 +109,7 @@ const selectAgents = `
 func scanAgent(row pgx.CollectableRow) (a fleet.Agent, err error) {
 	var status, connectors []byte
 	err = row.Scan(&a.ID, &a.Workspace, &a.Name, &a.Labels, &a.Hostname, &a.OS, &a.Arch, &a.Version, &a.Fingerprint, &a.Created,
-		maybe(&a.Revoked), &a.Desired, &a.Applied, &a.LostInsights, &a.RefusedInsights, &status, &connectors, &a.Connected, maybe(&a.LastSeen))
+		maybe(&a.Revoked), &a.Desired, &a.Applied, &a.StoredSeq, &a.RefusedInsights, &a.Receipts, &status, &connectors, &a.Connected, maybe(&a.LastSeen))
 	if err != nil {
 		return a, fmt.Errorf("read an agent: %w", err)
 	}

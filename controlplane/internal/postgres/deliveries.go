@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -22,10 +24,29 @@ func (t *tx) StoreInsights(ctx context.Context, d fleet.Delivery) error {
 	if err := t.insertRefused(ctx, d); err != nil {
 		return err
 	}
+	if err := t.addReceipts(ctx, d); err != nil {
+		return err
+	}
 	return t.must(ctx, `
-		UPDATE agents SET stored_seq = @last, lost_insights = lost_insights + @lost, refused_insights = refused_insights + @refused
+		UPDATE agents SET stored_seq = @last, refused_insights = refused_insights + @refused
 		WHERE tenant_id = @tenant AND id = @agent`,
-		args{"agent": d.Agent, "last": d.Last, "lost": d.Lost, "refused": len(d.Refused)})
+		args{"agent": d.Agent, "last": d.Last, "refused": len(d.Refused)})
+}
+
+func (t *tx) addReceipts(ctx context.Context, d fleet.Delivery) error {
+	if len(d.Receipts) == 0 {
+		return nil
+	}
+	reasons := slices.Sorted(maps.Keys(d.Receipts))
+	counts := make([]int64, len(reasons))
+	for i, reason := range reasons {
+		counts[i] = d.Receipts[reason]
+	}
+	return t.do(ctx, `
+		INSERT INTO insight_receipts (tenant_id, agent_id, reason, insights)
+		SELECT @tenant, @agent, u.reason, u.insights FROM unnest(@reasons::text[], @counts::bigint[]) AS u (reason, insights)
+		ON CONFLICT (tenant_id, agent_id, reason) DO UPDATE SET insights = insight_receipts.insights + excluded.insights`,
+		args{"agent": d.Agent, "reasons": reasons, "counts": counts})
 }
 
 func (t *tx) insertInsights(ctx context.Context, d fleet.Delivery) error {
@@ -85,16 +106,39 @@ func (t *tx) insertRefused(ctx context.Context, d fleet.Delivery) error {
 				ORDER BY r.seq DESC LIMIT @kept) AS newest)`, a)
 }
 
+func (t *tx) RefusedInsights(ctx context.Context, workspace fleet.ID, f fleet.RefusedFilter, after *fleet.InsightCursor) ([]fleet.RefusedInsight, error) {
+	below, agent, seq := beginning(after)
+	return many(ctx, t, `
+		SELECT r.agent_id, r.received_at, r.seq, r.reason, r.record
+		FROM refused_insights r
+		JOIN agents a ON a.tenant_id = r.tenant_id AND a.id = r.agent_id
+		WHERE r.tenant_id = @tenant AND a.workspace_id = @workspace
+			AND (@of_agent = '' OR r.agent_id = nullif(@of_agent, '')::uuid)
+			AND (r.received_at, r.agent_id, r.seq) < (@below::timestamptz, @below_agent::uuid, @below_seq::bigint)
+		ORDER BY r.received_at DESC, r.agent_id DESC, r.seq DESC
+		LIMIT @limit`,
+		args{
+			"workspace": workspace, "of_agent": string(f.Agent), "below": below, "below_agent": agent, "below_seq": seq, "limit": f.Limit,
+		},
+		func(row pgx.CollectableRow) (r fleet.RefusedInsight, err error) {
+			return scanned(row, &r, &r.Agent, &r.Received, &r.Seq, &r.Reason, &r.Record)
+		})
+}
+
+// beginning is the place above which a page begins; without a cursor that is above everything.
+func beginning(after *fleet.InsightCursor) (below pgtype.Timestamptz, agent string, seq int64) {
+	if after == nil {
+		return pgtype.Timestamptz{InfinityModifier: pgtype.Infinity, Valid: true}, "ffffffff-ffff-ffff-ffff-ffffffffffff", 0
+	}
+	return pgtype.Timestamptz{Time: after.Time, Valid: true}, string(after.Agent), after.Seq
+}
+
 func scanInsight(row pgx.CollectableRow) (i fleet.Insight, err error) {
 	return scanned(row, &i, &i.Agent, &i.Seq, &i.Flow, &i.FlowName, &i.Version, &i.Name, &i.Time, &i.Received, &i.Key, &i.Values)
 }
 
 func (t *tx) Insights(ctx context.Context, workspace fleet.ID, f fleet.InsightFilter, after *fleet.InsightCursor) ([]fleet.Insight, error) {
-	// Without a cursor the listing begins above every insight.
-	below, agent, seq := pgtype.Timestamptz{InfinityModifier: pgtype.Infinity, Valid: true}, "ffffffff-ffff-ffff-ffff-ffffffffffff", int64(0)
-	if after != nil {
-		below, agent, seq = pgtype.Timestamptz{Time: after.Time, Valid: true}, string(after.Agent), after.Seq
-	}
+	below, agent, seq := beginning(after)
 	key := f.Key
 	if key == nil {
 		key = map[string]string{}

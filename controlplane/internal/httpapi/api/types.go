@@ -77,25 +77,24 @@ type AgentTokenCreated struct {
 
 // Agent is one installed outfeed-agent.
 type Agent struct {
-	ID              string            `json:"id"`
-	WorkspaceID     string            `json:"workspace_id"`
-	Name            string            `json:"name"`
-	Labels          map[string]string `json:"labels"`
-	Hostname        string            `json:"hostname"`
-	OS              string            `json:"os"`
-	Arch            string            `json:"arch"`
-	Version         string            `json:"version"`
-	Fingerprint     string            `json:"fingerprint" doc:"SHA-256 of its Ed25519 public key, in hex."`
-	CreatedAt       time.Time         `json:"created_at"`
-	RevokedAt       time.Time         `json:"revoked_at,omitzero"`
-	Connected       bool              `json:"connected"`
-	LastSeenAt      time.Time         `json:"last_seen_at,omitzero"`
-	DesiredSerial   int64             `json:"desired_serial" doc:"The serial of what it shall run."`
-	AppliedSerial   int64             `json:"applied_serial" doc:"The serial of what it runs. Equal to desired_serial when it is up to date."`
-	LostInsights    int64             `json:"lost_insights" doc:"Insights that were damaged or gone on the agent before they came here."`
-	RefusedInsights int64             `json:"refused_insights" doc:"Insights that came and could never be stored."`
-	Status          *AgentStatus      `json:"status,omitempty" doc:"Its newest report; absent before the first."`
-	ConnectorKinds  []string          `json:"connector_kinds"`
+	ID             string            `json:"id"`
+	WorkspaceID    string            `json:"workspace_id"`
+	Name           string            `json:"name"`
+	Labels         map[string]string `json:"labels"`
+	Hostname       string            `json:"hostname"`
+	OS             string            `json:"os"`
+	Arch           string            `json:"arch"`
+	Version        string            `json:"version"`
+	Fingerprint    string            `json:"fingerprint" doc:"SHA-256 of its Ed25519 public key, in hex."`
+	CreatedAt      time.Time         `json:"created_at"`
+	RevokedAt      time.Time         `json:"revoked_at,omitzero"`
+	Connected      bool              `json:"connected"`
+	LastSeenAt     time.Time         `json:"last_seen_at,omitzero"`
+	DesiredSerial  int64             `json:"desired_serial" doc:"The serial of what it shall run."`
+	AppliedSerial  int64             `json:"applied_serial" doc:"The serial of what it runs. Equal to desired_serial when it is up to date."`
+	Outbox         Outbox            `json:"outbox"`
+	Status         *AgentStatus      `json:"status,omitempty" doc:"Its newest report; absent before the first."`
+	ConnectorKinds []string          `json:"connector_kinds"`
 }
 
 // AgentStatus is what an agent says of itself.
@@ -103,7 +102,6 @@ type AgentStatus struct {
 	Time        time.Time    `json:"time"`
 	BundleError string       `json:"bundle_error,omitempty" doc:"Why it refused the newest desired state."`
 	Flows       []FlowStatus `json:"flows"`
-	Outbox      OutboxStatus `json:"outbox"`
 }
 
 // FlowStatus is how one deployed flow is doing on one agent.
@@ -128,12 +126,29 @@ type SourceStatus struct {
 	LastRecord time.Time `json:"last_record,omitzero"`
 }
 
-// OutboxStatus is what waits on an agent.
-type OutboxStatus struct {
-	Produced       uint64 `json:"produced" doc:"The last sequence that the agent made."`
-	Acknowledged   uint64 `json:"acknowledged" doc:"The last sequence that the control plane has stored."`
-	WaitingRecords uint64 `json:"waiting_records"`
-	WaitingBytes   uint64 `json:"waiting_bytes"`
+// Outbox is the account of an agent's insights. Each has a place in the agent's sequence, which starts at 1 and has no gap.
+type Outbox struct {
+	ReportedAt time.Time `json:"reported_at,omitzero" doc:"When the agent reported the members from produced to blocked_by; absent before its first report. While it is not connected they are as old as this."`
+
+	Produced       uint64            `json:"produced" doc:"The last place in the sequence: how many insights the agent has staged."`
+	Sent           uint64            `json:"sent" doc:"The last place that was sent at least once."`
+	Acknowledged   uint64            `json:"acknowledged" doc:"The last place that the control plane has accounted for, as far as the agent knows."`
+	WaitingRecords uint64            `json:"waiting_records" doc:"Insights on the agent that are not acknowledged."`
+	WaitingBytes   uint64            `json:"waiting_bytes" doc:"Their size in bytes."`
+	RoomBytes      uint64            `json:"room_bytes" doc:"How many more bytes may wait before the agent's flows have to."`
+	RunwaySeconds  int64             `json:"runway_seconds" doc:"How many seconds that room lasts at the present rate; -1 when it does not fill."`
+	Late           uint64            `json:"late" doc:"Rows that came too late for the window that they belong to."`
+	Expired        map[string]uint64 `json:"expired" doc:"Insights that a rule of the plant has dropped, by the rule: expired_age, expired_bytes. The control plane may not have been told of all of them yet."`
+	Lost           uint64            `json:"lost" doc:"Insights that were damaged on the agent's disk, or that no message can hold. The control plane may not have been told of all of them yet."`
+	LostRemotely   uint64            `json:"lost_remotely" doc:"Insights that the control plane acknowledged and lost afterwards, because its database went back to an earlier state."`
+	Degraded       string            `json:"degraded,omitempty" doc:"Why the agent can write nothing to its disk at present."`
+	Blocked        uint64            `json:"blocked" doc:"Commits of flows that wait for room."`
+	BlockedBy      string            `json:"blocked_by,omitempty" doc:"What they wait for."`
+
+	Accounted int64            `json:"accounted" doc:"The last place that the control plane has accounted for: stored, refused and receipts together."`
+	Stored    int64            `json:"stored" doc:"Insights that the control plane has stored."`
+	Refused   int64            `json:"refused" doc:"Insights that came and could never be stored; list-refused-insights lists the newest."`
+	Receipts  map[string]int64 `json:"receipts" doc:"Insights that did not come, by the agent's reason: damaged, restored (lost_remotely), expired_age, expired_bytes, unsendable, other."`
 }
 
 // Connection is how to reach one plant system. Secrets are write-only: only their names are shown.
@@ -297,6 +312,25 @@ type Insight struct {
 type InsightPage struct {
 	Items []Insight `json:"items"`
 	Next  string    `json:"next,omitempty" doc:"Give it as ?after= for the next page; absent on the last."`
+}
+
+// RefusedInsight is a record that an agent sent and that can never be stored.
+type RefusedInsight struct {
+	AgentID    string    `json:"agent_id"`
+	Seq        int64     `json:"seq" doc:"Its place in the agent's sequence."`
+	ReceivedAt time.Time `json:"received_at"`
+	Reason     string    `json:"reason" doc:"Why it cannot be stored, as a sentence."`
+	Name       string    `json:"name,omitempty" doc:"The insight's name, if it can be read."`
+	FlowID     string    `json:"flow_id,omitempty" doc:"The flow that produced it, if that can be read."`
+	Version    int       `json:"version,omitempty" doc:"The flow's version, if that can be read."`
+	Time       time.Time `json:"time,omitzero" doc:"The insight's time, if that can be read."`
+	Record     []byte    `json:"record" doc:"The beginning of the record as it came, at most 64 KiB of an InsightRecord of the tunnel's protocol in base64."`
+}
+
+// RefusedInsightPage is one page of refused insights, newest first.
+type RefusedInsightPage struct {
+	Items []RefusedInsight `json:"items"`
+	Next  string           `json:"next,omitempty" doc:"Give it as ?after= for the next page; absent on the last."`
 }
 
 // InsightName is an insight that some flow has produced.

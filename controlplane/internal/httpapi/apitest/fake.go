@@ -38,6 +38,8 @@ type Fleet struct {
 	RunList       []fleet.Run
 	InsightList   []fleet.Insight
 	ConnectorList []flowdef.ConnectorSpec
+	// RefusedList is what was refused, newest first.
+	RefusedList []fleet.RefusedInsight
 
 	mu          sync.Mutex
 	ids         int

@@ -289,6 +289,31 @@ func hasKey(i fleet.Insight, want map[string]string) bool {
 	return true
 }
 
+// RefusedInsights gives a page of RefusedList; a page's Next is the number of those before it.
+func (f *Fleet) RefusedInsights(_ context.Context, _ fleet.Actor, q fleet.RefusedFilter) (fleet.RefusedPage, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var found []fleet.RefusedInsight
+	for _, r := range f.RefusedList {
+		if q.Agent == "" || r.Agent == q.Agent {
+			found = append(found, r)
+		}
+	}
+	from := 0
+	if q.After != "" {
+		var err error
+		if from, err = strconv.Atoi(q.After); err != nil || from > len(found) {
+			return fleet.RefusedPage{}, &fleet.Error{Code: fleet.Invalid, Message: "there is no such page"}
+		}
+	}
+	end := min(from+cmp.Or(q.Limit, 50), len(found))
+	page := fleet.RefusedPage{Refused: found[from:end]}
+	if end < len(found) {
+		page.Next = strconv.Itoa(end)
+	}
+	return page, nil
+}
+
 // InsightNames lists the names of InsightList.
 func (f *Fleet) InsightNames(context.Context, fleet.Actor) ([]fleet.InsightName, error) {
 	f.mu.Lock()

@@ -1,7 +1,7 @@
 // What the pages ask for, each with its cache key. The live stream keeps these caches fresh; the slow refetch is for
 // what a stream cannot tell, such as time passing on the server.
 
-import { keepPreviousData, QueryClient, queryOptions } from "@tanstack/react-query";
+import { infiniteQueryOptions, keepPreviousData, QueryClient, queryOptions } from "@tanstack/react-query";
 import { answer, api } from "./client";
 import { ApiError } from "./problem";
 import type { Insight } from "./types";
@@ -100,6 +100,19 @@ export const insightNamesQuery = queryOptions({
   queryFn: async ({ signal }) => (await answer(api.GET("/api/v1/insights/names", { signal }))).items,
   refetchInterval,
 });
+
+/** The insights of an agent that could never be stored, page by page, newest first. */
+export const refusedQuery = (agent: string) =>
+  infiniteQueryOptions({
+    queryKey: ["refused", agent],
+    queryFn: ({ signal, pageParam }) => {
+      const query = { agent, ...(pageParam ? { after: pageParam } : {}) };
+      return answer(api.GET("/api/v1/insights/refused", { params: { query }, signal }));
+    },
+    initialPageParam: "",
+    getNextPageParam: (page) => page.next,
+    refetchInterval,
+  });
 
 /** Which insights a page shows: of one name over the last minutes, or the newest of all names. */
 export interface InsightSelection {

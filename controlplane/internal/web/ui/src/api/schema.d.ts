@@ -356,6 +356,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/insights/refused": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List refused insights, newest first
+         * @description What agents sent and what can never be stored. The newest 1,000 of each agent are kept; the agent's outbox counts them all.
+         */
+        get: operations["list-refused-insights"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/me": {
         parameters: {
             query?: never;
@@ -457,18 +477,9 @@ export interface components {
             };
             /** Format: date-time */
             last_seen_at?: string;
-            /**
-             * Format: int64
-             * @description Insights that were damaged or gone on the agent before they came here.
-             */
-            lost_insights: number;
             name: string;
             os: string;
-            /**
-             * Format: int64
-             * @description Insights that came and could never be stored.
-             */
-            refused_insights: number;
+            outbox: components["schemas"]["Outbox"];
             /** Format: date-time */
             revoked_at?: string;
             /** @description Its newest report; absent before the first. */
@@ -485,7 +496,6 @@ export interface components {
             /** @description Why it refused the newest desired state. */
             bundle_error?: string;
             flows: components["schemas"]["FlowStatus"][];
-            outbox: components["schemas"]["OutboxStatus"];
             /** Format: date-time */
             time: string;
         };
@@ -848,20 +858,93 @@ export interface components {
             required?: boolean;
             type: string;
         };
-        OutboxStatus: {
+        Outbox: {
             /**
              * Format: int64
-             * @description The last sequence that the control plane has stored.
+             * @description The last place that the control plane has accounted for: stored, refused and receipts together.
+             */
+            accounted: number;
+            /**
+             * Format: int64
+             * @description The last place that the control plane has accounted for, as far as the agent knows.
              */
             acknowledged: number;
             /**
              * Format: int64
-             * @description The last sequence that the agent made.
+             * @description Commits of flows that wait for room.
+             */
+            blocked: number;
+            /** @description What they wait for. */
+            blocked_by?: string;
+            /** @description Why the agent can write nothing to its disk at present. */
+            degraded?: string;
+            /** @description Insights that a rule of the plant has dropped, by the rule: expired_age, expired_bytes. The control plane may not have been told of all of them yet. */
+            expired: {
+                [key: string]: number;
+            };
+            /**
+             * Format: int64
+             * @description Rows that came too late for the window that they belong to.
+             */
+            late: number;
+            /**
+             * Format: int64
+             * @description Insights that were damaged on the agent's disk, or that no message can hold. The control plane may not have been told of all of them yet.
+             */
+            lost: number;
+            /**
+             * Format: int64
+             * @description Insights that the control plane acknowledged and lost afterwards, because its database went back to an earlier state.
+             */
+            lost_remotely: number;
+            /**
+             * Format: int64
+             * @description The last place in the sequence: how many insights the agent has staged.
              */
             produced: number;
-            /** Format: int64 */
+            /** @description Insights that did not come, by the agent's reason: damaged, restored (lost_remotely), expired_age, expired_bytes, unsendable, other. */
+            receipts: {
+                [key: string]: number;
+            };
+            /**
+             * Format: int64
+             * @description Insights that came and could never be stored; list-refused-insights lists the newest.
+             */
+            refused: number;
+            /**
+             * Format: date-time
+             * @description When the agent reported the members from produced to blocked_by; absent before its first report. While it is not connected they are as old as this.
+             */
+            reported_at?: string;
+            /**
+             * Format: int64
+             * @description How many more bytes may wait before the agent's flows have to.
+             */
+            room_bytes: number;
+            /**
+             * Format: int64
+             * @description How many seconds that room lasts at the present rate; -1 when it does not fill.
+             */
+            runway_seconds: number;
+            /**
+             * Format: int64
+             * @description The last place that was sent at least once.
+             */
+            sent: number;
+            /**
+             * Format: int64
+             * @description Insights that the control plane has stored.
+             */
+            stored: number;
+            /**
+             * Format: int64
+             * @description Their size in bytes.
+             */
             waiting_bytes: number;
-            /** Format: int64 */
+            /**
+             * Format: int64
+             * @description Insights on the agent that are not acknowledged.
+             */
             waiting_records: number;
         };
         Problem: {
@@ -895,6 +978,39 @@ export interface components {
              * @example about:blank
              */
             type: string;
+        };
+        RefusedInsight: {
+            agent_id: string;
+            /** @description The flow that produced it, if that can be read. */
+            flow_id?: string;
+            /** @description The insight's name, if it can be read. */
+            name?: string;
+            /** @description Why it cannot be stored, as a sentence. */
+            reason: string;
+            /** Format: date-time */
+            received_at: string;
+            /** @description The beginning of the record as it came, at most 64 KiB of an InsightRecord of the tunnel's protocol in base64. */
+            record: string;
+            /**
+             * Format: int64
+             * @description Its place in the agent's sequence.
+             */
+            seq: number;
+            /**
+             * Format: date-time
+             * @description The insight's time, if that can be read.
+             */
+            time?: string;
+            /**
+             * Format: int64
+             * @description The flow's version, if that can be read.
+             */
+            version?: number;
+        };
+        RefusedInsightPage: {
+            items: components["schemas"]["RefusedInsight"][];
+            /** @description Give it as ?after= for the next page; absent on the last. */
+            next?: string;
         };
         Run: {
             agent_id: string;
@@ -1722,6 +1838,42 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["ListInsightName"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "list-refused-insights": {
+        parameters: {
+            query?: {
+                /** @description The next of the page before. */
+                after?: string;
+                /** @description An agent's name or id. */
+                agent?: string;
+                /** @description 0 means 50. */
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RefusedInsightPage"];
                 };
             };
             /** @description Error */

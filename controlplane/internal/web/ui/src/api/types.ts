@@ -6,6 +6,7 @@ type Schemas = components["schemas"];
 
 export type Me = Schemas["Me"];
 export type Agent = Schemas["Agent"];
+export type Outbox = Schemas["Outbox"];
 export type AgentTokenCreated = Schemas["AgentTokenCreated"];
 export type FlowStatus = Schemas["FlowStatus"];
 export type Connection = Schemas["Connection"];

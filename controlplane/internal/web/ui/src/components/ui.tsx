@@ -1,6 +1,6 @@
 // The small parts that every page is made of.
 
-import type { UseQueryResult } from "@tanstack/react-query";
+import type { UseInfiniteQueryResult, UseQueryResult } from "@tanstack/react-query";
 import { type ReactNode, useEffect, useId, useRef, useState } from "react";
 import { describeError } from "../api/problem";
 import { count, localDateTime, localTime, parseTime, relativeTime, utcDateTime } from "../lib/format";
@@ -113,7 +113,11 @@ export function ErrorNote({ error, onRetry }: { error: unknown; onRetry?: () => 
 }
 
 /** Shows a query's data once it is there. Data that is merely old stays in view, with the reason above it. */
-export function Loaded<T>({ query, children }: { query: UseQueryResult<T>; children: (data: T) => ReactNode }) {
+export function Loaded<T>(props: {
+  query: UseQueryResult<T> | UseInfiniteQueryResult<T>;
+  children: (data: T) => ReactNode;
+}) {
+  const { query, children } = props;
   const failed = query.error && <ErrorNote error={query.error} onRetry={() => void query.refetch()} />;
   if (query.data === undefined) return failed || <Loading />;
   return (

@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { Agent, Flow, FlowStatus, Run } from "../api/types";
 import { findings, flowHealth } from "./attention";
+import { outbox } from "./outbox.sample";
 
 const now = new Date("2026-03-01T12:00:00Z");
 const at = "2026-03-01T11:00:00Z";
@@ -34,13 +35,8 @@ function agent(over: Partial<Agent> = {}, flows: FlowStatus[] = [status()], wait
     last_seen_at: at,
     desired_serial: 1,
     applied_serial: 1,
-    lost_insights: 0,
-    refused_insights: 0,
-    status: {
-      time: at,
-      flows,
-      outbox: { produced: 0, acknowledged: 0, waiting_records: waiting, waiting_bytes: 0 },
-    },
+    outbox: outbox({ reported_at: at, waiting_records: waiting }),
+    status: { time: at, flows },
     connector_kinds: [],
     ...over,
   };
@@ -149,10 +145,15 @@ describe("findings", () => {
   });
 
   it("tells what an agent has lost and what was refused", () => {
-    const found = findings([agent({ lost_insights: 5, refused_insights: 1 })], [], now);
+    const found = findings(
+      [agent({ outbox: outbox({ lost: 5, refused: 1, blocked: 1, blocked_by: "the disk" }) })],
+      [],
+      now,
+    );
     expect(found.map((f) => [f.severity, f.target.id, f.message])).toEqual([
-      ["warn", "a1", "5 insights damaged or gone on the machine before they could be sent; see the agent's log."],
-      ["warn", "a1", "1 insight could never be stored; see the control plane's log."],
+      ["bad", "a1", "Its flows wait for room: the disk"],
+      ["warn", "a1", "5 insights lost; its page says where."],
+      ["warn", "a1", "1 insight came and could never be stored; its page says why."],
     ]);
   });
 

@@ -2,6 +2,7 @@
 
 import type { Agent, Flow, FlowStatus, Run } from "../api/types";
 import { duration, parseTime, plural } from "./format";
+import { troubles } from "./outbox";
 
 export type Severity = "bad" | "warn";
 
@@ -67,22 +68,15 @@ function ofAgent(agent: Agent, now: Date): Finding[] {
   ];
   const status = agent.status;
   const at = parseTime(status?.time);
-  const waiting = status?.outbox.waiting_records ?? 0;
+  const waiting = agent.outbox.waiting_records;
   return [
     ...(agent.connected ? [] : about("bad", absence(agent, now), parseTime(agent.last_seen_at))),
     ...(status?.bundle_error ? about("bad", `Refused its newest configuration: ${status.bundle_error}`, at) : []),
     ...(status?.flows ?? []).filter(isFailing).map((flow) => ofFlow(flow, agent)),
-    ...(agent.lost_insights > 0 ? about("warn", `${plural(agent.lost_insights, "insight")} ${lost}`, undefined) : []),
-    ...(agent.refused_insights > 0
-      ? about("warn", `${plural(agent.refused_insights, "insight")} ${refused}`, undefined)
-      : []),
+    ...troubles(agent).flatMap(({ severity, long }) => about(severity, long, undefined)),
     ...(agent.connected && waiting > 10_000 ? about("warn", `${plural(waiting, "insight")} wait to be sent.`, at) : []),
   ];
 }
-
-// Both count since the agent was enrolled: what is lost does not come back.
-const lost = "damaged or gone on the machine before they could be sent; see the agent's log.";
-const refused = "could never be stored; see the control plane's log.";
 
 function absence(agent: Agent, now: Date): string {
   const seen = parseTime(agent.last_seen_at);

@@ -14,10 +14,23 @@ import {
   parseTime,
   plural,
   relativeTime,
+  span,
   utcDateTime,
 } from "./format";
 
 const now = new Date("2026-03-01T12:00:00Z");
+
+describe("span", () => {
+  it.each([
+    [0, "0 s"],
+    [40.9, "40 s"],
+    [61, "1 min and 1 s"],
+    [3600, "1 h"],
+    [276_900, "3 days and 4 h"],
+    [90_000, "1 day and 1 h"],
+    [366 * 86_400, "more than a year"],
+  ])("writes %d s as %s", (seconds, text) => expect(span(seconds)).toBe(text));
+});
 
 describe("times", () => {
   it("reads a time and takes the zero time for never", () => {

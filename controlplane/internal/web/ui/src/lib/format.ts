@@ -69,6 +69,26 @@ export function duration(length: number): string {
   return "0 s";
 }
 
+/** A span of seconds in its two largest units: "3 days and 4 h", "12 min", "40 s"; "more than a year" for what is longer. */
+export function span(seconds: number): string {
+  const units: [size: number, one: string, many: string][] = [
+    [86_400, "day", "days"],
+    [3600, "h", "h"],
+    [60, "min", "min"],
+    [1, "s", "s"],
+  ];
+  if (seconds > 365 * 86_400) return "more than a year";
+  const first = units.findIndex(([size]) => seconds >= size);
+  const shown = first < 0 ? units.slice(-1) : units.slice(first, first + 2);
+  let rest = Math.floor(Math.max(0, seconds));
+  const texts = shown.map(([size, one, many]) => {
+    const n = Math.floor(rest / size);
+    rest -= n * size;
+    return n === 0 ? "" : `${n} ${n === 1 ? one : many}`;
+  });
+  return texts.filter(Boolean).join(" and ") || "0 s";
+}
+
 const integers = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
 
 /** A whole number with thin groups: 12 345. */

@@ -2,22 +2,10 @@ import { useQuery } from "@tanstack/react-query";
 import { Link, useParams } from "@tanstack/react-router";
 import { agentQuery } from "../api/queries";
 import type { Agent, FlowStatus } from "../api/types";
+import { OutboxPanel, RefusedPanel } from "../components/outbox";
 import { AgentState, FlowStateBadge, SourceState } from "../components/state";
-import {
-  Ago,
-  Badge,
-  Empty,
-  ErrorNote,
-  Facts,
-  Labels,
-  Loaded,
-  PageHead,
-  Panel,
-  Table,
-  Time,
-  Troubled,
-} from "../components/ui";
-import { bytes, count, parseTime } from "../lib/format";
+import { Ago, Badge, Empty, ErrorNote, Facts, Labels, Loaded, PageHead, Panel, Table, Time } from "../components/ui";
+import { parseTime } from "../lib/format";
 
 export function AgentDetail() {
   const { agent: ref } = useParams({ from: "/agents/$agent" });
@@ -67,22 +55,8 @@ function Detail({ agent }: { agent: Agent }) {
           Key fingerprint <span className="font-mono">{agent.fingerprint}</span>
         </p>
       </Panel>
-      <Panel title="Outbox" aside={status && <Ago time={status.time} />}>
-        {status ? (
-          <Facts
-            facts={[
-              ["Waiting to be sent", `${count(status.outbox.waiting_records)} insights`],
-              ["Size on disk", bytes(status.outbox.waiting_bytes)],
-              ["Produced so far", count(status.outbox.produced)],
-              ["Stored by the control plane", count(status.outbox.acknowledged)],
-              ["Lost on the machine", <Troubled key="lost" n={agent.lost_insights} />],
-              ["Refused by the control plane", <Troubled key="refused" n={agent.refused_insights} />],
-            ]}
-          />
-        ) : (
-          <p className="px-3 py-4 text-muted">The agent has not reported yet.</p>
-        )}
-      </Panel>
+      <OutboxPanel agent={agent} />
+      <RefusedPanel agent={agent} />
       <Panel title="Flows on this agent">
         {status && status.flows.length > 0 ? (
           status.flows.map((flow) => <FlowPart key={flow.deployment_id} flow={flow} />)

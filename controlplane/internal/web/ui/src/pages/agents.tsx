@@ -4,6 +4,7 @@ import { useState } from "react";
 import { agentsQuery } from "../api/queries";
 import type { Agent } from "../api/types";
 import { AddAgent } from "../components/addagent";
+import { OutboxBadges } from "../components/outbox";
 import { AgentState } from "../components/state";
 import { Ago, Badge, Empty, Labels, Loaded, PageHead, Panel, Table } from "../components/ui";
 import { isFailing } from "../lib/attention";
@@ -66,13 +67,14 @@ function AgentTable({ agents }: { agents: Agent[] }) {
           </td>
           <td>
             <AgentState agent={agent} />
+            {!agent.revoked_at && <OutboxBadges agent={agent} />}
           </td>
           <td>
             <FlowSummary agent={agent} />
           </td>
           <td className="number">
-            {count(agent.status?.outbox.waiting_records)}
-            <div className="text-sm text-muted">{bytes(agent.status?.outbox.waiting_bytes)}</div>
+            {agent.outbox.reported_at ? count(agent.outbox.waiting_records) : "–"}
+            {agent.outbox.reported_at && <div className="text-sm text-muted">{bytes(agent.outbox.waiting_bytes)}</div>}
           </td>
           <td>
             <Labels labels={agent.labels} />

@@ -1,0 +1,209 @@
+package stage_test
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/outfeed/outfeed/agent/internal/stage"
+)
+
+// smallDisk gives a folder on a tmpfs of its own, made with these options, such as size=24m.
+func smallDisk(t *testing.T, options string) string {
+	t.Helper()
+	mount := t.TempDir()
+	args := []string{"unshare", "--mount"}
+	if os.Getuid() != 0 {
+		args = append(args, "--user", "--map-root-user")
+	}
+	// The namespace lives as long as the cat in it, and is reached by its root.
+	args = append(args, "sh", "-c", `mount -t tmpfs -o "$1" none "$0" && echo mounted && exec cat`, mount, options)
+	c := exec.CommandContext(t.Context(), args[0], args[1:]...)
+	c.Stderr = t.Output()
+	in, err := c.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := c.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = in.Close()
+		_ = c.Wait()
+	})
+	if _, err := fmt.Fscanln(out, new(string)); err != nil {
+		t.Fatalf("no disk can be mounted here (%v): run the test as root, or allow user namespaces with: sysctl kernel.unprivileged_userns_clone=1", err)
+	}
+	return filepath.Join("/proc", strconv.Itoa(c.Process.Pid), "root", mount)
+}
+
+// fill writes until the disk takes no more.
+func fill(t *testing.T, disk string) {
+	t.Helper()
+	f, err := os.OpenFile(filepath.Join(disk, "fill"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close() //nolint:errcheck // what it holds does not matter
+	for size := 1 << 20; size > 0; size /= 16 {
+		for err == nil {
+			_, err = f.Write(make([]byte, size))
+		}
+		if !errors.Is(err, unix.ENOSPC) {
+			t.Fatal(err)
+		}
+		err = nil
+	}
+}
+
+// crowd makes files until the disk takes no more of them.
+func crowd(t *testing.T, disk string) {
+	t.Helper()
+	dir := filepath.Join(disk, "crowd")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for n := 0; ; n++ {
+		err := os.WriteFile(filepath.Join(dir, fmt.Sprint(time.Now().UnixNano(), n)), nil, 0o600)
+		if errors.Is(err, unix.ENOSPC) {
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestAFullDisk(t *testing.T) {
+	t.Parallel()
+	for _, full := range []struct {
+		name, options, says string
+		fill                func(*testing.T, string)
+		filler              string
+	}{
+		{"no bytes", "size=24m", "MiB left", fill, "fill"},
+		{"no inodes", "size=64m,nr_inodes=64", "no more files", crowd, "crowd"},
+	} {
+		t.Run(full.name, func(t *testing.T) {
+			t.Parallel()
+			disk := smallDisk(t, full.options)
+			dir := filepath.Join(disk, "stage")
+			c := startFaultChild(t, dir)
+			c.send("go")
+			c.commits(t, 20)
+			full.fill(t, disk)
+			st := c.statsUntil(t, func(st stage.Stats) bool { return st.Blocked == faultFlows })
+			// What the last commits freed is taken as well.
+			full.fill(t, disk)
+			if !strings.Contains(st.BlockedBy, full.says) && st.Degraded == "" {
+				t.Errorf("the commits wait because %q", st.BlockedBy)
+			}
+			c.send("drain")
+			c.await(t, "drained")
+			if st := c.stats(t); st.WaitingRecords != 0 || st.Acknowledged != st.Produced {
+				t.Errorf("on a full disk the outbox does not drain: %+v", st)
+			}
+			// Room comes back, the next time not before the process was killed and started again.
+			empty(t, disk, full.filler)
+			c.statsUntil(t, func(st stage.Stats) bool { return st.Blocked == 0 && st.Degraded == "" })
+			c.commits(t, 20)
+			full.fill(t, disk)
+			c.statsUntil(t, func(st stage.Stats) bool { return st.Blocked == faultFlows })
+			full.fill(t, disk)
+			c.end(t, true)
+			for _, kill := range []bool{false, true} {
+				next := startFaultChild(t, dir)
+				next.done, next.received, next.refused = c.done, c.received, c.refused
+				c = next
+				if kill {
+					c.send("go")
+					c.statsUntil(t, func(st stage.Stats) bool { return st.Blocked == faultFlows })
+					empty(t, disk, full.filler)
+					c.commits(t, 20)
+				} else {
+					c.statsUntil(t, func(st stage.Stats) bool { return st.WaitingRecords > 0 })
+				}
+				c.end(t, kill)
+			}
+			c.checkAfter(t, dir)
+		})
+	}
+}
+
+// empty makes room again.
+func empty(t *testing.T, disk, filler string) {
+	t.Helper()
+	if err := os.RemoveAll(filepath.Join(disk, filler)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAFirstStartOnAFullDiskLeavesNothing(t *testing.T) {
+	t.Parallel()
+	disk := smallDisk(t, "size=1m")
+	fill(t, disk)
+	dir := filepath.Join(disk, "stage")
+	for range 2 {
+		s := faultSettings(dir, nil)
+		s.Owner = "agent"
+		_, err := stage.Open(t.Context(), s)
+		if err == nil || !strings.Contains(err.Error(), "make room") && !errors.Is(err, unix.ENOSPC) {
+			t.Errorf("Open gives %v", err)
+		}
+		if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("the directory is left behind: %v", err)
+		}
+	}
+	empty(t, disk, "fill")
+	st, err := stage.Open(t.Context(), faultSettings(dir, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	commit(t, st, stage.Checkpoint{Flow: "f", Number: 1, Insights: payloads(1, "p")})
+	if err := st.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestAFirstStartWithLittleRoom begins on disks that become full somewhere in the middle of it: it works, or leaves nothing.
+func TestAFirstStartWithLittleRoom(t *testing.T) {
+	t.Parallel()
+	disk := smallDisk(t, "size=2m")
+	worked := 0
+	for kib := 0; kib <= 256; kib += 4 {
+		fill(t, disk)
+		if err := os.Truncate(filepath.Join(disk, "fill"), int64(2<<20-kib<<10)); err != nil {
+			t.Fatal(err)
+		}
+		dir := filepath.Join(disk, "stage")
+		st, err := stage.Open(t.Context(), stage.Settings{Dir: dir, MinFreeBytes: 1})
+		if err == nil {
+			worked++
+			err = errors.Join(st.Close(), os.RemoveAll(dir))
+			if err != nil {
+				t.Errorf("with %d KiB: %v", kib, err)
+			}
+			continue
+		}
+		if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("with %d KiB the directory is left behind: %v", kib, err)
+			_ = os.RemoveAll(dir)
+		}
+	}
+	if worked == 0 {
+		t.Error("it never worked")
+	}
+}

@@ -1,0 +1,239 @@
+package stage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// trouble is what the writer knows of a disk that fails. Only the writer touches it, but for degraded, which needs mu.
+type trouble struct {
+	// degraded is why nothing can be written: from the first failure until a commit succeeds again.
+	degraded error
+	// tries counts the failures since a flow's commit last succeeded, and next is when the next try is.
+	tries int
+	next  time.Time
+	// said is when a failure was last told in the log, as an error.
+	said time.Time
+	// timer lets the writer try by itself. It runs while degraded.
+	timer *time.Timer
+	// suspects are the pages of the size's two metas, by file, that a commit has written and that may not be on the disk.
+	suspects map[string]int
+}
+
+const (
+	// firstRetry is the wait after the second failure, and doubles up to lastRetry. The first failure is tried again at once.
+	firstRetry = 100 * time.Millisecond
+	lastRetry  = 15 * time.Second
+	// saidEvery is how far apart two errors in the log are at least, for a disk that fails now and then.
+	saidEvery = time.Minute
+)
+
+func newTrouble() trouble {
+	t := trouble{timer: time.NewTimer(time.Hour), suspects: map[string]int{}}
+	t.timer.Stop()
+	return t
+}
+
+// wait is how long to wait after so many failures.
+func (t *trouble) wait() time.Duration {
+	if t.tries < 2 {
+		return 0
+	}
+	return min(firstRetry<<min(t.tries-2, 20), lastRetry)
+}
+
+// suspect notes that the commit under way writes to a file.
+func (t *trouble) suspect(db *bolt.DB) { t.suspects[db.Path()] = db.Info().PageSize }
+
+// failed notes a failure and says whether the log should tell it.
+func (t *trouble) failed() (tell bool) {
+	now := time.Now()
+	t.tries++
+	t.next = now.Add(t.wait())
+	t.timer.Reset(t.wait())
+	if t.tries > 1 || !t.said.IsZero() && now.Sub(t.said) < saidEvery {
+		return false
+	}
+	t.said = now
+	return true
+}
+
+// errNotRead says that what was to be committed could not be read: the disk of the stage is not to blame.
+var errNotRead = errors.New("what is to be committed cannot be read")
+
+// fail notes that the outcome of a commit is unknown.
+func (s *Stage) fail(err error) error {
+	if errors.Is(err, errNotRead) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.unsettled, s.carry = err, s.files.meta
+		s.trouble.next = time.Now()
+		s.trouble.timer.Reset(0)
+		return err
+	}
+	err = fmt.Errorf("the staging directory %s could not be written; check the disk: %w", s.settings.Dir, err)
+	s.mu.Lock()
+	s.unsettled, s.trouble.degraded = err, err
+	s.carry = s.files.meta
+	s.mu.Unlock()
+	s.noteFailure(err)
+	return err
+}
+
+// noteFailure plans the next try. Only the first failure of a series is an error of its own in the log.
+func (s *Stage) noteFailure(err error) {
+	if isNoSpace(err) {
+		s.spare.use(s.settings.Logger)
+	}
+	if s.trouble.failed() {
+		s.settings.Logger.Error("a commit to the staging area failed; nothing new is staged until the disk can be written again", slog.Any("error", err))
+		return
+	}
+	s.settings.Logger.Debug("the staging area still cannot be written", slog.Any("error", err), slog.Duration("next_try", s.trouble.wait()))
+}
+
+// healed notes that a commit has succeeded. One without requests shows that something can be written, but not that all can.
+func (s *Stage) healed(batch []*request) {
+	clear(s.trouble.suspects)
+	tries := s.trouble.tries
+	if len(batch) > 0 {
+		s.trouble.tries = 0
+	}
+	if s.isDegraded() == nil {
+		return
+	}
+	s.trouble.timer.Stop()
+	s.mu.Lock()
+	s.trouble.degraded = nil
+	s.wakeSpace()
+	s.mu.Unlock()
+	s.settings.Logger.Log(context.Background(), s.trouble.level(tries), "the staging area can be written again", slog.Int("failures", tries))
+}
+
+// level is that of the log's line about a recovery: it is told where the failure was.
+func (t *trouble) level(tries int) slog.Level {
+	if tries > 1 || time.Since(t.said) < saidEvery {
+		return slog.LevelInfo
+	}
+	return slog.LevelDebug
+}
+
+func (s *Stage) isUnsettled() error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.unsettled
+}
+
+func (s *Stage) isDegraded() error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.trouble.degraded
+}
+
+// mend finds out what a failed commit left behind and tries whether the disk can be written again, once it is time to.
+// It gives why not.
+func (s *Stage) mend() error {
+	err := s.isDegraded()
+	if err == nil {
+		err = s.isUnsettled()
+	}
+	if err == nil {
+		return nil
+	}
+	if time.Until(s.trouble.next) > 0 {
+		return err
+	}
+	if err := s.settle(); err != nil {
+		s.mu.Lock()
+		s.trouble.degraded = err
+		s.mu.Unlock()
+		s.noteFailure(err)
+		return err
+	}
+	// It stores what was acknowledged meanwhile, which may free segments.
+	return s.commit(nil)
+}
+
+// settle finds out what a failed commit left behind: it reads everything again from the files, as a start does. bbolt
+// cannot be trusted to go on in memory after an error, and the operating system may have stored any part of it.
+func (s *Stage) settle() error {
+	if s.isUnsettled() == nil {
+		return nil
+	}
+	if err := s.trouble.rewrite(s.settings.Dir); err != nil {
+		return fmt.Errorf("the staging directory %s still cannot be written: %w", s.settings.Dir, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.files != nil {
+		old := s.files
+		s.carry.acknowledged = old.acknowledged
+		s.carry.lost, s.carry.lostRemotely, s.carry.remoteStored = old.lost, old.lostRemotely, old.remoteStored
+		s.files = nil
+		if err := old.close(); err != nil {
+			s.settings.Logger.Warn("a file could not be closed after a failed commit", slog.Any("error", err))
+		}
+	}
+	f, err := s.openFiles(0)
+	if err != nil {
+		s.unsettled = fmt.Errorf("the staging directory %s cannot be read again after an error: %w", s.settings.Dir, err)
+		return s.unsettled
+	}
+	stored := f.meta
+	f.acknowledged = min(max(stored.acknowledged, s.carry.acknowledged), f.produced)
+	f.lost = max(stored.lost, s.carry.lost)
+	f.lostRemotely = max(stored.lostRemotely, s.carry.lostRemotely)
+	f.remoteStored = s.carry.remoteStored
+	f.gone = f.gone.behind(f.acknowledged)
+	f.countAcknowledged()
+	s.files, s.unsettled = f, nil
+	s.noteWaiting()
+	s.settings.Logger.Debug("the staging area was read again after a failed commit", slog.Uint64("produced", f.produced))
+	return nil
+}
+
+// rewrite makes durable what will be read as the last commit. After a failed sync Linux takes the pages for written, so
+// that the next sync succeeds without them: what the memory of the system shows and the disk does not have would count,
+// and be acknowledged, and be gone after a power cut. bbolt writes the two meta pages only once all others are synced, and
+// nothing refers to pages of a transaction without them, so they alone are written once more.
+func (t *trouble) rewrite(dir string) error {
+	for _, path := range slices.Sorted(maps.Keys(t.suspects)) {
+		if err := rewriteHead(path, 2*t.suspects[path]); err != nil {
+			return err
+		}
+	}
+	return syncDir(dir)
+}
+
+// rewriteHead writes the first bytes of a file again and syncs it.
+func rewriteHead(path string, size int) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0) //nolint:gosec // the directory is the agent's own
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("write %s again: %w", filepath.Base(path), err)
+	}
+	head := make([]byte, size)
+	if _, err = io.ReadFull(io.NewSectionReader(f, 0, int64(size)), head); err == nil {
+		_, err = f.WriteAt(head, 0)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("write %s again: %w", filepath.Base(path), err)
+	}
+	return nil
+}

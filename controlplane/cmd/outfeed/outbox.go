@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/outfeed/outfeed/controlplane/cmd/outfeed/internal/client"
+	"github.com/outfeed/outfeed/controlplane/internal/httpapi/api"
+	"github.com/outfeed/outfeed/internal/terminal"
+)
+
+// reported says whether the agent has ever told of its outbox.
+func reported(o *api.Outbox) bool { return !o.ReportedAt.IsZero() }
+
+// waiting is what waits on an agent, like 12 (3.3 KiB).
+func waiting(o *api.Outbox) string {
+	if !reported(o) {
+		return ""
+	}
+	if o.WaitingRecords == 0 {
+		return "0"
+	}
+	return fmt.Sprintf("%d (%s)", o.WaitingRecords, terminal.Bytes(o.WaitingBytes))
+}
+
+// roomFor is how long the room lasts; empty when it does not fill.
+func roomFor(o *api.Outbox) string {
+	if !reported(o) || o.RunwaySeconds < 0 {
+		return ""
+	}
+	return terminal.Long(time.Duration(o.RunwaySeconds) * time.Second)
+}
+
+// trouble is what is wrong with an outbox in a few words; empty when nothing is.
+func trouble(o *api.Outbox) string {
+	var expired uint64
+	for _, n := range o.Expired {
+		expired += n
+	}
+	var words []string
+	for _, w := range []struct {
+		there bool
+		text  string
+	}{
+		{o.Degraded != "", "degraded"},
+		{o.Blocked > 0, "blocked"},
+		{o.Lost+o.LostRemotely > 0, strconv.FormatUint(o.Lost+o.LostRemotely, 10) + " lost"},
+		{expired > 0, strconv.FormatUint(expired, 10) + " expired"},
+		{o.Refused > 0, strconv.FormatInt(o.Refused, 10) + " refused"},
+	} {
+		if w.there {
+			words = append(words, w.text)
+		}
+	}
+	return strings.Join(words, ", ")
+}
+
+// describeOutbox prints the account of an agent's insights.
+func (a *app) describeOutbox(o *api.Outbox) error {
+	rows := [][]string{
+		{"Stored here", strconv.FormatInt(o.Stored, 10), ""},
+		{"Refused here", strconv.FormatInt(o.Refused, 10), "came and could never be stored: outfeed insight refused"},
+	}
+	for _, reason := range slices.Sorted(maps.Keys(o.Receipts)) {
+		rows = append(rows, []string{"Never came", strconv.FormatInt(o.Receipts[reason], 10), receiptText(reason)})
+	}
+	if reported(o) {
+		rows = append(a.agentRows(o), rows...)
+	}
+	return a.table([]string{"INSIGHTS", "NUMBER", "MEANING"}, rows)
+}
+
+// agentRows is what the agent says itself.
+func (a *app) agentRows(o *api.Outbox) [][]string {
+	number := func(n uint64) string { return strconv.FormatUint(n, 10) }
+	room := "does not fill at the present rate"
+	if o.RunwaySeconds >= 0 {
+		room = roomFor(o) + " of room left at the present rate"
+	}
+	rows := [][]string{
+		{"Produced", number(o.Produced), "staged on the agent, as of " + stamp(o.ReportedAt)},
+		{"Sent", number(o.Sent), "at least once"},
+		{"Acknowledged", number(o.Acknowledged), ""},
+		{"Waiting", number(o.WaitingRecords), terminal.Bytes(o.WaitingBytes)},
+		{"Room", terminal.Bytes(o.RoomBytes), room},
+		{"Rows too late", number(o.Late), "for the window that they belong to"},
+	}
+	for _, rule := range slices.Sorted(maps.Keys(o.Expired)) {
+		rows = append(rows, []string{"Expired", number(o.Expired[rule]), receiptText(rule)})
+	}
+	rows = append(rows,
+		[]string{"Lost", number(o.Lost), "damaged on the agent's disk, or too large to be sent"},
+		[]string{"Lost afterwards", number(o.LostRemotely), "acknowledged, and then gone from this control plane's database"})
+	if o.Degraded != "" {
+		rows = append(rows, []string{"Staging", "degraded", o.Degraded})
+	}
+	if o.Blocked > 0 {
+		rows = append(rows, []string{"Commits waiting", number(o.Blocked), o.BlockedBy})
+	}
+	return rows
+}
+
+// receiptText says what a reason means for which an insight did not come.
+func receiptText(reason string) string {
+	switch reason {
+	case "damaged":
+		return "damaged on the agent's disk"
+	case "restored":
+		return "gone from this control plane's database, and from the agent before that"
+	case "expired_age":
+		return "dropped by the agent's rule for age"
+	case "expired_bytes":
+		return "dropped by the agent's rule for bytes"
+	case "unsendable":
+		return "too large or not readable, so the agent could not send it"
+	case "other":
+		return "for another reason"
+	}
+	return reason
+}
+
+func (a *app) insightRefused() *cobra.Command {
+	var agent string
+	var limit int
+	c := &cobra.Command{
+		Use: "refused", Short: "List insights that came and could never be stored",
+		Long: `Lists insights that agents sent and that the control plane could not store, with the reason, newest first. They hold up
+nothing. The newest 1,000 of each agent are kept. With --json, each is one line of JSON with the record as it came.`,
+		Example: `  outfeed insight refused --agent hall-3
+  outfeed insight refused --limit 1000 --json > refused.jsonl`,
+		Args: cobra.NoArgs,
+	}
+	c.Flags().StringVar(&agent, "agent", "", "only those of an agent, by name or id")
+	c.Flags().IntVar(&limit, "limit", 100, "how many at most")
+	asJSON := jsonFlag(c)
+	c.RunE = a.asks(func(ctx context.Context, remote *client.Client, _ []string) error {
+		if limit < 1 || limit > maxInsights {
+			return usagef("--limit %d: it is between 1 and %d", limit, maxInsights)
+		}
+		q := url.Values{}
+		setIf(q, "agent", agent)
+		return a.listRefused(ctx, remote, q, limit, asJSON)
+	})
+	return c
+}
+
+// refusedPage is how many refused insights are asked for at once.
+const refusedPage = 200
+
+func (a *app) listRefused(ctx context.Context, remote *client.Client, q url.Values, limit int, asJSON *bool) error {
+	agents, err := client.Get[api.List[api.Agent]](ctx, remote, "/agents", nil)
+	if err != nil {
+		return err
+	}
+	names := map[string]string{}
+	for _, g := range agents.Items {
+		names[g.ID] = g.Name
+	}
+	var rows [][]string
+	for left := limit; left > 0; {
+		q.Set("limit", strconv.Itoa(min(left, refusedPage)))
+		page, err := client.Get[api.RefusedInsightPage](ctx, remote, "/insights/refused", q)
+		if err != nil {
+			return err
+		}
+		for _, r := range page.Items {
+			if *asJSON {
+				if err := a.printLine(r); err != nil {
+					return err
+				}
+				continue
+			}
+			rows = append(rows, []string{stamp(r.ReceivedAt), names[r.AgentID], strconv.FormatInt(r.Seq, 10), r.Name, r.Reason})
+		}
+		left -= len(page.Items)
+		if page.Next == "" || len(page.Items) == 0 {
+			break
+		}
+		q.Set("after", page.Next)
+	}
+	if *asJSON {
+		return nil
+	}
+	return a.table([]string{"RECEIVED", "AGENT", "SEQUENCE", "INSIGHT", "REASON"}, rows)
+}
