@@ -129,8 +129,8 @@ func (a *Agent) assemble(ctx context.Context, id *identity.Identity, st *stage.S
 	s := &status{identity: id, stage: st, supervisor: sup, changed: make(chan struct{}, 1)}
 	s.bundles = &bundles{identity: id, stage: st, supervisor: sup, log: a.log, changed: s.signal}
 	s.tunnel, err = tunnel.New(tunnel.Settings{
-		Link: link(a.config, id.Profile().URL), Key: id.Key(), Fingerprint: id.Profile().Fingerprint,
-		Host: host(), Connectors: specs(), Counter: id, Bundles: s.bundles, Reporter: s, Outbox: outbox{st}, Reports: reports, Log: a.log,
+		Link: link(a.config, id.Profile().URL), Agent: id.Profile().Agent, Fingerprint: id.Profile().Fingerprint,
+		Host: host(), Connectors: specs(), Identity: tunnelIdentity{id}, Bundles: s.bundles, Reporter: s, Outbox: outbox{st}, Reports: reports, Log: a.log,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("prepare the connection to %s: %w", id.Profile().URL, err)

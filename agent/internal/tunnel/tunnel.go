@@ -7,7 +7,6 @@ package tunnel
 
 import (
 	"context"
-	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -45,14 +44,14 @@ type Link struct {
 // Settings is what code sets of a Client.
 type Settings struct {
 	Link Link
-	// Key is the agent's Ed25519 key, and Fingerprint the control plane's, pinned at enrolment.
-	Key         ed25519.PrivateKey
+	// Agent is the agent's id, and Fingerprint that of the control plane's key, pinned at enrolment.
+	Agent       string
 	Fingerprint string
 	Host        *wire.Host
 	// Connectors are the kinds that this agent offers.
 	Connectors []flowdef.ConnectorSpec
 
-	Counter  Counter
+	Identity Identity
 	Bundles  Bundles
 	Reporter Reporter
 	Outbox   Outbox
@@ -72,6 +71,8 @@ type State struct {
 	LastError string
 	// NextTry is when the next one begins; zero while connected or trying.
 	NextTry time.Time
+	// Skew is how far this machine's clock was before the control plane's when the newest session began.
+	Skew time.Duration
 }
 
 // Client keeps the agent connected.
@@ -80,6 +81,8 @@ type Client struct {
 	link     *dialer
 	// desired holds the newest envelope that is not applied yet.
 	desired chan []byte
+	// rotate holds a signal that new keys were asked for on this machine.
+	rotate chan struct{}
 
 	mu    sync.Mutex
 	state State
@@ -91,7 +94,7 @@ func New(s Settings) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Client{settings: s, link: link, desired: make(chan []byte, 1)}, nil
+	return &Client{settings: s, link: link, desired: make(chan []byte, 1), rotate: make(chan struct{}, 1)}, nil
 }
 
 // State is how the connection is now.
@@ -112,7 +115,7 @@ func (c *Client) Run(ctx context.Context) error {
 		c.trying()
 		err := c.session(ctx)
 		if ctx.Err() != nil {
-			c.setState(State{Since: time.Now()})
+			c.setState(State{Since: time.Now(), Skew: c.State().Skew})
 			return nil
 		}
 		down := c.State()
@@ -121,6 +124,12 @@ func (c *Client) Run(ctx context.Context) error {
 		}
 		if down.Connected {
 			down.Connected, down.Since = false, time.Now()
+		}
+		if errors.Is(err, errRotated) {
+			// Nothing is wrong: the new keys are shown at once.
+			c.setState(down)
+			c.settings.Log.InfoContext(ctx, "the agent has new keys and connects with them")
+			continue
 		}
 		pause := pauseAfter(err, wait.Next())
 		down.LastError, down.NextTry = err.Error(), time.Now().Add(pause)
@@ -144,7 +153,7 @@ func pauseAfter(err error, jitter time.Duration) time.Duration {
 	}
 	pause := refused.RetryAfter
 	switch refused.Code {
-	case wire.RefusalAgentRevoked, wire.RefusalAgentUnknown, wire.RefusalClone:
+	case wire.RefusalAgentRevoked, wire.RefusalAgentUnknown, wire.RefusalClone, wire.RefusalLocked:
 		pause = max(pause, slowRetry+rand.N(slowRetry)) //nolint:gosec // as above
 	}
 	return pause + jitter
