@@ -182,8 +182,8 @@ func (s *service) registerAgents(h huma.API) {
 
 // unlockAgent names an agent and the copy that goes on.
 type unlockAgent struct {
-	agentPath
-	body[api.AgentUnlock]
+	Agent string `path:"agent" maxLength:"200" doc:"The agent's id or name."`
+	Body  api.AgentUnlock
 }
 
 func (s *service) registerAgentKeys(h huma.API) {
