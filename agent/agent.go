@@ -101,7 +101,7 @@ func (a *Agent) runParts(ctx context.Context, p *parts) error {
 	})
 	g.Go(func() error { return lifecycle.UnlessDone(tunnelCtx, p.tunnel.Run(tunnelCtx)) })
 	g.Go(func() error {
-		return lifecycle.UnlessDone(ctx, serveLocal(ctx, socketPath(a.config.DataDir), p.status.local, a.log))
+		return lifecycle.UnlessDone(ctx, serveLocal(ctx, socketPath(a.config.DataDir), localCommands{p.status.local, p.rotate}, a.log))
 	})
 	g.Go(func() error { return p.status.watch(ctx) })
 	if a.config.Listen != "" {
@@ -110,6 +110,15 @@ func (a *Agent) runParts(ctx context.Context, p *parts) error {
 	if err := g.Wait(); err != nil {
 		return fmt.Errorf("the agent stopped: %w", err)
 	}
+	return nil
+}
+
+// rotate begins to change the agent's keys. Once they are on disk it goes on by itself, also after a restart.
+func (p *parts) rotate() error {
+	if _, err := p.identity.PrepareKeys(); err != nil {
+		return err
+	}
+	p.tunnel.Rotate()
 	return nil
 }
 
@@ -204,7 +213,7 @@ func (s *status) local() LocalStatus {
 	o, t := s.stage.Stats(), s.tunnel.State()
 	out := LocalStatus{
 		AgentID: s.identity.Profile().Agent, Version: buildinfo.Version(), ControlPlane: s.identity.Profile().URL,
-		Tunnel:      TunnelStatus{Connected: t.Connected, Since: t.Since, Error: t.LastError, NextTry: t.NextTry},
+		Tunnel:      TunnelStatus{Connected: t.Connected, Since: t.Since, Error: t.LastError, NextTry: t.NextTry, ClockSkew: int64(t.Skew / time.Second)},
 		BundleError: s.bundles.refused(),
 		Outbox: OutboxStatus{
 			Produced: o.Produced, Acknowledged: o.Acknowledged, WaitingRecords: o.WaitingRecords, WaitingBytes: o.WaitingBytes,

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 
 	"github.com/outfeed/outfeed/agent/internal/stage"
@@ -41,6 +42,7 @@ func verifyInChild(ctx context.Context, path string) error {
 		return fmt.Errorf("find this program, to verify %s: %w", path, err)
 	}
 	c := exec.CommandContext(ctx, self, VerifyCommand, path) //nolint:gosec // this same program, and a file of the data directory
+	c.Env = childEnv(os.Environ())
 	var said bytes.Buffer
 	c.Stderr = &said
 	err = c.Run()
@@ -53,4 +55,14 @@ func verifyInChild(ctx context.Context, path string) error {
 		return fmt.Errorf("cannot find out whether %s is damaged: %w: %s", path, err, first)
 	}
 	return fmt.Errorf("%w: %s", stage.ErrDamaged, first)
+}
+
+// childEnv is what a child of this program is given of an environment: what a system's own programs need, and nothing
+// that a person has set, which may hold passwords.
+func childEnv(environ []string) []string {
+	needed := []string{"PATH", "HOME", "LANG", "TZ", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "SYSTEMDRIVE", "WINDIR"}
+	return slices.DeleteFunc(slices.Clone(environ), func(v string) bool {
+		name, _, _ := strings.Cut(v, "=")
+		return !slices.Contains(needed, strings.ToUpper(name))
+	})
 }

@@ -106,15 +106,16 @@ func isLoopback(host string) bool {
 	return host == "localhost" || (ip != nil && ip.IsLoopback())
 }
 
-// wire opens the outer connection: TCP, a proxy's CONNECT where there is one, TLS and the WebSocket upgrade.
-func (d *dialer) wire(ctx context.Context) (net.Conn, error) {
+// wire opens the outer connection: TCP, a proxy's CONNECT where there is one, TLS and the WebSocket upgrade. Clock is what
+// the dates of certificates are held against.
+func (d *dialer) wire(ctx context.Context, clock func() time.Time) (net.Conn, error) {
 	roots, err := d.roots()
 	if err != nil {
 		return nil, err
 	}
 	transport := &http.Transport{
 		Proxy:                  d.proxy,
-		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots, Time: clock},
 		TLSHandshakeTimeout:    dialTimeout,
 		ResponseHeaderTimeout:  dialTimeout,
 		MaxResponseHeaderBytes: 64 << 10,
@@ -158,7 +159,7 @@ func secure(ctx context.Context, outer net.Conn, key ed25519.PrivateKey, fingerp
 func (d *dialer) connect(ctx context.Context, key ed25519.PrivateKey, fingerprint string, log *slog.Logger) (*mux.Session, *tls.ConnectionState, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, dialTimeout, errors.New("it took longer than "+dialTimeout.String()))
 	defer cancel()
-	outer, err := d.wire(ctx)
+	outer, err := d.wireAnyDate(ctx, log)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -28,6 +28,8 @@ const (
 	settled = 10 * time.Second
 	// slowRetry is how long to wait at the least after a refusal that only a person can lift.
 	slowRetry = 5 * time.Minute
+	// lockedRetry is the same where that person is likely to be waiting for it.
+	lockedRetry = 30 * time.Second
 )
 
 // Link is how to reach the control plane.
@@ -153,8 +155,11 @@ func pauseAfter(err error, jitter time.Duration) time.Duration {
 	}
 	pause := refused.RetryAfter
 	switch refused.Code {
-	case wire.RefusalAgentRevoked, wire.RefusalAgentUnknown, wire.RefusalClone, wire.RefusalLocked:
+	case wire.RefusalAgentRevoked, wire.RefusalAgentUnknown, wire.RefusalClone:
 		pause = max(pause, slowRetry+rand.N(slowRetry)) //nolint:gosec // as above
+	case wire.RefusalLocked:
+		// Without the backoff, which may have grown long: the copy that an owner decides for shall go on.
+		return max(pause, lockedRetry+rand.N(lockedRetry)) //nolint:gosec // as above
 	}
 	return pause + jitter
 }
