@@ -101,7 +101,7 @@ func TestDatesOfTheOuterCertificate(t *testing.T) {
 				stop()
 				return
 			}
-			waitFor(t, func() bool { return client.State().LastError != "" })
+			comesAbout(t, func() bool { return client.State().LastError != "" })
 			stop()
 			p.mu.Lock()
 			defer p.mu.Unlock()
@@ -112,8 +112,8 @@ func TestDatesOfTheOuterCertificate(t *testing.T) {
 	}
 }
 
-// waitFor asks until something holds.
-func waitFor(t *testing.T, holds func() bool) {
+// comesAbout asks until something holds.
+func comesAbout(t *testing.T, holds func() bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
