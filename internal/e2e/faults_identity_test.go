@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -281,18 +282,28 @@ func pause(t *testing.T, d time.Duration) {
 	}
 }
 
-// startKilled starts the agent so that the kernel kills it at the n-th call of that kind on a path, before it is done.
-func (m *member) startKilled(calls, path string, n int) {
+// startTraced starts the agent so that something happens at its calls of that kind on a path: signal=KILL has the kernel
+// kill it at the first, before it is done; delay_enter and delay_exit (in microseconds) give a test the time to do so.
+func (m *member) startTraced(calls, path, what string) {
 	m.s.t.Helper()
 	if _, err := exec.LookPath("strace"); err != nil {
 		m.s.t.Fatal("this test needs strace: apt-get install strace")
 	}
 	m.process = start(m.s.t, m.logFile(), m.env(), "strace", "-f", "-qq", "-o", os.DevNull, "-P", path, "-e", "trace="+calls,
-		"-e", fmt.Sprintf("inject=%s:signal=KILL:when=%d", calls, n), bin(m.s.t, "outfeed-agent"), "run")
+		"-e", "inject="+calls+":"+what, bin(m.s.t, "outfeed-agent"), "run")
 }
 
-// TestRotationKilledAtEveryStep kills the agent at each step of a rotation that touches the disk. After a start it goes on
-// to the end, and nothing looks like a copy.
+// killAll ends the agent and who traces it at once.
+func (m *member) killAll() {
+	m.s.t.Helper()
+	if err := syscall.Kill(-m.process.cmd.Process.Pid, syscall.SIGKILL); err != nil {
+		m.s.t.Fatal(err)
+	}
+	<-m.process.gone
+}
+
+// TestRotationKilledAtEveryStep kills the agent at each step of a rotation. After a start it goes on to the end, and nothing
+// looks like a copy.
 func TestRotationKilledAtEveryStep(t *testing.T) {
 	t.Parallel()
 	s := newControlPlane(t)
@@ -301,27 +312,51 @@ func TestRotationKilledAtEveryStep(t *testing.T) {
 	m.proven()
 	m.process.stop()
 	in := func(name string) string { return filepath.Join(m.dir, "identity", name) }
-	const rename = "rename,renameat,renameat2"
-	for _, step := range []struct {
-		name, calls, path string
-		n                 int
-	}{
-		{"the next keys are being written", "fsync", in("keys.next.pem.new"), 1},
-		{"the next keys are written, not in place", rename, in("keys.next.pem"), 1},
-		{"the next keys are in place, not synced", "fsync", in(""), 2},
-		{"the next keys are stored by the control plane", rename, in("keys.pem"), 1},
-		{"the keys are swapped, not synced", "fsync", in(""), 3},
-		{"the keys are swapped, the next counter is not written", "pwrite64", in("connect.state"), 3},
-		{"the new keys were shown, the value is not kept", "pwrite64", in("connect.state"), 4},
-		{"the new keys were shown, the value is not synced", "fsync", in("connect.state"), 4},
-	} {
-		before, err := m.view()
-		if err != nil {
+	content := func(name string) string {
+		raw, err := os.ReadFile(in(name))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			t.Fatal(err)
 		}
+		return string(raw)
+	}
+	const (
+		rename      = "rename,renameat,renameat2"
+		kill        = "signal=KILL"
+		lateEnter   = "delay_enter=1500000"
+		lateExit    = "delay_exit=1500000"
+		keys, state = "keys.pem", "connect.state"
+	)
+	var old agentView
+	var oldKeys string
+	swapped := func() bool { return content(keys) != oldKeys }
+	for _, step := range []struct {
+		name, calls, path, what string
+		// reached is when to kill the agent; nil where the kernel does it.
+		reached func() bool
+	}{
+		{"the next keys are being written", "fsync", in("keys.next.pem.new"), kill, nil},
+		{"the next keys are written, not in place", rename, in("keys.next.pem"), kill, nil},
+		{"the next keys are in place, not synced", rename, in("keys.next.pem"), lateExit, func() bool { return content("keys.next.pem") != "" }},
+		{"the next keys are stored by the control plane", rename, in(keys), kill, nil},
+		{"the keys are swapped, not synced", rename, in(keys), lateExit, swapped},
+		{"the keys are swapped, the next counter is not written", "pwrite64", in(state), lateEnter, swapped},
+		{"the new keys were shown, the value is not kept", "pwrite64", in(state), lateEnter, func() bool {
+			v, err := m.view()
+			return err == nil && v.Fingerprint != old.Fingerprint
+		}},
+	} {
+		var err error
+		if old, err = m.view(); err != nil {
+			t.Fatal(err)
+		}
+		oldKeys = content(keys)
 		s.outfeed(nil, "agent", "rotate", m.id)
-		m.startKilled(step.calls, step.path, step.n)
+		m.startTraced(step.calls, step.path, step.what)
 		s.eventually("the agent is killed when "+step.name, func() error {
+			if step.reached != nil && step.reached() {
+				m.killAll()
+				return nil
+			}
 			if m.process.lives() {
 				return errors.New("it lives")
 			}
@@ -331,7 +366,7 @@ func TestRotationKilledAtEveryStep(t *testing.T) {
 			t.Fatalf("%s: %+v, %v", step.name, v, err)
 		}
 		m.start()
-		m.rotated(before, step.name)
+		m.rotated(old, step.name)
 		m.process.stop()
 	}
 	entries, err := os.ReadDir(in(""))
