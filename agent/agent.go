@@ -111,7 +111,7 @@ func (a *Agent) runParts(ctx context.Context, p *parts) error {
 	})
 	g.Go(func() error { return lifecycle.UnlessDone(tunnelCtx, p.tunnel.Run(tunnelCtx)) })
 	g.Go(func() error {
-		return lifecycle.UnlessDone(ctx, serveLocal(ctx, socketPath(a.config.DataDir), p.status.local, a.log))
+		return lifecycle.UnlessDone(ctx, serveLocal(ctx, socketPath(a.config.DataDir), localCommands{p.status.local, p.rotate}, a.log))
 	})
 	g.Go(func() error { return p.status.watch(ctx) })
 	g.Go(func() error { return p.pressure.run(ctx) })
@@ -129,6 +129,15 @@ type stores struct {
 	stage   *stage.Stage
 	scratch *stage.Scratch
 	history *history
+}
+
+// rotate begins to change the agent's keys. Once they are on disk it goes on by itself, also after a restart.
+func (p *parts) rotate() error {
+	if _, err := p.identity.PrepareKeys(); err != nil {
+		return err
+	}
+	p.tunnel.Rotate()
+	return nil
 }
 
 // assemble wires the parts; none of them runs yet.
@@ -150,8 +159,8 @@ func (a *Agent) assemble(ctx context.Context, id *identity.Identity, open stores
 	reports.changed = sup.Reported()
 	s.supervisor, s.bundles.supervisor = sup, sup
 	s.tunnel, err = tunnel.New(tunnel.Settings{
-		Link: link(a.config, id.Profile().URL), Key: id.Key(), Fingerprint: id.Profile().Fingerprint,
-		Host: host(), Connectors: specs(), Counter: id, Bundles: s.bundles, Clock: s.bundles, Reporter: s, Outbox: outbox{st}, Reports: reports, Log: a.log,
+		Link: link(a.config, id.Profile().URL), Agent: id.Profile().Agent, Fingerprint: id.Profile().Fingerprint,
+		Host: host(), Connectors: specs(), Identity: tunnelIdentity{id}, Bundles: s.bundles, Clock: s.bundles, Reporter: s, Outbox: outbox{st}, Reports: reports, Log: a.log,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("prepare the connection to %s: %w", id.Profile().URL, err)
@@ -236,7 +245,7 @@ func (s *status) local() LocalStatus {
 	t := s.tunnel.State()
 	out := LocalStatus{
 		AgentID: s.identity.Profile().Agent, Version: buildinfo.Version(), ControlPlane: s.identity.Profile().URL,
-		Tunnel:      TunnelStatus{Connected: t.Connected, Since: t.Since, Error: t.LastError, NextTry: t.NextTry},
+		Tunnel:      TunnelStatus{Connected: t.Connected, Since: t.Since, Error: t.LastError, NextTry: t.NextTry, ClockSkew: int64(t.Skew / time.Second)},
 		BundleError: s.bundles.refused(), LeftBehind: s.supervisor.Left(),
 		Outbox: s.outbox(),
 		Flows:  []FlowStatus{},

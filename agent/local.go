@@ -1,11 +1,13 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -33,6 +35,8 @@ type TunnelStatus struct {
 	Since     time.Time `json:"since,omitzero"`
 	Error     string    `json:"error,omitempty"`
 	NextTry   time.Time `json:"next_try,omitzero"`
+	// ClockSkew is how many seconds this machine's clock was ahead of the control plane's when the newest session began.
+	ClockSkew int64 `json:"clock_skew_seconds"`
 }
 
 // FlowStatus is how one deployed flow is doing.
@@ -73,7 +77,7 @@ func socketPath(dataDir string) string {
 
 // serveLocal serves the status to this machine's own commands until ctx ends. The stage's lock makes sure that no other
 // agent uses the same data directory, so a socket that is there is a dead one.
-func serveLocal(ctx context.Context, path string, status func() LocalStatus, log *slog.Logger) error {
+func serveLocal(ctx context.Context, path string, local localCommands, log *slog.Logger) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("remove the status socket of an earlier run: %w", err)
 	}
@@ -87,11 +91,25 @@ func serveLocal(ctx context.Context, path string, status func() LocalStatus, log
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		if err := json.NewEncoder(w).Encode(status()); err != nil {
+		if err := json.NewEncoder(w).Encode(local.status()); err != nil {
 			log.WarnContext(r.Context(), "cannot answer a status request", "error", err)
 		}
 	})
+	mux.HandleFunc("POST /rotate-keys", func(w http.ResponseWriter, _ *http.Request) {
+		if err := local.rotate(); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		w.WriteHeader(http.StatusNoContent)
+	})
 	return serveHTTP(ctx, l, mux, log)
+}
+
+// localCommands are what this machine's own commands can have.
+type localCommands struct {
+	status func() LocalStatus
+	// rotate begins to change the agent's keys.
+	rotate func() error
 }
 
 // serveHTTP serves on a listener until ctx ends.
@@ -118,19 +136,9 @@ func serveHTTP(ctx context.Context, l net.Listener, h http.Handler, log *slog.Lo
 
 // ReadStatus asks the agent that runs on this machine with that data directory.
 func ReadStatus(ctx context.Context, c Config) (LocalStatus, error) {
-	path := socketPath(c.DataDir)
-	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", path)
-		},
-	}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://agent/status", http.NoBody)
+	resp, err := askLocal(ctx, c, http.MethodGet, "/status")
 	if err != nil {
-		return LocalStatus{}, fmt.Errorf("ask the agent: %w", err)
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return LocalStatus{}, fmt.Errorf("no agent answers for %s (start it with: outfeed-agent run --data-dir %s): %w", c.DataDir, c.DataDir, err)
+		return LocalStatus{}, err
 	}
 	defer resp.Body.Close() //nolint:errcheck // it has been read
 	var s LocalStatus
@@ -138,4 +146,42 @@ func ReadStatus(ctx context.Context, c Config) (LocalStatus, error) {
 		return LocalStatus{}, fmt.Errorf("read the agent's answer: %w", err)
 	}
 	return s, nil
+}
+
+// RotateKeys has the agent that runs on this machine with that data directory make new keys, and show them to the control
+// plane at once or when it connects.
+func RotateKeys(ctx context.Context, c Config) error {
+	resp, err := askLocal(ctx, c, http.MethodPost, "/rotate-keys")
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close() //nolint:errcheck // it has been read
+	if resp.StatusCode == http.StatusNoContent {
+		return nil
+	}
+	const longest = 4096
+	said, err := io.ReadAll(io.LimitReader(resp.Body, longest))
+	if err != nil {
+		return fmt.Errorf("read the agent's answer: %w", err)
+	}
+	return fmt.Errorf("the agent could not change its keys: %s", bytes.TrimSpace(said))
+}
+
+// askLocal asks the agent that runs with that data directory.
+func askLocal(ctx context.Context, c Config, method, what string) (*http.Response, error) {
+	path := socketPath(c.DataDir)
+	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", path)
+		},
+	}}
+	req, err := http.NewRequestWithContext(ctx, method, "http://agent"+what, http.NoBody)
+	if err != nil {
+		return nil, fmt.Errorf("ask the agent: %w", err)
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("no agent answers for %s (start it with: outfeed-agent run --data-dir %s): %w", c.DataDir, c.DataDir, err)
+	}
+	return resp, nil
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -43,6 +44,7 @@ func verifyInChild(ctx context.Context, path string) error {
 		return fmt.Errorf("find this program, to verify %s: %w", path, err)
 	}
 	c := exec.CommandContext(ctx, self, VerifyCommand, path) //nolint:gosec // this same program, and a file of the data directory
+	c.Env = childEnv(os.Environ())
 	var said bytes.Buffer
 	c.Stderr = &said
 	runtime.LockOSThread()
@@ -69,4 +71,14 @@ func wasStopped(p *os.ProcessState) bool {
 	}
 	s := status.Signal()
 	return s == syscall.SIGTERM || s == syscall.SIGINT || s == syscall.SIGHUP
+}
+
+// childEnv is what a child of this program is given of an environment: what a system's own programs need, and nothing
+// that a person has set, which may hold passwords.
+func childEnv(environ []string) []string {
+	needed := []string{"PATH", "HOME", "LANG", "TZ", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "SYSTEMDRIVE", "WINDIR"}
+	return slices.DeleteFunc(slices.Clone(environ), func(v string) bool {
+		name, _, _ := strings.Cut(v, "=")
+		return !slices.Contains(needed, strings.ToUpper(name))
+	})
 }

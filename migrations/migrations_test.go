@@ -108,6 +108,8 @@ func fill(t *testing.T, c *pgx.Conn, tenant string) {
 		 VALUES (@t, @id, @id, 'a', 'h', 'o', 'a', 'v', decode(@key, 'hex'), decode(@key, 'hex'), @key)`,
 		`INSERT INTO enroll_tokens (tenant_id, id, workspace_id, secret_hash, expires_at)
 		 VALUES (@t, @id, @id, decode(@key, 'hex'), now() + interval '1 hour')`,
+		"INSERT INTO retired_keys (tenant_id, agent_id, fingerprint) VALUES (@t, @id, 'retired-' || @key)",
+		"UPDATE agents SET next_fingerprint = 'next-' || @key WHERE tenant_id = @t",
 		"INSERT INTO agent_sessions (tenant_id, agent_id, counter, replica) VALUES (@t, @id, 1, 'r')",
 		"INSERT INTO connections (tenant_id, id, workspace_id, name, kind, options) VALUES (@t, @id, @id, 'c', 'file', '{}')",
 		"INSERT INTO connection_secrets (tenant_id, connection_id, field, version, wrapped_key, ciphertext) VALUES (@t, @id, 'f', 1, '', '')",
@@ -333,10 +335,13 @@ func TestLookupsAnswerWithoutATenant(t *testing.T) {
 		key := strings.Repeat(tenant[len(tenant)-1:], 64)
 		id := strings.Replace(tenant, "7000", "7001", 1)
 		for sql, arg := range map[string]string{
-			"SELECT tenant_id::text FROM outfeed_lookup_api_key(decode($1, 'hex'))": key,
-			"SELECT tenant_id::text FROM outfeed_lookup_session(decode($1, 'hex'))": key,
-			"SELECT tenant_id::text FROM outfeed_lookup_agent($1)":                  key,
-			"SELECT outfeed_lookup_token($1::text::uuid)::text":                     id,
+			"SELECT tenant_id::text FROM outfeed_lookup_api_key(decode($1, 'hex'))":  key,
+			"SELECT tenant_id::text FROM outfeed_lookup_session(decode($1, 'hex'))":  key,
+			"SELECT tenant_id::text FROM outfeed_lookup_agent($1)":                   key,
+			"SELECT tenant_id::text FROM outfeed_lookup_agent_key($1)":               key,
+			"SELECT tenant_id::text FROM outfeed_lookup_agent_key('next-' || $1)":    key,
+			"SELECT tenant_id::text FROM outfeed_lookup_agent_key('retired-' || $1)": key,
+			"SELECT outfeed_lookup_token($1::text::uuid)::text":                      id,
 		} {
 			if got := get[string](t, app, sql, arg); len(got) != 1 || got[0] != tenant {
 				t.Errorf("%s: got %v, want %s", sql, got, tenant)

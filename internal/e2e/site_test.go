@@ -398,9 +398,10 @@ func (s *site) postmaster() int {
 
 // process is a program that runs beside the test.
 type process struct {
-	t    *testing.T
-	cmd  *exec.Cmd
-	gone chan struct{}
+	t     *testing.T
+	cmd   *exec.Cmd
+	began time.Time
+	gone  chan struct{}
 	// killed says that a test has ended it, so that its log is another one's by now.
 	killed bool
 }
@@ -420,7 +421,7 @@ func start(t *testing.T, logFile string, env []string, name string, args ...stri
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
-	p := &process{t: t, cmd: c, gone: make(chan struct{})}
+	p := &process{t: t, cmd: c, began: time.Now(), gone: make(chan struct{})}
 	go func() {
 		defer close(p.gone)
 		c.Wait() //nolint:errcheck // a killed process is no error here

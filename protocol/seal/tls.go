@@ -18,6 +18,7 @@ const (
 	ALPN = "outfeed/1"
 
 	helloLabel    = "outfeed-hello-v1"
+	rotateLabel   = "outfeed-rotate-v1"
 	exporterLabel = "EXPORTER-outfeed-hello-v1"
 	exporterSize  = 32
 )
@@ -130,10 +131,34 @@ func PeerKey(state tls.ConnectionState) (ed25519.PublicKey, error) {
 // HelloMessage is what an agent signs in wire.Hello: a label, a value that only the two ends of this very TLS session
 // can compute, and the counter (big-endian). So a recorded Hello is worth nothing in another session.
 func HelloMessage(state *tls.ConnectionState, counter uint64) ([]byte, error) {
+	out, err := bound(helloLabel, state)
+	if err != nil {
+		return nil, err
+	}
+	return binary.BigEndian.AppendUint64(out, counter), nil
+}
+
+// RotateMessage is what the next Ed25519 key signs in wire.Rotate: a label, a value of this very TLS session, the agent's
+// id with its length (four bytes, big-endian), and both next public keys, 32 bytes each.
+func RotateMessage(state *tls.ConnectionState, agent string, ed25519Key ed25519.PublicKey, x25519Key []byte) ([]byte, error) {
+	if len(ed25519Key) != ed25519.PublicKeySize || len(x25519Key) != ed25519.PublicKeySize {
+		return nil, errors.New("the next keys have a wrong size")
+	}
+	out, err := bound(rotateLabel, state)
+	if err != nil {
+		return nil, err
+	}
+	out = binary.BigEndian.AppendUint32(out, uint32(len(agent))) //nolint:gosec // an id is far below 4 GiB
+	out = append(out, agent...)
+	out = append(out, ed25519Key...)
+	return append(out, x25519Key...), nil
+}
+
+// bound begins a message that is worth something in this TLS session only.
+func bound(label string, state *tls.ConnectionState) ([]byte, error) {
 	exported, err := state.ExportKeyingMaterial(exporterLabel, nil, exporterSize)
 	if err != nil {
 		return nil, fmt.Errorf("export a value from the inner TLS session: %w", err)
 	}
-	out := append([]byte(helloLabel), exported...)
-	return binary.BigEndian.AppendUint64(out, counter), nil
+	return append([]byte(label), exported...), nil
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/outfeed/outfeed/agent"
 	"github.com/outfeed/outfeed/internal/buildinfo"
+	"github.com/outfeed/outfeed/internal/coredump"
 	"github.com/outfeed/outfeed/internal/terminal"
 )
 
@@ -29,7 +30,11 @@ const (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	os.Exit(run(ctx, os.Args[1:]))
+	args := hideToken(os.Args[1:])
+	if err := coredump.Disable(); err != nil {
+		fmt.Fprintln(os.Stderr, "outfeed-agent: warning:", err)
+	}
+	os.Exit(run(ctx, args))
 }
 
 func run(ctx context.Context, args []string) int {
@@ -93,7 +98,7 @@ func newRoot(began *bool) *cobra.Command {
 
 It opens one outbound connection and no inbound port. Enrol it once with a token from the control plane, then run it
 as a service. Flow definitions can be checked, tested and run on this machine without any control plane.`,
-		Example: `  outfeed-agent enroll --url https://outfeed.example.com --token oft_...
+		Example: `  outfeed-agent enroll --url https://outfeed.example.com --token-file token.txt
   outfeed-agent run
   outfeed-agent flow check press-health.yaml
   outfeed-agent flow run press-health.yaml --connections connections.yaml`,
@@ -107,7 +112,7 @@ as a service. Flow definitions can be checked, tested and run on this machine wi
 	})
 	root.PersistentFlags().StringVar(&f.configFile, "config", "", "configuration `FILE` (YAML)")
 	root.PersistentFlags().StringVar(&f.dataDir, "data-dir", "", "`DIR` of the agent's keys and staging; wins over the configuration")
-	root.AddCommand(enrollCommand(&f), runCommand(&f), statusCommand(&f), flowCommand(&f), verifyCommand())
+	root.AddCommand(enrollCommand(&f), runCommand(&f), statusCommand(&f), rotateCommand(&f), flowCommand(&f), verifyCommand())
 	markBegin(root, began)
 	return root
 }
@@ -150,22 +155,24 @@ Flows start and go on without the control plane; what they produce waits in the 
 
 func enrollCommand(f *flags) *cobra.Command {
 	var e agent.Enrollment
-	var token, tokenFile string
+	var t tokenFlags
 	c := &cobra.Command{
-		Use:   "enroll --url URL (--token TOKEN | --token-file FILE)",
+		Use:   "enroll --url URL (--token-file FILE | --token -)",
 		Short: "Make this machine an agent of a control plane, once",
 		Long: `Makes this machine an agent. The token comes from the dashboard or from "outfeed agent token"; it works once and
 for an hour, and it says which control plane is the right one: the agent refuses any other.
 
-Give the token in a file where other people can see this machine's process list.`,
-		Example: `  outfeed-agent enroll --url https://outfeed.example.com --token-file token.txt --label site=berlin --label line=7`,
-		Args:    noArgs,
+Give the token in a file, or on the standard input with --token -. On the command line itself (--token TOKEN) other users
+of this machine could see it.`,
+		Example: `  outfeed-agent enroll --url https://outfeed.example.com --token-file token.txt --label site=berlin --label line=7
+  outfeed-agent enroll --url https://outfeed.example.com --token - < token.txt`,
+		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, err := f.config()
 			if err != nil {
 				return err
 			}
-			if e.Token, err = readToken(token, tokenFile); err != nil {
+			if e.Token, err = t.read(c); err != nil {
 				return &usageError{err}
 			}
 			id, err := agent.Enroll(c.Context(), cfg, e)
@@ -177,8 +184,8 @@ Give the token in a file where other people can see this machine's process list.
 		},
 	}
 	c.Flags().StringVar(&e.URL, "url", "", "`URL` of the control plane, like https://outfeed.example.com")
-	c.Flags().StringVar(&token, "token", "", "enrolment `TOKEN`")
-	c.Flags().StringVar(&tokenFile, "token-file", "", "`FILE` that holds the enrolment token")
+	c.Flags().StringVar(&t.token, "token", "", "enrolment `TOKEN`; - reads it from the standard input")
+	c.Flags().StringVar(&t.file, "token-file", "", "`FILE` that holds the enrolment token")
 	c.Flags().StringToStringVar(&e.Labels, "label", nil, "label of the agent, `KEY=VALUE`; repeatable")
 	c.MarkFlagsMutuallyExclusive("token", "token-file")
 	c.MarkFlagsOneRequired("token", "token-file")

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,21 +14,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/outfeed/outfeed/agent"
-	"github.com/outfeed/outfeed/internal/secret"
 	"github.com/outfeed/outfeed/internal/terminal"
 )
 
-// readToken takes the token from the flag or the file.
-func readToken(token, file string) (secret.String, error) {
-	if file == "" {
-		return secret.New(strings.TrimSpace(token)), nil
-	}
-	text, err := os.ReadFile(file) //nolint:gosec // the file that the person named
-	if err != nil {
-		return secret.String{}, fmt.Errorf("read the token: %w", err)
-	}
-	return secret.New(strings.TrimSpace(string(text))), nil
-}
+// tolerableSkew is how far this machine's clock may be off, in seconds, before it is worth a line.
+const tolerableSkew = 5
 
 func statusCommand(f *flags) *cobra.Command {
 	c := &cobra.Command{
@@ -64,6 +53,9 @@ says what each number counts, under the names that --json gives them.`,
 func printStatus(w *tabwriter.Writer, s agent.LocalStatus) error {
 	fmt.Fprintf(w, "agent\t%s\t%s\n", s.AgentID, s.Version)
 	fmt.Fprintf(w, "control plane\t%s\t%s\n", s.ControlPlane, connection(s.Tunnel))
+	if skew := s.Tunnel.ClockSkew; skew > tolerableSkew || skew < -tolerableSkew {
+		fmt.Fprintf(w, "clock\toff by %d s\tagainst the control plane's; flows stamp what they read with this machine's clock\n", skew)
+	}
 	if s.BundleError != "" {
 		fmt.Fprintf(w, "newest bundle\trefused\t%s\n", terminal.Line(s.BundleError))
 	}

@@ -1,9 +1,7 @@
 package identity
 
 import (
-	"crypto/ecdh"
 	"crypto/ed25519"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -15,8 +13,7 @@ import (
 // shows before a token is used up, but under a name that Load does not look at. End it with Complete or Discard.
 type Draft struct {
 	dataDir string
-	sign    ed25519.PrivateKey
-	receive *ecdh.PrivateKey
+	keys    keyring
 }
 
 // Create makes the keys of a new agent in the data directory, which is made if it is missing. What an enrolment that
@@ -29,15 +26,14 @@ func Create(dataDir string) (*Draft, error) {
 	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s exists: %w; to make it another agent, stop it and remove that directory; insights that still wait are then kept aside and never sent", dir, ErrEnrolled)
 	}
-	_, signing, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		return nil, fmt.Errorf("make the agent's Ed25519 key: %w", err)
+	if err := checkDir(dataDir); err != nil {
+		return nil, err
 	}
-	receiving, err := ecdh.X25519().GenerateKey(rand.Reader)
+	keys, err := newKeyring()
 	if err != nil {
-		return nil, fmt.Errorf("make the agent's X25519 key: %w", err)
+		return nil, err
 	}
-	d := &Draft{dataDir: dataDir, sign: signing, receive: receiving}
+	d := &Draft{dataDir: dataDir, keys: keys}
 	if err := d.writeKeys(); err != nil {
 		return nil, errors.Join(fmt.Errorf("keep the new agent's keys in %s: %w", dataDir, err), d.Discard())
 	}
@@ -45,10 +41,10 @@ func Create(dataDir string) (*Draft, error) {
 }
 
 // Key is the new agent's Ed25519 key.
-func (d *Draft) Key() ed25519.PrivateKey { return d.sign }
+func (d *Draft) Key() ed25519.PrivateKey { return d.keys.sign }
 
 // ReceiveKey is the public half of the key that credentials are sealed to: 32 bytes of X25519.
-func (d *Draft) ReceiveKey() []byte { return d.receive.PublicKey().Bytes() }
+func (d *Draft) ReceiveKey() []byte { return d.keys.receive.PublicKey().Bytes() }
 
 // Complete makes the draft this machine's identity, in one step: after a crash there is all of it or none.
 func (d *Draft) Complete(p Profile) (*Identity, error) {
@@ -89,15 +85,11 @@ func (d *Draft) writeKeys() error {
 	if err := os.Mkdir(d.pending(), 0o700); err != nil {
 		return fmt.Errorf("make a directory for the keys: %w", err)
 	}
-	signing, err := encodeKey(d.sign)
+	encoded, err := encodeKeyring(d.keys)
 	if err != nil {
 		return err
 	}
-	receiving, err := encodeKey(d.receive)
-	if err != nil {
-		return err
-	}
-	for name, content := range map[string][]byte{signName: signing, receiveName: receiving, counterName: encodeCounter(0)} {
+	for name, content := range map[string][]byte{keysName: encoded, memoryName: newMemory()} {
 		if err := writeFile(filepath.Join(d.pending(), name), content); err != nil {
 			return err
 		}

@@ -4,15 +4,23 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // maxFile bounds what is read of a file of the identity, in bytes.
 const maxFile = 1 << 20
 
+// plainRunes are those that mean nothing to a shell.
+const plainRunes = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-./:@%+=,"
+
 // readPrivate reads a file that nobody else may read, and refuses it when somebody could.
 func readPrivate(path string) (_ []byte, err error) {
+	if err = checkNoLink(path); err != nil {
+		return nil, err
+	}
 	f, err := os.Open(path) //nolint:gosec // the path is made of the configured data directory and a fixed name
 	if err != nil {
 		return nil, fmt.Errorf("read the agent's identity: %w", err)
@@ -30,6 +38,29 @@ func readPrivate(path string) (_ []byte, err error) {
 		return nil, fmt.Errorf("read the agent's identity: %w", err)
 	}
 	return raw, nil
+}
+
+// checkNoLink refuses a symbolic link, and what is no file at all: whoever can make one chooses what is read and changed.
+func checkNoLink(path string) error {
+	info, err := os.Lstat(path)
+	switch {
+	case err != nil:
+		return fmt.Errorf("read the agent's identity: %w", err)
+	case info.Mode()&fs.ModeSymlink != 0:
+		return fmt.Errorf("%s is a symbolic link, which is not followed for keys; put the file itself there: cp --remove-destination \"$(readlink -f %s)\" %s && chmod 600 %s",
+			path, shellWord(path), shellWord(path), shellWord(path))
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("%s is no file; restore it from a backup, or remove %s and enrol again", path, filepath.Dir(path))
+	}
+	return nil
+}
+
+// shellWord writes a path so that a shell takes it as one word.
+func shellWord(path string) string {
+	if !strings.ContainsFunc(path, func(r rune) bool { return !strings.ContainsRune(plainRunes, r) }) {
+		return path
+	}
+	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
 }
 
 // writeFile writes a new file and its content to the disk.

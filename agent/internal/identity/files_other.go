@@ -7,5 +7,8 @@ import "io/fs"
 // checkPrivate leaves the decision to the access list that the data directory hands down: modes mean nothing here.
 func checkPrivate(string, fs.FileInfo) error { return nil }
 
+// checkDir leaves the decision to the access list as well.
+func checkDir(string) error { return nil }
+
 // syncDir does nothing: a directory cannot be flushed here, and NTFS journals a rename by itself.
 func syncDir(string) error { return nil }

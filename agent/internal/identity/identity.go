@@ -1,5 +1,5 @@
-// Package identity keeps who this agent is: its two private keys, what the control plane told it at enrolment, and the
-// counter that rises with every connect.
+// Package identity keeps who this agent is: its private keys and those that it rotates to, what the control plane told it
+// at enrolment, and what it remembers from connect to connect: the counter that rises, and the value of the last session.
 //
 // Everything lies in the directory "identity" of the data directory, which appears whole by one rename or not at all.
 // The package opens no connection and logs nothing. An Identity is safe for concurrent use; one process uses a data
@@ -8,20 +8,15 @@ package identity
 
 import (
 	"bytes"
-	"crypto/ecdh"
+	"cmp"
 	"crypto/ed25519"
-	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
-	"math"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"sync"
 
 	"google.golang.org/protobuf/proto"
@@ -34,10 +29,10 @@ import (
 const (
 	dirName     = "identity"
 	pendingName = "identity.new"
-	signName    = "ed25519.pem"
-	receiveName = "x25519.pem"
+	keysName    = "keys.pem"
+	nextName    = "keys.next.pem"
 	profileName = "identity.json"
-	counterName = "counter"
+	memoryName  = "connect.state"
 	pemType     = "PRIVATE KEY"
 
 	profileVersion = 1
@@ -68,18 +63,23 @@ type Profile struct {
 type Identity struct {
 	dir     string
 	profile Profile
-	sign    ed25519.PrivateKey
-	receive *ecdh.PrivateKey
 
-	mu      sync.Mutex
-	counter uint64
+	mu     sync.Mutex
+	keys   keyring
+	next   *keyring
+	memory memory
+	// settled is whether the keys in use are known to be on the disk under their name.
+	settled bool
 }
 
 // Load reads the identity of a data directory. The error is ErrNotEnrolled when there is none.
 func Load(dataDir string) (*Identity, error) {
 	dir := filepath.Join(dataDir, dirName)
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s has no directory %q: %w; enrol it with: outfeed-agent enroll --url URL --token TOKEN", dataDir, dirName, ErrNotEnrolled)
+		return nil, fmt.Errorf("%s has no directory %q: %w; enrol it with: outfeed-agent enroll --url URL --token-file FILE", dataDir, dirName, ErrNotEnrolled)
+	}
+	if err := errors.Join(checkDir(dataDir), checkDir(dir)); err != nil {
+		return nil, err
 	}
 	id := &Identity{dir: dir}
 	if err := id.readKeys(); err != nil {
@@ -92,7 +92,7 @@ func Load(dataDir string) (*Identity, error) {
 	if id.profile, err = decodeProfile(raw); err != nil {
 		return nil, fmt.Errorf("%s: %w; restore it from a backup, or remove %s and enrol again", filepath.Join(dir, profileName), err, dir)
 	}
-	if id.counter, err = readCounter(filepath.Join(dir, counterName)); err != nil {
+	if id.memory, err = readMemory(filepath.Join(dir, memoryName)); err != nil {
 		return nil, err
 	}
 	return id, nil
@@ -101,40 +101,35 @@ func Load(dataDir string) (*Identity, error) {
 // Profile is what enrolment told the agent.
 func (id *Identity) Profile() Profile { return id.profile }
 
-// Key is the agent's Ed25519 key, for the inner TLS session.
-func (id *Identity) Key() ed25519.PrivateKey { return id.sign }
-
-// Fingerprint is that of the agent's own key.
-func (id *Identity) Fingerprint() string { return fingerprintOf(id.sign) }
-
-// Sign signs a message with the agent's Ed25519 key.
-func (id *Identity) Sign(message []byte) []byte { return ed25519.Sign(id.sign, message) }
-
-// NextCounter gives a number greater than every one before, which is on disk before it is returned. It is never used
-// twice: after a crash, or an error, the next one may skip some.
-func (id *Identity) NextCounter() (uint64, error) {
+// Key is the agent's present Ed25519 key, for the inner TLS session. It changes with SwapKeys.
+func (id *Identity) Key() ed25519.PrivateKey {
 	id.mu.Lock()
 	defer id.mu.Unlock()
-	next := id.counter + 1
-	if next > math.MaxInt64 {
-		return 0, errors.New("the connect counter has reached its end; enrol this agent again")
-	}
-	path := filepath.Join(id.dir, counterName)
-	if err := replaceFile(path, encodeCounter(next)); err != nil {
-		return 0, fmt.Errorf("keep the connect counter in %s, without which this agent cannot connect safely: %w", path, err)
-	}
-	id.counter = next
-	return next, nil
+	return id.keys.sign
 }
 
-// OpenSecret decrypts the credential of one option (field) of a connection, named by its id.
+// Fingerprint is that of the agent's own key.
+func (id *Identity) Fingerprint() string { return fingerprintOf(id.Key()) }
+
+// Sign signs a message with the agent's Ed25519 key.
+func (id *Identity) Sign(message []byte) []byte { return ed25519.Sign(id.Key(), message) }
+
+// OpenSecret decrypts the credential of one option (field) of a connection, named by its id. During a rotation, and
+// until the next one, it opens what was sealed to the key before too.
 func (id *Identity) OpenSecret(connection, field string, sealed []byte) (secret.String, error) {
 	context := seal.SecretContext{Tenant: id.profile.Tenant, Agent: id.profile.Agent, Connection: connection, Field: field}
-	plain, err := seal.OpenSealed(id.receive, context, sealed)
-	if err != nil {
-		return secret.String{}, fmt.Errorf("connection %s: %w", connection, err)
+	id.mu.Lock()
+	keys := id.receivers()
+	id.mu.Unlock()
+	var first error
+	for _, key := range keys {
+		plain, err := seal.OpenSealed(key, context, sealed)
+		if err == nil {
+			return secret.New(string(plain)), nil
+		}
+		first = cmp.Or(first, err)
 	}
-	return secret.New(string(plain)), nil
+	return secret.String{}, fmt.Errorf("connection %s: %w", connection, first)
 }
 
 // OpenBundle checks that a trusted key signed the bundle and that it is for this agent, and decodes it. Whether its
@@ -155,51 +150,8 @@ func (id *Identity) OpenBundle(envelope []byte) (*wire.Bundle, error) {
 	return bundle, nil
 }
 
-func (id *Identity) readKeys() error {
-	signing, err := readKey(filepath.Join(id.dir, signName))
-	if err != nil {
-		return err
-	}
-	receiving, err := readKey(filepath.Join(id.dir, receiveName))
-	if err != nil {
-		return err
-	}
-	var ok bool
-	if id.sign, ok = signing.(ed25519.PrivateKey); !ok {
-		return fmt.Errorf("%s holds no Ed25519 key; restore it from a backup, or enrol again", filepath.Join(id.dir, signName))
-	}
-	if id.receive, ok = receiving.(*ecdh.PrivateKey); !ok || id.receive.Curve() != ecdh.X25519() {
-		return fmt.Errorf("%s holds no X25519 key; restore it from a backup, or enrol again", filepath.Join(id.dir, receiveName))
-	}
-	return nil
-}
-
 func fingerprintOf(key ed25519.PrivateKey) string {
 	return seal.Fingerprint(ed25519.PublicKey(key[ed25519.SeedSize:]))
-}
-
-func readKey(path string) (any, error) {
-	raw, err := readPrivate(path)
-	if err != nil {
-		return nil, err
-	}
-	block, rest := pem.Decode(raw)
-	if block == nil || block.Type != pemType || len(bytes.TrimSpace(rest)) > 0 {
-		return nil, fmt.Errorf("%s is damaged: it is not one PEM block %q; restore it from a backup, or enrol again", path, pemType)
-	}
-	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if err != nil {
-		return nil, fmt.Errorf("%s is damaged: %w; restore it from a backup, or enrol again", path, err)
-	}
-	return key, nil
-}
-
-func encodeKey(key any) ([]byte, error) {
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, fmt.Errorf("encode a private key: %w", err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: pemType, Bytes: der}), nil
 }
 
 // profileFile is identity.json.
@@ -259,21 +211,4 @@ func decodeProfile(raw []byte) (Profile, error) {
 		return Profile{}, errors.New("the identity trusts no key to sign bundles")
 	}
 	return p, nil
-}
-
-func encodeCounter(n uint64) []byte { return []byte(strconv.FormatUint(n, 10) + "\n") }
-
-func readCounter(path string) (uint64, error) {
-	raw, err := readPrivate(path)
-	if err != nil {
-		return 0, err
-	}
-	text, complete := strings.CutSuffix(string(raw), "\n")
-	// 63 bits, for the control plane keeps it in a signed column.
-	n, err := strconv.ParseUint(text, 10, 63)
-	if err != nil || !complete {
-		// Starting over would look like a copied agent to the control plane, so it is not guessed.
-		return 0, fmt.Errorf("%s is damaged: it must hold one number; restore it from a backup, or remove %s and enrol again", path, filepath.Dir(path))
-	}
-	return n, nil
 }

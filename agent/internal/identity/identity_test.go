@@ -76,7 +76,7 @@ func TestCreateAndLoad(t *testing.T) {
 
 func TestHalfFinishedEnrolment(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
+	dir := filepath.Join(t.TempDir(), "data")
 	if _, err := identity.Load(dir); !errors.Is(err, identity.ErrNotEnrolled) || !strings.Contains(err.Error(), "outfeed-agent enroll") {
 		t.Errorf("an empty directory: %v", err)
 	}
@@ -163,14 +163,17 @@ func TestCounterThatCannotBeKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A directory in the way makes the write fail for root as well.
-	obstacle := filepath.Join(dir, "identity", "counter.new")
-	if err = os.Mkdir(obstacle, 0o700); err != nil {
+	path := filepath.Join(dir, "identity", "connect.state")
+	if err = os.Rename(path, path+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if err = os.Mkdir(path, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if n, nextErr := id.NextCounter(); nextErr == nil {
 		t.Fatalf("the counter %d was given without being kept", n)
 	}
-	if err = os.Remove(obstacle); err != nil {
+	if err = errors.Join(os.Remove(path), os.Rename(path+".away", path)); err != nil {
 		t.Fatal(err)
 	}
 	if n, nextErr := id.NextCounter(); nextErr != nil || n <= before {
@@ -184,11 +187,13 @@ func TestLoadRefuses(t *testing.T) {
 		file, content string
 		says          string
 	}{
-		"damaged key":         {"ed25519.pem", "nonsense", "damaged"},
-		"truncated key":       {"x25519.pem", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "damaged"},
-		"empty counter":       {"counter", "", "damaged"},
-		"cut counter":         {"counter", "12", "damaged"},
-		"negative counter":    {"counter", "-1\n", "damaged"},
+		"damaged keys":        {"keys.pem", "nonsense", "damaged"},
+		"truncated key":       {"keys.pem", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "damaged"},
+		"no keys":             {"keys.pem", "", "damaged"},
+		"damaged next keys":   {"keys.next.pem", "nonsense", "rm "},
+		"empty memory":        {"connect.state", "", "damaged"},
+		"zeroed memory":       {"connect.state", strings.Repeat("\x00", 8192), "damaged"},
+		"cut memory":          {"connect.state", strings.Repeat("\x00", 4096), "damaged"},
 		"damaged profile":     {"identity.json", "{", "not readable"},
 		"newer profile":       {"identity.json", `{"version": 2}`, "newer program"},
 		"profile of nobody":   {"identity.json", `{"version": 1, "tenant_id": "t", "url": "u", "control_plane_fingerprint": "f"}`, "agent_id"},
@@ -214,11 +219,14 @@ func TestLoadRefuses(t *testing.T) {
 func TestSwappedKeysAreRefused(t *testing.T) {
 	t.Parallel()
 	dir, _, _, _ := enrolled(t)
-	raw, err := os.ReadFile(filepath.Join(dir, "identity", "x25519.pem"))
+	path := filepath.Join(dir, "identity", "keys.pem")
+	raw, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err = os.WriteFile(filepath.Join(dir, "identity", "ed25519.pem"), raw, 0o600); err != nil { //nolint:gosec // a path of this test
+	const end = "-----END PRIVATE KEY-----\n"
+	first, second, _ := strings.Cut(string(raw), end)
+	if err = os.WriteFile(path, []byte(second+first+end), 0o600); err != nil { //nolint:gosec // a path of this test
 		t.Fatal(err)
 	}
 	if _, err = identity.Load(dir); err == nil || !strings.Contains(err.Error(), "no Ed25519 key") {
@@ -279,19 +287,37 @@ func TestOpenBundle(t *testing.T) {
 
 // FuzzLoad reads anything as the identity's files: it errors or loads, and a loaded counter goes on rising.
 func FuzzLoad(f *testing.F) {
-	f.Add([]byte(`{"version":1}`), []byte("1\n"))
-	f.Add([]byte(`{"version":1,"agent_id":"a","tenant_id":"t","url":"u","control_plane_fingerprint":"f","bundle_keys":["`+strings.Repeat("00", 32)+`"]}`), []byte("9223372036854775806\n"))
 	base := f.TempDir()
 	draft, err := identity.Create(base)
 	if err != nil {
 		f.Fatal(err)
 	}
-	if _, err := draft.Complete(profile(bytes.Repeat([]byte{1}, 32))); err != nil {
+	id, err := draft.Complete(profile(bytes.Repeat([]byte{1}, 32)))
+	if err != nil {
 		f.Fatal(err)
 	}
-	f.Fuzz(func(t *testing.T, profileFile, counter []byte) {
-		for name, content := range map[string][]byte{"identity.json": profileFile, "counter": counter} {
-			if err := os.WriteFile(filepath.Join(base, "identity", name), content, 0o600); err != nil {
+	good := map[string][]byte{}
+	files := []string{"identity.json", "connect.state", "keys.pem"}
+	read := func() {
+		for _, name := range files {
+			if good[name], err = os.ReadFile(filepath.Join(base, "identity", name)); err != nil {
+				f.Fatal(err)
+			}
+		}
+		f.Add(good["identity.json"], good["connect.state"], good["keys.pem"])
+	}
+	read()
+	if _, err = id.NextCounter(); err != nil {
+		f.Fatal(err)
+	}
+	if err = id.KeepSession([]byte("value")); err != nil {
+		f.Fatal(err)
+	}
+	read()
+	f.Add([]byte(`{"version":1}`), []byte("1\n"), []byte("-----BEGIN"))
+	f.Fuzz(func(t *testing.T, profileFile, memory, keys []byte) {
+		for i, content := range [][]byte{profileFile, memory, keys} {
+			if err := os.WriteFile(filepath.Join(base, "identity", files[i]), content, 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -305,6 +331,13 @@ func FuzzLoad(f *testing.F) {
 		}
 		if second, err := id.NextCounter(); err == nil && second <= first {
 			t.Fatalf("the counter went from %d to %d", first, second)
+		}
+		if err := id.KeepSession([]byte("next")); err != nil {
+			t.Fatal(err)
+		}
+		again, err := identity.Load(base)
+		if err != nil || string(again.Session()) != "next" {
+			t.Fatalf("loaded again: %q, %v", again.Session(), err)
 		}
 	})
 }

@@ -4,6 +4,7 @@ package identity_test
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -14,7 +15,7 @@ import (
 func TestFilesArePrivate(t *testing.T) {
 	t.Parallel()
 	dir, _, _, _ := enrolled(t)
-	for _, name := range []string{"ed25519.pem", "x25519.pem", "identity.json", "counter"} {
+	for _, name := range []string{"keys.pem", "identity.json", "connect.state"} {
 		info, err := os.Stat(filepath.Join(dir, "identity", name))
 		if err != nil {
 			t.Fatal(err)
@@ -29,7 +30,7 @@ func TestWrongModeIsRefusedWithTheRemedy(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []os.FileMode{0o640, 0o604, 0o660, 0o644} {
 		dir, _, _, _ := enrolled(t)
-		path := filepath.Join(dir, "identity", "ed25519.pem")
+		path := filepath.Join(dir, "identity", "keys.pem")
 		if err := os.Chmod(path, mode); err != nil {
 			t.Fatal(err)
 		}
@@ -37,12 +38,7 @@ func TestWrongModeIsRefusedWithTheRemedy(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "chmod 600 "+path) {
 			t.Errorf("mode %o: error %v, want the command that mends it", mode, err)
 		}
-		if err := os.Chmod(path, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := identity.Load(dir); err != nil {
-			t.Errorf("after mending: %v", err)
-		}
+		mended(t, dir, err)
 	}
 }
 
@@ -52,11 +48,93 @@ func TestWrongOwnerIsRefused(t *testing.T) {
 		return // Only root can give a file away.
 	}
 	dir, _, _, _ := enrolled(t)
-	path := filepath.Join(dir, "identity", "x25519.pem")
+	path := filepath.Join(dir, "identity", "keys.pem")
 	if err := os.Chown(path, 65534, 65534); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := identity.Load(dir); err == nil || !strings.Contains(err.Error(), "chown") {
+	_, err := identity.Load(dir)
+	if err == nil || !strings.Contains(err.Error(), "chown") {
 		t.Errorf("error %v, want the command that mends it", err)
+	}
+	mended(t, dir, err)
+}
+
+func TestSymbolicLinkIsRefused(t *testing.T) {
+	t.Parallel()
+	dir, _, _, _ := enrolled(t)
+	path := filepath.Join(dir, "identity", "keys.pem")
+	if err := os.Rename(path, filepath.Join(dir, "elsewhere.pem")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(filepath.Join(dir, "elsewhere.pem"), path); err != nil {
+		t.Fatal(err)
+	}
+	_, err := identity.Load(dir)
+	mended(t, dir, err)
+}
+
+func TestDirectoryOfOthersIsRefused(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []os.FileMode{0o770, 0o777, 0o720, 0o702} {
+		for _, sub := range []string{"", "identity"} {
+			dir, _, _, _ := enrolled(t)
+			path := filepath.Join(dir, sub)
+			if err := os.Chmod(path, mode); err != nil {
+				t.Fatal(err)
+			}
+			_, err := identity.Load(dir)
+			if err == nil || !strings.Contains(err.Error(), "chmod go-w "+path) {
+				t.Errorf("mode %o of %q: error %v", mode, sub, err)
+			}
+			mended(t, dir, err)
+		}
+	}
+}
+
+// mended runs the command that an error ends with, and checks that it is all that was needed.
+func mended(t *testing.T, dir string, refused error) {
+	t.Helper()
+	if refused == nil {
+		t.Error("nothing was refused")
+		return
+	}
+	_, command, found := strings.Cut(refused.Error(), ": ")
+	for rest := command; found; _, rest, found = strings.Cut(rest, ": ") {
+		command = rest
+	}
+	command, _, _ = strings.Cut(command, "; ")
+	out, err := exec.CommandContext(t.Context(), "sh", "-c", command).CombinedOutput() //nolint:gosec // what the product says
+	if err != nil {
+		t.Errorf("%s: %v: %s", command, err, out)
+	}
+	if _, err := identity.Load(dir); err != nil {
+		t.Errorf("after %s: %v", command, err)
+	}
+}
+
+// TestPathsForTheShell has a data directory whose name a shell would take apart.
+func TestPathsForTheShell(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "Bob's data; $HOME")
+	draft, err := identity.Create(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err = draft.Complete(profile(make([]byte, 32))); err != nil {
+		t.Fatal(err)
+	}
+	if err = os.Chmod(dir, 0o777); err != nil { //nolint:gosec // what the test is about
+		t.Fatal(err)
+	}
+	_, err = identity.Load(dir)
+	if err == nil {
+		t.Fatal("nothing was refused")
+	}
+	_, command, _ := strings.Cut(err.Error(), "mend it with: ")
+	if out, err := exec.CommandContext(t.Context(), "sh", "-c", command).CombinedOutput(); err != nil { //nolint:gosec // as above
+		t.Errorf("%s: %v: %s", command, err, out)
+	}
+	if _, err := identity.Load(dir); err != nil {
+		t.Error(err)
 	}
 }

@@ -14,6 +14,11 @@ import (
 	"github.com/outfeed/outfeed/protocol/wire"
 )
 
+// settledKeys is an agent that rotates no keys.
+type settledKeys struct{ Identity }
+
+func (settledKeys) PreparedKeys() (NextKeys, bool) { return NextKeys{}, false }
+
 // forgetful is an agent that has dropped what was acknowledged, with an outbox of a few insights behind it.
 type forgetful struct {
 	acknowledged, produced uint64
@@ -93,7 +98,7 @@ func TestTheFirstMessageSaysWhatIsGone(t *testing.T) {
 			here, there := streamsOf(t)
 			plant := &forgetful{acknowledged: 7, produced: 11}
 			s := &session{
-				Client:  &Client{settings: Settings{Outbox: plant, Reporter: plant, Reports: plant, Log: slog.New(slog.DiscardHandler)}},
+				Client:  &Client{settings: Settings{Identity: settledKeys{}, Outbox: plant, Reporter: plant, Reports: plant, Log: slog.New(slog.DiscardHandler)}},
 				streams: here, reports: make(chan uint64, reportWindow),
 			}
 			ended := make(chan error, 1)

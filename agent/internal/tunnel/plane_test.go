@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"encoding/pem"
 	"errors"
@@ -16,6 +17,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/coder/websocket"
 	"go.uber.org/goleak"
@@ -55,10 +57,15 @@ type plane struct {
 	onSession func(ctx context.Context, s *mux.Session)
 	// cut says, after each message of insights was stored, whether the session ends without an acknowledgement, when set.
 	cut func() bool
+	// rotated is the answer to a Rotate, when set.
+	rotated func(*wire.Rotate) *wire.Rotated
+	// clock is how far the control plane's clock is before this machine's.
+	clock time.Duration
 	// busy makes every request be answered with 503.
 	busy bool
 
 	statuses chan *wire.Status
+	rotate   chan *wire.Rotate
 	down     chan *wire.ControlDown
 	ended    chan struct{}
 
@@ -69,6 +76,8 @@ type plane struct {
 	messages int
 	reports  []string
 	hellos   []*wire.Hello
+	keys     []ed25519.PublicKey
+	rotates  []*wire.Rotate
 	enrolled []*wire.Enroll
 }
 
@@ -77,7 +86,7 @@ func newPlane(t *testing.T, change func(*plane)) *plane {
 	public, key := newKey(t)
 	p := &plane{
 		t: t, key: key, fingerprint: seal.Fingerprint(public),
-		statuses: make(chan *wire.Status, 100), down: make(chan *wire.ControlDown), ended: make(chan struct{}, 1000),
+		statuses: make(chan *wire.Status, 100), rotate: make(chan *wire.Rotate, 100), down: make(chan *wire.ControlDown), ended: make(chan struct{}, 1000),
 	}
 	if change != nil {
 		change(p)
@@ -182,8 +191,8 @@ func (p *plane) converse(ctx context.Context, streams *mux.Session, state *tls.C
 }
 
 func (p *plane) session(ctx context.Context, streams *mux.Session, control *mux.Stream, hello *wire.Hello, state *tls.ConnectionState) error {
-	stored := p.welcome(hello, state)
-	if err := wire.WriteMessage(control, &wire.ControlDown{Message: &wire.ControlDown_Welcome{Welcome: &wire.Welcome{InsightsStored: stored}}}); err != nil {
+	welcome := p.welcome(hello, state)
+	if err := wire.WriteMessage(control, &wire.ControlDown{Message: &wire.ControlDown_Welcome{Welcome: welcome}}); err != nil {
 		return err
 	}
 	if p.onSession != nil {
@@ -215,10 +224,10 @@ func (p *plane) session(ctx context.Context, streams *mux.Session, control *mux.
 		}
 		_ = streams.Close()
 	})
-	return p.receive(control, send)
+	return p.receive(control, state, send)
 }
 
-func (p *plane) receive(control *mux.Stream, send func(*wire.ControlDown) error) error {
+func (p *plane) receive(control *mux.Stream, state *tls.ConnectionState, send func(*wire.ControlDown) error) error {
 	var reports uint64
 	for {
 		up := &wire.ControlUp{}
@@ -230,6 +239,14 @@ func (p *plane) receive(control *mux.Stream, send func(*wire.ControlDown) error)
 			select {
 			case p.statuses <- m.Status:
 			default:
+			}
+		case *wire.ControlUp_Rotate:
+			p.takeRotate(m.Rotate, state)
+			if p.rotated == nil {
+				continue
+			}
+			if err := send(&wire.ControlDown{Message: &wire.ControlDown_Rotated{Rotated: p.rotated(m.Rotate)}}); err != nil {
+				return err
 			}
 		case *wire.ControlUp_RunReport:
 			p.mu.Lock()
@@ -246,7 +263,7 @@ func (p *plane) receive(control *mux.Stream, send func(*wire.ControlDown) error)
 }
 
 // welcome checks the hello as a control plane must.
-func (p *plane) welcome(hello *wire.Hello, state *tls.ConnectionState) uint64 {
+func (p *plane) welcome(hello *wire.Hello, state *tls.ConnectionState) *wire.Welcome {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	message, err := seal.HelloMessage(state, hello.GetCounter())
@@ -262,7 +279,24 @@ func (p *plane) welcome(hello *wire.Hello, state *tls.ConnectionState) uint64 {
 	}
 	p.counter = hello.GetCounter()
 	p.hellos = append(p.hellos, hello)
-	return uint64(len(p.stored))
+	p.keys = append(p.keys, key)
+	value := sha256.Sum256([]byte(fmt.Sprint(p.counter)))
+	return &wire.Welcome{InsightsStored: uint64(len(p.stored)), Clock: time.Now().Add(p.clock).UnixMicro(), Session: value[:]}
+}
+
+// takeRotate checks a rotation as a control plane must.
+func (p *plane) takeRotate(r *wire.Rotate, state *tls.ConnectionState) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	message, err := seal.RotateMessage(state, agentID, r.GetEd25519PublicKey(), r.GetX25519PublicKey())
+	if err != nil || !ed25519.Verify(r.GetEd25519PublicKey(), message, r.GetSignature()) {
+		p.t.Errorf("the rotation's signature is not valid: %v", err)
+	}
+	p.rotates = append(p.rotates, r)
+	select {
+	case p.rotate <- r:
+	default:
+	}
 }
 
 // store commits one batch as a control plane must: what is there already is dropped, a gap is an error.

@@ -2,13 +2,34 @@ package tunnel
 
 import (
 	"context"
+	"crypto/ed25519"
 
 	"github.com/outfeed/outfeed/protocol/wire"
 )
 
-// Counter gives the connect counter: greater than every one before, on disk before it is returned.
-type Counter interface {
+// Identity is who the agent is and what it remembers from connect to connect. Its methods may be called at any time.
+type Identity interface {
+	// Key is the present Ed25519 key. SwapKeys changes it.
+	Key() ed25519.PrivateKey
+	// NextCounter gives the connect counter: greater than every one before, on disk before it is returned.
 	NextCounter() (uint64, error)
+	// Session is the value that KeepSession has kept last, empty before the first; KeepSession has it on disk when it
+	// returns without an error.
+	Session() []byte
+	KeepSession(value []byte) error
+	// PrepareKeys gives the keys to rotate to, which are on disk before they are returned: the same ones until SwapKeys.
+	// PreparedKeys gives those of a rotation that has begun, and whether one has.
+	PrepareKeys() (NextKeys, error)
+	PreparedKeys() (NextKeys, bool)
+	// SwapKeys makes the prepared keys the agent's, in one step; the Ed25519 one is named to be sure.
+	SwapKeys(next ed25519.PublicKey) error
+}
+
+// NextKeys are the keys that an agent rotates to.
+type NextKeys struct {
+	// Key is the next Ed25519 key, and ReceiveKey the public half of the next X25519 key, 32 bytes.
+	Key        ed25519.PrivateKey
+	ReceiveKey []byte
 }
 
 // Bundles takes the desired state. One call at a time is made; the newest envelope wins over those not applied yet.

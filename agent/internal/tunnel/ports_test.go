@@ -1,7 +1,10 @@
 package tunnel_test
 
 import (
+	"bytes"
 	"context"
+	"crypto/ed25519"
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -21,8 +24,12 @@ type agent struct {
 
 	mu           sync.Mutex
 	cond         *sync.Cond
+	key          ed25519.PrivateKey
+	next         *tunnel.NextKeys
 	counter      uint64
 	counterFails bool
+	session      []byte
+	keepFails    bool
 	serial       uint64
 	status       *wire.Status
 	outbox       [][]byte
@@ -36,8 +43,9 @@ type agent struct {
 
 func newAgent(t *testing.T) *agent {
 	t.Helper()
+	_, key := newKey(t)
 	a := &agent{
-		t: t, bundles: make(chan []byte, 100), status: &wire.Status{},
+		t: t, key: key, bundles: make(chan []byte, 100), status: &wire.Status{},
 		statusChanged: make(chan struct{}, 1), outboxChanged: make(chan struct{}, 1), reportsChanged: make(chan struct{}, 1),
 		gone: map[uint64]string{}, givenUp: map[uint64]bool{},
 	}
@@ -60,6 +68,57 @@ func (a *agent) NextCounter() (uint64, error) {
 	}
 	a.counter++
 	return a.counter, nil
+}
+
+func (a *agent) Key() ed25519.PrivateKey {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.key
+}
+
+func (a *agent) Session() []byte {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.session
+}
+
+func (a *agent) KeepSession(value []byte) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.keepFails {
+		return errNoCounter
+	}
+	a.session = bytes.Clone(value)
+	return nil
+}
+
+func (a *agent) PrepareKeys() (tunnel.NextKeys, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.next == nil {
+		_, key := newKey(a.t)
+		a.next = &tunnel.NextKeys{Key: key, ReceiveKey: bytes.Repeat([]byte{7}, 32)}
+	}
+	return *a.next, nil
+}
+
+func (a *agent) PreparedKeys() (tunnel.NextKeys, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.next == nil {
+		return tunnel.NextKeys{}, false
+	}
+	return *a.next, true
+}
+
+func (a *agent) SwapKeys(next ed25519.PublicKey) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.next == nil || !next.Equal(a.next.Key.Public()) {
+		return errors.New("other keys")
+	}
+	a.key, a.next = a.next.Key, nil
+	return nil
 }
 
 func (a *agent) ApplyBundle(_ context.Context, envelope []byte) error {

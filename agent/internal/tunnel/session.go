@@ -33,6 +33,9 @@ var errEnded = errors.New("the control plane ended the session")
 // session is one connection from Hello to its end.
 type session struct {
 	*Client
+	// key is the one that this session has proved, and inner the state of its inner TLS session.
+	key     ed25519.PrivateKey
+	inner   *tls.ConnectionState
 	streams *mux.Session
 	control *mux.Stream
 
@@ -45,34 +48,45 @@ type session struct {
 // session connects, and works until something ends it. It never returns nil.
 func (c *Client) session(ctx context.Context) error {
 	// Kept before it is used, so that no number is ever used twice.
-	counter, err := c.settings.Counter.NextCounter()
+	counter, err := c.settings.Identity.NextCounter()
 	if err != nil {
 		return err
 	}
-	streams, inner, err := c.link.connect(ctx, c.settings.Key, c.settings.Fingerprint, c.settings.Log)
+	key := c.settings.Identity.Key()
+	streams, inner, err := c.link.connect(ctx, key, c.settings.Fingerprint, c.settings.Log)
 	if err != nil {
 		return err
 	}
-	s := &session{Client: c, streams: streams, reports: make(chan uint64, reportWindow)}
+	s := &session{Client: c, key: key, inner: inner, streams: streams, reports: make(chan uint64, reportWindow)}
 	stop := context.AfterFunc(ctx, func() { _ = streams.Close() })
 	defer stop()
-	welcome, err := s.hello(counter, inner)
+	welcome, err := s.hello(counter)
 	if err == nil {
-		c.setState(State{Connected: true, Since: time.Now()})
+		// Nothing else is said before the value is on disk: what is said proves to the control plane that it is, and from
+		// then on the value before is worth nothing.
+		err = c.settings.Identity.KeepSession(welcome.GetSession())
+	}
+	if err == nil {
+		c.setState(State{Connected: true, Since: time.Now(), Skew: skew(welcome)})
 		c.settings.Log.InfoContext(ctx, "the tunnel is up", slog.Uint64("insights_stored", welcome.GetInsightsStored()))
 		err = s.work(ctx, welcome)
 	}
 	return errors.Join(err, streams.Close())
 }
 
-func (s *session) hello(counter uint64, inner *tls.ConnectionState) (*wire.Welcome, error) {
-	message, err := seal.HelloMessage(inner, counter)
+// skew is how far this machine's clock is before the control plane's, to a network round trip.
+func skew(w *wire.Welcome) time.Duration {
+	return time.Since(time.UnixMicro(w.GetClock())).Round(time.Second)
+}
+
+func (s *session) hello(counter uint64) (*wire.Welcome, error) {
+	message, err := seal.HelloMessage(s.inner, counter)
 	if err != nil {
 		return nil, err
 	}
 	hello := &wire.Hello{
-		Host: s.settings.Host, Counter: counter, Signature: ed25519.Sign(s.settings.Key, message),
-		DesiredSerial: s.settings.Bundles.DesiredSerial(), Clock: time.Now().UnixMicro(),
+		Host: s.settings.Host, Counter: counter, Signature: ed25519.Sign(s.key, message),
+		DesiredSerial: s.settings.Bundles.DesiredSerial(), Clock: time.Now().UnixMicro(), Session: s.settings.Identity.Session(),
 	}
 	for _, spec := range s.settings.Connectors {
 		encoded, marshalErr := json.Marshal(spec)
@@ -119,6 +133,7 @@ func (s *session) work(ctx context.Context, welcome *wire.Welcome) error {
 	group.Go(func() error { return insights.send(ctx) })
 	group.Go(func() error { return insights.receive(ctx) })
 	group.Go(func() error { return s.refuseStreams(ctx) })
+	group.Go(func() error { return s.rotateWhenAsked(ctx) })
 	// Closing is what unblocks the readers and writers.
 	stop := context.AfterFunc(ctx, func() { _ = s.streams.Close() })
 	defer stop()
@@ -150,6 +165,12 @@ func (s *session) receive(ctx context.Context) error {
 			if err := s.reportsStored(ctx, &acknowledged, m.RunReportsStored); err != nil {
 				return err
 			}
+		case *wire.ControlDown_RotateNow:
+			if err := s.sendRotate(); err != nil {
+				return err
+			}
+		case *wire.ControlDown_Rotated:
+			return s.rotated(m.Rotated)
 		case *wire.ControlDown_Refusal:
 			return refused(m.Refusal)
 		case nil:

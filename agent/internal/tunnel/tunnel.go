@@ -7,7 +7,6 @@ package tunnel
 
 import (
 	"context"
-	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -32,6 +31,8 @@ const (
 	// askAround that after one which only a load balancer has answered, because its control plane is away (ADR 9).
 	knockEvery = 8 * time.Second
 	askAround  = 30 * time.Second
+	// lockedRetry is the same where that person is likely to be waiting for it.
+	lockedRetry = 30 * time.Second
 )
 
 // Link is how to reach the control plane.
@@ -48,15 +49,15 @@ type Link struct {
 // Settings is what code sets of a Client.
 type Settings struct {
 	Link Link
-	// Key is the agent's Ed25519 key, and Fingerprint the control plane's, pinned at enrolment.
-	Key         ed25519.PrivateKey
+	// Agent is the agent's id, and Fingerprint that of the control plane's key, pinned at enrolment.
+	Agent       string
 	Fingerprint string
 	Host        *wire.Host
 	// Connectors are the kinds that this agent offers.
 	Connectors []flowdef.ConnectorSpec
 
-	Counter Counter
-	Bundles Bundles
+	Identity Identity
+	Bundles  Bundles
 	// Clock may be nil.
 	Clock    Clock
 	Reporter Reporter
@@ -79,6 +80,8 @@ type State struct {
 	NextTry time.Time
 	// Sent is the last sequence of the outbox that was sent since this Client was made; 0 before the first.
 	Sent uint64
+	// Skew is how far this machine's clock was before the control plane's when the newest session began.
+	Skew time.Duration
 }
 
 // Client keeps the agent connected.
@@ -89,6 +92,8 @@ type Client struct {
 	desired chan []byte
 	// sent is State.Sent.
 	sent atomic.Uint64
+	// rotate holds a signal that new keys were asked for on this machine.
+	rotate chan struct{}
 
 	mu    sync.Mutex
 	state State
@@ -100,7 +105,7 @@ func New(s Settings) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Client{settings: s, link: link, desired: make(chan []byte, 1)}, nil
+	return &Client{settings: s, link: link, desired: make(chan []byte, 1), rotate: make(chan struct{}, 1)}, nil
 }
 
 // State is how the connection is now.
@@ -123,7 +128,7 @@ func (c *Client) Run(ctx context.Context) error {
 		c.trying()
 		err := c.session(ctx)
 		if ctx.Err() != nil {
-			c.setState(State{Since: time.Now()})
+			c.setState(State{Since: time.Now(), Skew: c.State().Skew})
 			return nil
 		}
 		down := c.State()
@@ -132,6 +137,12 @@ func (c *Client) Run(ctx context.Context) error {
 		}
 		if down.Connected {
 			down.Connected, down.Since = false, time.Now()
+		}
+		if errors.Is(err, errRotated) {
+			// Nothing is wrong: the new keys are shown at once.
+			c.setState(down)
+			c.settings.Log.InfoContext(ctx, "the agent has new keys and connects with them")
+			continue
 		}
 		pause := pauseAfter(err, waits.next(err))
 		down.LastError, down.NextTry = err.Error(), time.Now().Add(pause)
@@ -214,6 +225,9 @@ func pauseAfter(err error, jitter time.Duration) time.Duration {
 	switch refused.Code {
 	case wire.RefusalAgentRevoked, wire.RefusalAgentUnknown, wire.RefusalClone:
 		pause = max(pause, slowRetry+rand.N(slowRetry)) //nolint:gosec // as above
+	case wire.RefusalLocked:
+		// Without the backoff, which may have grown long: the copy that an owner decides for shall go on.
+		return max(pause, lockedRetry+rand.N(lockedRetry)) //nolint:gosec // as above
 	}
 	return pause + jitter
 }

@@ -18,17 +18,19 @@ import (
 	"github.com/outfeed/outfeed/protocol/wire"
 )
 
-const tenant = "0190a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b"
+const (
+	tenant  = "0190a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b"
+	agentID = "0190a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5d"
+)
 
 func settingsFor(t *testing.T, p *plane, a *agent) tunnel.Settings {
 	t.Helper()
-	_, key := newKey(t)
 	return tunnel.Settings{
-		Link: tunnel.Link{URL: p.server.URL, Proxy: secret.New("none"), CAFile: p.caFile},
-		Key:  key, Fingerprint: p.fingerprint,
+		Link:  tunnel.Link{URL: p.server.URL, Proxy: secret.New("none"), CAFile: p.caFile},
+		Agent: agentID, Fingerprint: p.fingerprint,
 		Host:       &wire.Host{Hostname: "press-1", Os: "linux"},
 		Connectors: []flowdef.ConnectorSpec{{}},
-		Counter:    a, Bundles: a, Reporter: a, Outbox: a, Reports: a, Log: quiet(),
+		Identity:   a, Bundles: a, Reporter: a, Outbox: a, Reports: a, Log: quiet(),
 		MinWait: time.Millisecond, MaxWait: 20 * time.Millisecond,
 	}
 }

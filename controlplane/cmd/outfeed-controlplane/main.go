@@ -16,6 +16,7 @@ import (
 
 	"github.com/outfeed/outfeed/controlplane"
 	"github.com/outfeed/outfeed/internal/buildinfo"
+	"github.com/outfeed/outfeed/internal/coredump"
 )
 
 // The exit codes. They are part of the command line's contract.
@@ -33,6 +34,9 @@ var errUsage = errors.New("")
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	if err := coredump.Disable(); err != nil {
+		fmt.Fprintln(os.Stderr, "outfeed-controlplane: warning:", err)
+	}
 	os.Exit(run(ctx, os.Args[1:]))
 }
 

@@ -14,11 +14,12 @@ import (
 
 	"github.com/outfeed/outfeed/controlplane/cmd/outfeed/internal/client"
 	"github.com/outfeed/outfeed/controlplane/internal/httpapi/api"
+	"github.com/outfeed/outfeed/internal/terminal"
 )
 
 func (a *app) agentCommand() *cobra.Command {
-	return group("agent", "Enrol, list, show and revoke agents",
-		a.agentList(), a.agentShow(), a.agentToken(), a.agentRevoke())
+	return group("agent", "Enrol, list, show, unlock and revoke agents, and change their keys",
+		a.agentList(), a.agentShow(), a.agentToken(), a.agentUnlock(), a.agentRotate(), a.agentRevoke())
 }
 
 func (a *app) agentList() *cobra.Command {
@@ -31,6 +32,11 @@ func (a *app) agentList() *cobra.Command {
 		agents, err := client.Get[api.List[api.Agent]](ctx, remote, "/agents", nil)
 		if err != nil {
 			return err
+		}
+		for _, g := range agents.Items {
+			if g.Lock != nil && g.RevokedAt.IsZero() {
+				a.say("%s", terminal.Text(fmt.Sprintf("The agent %s is LOCKED: a copy of it has connected. See: outfeed agent show %s", g.Name, g.Name)))
+			}
 		}
 		heading := []string{"NAME", "STATE", "LABELS", "FLOWS", "WAITING", "ROOM FOR", "TROUBLE", "UP TO DATE", "VERSION", "LAST SEEN"}
 		return list(a, asJSON, agents.Items, heading, func(g api.Agent) []string {
@@ -46,6 +52,8 @@ func agentState(g api.Agent) string {
 	switch {
 	case !g.RevokedAt.IsZero():
 		return "revoked"
+	case g.Lock != nil:
+		return "LOCKED"
 	case g.Connected:
 		return "connected"
 	}
@@ -105,6 +113,7 @@ func (a *app) describeAgent(g api.Agent) error {
 		{"Last seen", stamp(g.LastSeenAt)},
 		{"Up to date", upToDate(g)},
 	}
+	facts = append(facts, identityFacts(g)...)
 	if g.Status != nil && g.Status.BundleError != "" {
 		facts = append(facts, []string{"Refused", g.Status.BundleError})
 	}
@@ -166,8 +175,8 @@ agent knows whom it enrols with. The token goes to standard output; what to run 
 			return a.printJSON(created)
 		}
 		where := cmp.Or(created.URL, remote.URL())
-		a.say("Valid until %s, once. On the machine in the plant:\n\n  outfeed-agent enroll --url %s --token %s\n\nThe token alone:",
-			stamp(created.AgentToken.ExpiresAt), where, created.Token)
+		a.say("Valid until %s, once. On the machine in the plant:\n\n  outfeed-agent enroll --url %s --token -\n\nand give it this token on its standard input:",
+			stamp(created.AgentToken.ExpiresAt), where)
 		return a.print("%s", created.Token)
 	})
 	return c

@@ -199,7 +199,7 @@ func TestAgentCommands(t *testing.T) {
 	if !strings.HasPrefix(stdout, "oft_") || strings.Count(stdout, "\n") != 1 {
 		t.Errorf("a script would read %q", stdout)
 	}
-	contains(t, stderr, "outfeed-agent enroll --url "+b.url+" --token "+stdout, "2026-03-01T06:15:00Z")
+	contains(t, stderr, "outfeed-agent enroll --url "+b.url+" --token -\n", "2026-03-01T06:15:00Z")
 	tokens, err := b.fleet.Tokens(t.Context(), fleet.Actor{})
 	if err != nil || len(tokens) != 1 || !cmp.Equal(tokens[0].Labels, map[string]string{"site": "berlin", "line": "3"}) {
 		t.Errorf("tokens are %+v, %v", tokens, err)
@@ -226,6 +226,46 @@ func TestInsightRefused(t *testing.T) {
 	}
 	b.run(2, "insight", "refused", "--limit", "0")
 	b.run(1, "insight", "refused", "--agent", "nobody")
+}
+
+func TestLockedAgent(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	lock := &fleet.AgentLock{
+		Since: apitest.Clock(), Reason: fleet.LockSession,
+		Connected: fleet.LockSide{Hostname: "edge", Address: "10.0.0.1", Seen: apitest.Clock(), Counter: 7},
+		Other:     fleet.LockSide{Hostname: "evil\x1b[31m", Address: "10.0.0.2", Seen: apitest.Clock(), Counter: 6},
+	}
+	b.fleet.AgentList[0].Lock, b.fleet.AgentList[0].ClockSkew = lock, -56*365*86_400
+	stdout, stderr := b.run(0, "agent", "list")
+	contains(t, stdout, "LOCKED")
+	contains(t, stderr, "outfeed agent show hall-3")
+	stdout, _ = b.run(0, "agent", "show", "hall-3")
+	contains(t, stdout, "LOCKED", "edge from 10.0.0.1", `evil\x1b[31m from 10.0.0.2`, "connect 6", "outfeed agent unlock hall-3 --keep", "56 years behind")
+
+	b.run(2, "agent", "unlock", "hall-3")
+	b.run(2, "agent", "unlock", "hall-3", "--keep", "both")
+	_, stderr = b.run(2, "agent", "unlock", "hall-3", "--keep", "other")
+	contains(t, stderr, "goes on:", "--yes")
+	b.stdin = "no\n"
+	_, stderr = b.run(1, "agent", "unlock", "hall-3", "--keep", "other")
+	contains(t, stderr, "nothing was changed")
+	b.stdin = "yes\n"
+	stdout, _ = b.run(0, "agent", "unlock", "hall-3", "--keep", "other")
+	contains(t, stdout, "Unlocked agent hall-3")
+	_, stderr = b.run(1, "agent", "unlock", "hall-3", "--keep", "connected", "--yes")
+	contains(t, stderr, "not locked")
+	b.fleet.AgentList[0].Lock = lock
+	stdout, _ = b.run(0, "agent", "unlock", "hall-3", "--keep", "connected", "--yes", "--json")
+	var g api.Agent
+	if err := json.Unmarshal([]byte(stdout), &g); err != nil || g.Name != "hall-3" || g.Lock != nil {
+		t.Errorf("JSON is %s, %v", stdout, err)
+	}
+	stdout, _ = b.run(0, "agent", "rotate", "hall-3")
+	contains(t, stdout, "changes its keys now")
+	stdout, _ = b.run(0, "agent", "show", "hall-3")
+	contains(t, stdout, "shall change, asked at 2026")
+	b.run(1, "agent", "rotate", "nobody")
 }
 
 func TestConnectionCommands(t *testing.T) {
@@ -456,7 +496,7 @@ func TestEveryCommandIsExplained(t *testing.T) {
 		return names
 	}
 	want := []string{
-		"agent list", "agent revoke", "agent show", "agent token", "api-key create", "api-key list", "api-key revoke",
+		"agent list", "agent revoke", "agent rotate", "agent show", "agent token", "agent unlock", "api-key create", "api-key list", "api-key revoke",
 		"connection apply", "connection delete", "connection list", "connector list", "flow apply", "flow check",
 		"flow deploy", "flow export", "flow history", "flow list", "flow publish", "flow undeploy", "insight query",
 		"insight refused", "insight tail", "login", "run list", "run show", "version",

@@ -336,62 +336,10 @@ func agentState(st AgentState, err error) (AgentState, error) {
 		return st, err
 	case st.Revoked:
 		return st, agentRevoked()
+	case st.Lock != nil:
+		return st, agentLocked(st, "")
 	}
 	return st, nil
-}
-
-// cloneAuditEvery bounds how often the retries of a cloned agent write to the audit log.
-const cloneAuditEvery = time.Hour
-
-// Connect records a session.
-func (s *Service) Connect(ctx context.Context, id AgentIdentity, h *wire.Hello) (uint64, error) {
-	if h.GetCounter() == 0 || h.GetCounter() > math.MaxInt64 || h.GetDesiredSerial() > math.MaxInt64 {
-		return 0, fail(Invalid, "the agent sent an impossible connect counter or serial: update outfeed-agent")
-	}
-	specs, err := connectorSpecs(h.GetConnectorSpecs())
-	if err != nil {
-		return 0, err
-	}
-	n := NewSession{
-		Agent: id.Agent, Counter: int64(h.GetCounter()), Replica: s.replica, Host: hostInfo(h.GetHost()), //nolint:gosec // bounded above
-		Applied: int64(h.GetDesiredSerial()), Connectors: specs, //nolint:gosec // bounded above
-	}
-	var st AgentState
-	var clone bool
-	err = s.write(ctx, id.Tenant, func(ctx context.Context, tx Tx) (err error) {
-		clone = false
-		if st, err = agentState(tx.LockAgent(ctx, id.Agent)); err != nil {
-			return err
-		}
-		if n.Counter <= st.Counter {
-			clone = true
-			return noteClone(ctx, tx, id, st, n)
-		}
-		if err := tx.BeginSession(ctx, n); err != nil {
-			return err
-		}
-		return tx.Notify(ctx, Notice{Event: Event{Kind: "agent", ID: id.Agent}, Workspace: id.Workspace})
-	})
-	if err == nil && clone {
-		err = fail(CloneSeen, "connect counter %d is not above %d, which this agent has used: a copy of its data folder is at work, or an old one was restored. Revoke the agent and enrol the machine that is to stay", n.Counter, st.Counter)
-	}
-	if err != nil {
-		return 0, err
-	}
-	return uint64(st.StoredSeq), nil //nolint:gosec // never negative
-}
-
-func noteClone(ctx context.Context, tx Tx, id AgentIdentity, st AgentState, n NewSession) error {
-	if time.Since(st.CloneSeen) < cloneAuditEvery {
-		return nil
-	}
-	if err := tx.MarkClone(ctx, id.Agent); err != nil {
-		return err
-	}
-	if err := tx.Notify(ctx, Notice{Event: Event{Kind: "agent", ID: id.Agent}, Workspace: id.Workspace}); err != nil {
-		return err
-	}
-	return audit(ctx, tx, Actor{Kind: "agent", Ref: id.Agent, Name: n.Host.Hostname}, object{"agent", id.Agent, n.Host.Hostname}, what{"clone_suspected", map[string]any{"counter": n.Counter, "seen": st.Counter, "hostname": n.Host.Hostname}})
 }
 
 // connectorSpecs reads what kinds an agent offers and writes them as one JSON array.

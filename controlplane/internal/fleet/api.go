@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/outfeed/outfeed/internal/secret"
@@ -27,6 +28,11 @@ type API interface {
 	// Agent finds one by id or by name.
 	Agent(ctx context.Context, a Actor, ref string) (Agent, error)
 	RevokeAgent(ctx context.Context, a Actor, ref string) error
+	// UnlockAgent ends the lock of an agent whose data directory was copied: the copy that is kept goes on, the other one
+	// is refused for good.
+	UnlockAgent(ctx context.Context, a Actor, ref string, keep Keep) (Agent, error)
+	// RotateAgent asks an agent for new keys, at once or when it connects.
+	RotateAgent(ctx context.Context, a Actor, ref string) (Agent, error)
 
 	Connections(ctx context.Context, a Actor) ([]Connection, error)
 	Connection(ctx context.Context, a Actor, ref string) (Connection, error)
@@ -116,9 +122,9 @@ type Gateway interface {
 	Enroll(ctx context.Context, e *wire.Enroll, ed25519PublicKey []byte) (*wire.Enrolled, error)
 	// AgentByKey finds the agent with that Ed25519 public key.
 	AgentByKey(ctx context.Context, ed25519PublicKey []byte) (AgentIdentity, error)
-	// Connect records a session. The counter must be greater than every one before; a counter that is not is CloneSeen.
-	// It gives the last stored insight sequence.
-	Connect(ctx context.Context, id AgentIdentity, h *wire.Hello) (storedSeq uint64, err error)
+	// Connect records a session. A hello that only a copy of the agent's data directory can have sent locks the agent, which
+	// is AgentLocked: around ErrCloneNoticed this once, and then until an owner has decided.
+	Connect(ctx context.Context, id AgentIdentity, from Caller, h *wire.Hello) (Session, error)
 	// Disconnect records the end of the session that Connect began with that counter.
 	Disconnect(ctx context.Context, id AgentIdentity, counter uint64) error
 	// Bundle gives the agent's signed desired state as a DSSE envelope, and its serial.
@@ -131,6 +137,11 @@ type Gateway interface {
 	StoreStatus(ctx context.Context, id AgentIdentity, s *wire.Status) error
 	// StoreRun stores a run report; again with the same run id replaces it.
 	StoreRun(ctx context.Context, id AgentIdentity, r *wire.RunReport) error
+	// RotationWanted says whether the agent shall make new keys.
+	RotationWanted(ctx context.Context, id AgentIdentity) (bool, error)
+	// Rotate stores the agent's next keys beside the present ones; until it connects with the next Ed25519 key either is
+	// good. The session must be of the present key, and have proved the next one.
+	Rotate(ctx context.Context, id AgentIdentity, present, next Keys) error
 	// Changes tells whenever the desired state of an agent may have changed or the agent was revoked, until ctx ends.
 	Changes(ctx context.Context, id AgentIdentity) (<-chan struct{}, error)
 }
@@ -138,4 +149,30 @@ type Gateway interface {
 // AgentIdentity is an authenticated agent.
 type AgentIdentity struct {
 	Tenant, Workspace, Agent ID
+	// Session is the connect counter of its session; 0 outside of one.
+	Session int64
 }
+
+// Caller is who says hello.
+type Caller struct {
+	// Key is the Ed25519 public key that the connection has proved.
+	Key []byte
+	// Address is where the connection comes from, for people.
+	Address string
+}
+
+// Session is a session as it begins.
+type Session struct {
+	// Stored is the last stored insight sequence.
+	Stored uint64
+	// Value is what the agent keeps and shows in its next hello.
+	Value []byte
+	// Rotate says that the agent shall make new keys.
+	Rotate bool
+}
+
+// Keys are an agent's public keys, 32 bytes each.
+type Keys struct{ Ed25519, X25519 []byte }
+
+// ErrCloneNoticed is the cause of an AgentLocked that has just locked the agent.
+var ErrCloneNoticed = errors.New("a copy of an agent has connected")

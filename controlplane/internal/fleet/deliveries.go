@@ -44,8 +44,8 @@ func (s *Service) StoreStatus(ctx context.Context, id AgentIdentity, w *wire.Sta
 	st := statusOf(w)
 	applied := int64(min(w.GetDesiredSerial(), math.MaxInt64))
 	return s.write(ctx, id.Tenant, func(ctx context.Context, tx Tx) error {
-		if err := tx.SaveStatus(ctx, id.Agent, applied, st); errors.Is(err, ErrNoRow) {
-			return agentRevoked()
+		if err := tx.SaveStatus(ctx, id, applied, st); errors.Is(err, ErrNoRow) {
+			return whyOut(ctx, tx, id.Agent)
 		} else if err != nil {
 			return err
 		}

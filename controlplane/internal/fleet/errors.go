@@ -18,6 +18,7 @@ const (
 	AgentRevoked Code = "agent_revoked"
 	AgentUnknown Code = "agent_unknown"
 	CloneSeen    Code = "clone_suspected"
+	AgentLocked  Code = "agent_locked"
 	Unavailable  Code = "unavailable"
 	Internal     Code = "internal"
 )

@@ -77,6 +77,12 @@ type Agent struct {
 	Revoked     time.Time
 	Connected   bool
 	LastSeen    time.Time
+	// Lock is set while both copies of an agent whose data directory was copied are kept out.
+	Lock *AgentLock
+	// ClockSkew is how many seconds the agent's clock was before the control plane's when it connected last.
+	ClockSkew int64
+	// RotationAsked is since when new keys are asked for; zero when they are not. Rotated is when they changed last.
+	RotationAsked, Rotated time.Time
 	// Desired is the serial of the desired state, Applied the one that the agent reported.
 	Desired, Applied int64
 	// StoredSeq is the last sequence that is accounted for here: each is a stored insight, a refused one, or one that a
@@ -100,6 +106,46 @@ func (a *Agent) StoredInsights() int64 {
 	}
 	return n
 }
+
+// LockReason is how a copy of an agent's data directory showed itself.
+type LockReason string
+
+// The reasons of a lock.
+const (
+	// LockCounter is a connect counter that was used before.
+	LockCounter LockReason = "counter"
+	// LockSession is the value of a session that another session has followed already.
+	LockSession LockReason = "session"
+	// LockKey is a key that the agent has given up in a rotation.
+	LockKey LockReason = "retired_key"
+)
+
+// AgentLock is what is known of two copies that are kept out until an owner decides. It is stored as JSON.
+type AgentLock struct {
+	Since  time.Time  `json:"since"`
+	Reason LockReason `json:"reason"`
+	// Connected is the copy that had connected before, Other the one whose hello made the lock.
+	Connected LockSide `json:"connected"`
+	Other     LockSide `json:"other"`
+}
+
+// LockSide is one of two copies, as it showed itself last.
+type LockSide struct {
+	Hostname string `json:"hostname"`
+	// Address is where its newest connection came from: of the machine, or of a proxy in between.
+	Address string    `json:"address"`
+	Seen    time.Time `json:"seen,omitzero"`
+	Counter int64     `json:"counter"`
+}
+
+// Keep is which of two copies an owner decides for.
+type Keep string
+
+// The copies of an AgentLock.
+const (
+	KeepConnected Keep = "connected"
+	KeepOther     Keep = "other"
+)
 
 // AgentStatus is what an agent says of itself. It is stored and served as JSON.
 type AgentStatus struct {

@@ -99,6 +99,8 @@ type machine struct {
 	public  ed25519.PublicKey
 	sealing *ecdh.PrivateKey
 	counter uint64
+	// session is the value of the last welcome that was kept.
+	session []byte
 }
 
 func newMachine(t *testing.T) *machine {
@@ -151,15 +153,33 @@ func (w *world) agent(t *testing.T, a fleet.Actor) *machine {
 	return m
 }
 
-// connect begins the machine's next session and gives the stored sequence.
+// connect begins the machine's next session, which it reports from, and gives the stored sequence.
 func (w *world) connect(t *testing.T, m *machine) uint64 {
 	t.Helper()
-	m.counter++
-	seq, err := w.Connect(t.Context(), m.id, hello(t, m.counter))
+	begun, err := w.hello(t, m)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return seq
+	m.session, m.id.Session = begun.Value, int64(m.counter) //nolint:gosec // small
+	w.report(t, m)
+	return begun.Stored
+}
+
+// hello says a machine's next hello, of whose answer the machine has seen nothing yet.
+func (w *world) hello(t *testing.T, m *machine) (fleet.Session, error) {
+	t.Helper()
+	m.counter++
+	h := hello(t, m.counter)
+	h.Session = m.session
+	return w.Connect(t.Context(), m.id, fleet.Caller{Key: m.public, Address: "10.0.0.7"}, h)
+}
+
+// report sends a status, which proves that the machine has kept the session's value.
+func (w *world) report(t *testing.T, m *machine) {
+	t.Helper()
+	if err := w.StoreStatus(t.Context(), m.id, &wire.Status{}); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func hello(t *testing.T, counter uint64) *wire.Hello {

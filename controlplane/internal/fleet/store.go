@@ -25,7 +25,8 @@ type Store interface {
 	// FindSession finds a session of the dashboard by the SHA-256 of its text; ErrNoRow when there is none, it ended or
 	// expired, or its API key was revoked.
 	FindSession(ctx context.Context, hash []byte) (FoundSession, error)
-	// FindAgent finds an agent by the fingerprint of its Ed25519 key, a living one before a revoked one; or ErrNoRow.
+	// FindAgent finds an agent by the fingerprint of an Ed25519 key that it has, will have or had, a living one before a
+	// revoked one; or ErrNoRow.
 	FindAgent(ctx context.Context, fingerprint string) (FoundAgent, error)
 	// FindToken finds the tenant of an enrolment token; or ErrNoRow.
 	FindToken(ctx context.Context, token ID) (tenant ID, err error)
@@ -54,8 +55,19 @@ type FoundSession struct {
 // FoundAgent is whom an agent's key belongs to.
 type FoundAgent struct {
 	AgentIdentity
-	Revoked bool
+	Revoked  bool
+	Standing KeyStanding
 }
+
+// KeyStanding is what a key is to its agent.
+type KeyStanding string
+
+// The standings of a key.
+const (
+	KeyPresent KeyStanding = "present"
+	KeyNext    KeyStanding = "next"
+	KeyRetired KeyStanding = "retired"
+)
 
 // Notice travels between the replicas of the control plane. It holds ids only.
 type Notice struct {
@@ -148,13 +160,29 @@ type AgentTx interface {
 	LockAgent(ctx context.Context, agent ID) (AgentState, error)
 	// AgentState is LockAgent without the lock.
 	AgentState(ctx context.Context, agent ID) (AgentState, error)
-	// MarkClone notes that a connect counter was seen again.
-	MarkClone(ctx context.Context, agent ID) error
+	// LockConnect is LockAgent for a connect, an unlock or a rotation.
+	LockConnect(ctx context.Context, agent ID) (ConnectState, error)
+	// LastSession is the newest session as a side of a lock; ErrNoRow when there was none.
+	LastSession(ctx context.Context, agent ID) (LockSide, error)
+	// SetLock locks an agent, or renews what is known, with what the other copy showed last: the hash of its session's
+	// value and its counter. It ends the agent's sessions.
+	SetLock(ctx context.Context, agent ID, l AgentLock, session []byte) error
+	// MarkKept notes that the newest session's value was kept.
+	MarkKept(ctx context.Context, agent ID) error
+	// Unlock ends a lock and sets what the next hello is held against.
+	Unlock(ctx context.Context, agent ID, m ConnectMemory) error
+	// AskRotation notes that new keys are wanted.
+	AskRotation(ctx context.Context, agent ID) error
+	// SetNextKeys keeps the next keys beside the present ones; AdoptKeys makes them the present ones, retires those, and
+	// gives the agent its next serial.
+	SetNextKeys(ctx context.Context, agent ID, next Keys, fingerprint string) error
+	AdoptKeys(ctx context.Context, agent ID) error
 	// BeginSession ends the agent's other sessions and begins one, with what the agent said of itself.
 	BeginSession(ctx context.Context, s NewSession) error
 	EndSession(ctx context.Context, agent ID, counter int64) error
-	// SaveStatus keeps the newest report and what it says was applied, and refreshes the agent's session.
-	SaveStatus(ctx context.Context, agent ID, applied int64, s AgentStatus) error
+	// SaveStatus keeps the newest report and what it says was applied, and refreshes the agent's session; ErrNoRow when
+	// the agent is revoked or locked. A report of the newest session proves that its value was kept.
+	SaveStatus(ctx context.Context, id AgentIdentity, applied int64, s AgentStatus) error
 }
 
 // NewAgent is an agent as it enrols.
@@ -175,17 +203,48 @@ type AgentState struct {
 	Workspace  ID
 	Name       string
 	Revoked    bool
-	Counter    int64
-	CloneSeen  time.Time
+	Lock       *AgentLock
 	StoredSeq  int64
 	Desired    int64
 	SealingKey []byte
+	// RotationAsked is whether new keys are wanted.
+	RotationAsked bool
+}
+
+// ConnectMemory is what the next hello is held against.
+type ConnectMemory struct {
+	// Counter is the greatest connect counter seen.
+	Counter int64
+	// Session is the SHA-256 of the newest session's value, Before of the one that its hello showed, and Kept whether the
+	// agent has proved that it kept the newest. Without a session both are nil.
+	Session, Before []byte
+	Kept            bool
+	// Refused are those of copies that an owner decided against, the oldest first.
+	Refused [][]byte
+}
+
+// ConnectState is the part of an agent that its connects turn on.
+type ConnectState struct {
+	AgentState
+	ConnectMemory
+	// Serial rises with every session value that was made.
+	Serial int64
+	// Fingerprint is that of the present key, NextFingerprint that of the next one; empty when there is none.
+	Fingerprint, NextFingerprint string
+	// OtherSession is what the other copy of a locked agent showed.
+	OtherSession []byte
 }
 
 // NewSession is a session as it begins.
 type NewSession struct {
 	Agent   ID
 	Counter int64
+	// Serial is that of the session's value, Session its SHA-256, and Before that of the value that the hello showed.
+	Serial          int64
+	Session, Before []byte
+	// Address is where the connection comes from, Skew how many seconds the agent's clock is before this one.
+	Address string
+	Skew    int64
 	Replica string
 	Host    HostInfo
 	Applied int64

@@ -40,9 +40,12 @@ func insist(ctx context.Context, try func() error) error {
 }
 
 // pushDesired sends the desired state now and after every change, and notices a revocation.
-func (p *peer) pushDesired(ctx context.Context, changes <-chan struct{}) error {
+func (p *peer) pushDesired(ctx context.Context, changes <-chan struct{}, rotate bool) error {
 	var sent uint64
 	for first := true; ; first = false {
+		if err := p.askRotation(ctx, first, rotate); err != nil {
+			return err
+		}
 		envelope, serial, err := p.desired(ctx)
 		switch {
 		case err != nil && (fatal(err) || ctx.Err() != nil):
@@ -101,6 +104,10 @@ func (p *peer) receive(ctx context.Context) error {
 			}
 			reports++
 			if err := p.send(&wire.ControlDown{Message: &wire.ControlDown_RunReportsStored{RunReportsStored: reports}}); err != nil {
+				return err
+			}
+		case *wire.ControlUp_Rotate:
+			if err := p.rotate(ctx, m.Rotate); err != nil {
 				return err
 			}
 		case nil:

@@ -38,7 +38,11 @@ type domain struct {
 type record struct {
 	id        fleet.ID
 	counter   uint64
+	address   string
 	revoked   bool
+	locked    bool
+	rotate    bool
+	next      fleet.Keys
 	connected int
 	stored    []string
 	repeated  int
@@ -126,20 +130,54 @@ func (d *domain) of(id fleet.AgentIdentity) *record {
 	return &record{}
 }
 
-func (d *domain) Connect(_ context.Context, id fleet.AgentIdentity, h *wire.Hello) (uint64, error) {
+func (d *domain) Connect(_ context.Context, id fleet.AgentIdentity, from fleet.Caller, h *wire.Hello) (fleet.Session, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err := d.failing("Connect"); err != nil {
-		return 0, err
+		return fleet.Session{}, err
 	}
 	r := d.of(id)
-	if h.GetCounter() <= r.counter {
-		return 0, failure(fleet.CloneSeen, "this agent's data directory seems to have been copied")
+	if r.locked {
+		return fleet.Session{}, failure(fleet.AgentLocked, "this agent is locked")
 	}
-	r.counter = h.GetCounter()
+	if h.GetCounter() <= r.counter {
+		r.locked = true
+		d.changed(r)
+		return fleet.Session{}, &fleet.Error{Code: fleet.AgentLocked, Message: "this agent is locked", Err: fleet.ErrCloneNoticed}
+	}
+	r.counter, r.address = h.GetCounter(), from.Address
 	r.connected++
 	d.cond.Broadcast()
-	return uint64(len(r.stored)), nil
+	return fleet.Session{Stored: uint64(len(r.stored)), Value: []byte(fmt.Sprint("value-", r.counter)), Rotate: r.rotate}, nil
+}
+
+func (d *domain) RotationWanted(_ context.Context, id fleet.AgentIdentity) (bool, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.of(id).rotate, nil
+}
+
+func (d *domain) Rotate(_ context.Context, id fleet.AgentIdentity, present, next fleet.Keys) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.failing("Rotate"); err != nil {
+		return err
+	}
+	r := d.of(id)
+	if d.agents[seal.Fingerprint(present.Ed25519)] != r {
+		d.t.Error("the present key is another agent's")
+	}
+	r.next = next
+	d.agents[seal.Fingerprint(next.Ed25519)] = r
+	return nil
+}
+
+// rotate asks an agent for new keys.
+func (d *domain) rotate(r *record) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	r.rotate = true
+	d.changed(r)
 }
 
 func (d *domain) Disconnect(ctx context.Context, id fleet.AgentIdentity, _ uint64) error {
@@ -150,9 +188,12 @@ func (d *domain) Disconnect(ctx context.Context, id fleet.AgentIdentity, _ uint6
 	return ctx.Err()
 }
 
-func (d *domain) Bundle(context.Context, fleet.AgentIdentity) ([]byte, uint64, error) {
+func (d *domain) Bundle(_ context.Context, id fleet.AgentIdentity) ([]byte, uint64, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.of(id).locked {
+		return nil, 0, failure(fleet.AgentLocked, "this agent is locked")
+	}
 	if err := d.failing("Bundle"); err != nil {
 		return nil, 0, err
 	}

@@ -127,7 +127,7 @@ func (g *Gateway) Serving() bool {
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
-	p := &peer{gateway: g, log: g.log.With(slog.String("remote", r.RemoteAddr)), cancel: cancel}
+	p := &peer{gateway: g, remote: hostOf(r.RemoteAddr), log: g.log.With(slog.String("remote", r.RemoteAddr)), cancel: cancel}
 	if !g.enter(p) {
 		g.busy(w, time.Second)
 		return
@@ -149,6 +149,15 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	conn := mux.WithClose(websocket.NetConn(context.WithoutCancel(ctx), ws, websocket.MessageBinary), ws.CloseNow)
 	err = p.serve(ctx, g.metrics.count(conn), admitted)
 	p.log.InfoContext(ctx, "a tunnel ended", slog.String("agent_id", string(p.id.Agent)), slog.String("reason", reason(err)))
+}
+
+// hostOf is an address without its port, which says nothing to people.
+func hostOf(address string) string {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return address
+	}
+	return host
 }
 
 func reason(err error) string {

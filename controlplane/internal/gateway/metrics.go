@@ -12,6 +12,7 @@ type metrics struct {
 	connected      prometheus.Gauge
 	sessions       prometheus.Counter
 	turnedAway     prometheus.Counter
+	locked         prometheus.Counter
 	refusals       *prometheus.CounterVec
 	insights       prometheus.Counter
 	reports        prometheus.Counter
@@ -29,6 +30,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		}),
 		sessions:   counter("sessions_total", "Sessions that an agent opened with a valid hello."),
 		turnedAway: counter("turned_away_total", "Connections that were answered with 503."),
+		locked:     counter("agents_locked_total", "Agents that were locked because a copy of their data directory has connected."),
 		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "outfeed", Subsystem: "gateway", Name: "refusals_total", Help: "Refusals sent to agents, by code.",
 		}, []string{"code"}),
@@ -39,7 +41,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		sent:           counter("sent_bytes_total", "Bytes sent to agents inside the outer TLS."),
 	}
 	for _, c := range []prometheus.Collector{
-		m.connected, m.sessions, m.turnedAway, m.refusals, m.insights, m.reports, m.reportsRefused, m.received, m.sent,
+		m.connected, m.sessions, m.turnedAway, m.locked, m.refusals, m.insights, m.reports, m.reportsRefused, m.received, m.sent,
 	} {
 		if err := r.Register(c); err != nil {
 			return nil, fmt.Errorf("register the gateway's metrics: %w", err)

@@ -28,6 +28,8 @@ type peer struct {
 	log     *slog.Logger
 	cancel  context.CancelCauseFunc
 
+	// remote is where the connection comes from.
+	remote  string
 	key     ed25519.PublicKey
 	inner   tls.ConnectionState
 	streams *mux.Session
@@ -37,6 +39,8 @@ type peer struct {
 
 	// id is zero until the hello was accepted.
 	id fleet.AgentIdentity
+	// asked is whether this session was asked for new keys. Only pushDesired uses it.
+	asked bool
 }
 
 // serve runs one connection to its end. handshaken is called as soon as the peer is known.
@@ -137,7 +141,7 @@ func (p *peer) enroll(ctx context.Context, e *wire.Enroll) error {
 
 // session runs from the hello on.
 func (p *peer) session(ctx context.Context, hello *wire.Hello, handshaken func()) error {
-	stored, changes, err := p.hello(ctx, hello)
+	begun, changes, err := p.hello(ctx, hello)
 	handshaken()
 	if err != nil {
 		p.finish(err)
@@ -149,9 +153,9 @@ func (p *peer) session(ctx context.Context, hello *wire.Hello, handshaken func()
 	defer p.gateway.disconnected(p)
 
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return p.pushDesired(ctx, changes) })
+	group.Go(func() error { return p.pushDesired(ctx, changes, begun.Rotate) })
 	group.Go(func() error { return p.receive(ctx) })
-	group.Go(func() error { return p.acceptInsights(ctx, group, stored) })
+	group.Go(func() error { return p.acceptInsights(ctx, group, begun.Stored) })
 	group.Go(func() error {
 		<-ctx.Done()
 		p.finish(context.Cause(ctx))
@@ -162,34 +166,40 @@ func (p *peer) session(ctx context.Context, hello *wire.Hello, handshaken func()
 }
 
 // hello authenticates the agent and welcomes it.
-func (p *peer) hello(ctx context.Context, hello *wire.Hello) (stored uint64, changes <-chan struct{}, err error) {
+func (p *peer) hello(ctx context.Context, hello *wire.Hello) (begun fleet.Session, changes <-chan struct{}, err error) {
 	message, err := seal.HelloMessage(&p.inner, hello.GetCounter())
 	if err != nil {
-		return 0, nil, err
+		return begun, nil, err
 	}
 	if !ed25519.Verify(p.key, message, hello.GetSignature()) {
-		return 0, nil, breach("the hello's signature is not valid for this session")
+		return begun, nil, breach("the hello's signature is not valid for this session")
 	}
 	id, err := p.gateway.fleet.AgentByKey(ctx, p.key)
 	if err != nil {
-		return 0, nil, refuse(err)
+		return begun, nil, refuse(err)
 	}
+	p.log = p.log.With(slog.String("agent_id", string(id.Agent)))
 	// Before the first bundle is read, so that no change falls in between.
 	if changes, err = p.gateway.fleet.Changes(ctx, id); err != nil {
-		return 0, nil, refuse(err)
+		return begun, nil, refuse(err)
 	}
-	if stored, err = p.gateway.fleet.Connect(ctx, id, hello); err != nil {
-		return 0, nil, refuse(err)
+	begun, err = p.gateway.fleet.Connect(ctx, id, fleet.Caller{Key: p.key, Address: p.remote}, hello)
+	if errors.Is(err, fleet.ErrCloneNoticed) {
+		p.gateway.metrics.locked.Inc()
+		p.log.ErrorContext(ctx, "an agent was locked: a copy of its data directory, or an old one, has connected", slog.String("error", err.Error()))
+	}
+	if err != nil {
+		return begun, nil, refuse(err)
 	}
 	p.id = id
-	p.log = p.log.With(slog.String("agent_id", string(id.Agent)))
-	welcome := &wire.Welcome{InsightsStored: stored, Clock: time.Now().UnixMicro()}
+	p.id.Session = int64(hello.GetCounter()) //nolint:gosec // Connect has checked it
+	welcome := &wire.Welcome{InsightsStored: begun.Stored, Clock: time.Now().UnixMicro(), Session: begun.Value}
 	if err = p.send(&wire.ControlDown{Message: &wire.ControlDown_Welcome{Welcome: welcome}}); err != nil {
 		p.disconnect(ctx, hello.GetCounter())
-		return 0, nil, err
+		return begun, nil, err
 	}
-	p.log.InfoContext(ctx, "an agent connected", slog.Uint64("insights_stored", stored))
-	return stored, changes, nil
+	p.log.InfoContext(ctx, "an agent connected", slog.Uint64("insights_stored", begun.Stored))
+	return begun, changes, nil
 }
 
 // disconnect records the end, also when the reason is that everything is ending.

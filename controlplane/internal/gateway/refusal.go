@@ -60,6 +60,8 @@ func refusalCode(code fleet.Code) string {
 		return wire.RefusalAgentUnknown
 	case fleet.CloneSeen:
 		return wire.RefusalClone
+	case fleet.AgentLocked:
+		return wire.RefusalLocked
 	case fleet.Unavailable:
 		return wire.RefusalUnavailable
 	case fleet.Invalid, fleet.NotFound, fleet.Conflict:
@@ -80,7 +82,7 @@ func passing(err error) bool {
 // fatal says whether an error means that the agent may not be connected at all.
 func fatal(err error) bool {
 	switch refusalCode(fleet.CodeOf(err)) {
-	case wire.RefusalAgentRevoked, wire.RefusalAgentUnknown, wire.RefusalClone:
+	case wire.RefusalAgentRevoked, wire.RefusalAgentUnknown, wire.RefusalClone, wire.RefusalLocked:
 		return true
 	default:
 		return false

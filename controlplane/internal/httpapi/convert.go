@@ -59,8 +59,14 @@ func toAgent(a fleet.Agent) api.Agent {
 		ID: string(a.ID), WorkspaceID: string(a.Workspace), Name: a.Name, Labels: labels(a.Labels),
 		Hostname: a.Hostname, OS: a.OS, Arch: a.Arch, Version: a.Version, Fingerprint: a.Fingerprint,
 		CreatedAt: a.Created, RevokedAt: a.Revoked, Connected: a.Connected, LastSeenAt: a.LastSeen,
+		ClockSkew: a.ClockSkew, RotationAskedAt: a.RotationAsked, RotatedAt: a.Rotated,
 		DesiredSerial: a.Desired, AppliedSerial: a.Applied, Outbox: toOutbox(&a),
 		ConnectorKinds: list(a.Connectors, func(s flowdef.ConnectorSpec) string { return s.Kind }),
+	}
+	if a.Lock != nil {
+		out.Lock = &api.AgentLock{
+			Since: a.Lock.Since, Reason: string(a.Lock.Reason), Connected: api.LockSide(a.Lock.Connected), Other: api.LockSide(a.Lock.Other),
+		}
 	}
 	if a.Status != nil {
 		status := toAgentStatus(*a.Status)

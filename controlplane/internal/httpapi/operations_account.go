@@ -177,4 +177,39 @@ func (s *service) registerAgents(h huma.API) {
 	}, func(ctx context.Context, a fleet.Actor, in *agentPath) (*none, error) {
 		return &none{}, s.fleet.RevokeAgent(ctx, a, in.Agent)
 	})
+	s.registerAgentKeys(h)
+}
+
+// unlockAgent names an agent and the copy that goes on.
+type unlockAgent struct {
+	Agent string `path:"agent" maxLength:"200" doc:"The agent's id or name."`
+	Body  api.AgentUnlock
+}
+
+func (s *service) registerAgentKeys(h huma.API) {
+	const tag = "agents"
+	add(s, h, operation{
+		method: http.MethodPost, path: "/agents/{agent}/unlock", id: "unlock-agent", tag: tag,
+		summary: "Decide between two copies of an agent",
+		description: "An agent is locked when a copy of its data directory, or an older one from a backup, has connected. " +
+			"The copy that is kept goes on within a minute or so; the other one is refused for good.",
+	}, func(ctx context.Context, a fleet.Actor, in *unlockAgent) (*body[api.Agent], error) {
+		agent, err := s.fleet.UnlockAgent(ctx, a, in.Agent, fleet.Keep(in.Body.Keep))
+		if err != nil {
+			return nil, err
+		}
+		return answer(toAgent(agent)), nil
+	})
+	add(s, h, operation{
+		method: http.MethodPost, path: "/agents/{agent}/rotate", id: "rotate-agent", tag: tag,
+		summary: "Have an agent change its keys",
+		description: "At once, or when it connects the next time. Both its old and its new key work until it has connected with the new one. " +
+			"rotation_asked_at is absent again, and rotated_at newer, when it is done.",
+	}, func(ctx context.Context, a fleet.Actor, in *agentPath) (*body[api.Agent], error) {
+		agent, err := s.fleet.RotateAgent(ctx, a, in.Agent)
+		if err != nil {
+			return nil, err
+		}
+		return answer(toAgent(agent)), nil
+	})
 }

@@ -29,7 +29,7 @@ func statusOf(c fleet.Code) int {
 		return http.StatusUnprocessableEntity
 	case fleet.NotFound, fleet.AgentUnknown, fleet.TokenUnknown:
 		return http.StatusNotFound
-	case fleet.Conflict, fleet.TokenUsed, fleet.CloneSeen:
+	case fleet.Conflict, fleet.TokenUsed, fleet.CloneSeen, fleet.AgentLocked:
 		return http.StatusConflict
 	case fleet.TokenExpired:
 		return http.StatusGone

@@ -98,6 +98,7 @@ const selectAgents = `
 		a.desired, a.applied, a.stored_seq, a.refused_insights,
 		(SELECT coalesce(json_object_agg(r.reason, r.insights), '{}') FROM insight_receipts r WHERE r.tenant_id = a.tenant_id AND r.agent_id = a.id),
 		a.status, a.connectors,
+		a.lock, a.clock_skew, a.rotate_asked_at, a.rotated_at,
 		coalesce(bool_or(s.ended_at IS NULL AND s.seen_at > now() - interval '60 seconds'), false), max(s.seen_at)
 	FROM agents a
 	LEFT JOIN agent_sessions s ON s.tenant_id = a.tenant_id AND s.agent_id = a.id
@@ -107,9 +108,10 @@ const selectAgents = `
 	ORDER BY a.revoked_at IS NOT NULL, a.name, a.id`
 
 func scanAgent(row pgx.CollectableRow) (a fleet.Agent, err error) {
-	var status, connectors []byte
+	var status, connectors, lock []byte
 	err = row.Scan(&a.ID, &a.Workspace, &a.Name, &a.Labels, &a.Hostname, &a.OS, &a.Arch, &a.Version, &a.Fingerprint, &a.Created,
-		maybe(&a.Revoked), &a.Desired, &a.Applied, &a.StoredSeq, &a.RefusedInsights, &a.Receipts, &status, &connectors, &a.Connected, maybe(&a.LastSeen))
+		maybe(&a.Revoked), &a.Desired, &a.Applied, &a.StoredSeq, &a.RefusedInsights, &a.Receipts, &status, &connectors,
+		&lock, &a.ClockSkew, maybe(&a.RotationAsked), maybe(&a.Rotated), &a.Connected, maybe(&a.LastSeen))
 	if err != nil {
 		return a, fmt.Errorf("read an agent: %w", err)
 	}
@@ -117,6 +119,9 @@ func scanAgent(row pgx.CollectableRow) (a fleet.Agent, err error) {
 		if err := json.Unmarshal(status, &a.Status); err != nil {
 			return a, fmt.Errorf("read the status of the agent %s: %w", a.ID, err)
 		}
+	}
+	if a.Lock, err = readLock(lock); err != nil {
+		return a, err
 	}
 	if err := json.Unmarshal(connectors, &a.Connectors); err != nil {
 		return a, fmt.Errorf("read the connectors of the agent %s: %w", a.ID, err)
@@ -174,44 +179,24 @@ func texts(ids []fleet.ID) []string {
 }
 
 func scanAgentState(row pgx.CollectableRow) (a fleet.AgentState, err error) {
-	return scanned(row, &a, &a.Workspace, &a.Name, &a.Revoked, &a.Counter, maybe(&a.CloneSeen), &a.StoredSeq, &a.Desired, &a.SealingKey)
+	var lock []byte
+	if a, err = scanned(row, &a, &a.Workspace, &a.Name, &a.Revoked, &lock, &a.StoredSeq, &a.Desired, &a.SealingKey, &a.RotationAsked); err != nil {
+		return a, err
+	}
+	a.Lock, err = readLock(lock)
+	return a, err
 }
 
+const selectAgentState = `
+	SELECT workspace_id, name, revoked_at IS NOT NULL, lock, stored_seq, desired, sealing_key, rotate_asked_at IS NOT NULL
+	FROM agents WHERE tenant_id = @tenant AND id = @agent`
+
 func (t *tx) LockAgent(ctx context.Context, agent fleet.ID) (fleet.AgentState, error) {
-	return one(ctx, t, `
-		SELECT workspace_id, name, revoked_at IS NOT NULL, counter, clone_seen_at, stored_seq, desired, sealing_key
-		FROM agents WHERE tenant_id = @tenant AND id = @agent FOR NO KEY UPDATE`, args{"agent": agent}, scanAgentState)
+	return one(ctx, t, selectAgentState+" FOR NO KEY UPDATE", args{"agent": agent}, scanAgentState)
 }
 
 func (t *tx) AgentState(ctx context.Context, agent fleet.ID) (fleet.AgentState, error) {
-	return one(ctx, t, `
-		SELECT workspace_id, name, revoked_at IS NOT NULL, counter, clone_seen_at, stored_seq, desired, sealing_key
-		FROM agents WHERE tenant_id = @tenant AND id = @agent`, args{"agent": agent}, scanAgentState)
-}
-
-func (t *tx) MarkClone(ctx context.Context, agent fleet.ID) error {
-	return t.must(ctx, "UPDATE agents SET clone_seen_at = now() WHERE tenant_id = @tenant AND id = @agent", args{"agent": agent})
-}
-
-func (t *tx) BeginSession(ctx context.Context, s fleet.NewSession) error {
-	a := args{
-		"agent": s.Agent, "counter": s.Counter, "replica": s.Replica, "hostname": s.Host.Hostname, "os": s.Host.OS, "arch": s.Host.Arch,
-		"version": s.Host.Version, "applied": s.Applied, "connectors": string(s.Connectors), "oldest": s.Counter - keptSessions,
-	}
-	statements := []string{
-		"UPDATE agent_sessions SET ended_at = now() WHERE tenant_id = @tenant AND agent_id = @agent AND ended_at IS NULL",
-		"DELETE FROM agent_sessions WHERE tenant_id = @tenant AND agent_id = @agent AND counter < @oldest",
-		"INSERT INTO agent_sessions (tenant_id, agent_id, counter, replica) VALUES (@tenant, @agent, @counter, @replica)",
-		`UPDATE agents SET counter = @counter, hostname = @hostname, os = @os, arch = @arch, version = @version, applied = @applied,
-			connectors = @connectors::json
-		WHERE tenant_id = @tenant AND id = @agent`,
-	}
-	for _, sql := range statements {
-		if err := t.do(ctx, sql, a); err != nil {
-			return err
-		}
-	}
-	return nil
+	return one(ctx, t, selectAgentState, args{"agent": agent}, scanAgentState)
 }
 
 func (t *tx) EndSession(ctx context.Context, agent fleet.ID, counter int64) error {
@@ -221,13 +206,15 @@ func (t *tx) EndSession(ctx context.Context, agent fleet.ID, counter int64) erro
 		args{"agent": agent, "counter": counter})
 }
 
-func (t *tx) SaveStatus(ctx context.Context, agent fleet.ID, applied int64, s fleet.AgentStatus) error {
+func (t *tx) SaveStatus(ctx context.Context, id fleet.AgentIdentity, applied int64, s fleet.AgentStatus) error {
 	text, err := json.Marshal(s)
 	if err != nil {
 		return fmt.Errorf("write an agent's status: %w", err)
 	}
-	a := args{"agent": agent, "applied": applied, "status": string(text)}
-	err = t.must(ctx, "UPDATE agents SET status = @status::json, applied = @applied WHERE tenant_id = @tenant AND id = @agent AND revoked_at IS NULL", a)
+	a := args{"agent": id.Agent, "session": id.Session, "applied": applied, "status": string(text)}
+	err = t.must(ctx, `
+		UPDATE agents SET status = @status::json, applied = @applied, session_kept = session_kept OR counter = @session
+		WHERE tenant_id = @tenant AND id = @agent AND revoked_at IS NULL AND locked_at IS NULL`, a)
 	if err != nil {
 		return err
 	}

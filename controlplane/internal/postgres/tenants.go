@@ -29,8 +29,8 @@ func (s *Store) FindSession(ctx context.Context, hash []byte) (fleet.FoundSessio
 // FindAgent finds whose key it is, before the tenant is known.
 func (s *Store) FindAgent(ctx context.Context, fingerprint string) (fleet.FoundAgent, error) {
 	var f fleet.FoundAgent
-	err := s.pool.QueryRow(ctx, "SELECT tenant_id, workspace_id, id, revoked FROM outfeed_lookup_agent($1)", fingerprint).
-		Scan(&f.Tenant, &f.Workspace, &f.Agent, &f.Revoked)
+	err := s.pool.QueryRow(ctx, "SELECT tenant_id, workspace_id, id, revoked, standing FROM outfeed_lookup_agent_key($1)", fingerprint).
+		Scan(&f.Tenant, &f.Workspace, &f.Agent, &f.Revoked, &f.Standing)
 	return f, unreachable(noRow(err))
 }
 

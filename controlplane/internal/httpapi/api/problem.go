@@ -9,7 +9,7 @@ type Problem struct {
 	Title  string `json:"title" doc:"The status in words." example:"Not Found"`
 	Status int    `json:"status" doc:"The HTTP status." example:"404"`
 	Detail string `json:"detail" doc:"What happened, where, and what to do." example:"There is no agent \"press-hall\"."`
-	Code   string `json:"code" enum:"invalid,not_found,conflict,unauthorized,forbidden,token_used,token_expired,token_unknown,agent_revoked,agent_unknown,clone_suspected,unavailable,internal,rate_limited,method_not_allowed,too_large" doc:"The kind of problem, for machines."`
+	Code   string `json:"code" enum:"invalid,not_found,conflict,unauthorized,forbidden,token_used,token_expired,token_unknown,agent_revoked,agent_unknown,clone_suspected,agent_locked,unavailable,internal,rate_limited,method_not_allowed,too_large" doc:"The kind of problem, for machines."`
 	// Problems are what is wrong with a flow definition.
 	Problems []FlowProblem `json:"problems,omitempty" doc:"What is wrong with the text of a flow definition."`
 	Errors   []FieldError  `json:"errors,omitempty" doc:"Which parts of the request are wrong."`

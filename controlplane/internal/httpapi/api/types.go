@@ -77,24 +77,49 @@ type AgentTokenCreated struct {
 
 // Agent is one installed outfeed-agent.
 type Agent struct {
-	ID             string            `json:"id"`
-	WorkspaceID    string            `json:"workspace_id"`
-	Name           string            `json:"name"`
-	Labels         map[string]string `json:"labels"`
-	Hostname       string            `json:"hostname"`
-	OS             string            `json:"os"`
-	Arch           string            `json:"arch"`
-	Version        string            `json:"version"`
-	Fingerprint    string            `json:"fingerprint" doc:"SHA-256 of its Ed25519 public key, in hex."`
-	CreatedAt      time.Time         `json:"created_at"`
-	RevokedAt      time.Time         `json:"revoked_at,omitzero"`
-	Connected      bool              `json:"connected"`
-	LastSeenAt     time.Time         `json:"last_seen_at,omitzero"`
-	DesiredSerial  int64             `json:"desired_serial" doc:"The serial of what it shall run."`
-	AppliedSerial  int64             `json:"applied_serial" doc:"The serial of what it runs. Equal to desired_serial when it is up to date."`
-	Outbox         Outbox            `json:"outbox"`
-	Status         *AgentStatus      `json:"status,omitempty" doc:"Its newest report; absent before the first."`
-	ConnectorKinds []string          `json:"connector_kinds"`
+	ID              string            `json:"id"`
+	WorkspaceID     string            `json:"workspace_id"`
+	Name            string            `json:"name"`
+	Labels          map[string]string `json:"labels"`
+	Hostname        string            `json:"hostname"`
+	OS              string            `json:"os"`
+	Arch            string            `json:"arch"`
+	Version         string            `json:"version"`
+	Fingerprint     string            `json:"fingerprint" doc:"SHA-256 of its Ed25519 public key, in hex."`
+	CreatedAt       time.Time         `json:"created_at"`
+	RevokedAt       time.Time         `json:"revoked_at,omitzero"`
+	Connected       bool              `json:"connected"`
+	LastSeenAt      time.Time         `json:"last_seen_at,omitzero"`
+	Lock            *AgentLock        `json:"lock,omitempty" doc:"Present while the agent is locked because a copy of its data directory has connected. Neither copy may connect until an owner decides."`
+	ClockSkew       int64             `json:"clock_skew_seconds" doc:"How many seconds its clock was ahead of the control plane's when it connected last; negative when behind."`
+	RotationAskedAt time.Time         `json:"rotation_asked_at,omitzero" doc:"Since when it shall change its keys; absent when it need not."`
+	RotatedAt       time.Time         `json:"rotated_at,omitzero" doc:"When its keys changed last; absent when they never did."`
+	DesiredSerial   int64             `json:"desired_serial" doc:"The serial of what it shall run."`
+	AppliedSerial   int64             `json:"applied_serial" doc:"The serial of what it runs. Equal to desired_serial when it is up to date."`
+	Outbox          Outbox            `json:"outbox"`
+	Status          *AgentStatus      `json:"status,omitempty" doc:"Its newest report; absent before the first."`
+	ConnectorKinds  []string          `json:"connector_kinds"`
+}
+
+// AgentLock is what is known of two copies of one agent.
+type AgentLock struct {
+	Since     time.Time `json:"since"`
+	Reason    string    `json:"reason" enum:"counter,session,retired_key" doc:"How the copy showed itself: by a connect counter that was used before, by the value of a session that another has followed, or by a key that was given up in a rotation."`
+	Connected LockSide  `json:"connected" doc:"The copy that had connected before."`
+	Other     LockSide  `json:"other" doc:"The copy whose connection made the lock."`
+}
+
+// LockSide is one of the two copies, as it showed itself last.
+type LockSide struct {
+	Hostname string    `json:"hostname"`
+	Address  string    `json:"address" doc:"Where its connection came from; it may be that of a proxy."`
+	Seen     time.Time `json:"seen_at,omitzero"`
+	Counter  int64     `json:"counter" doc:"Its connect counter."`
+}
+
+// AgentUnlock decides between two copies.
+type AgentUnlock struct {
+	Keep string `json:"keep" enum:"connected,other" doc:"The copy that goes on."`
 }
 
 // AgentStatus is what an agent says of itself.

@@ -321,6 +321,42 @@ func (f *Fleet) RevokeAgent(_ context.Context, a fleet.Actor, ref string) error 
 	return problem(fleet.NotFound, "There is no agent %q.", ref)
 }
 
+// UnlockAgent ends an agent's lock.
+func (f *Fleet) UnlockAgent(_ context.Context, a fleet.Actor, ref string, keep fleet.Keep) (fleet.Agent, error) {
+	return f.changeAgent(a, ref, func(agent *fleet.Agent) error {
+		if agent.Lock == nil {
+			return problem(fleet.Conflict, "The agent %q is not locked.", ref)
+		}
+		if agent.Lock = nil; keep == fleet.KeepOther {
+			agent.Hostname = "other"
+		}
+		return nil
+	})
+}
+
+// RotateAgent asks an agent for new keys.
+func (f *Fleet) RotateAgent(_ context.Context, a fleet.Actor, ref string) (fleet.Agent, error) {
+	return f.changeAgent(a, ref, func(agent *fleet.Agent) error {
+		agent.RotationAsked = Clock()
+		return nil
+	})
+}
+
+func (f *Fleet) changeAgent(a fleet.Actor, ref string, change func(*fleet.Agent) error) (fleet.Agent, error) {
+	if err := mayChange(a); err != nil {
+		return fleet.Agent{}, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := range f.AgentList {
+		if agent := &f.AgentList[i]; agent.Name == ref || string(agent.ID) == ref {
+			err := change(agent)
+			return *agent, err
+		}
+	}
+	return fleet.Agent{}, problem(fleet.NotFound, "There is no agent %q.", ref)
+}
+
 // Ready gives NotReady.
 func (f *Fleet) Ready(context.Context) error { return f.NotReady }
 
