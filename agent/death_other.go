@@ -2,7 +2,7 @@
 
 package agent
 
-import "os/exec"
+import "syscall"
 
-// endWithParent does nothing where the system has no such thing: the next start waits for the child a little.
-func endWithParent(*exec.Cmd) {}
+// endWithParent asks for nothing where the system has no such thing: the next start waits for the child a little.
+func endWithParent() *syscall.SysProcAttr { return nil }

@@ -49,7 +49,7 @@ func verifyInChild(ctx context.Context, path string) error {
 	c.Stderr = &said
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	endWithParent(c)
+	c.SysProcAttr = endWithParent()
 	err = c.Run()
 	if err == nil {
 		return nil
