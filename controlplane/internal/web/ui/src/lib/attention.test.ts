@@ -33,6 +33,7 @@ function agent(over: Partial<Agent> = {}, flows: FlowStatus[] = [status()], wait
     created_at: at,
     connected: true,
     last_seen_at: at,
+    clock_skew_seconds: 0,
     desired_serial: 1,
     applied_serial: 1,
     outbox: outbox({ reported_at: at, waiting_records: waiting }),
