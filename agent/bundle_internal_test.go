@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -71,7 +72,9 @@ func newReceiver(t *testing.T) *receiver {
 	go func() { ended <- r.supervisor.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
-		<-ended
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("Run gave %v", err)
+		}
 		if err := st.Close(); err != nil {
 			t.Error(err)
 		}

@@ -203,7 +203,9 @@ func TestTheLastResort(t *testing.T) {
 	go func() { ended <- sup.Run(ctx) }()
 	defer func() {
 		cancel()
-		<-ended
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("Run gave %v", err)
+		}
 	}()
 	files, err := r.connection(r.bundle(1, 1).Connections[0])
 	if err != nil {

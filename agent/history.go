@@ -37,7 +37,7 @@ type history struct {
 // openHistory makes the folder, and reads what the last process left.
 func openHistory(ctx context.Context, dataDir string, log *slog.Logger) (*history, error) {
 	h := &history{dir: filepath.Join(dataDir, historyDir), log: log}
-	if err := os.MkdirAll(h.dir, 0o700); err != nil {
+	if err := os.MkdirAll(h.dir, 0o700); err != nil { //nolint:gosec // in the data directory
 		return nil, fmt.Errorf("make the folder of the flows' versions: %w", err)
 	}
 	h.marks = h.readMarks(ctx)
