@@ -28,11 +28,7 @@ const (
 
 func open(t *testing.T, dir string) *history {
 	t.Helper()
-	h, err := openHistory(t.Context(), dir, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return h
+	return openHistory(t.Context(), dir, slog.New(slog.DiscardHandler))
 }
 
 // TestCrashOfAChild is what TestACrashNamesItsFlow runs in a process of its own, which dies. By itself it does nothing.
@@ -253,5 +249,25 @@ steps:
 		if got := strings.Contains(s.GetError(), "holds the most"); got != (s.GetName() == "big") {
 			t.Errorf("the flow %s says %q", s.GetName(), s.GetError())
 		}
+	}
+}
+
+// TestAFolderThatCannotBeWritten wants that the agent runs without what it cannot keep.
+func TestAFolderThatCannotBeWritten(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, historyDir), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h := open(t, dir)
+	if got := h.Crashes(); len(got) != 0 {
+		t.Errorf("blamed is %v", got)
+	}
+	h.MarkBusy([]string{"a"})
+	if err := h.SaveRecord("a", supervisor.Record{}); err == nil {
+		t.Error("the record was kept, it is said")
+	}
+	if got := h.LoadRecord("a"); got.Deployed != nil {
+		t.Errorf("the record is %+v", got)
 	}
 }
