@@ -80,13 +80,10 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, spill.Close()) }()
 	// Only who has the lock of the staging may touch what else is in the data directory.
-	known, err := openHistory(ctx, a.config.DataDir, a.log)
-	if err != nil {
-		return err
-	}
+	known := openHistory(ctx, a.config.DataDir, a.log)
 	defer func() { err = errors.Join(err, known.close()) }()
 	if err := known.reportCrashes(); err != nil {
-		return err
+		a.log.WarnContext(ctx, "what may end the agent cannot be written to a file", slog.Any("error", err))
 	}
 	p, err := a.assemble(ctx, id, stores{st, spill, known})
 	if err != nil {

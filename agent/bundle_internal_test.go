@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -71,7 +72,9 @@ func newReceiver(t *testing.T) *receiver {
 	go func() { ended <- r.supervisor.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
-		<-ended
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("Run gave %v", err)
+		}
 		if err := st.Close(); err != nil {
 			t.Error(err)
 		}
@@ -110,7 +113,7 @@ func (r *receiver) sign(key ed25519.PrivateKey, b *wire.Bundle) []byte {
 // runs waits until that version runs.
 func (r *receiver) runs(version uint32) {
 	r.t.Helper()
-	limit := time.NewTimer(20 * time.Second)
+	limit := time.NewTimer(time.Minute)
 	defer limit.Stop()
 	for {
 		if s := r.supervisor.Status(); len(s) == 1 && s[0].GetState() == "running" && s[0].GetVersion() == version {
@@ -199,6 +202,9 @@ func TestBundlesThatAreRefused(t *testing.T) {
 	} {
 		before := r.refusals()[c.word]
 		r.log.Reset()
+		r.mu.Lock()
+		r.refusal = nil // the case before may have had the same reason
+		r.mu.Unlock()
 		for range 3 { // as after every reconnect
 			if err := r.ApplyBundle(t.Context(), c.envelope); err != nil {
 				t.Errorf("%s: ApplyBundle gave %v", name, err)

