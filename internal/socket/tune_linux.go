@@ -7,13 +7,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// unsent is how many bytes may wait in the kernel before they are sent for the first time: 4 s at 32 kbit/s.
-const unsent = 16 << 10
+const (
+	// unsent is how many bytes may wait in the kernel before they are sent for the first time: 4 s at 32 kbit/s.
+	unsent = 16 << 10
+	// longestRetry is how long TCP waits at the most before it sends again, in ms: a peer is given up after 40 s of silence.
+	longestRetry = 5000
+)
 
 func tune(fd int) error {
 	for _, o := range []struct{ option, value int }{
 		{unix.TCP_THIN_LINEAR_TIMEOUTS, 1},
 		{unix.TCP_NOTSENT_LOWAT, unsent},
+		// Since Linux 6.15.
+		{unix.TCP_RTO_MAX_MS, longestRetry},
 	} {
 		err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, o.option, o.value)
 		if err != nil && !errors.Is(err, unix.ENOPROTOOPT) && !errors.Is(err, unix.ENOSYS) {
