@@ -199,7 +199,7 @@ func (s *status) Status() *wire.Status {
 	o := s.outbox()
 	return &wire.Status{
 		Time: time.Now().UnixMicro(), DesiredSerial: s.bundles.DesiredSerial(), BundleError: s.bundles.refused(),
-		Flows: s.supervisor.Status(),
+		Flows:  s.supervisor.Status(),
 		Outbox: o.wire(),
 	}
 }
@@ -218,7 +218,7 @@ func (s *status) local() LocalStatus {
 		Tunnel:      TunnelStatus{Connected: t.Connected, Since: t.Since, Error: t.LastError, NextTry: t.NextTry},
 		BundleError: s.bundles.refused(),
 		Outbox:      s.outbox(),
-		Flows: []FlowStatus{},
+		Flows:       []FlowStatus{},
 	}
 	for _, f := range s.supervisor.Status() {
 		out.Flows = append(out.Flows, localFlow(f))
