@@ -29,7 +29,7 @@ func (c *counters) NextCounter() (uint64, error) {
 	for len(c.ahead) <= counterAhead && failed == nil {
 		var n uint64
 		n, failed = c.identity.NextCounter()
-		if failed != nil && stage.IsNoSpace(failed) && c.spare() {
+		if failed != nil && len(c.ahead) == 0 && stage.IsNoSpace(failed) && c.spare() {
 			n, failed = c.identity.NextCounter()
 		}
 		if failed == nil {
