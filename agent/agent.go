@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -66,14 +65,12 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	st, err := stage.Open(ctx, stage.Settings{
-		Dir: filepath.Join(a.config.DataDir, stageDir), Owner: id.Profile().Agent, Logger: a.log, Verify: verifyInChild,
-	})
+	st, err := stage.Open(ctx, stageSettings(a.config, id.Profile().Agent, a.log))
 	if err != nil {
 		return fmt.Errorf("open the staging in %s: %w", a.config.DataDir, err)
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
-	spill, err := stage.OpenScratch(scratchDir(a.config.DataDir), 0)
+	spill, err := stage.OpenScratch(scratchDir(a.config.DataDir), uint64(a.config.Staging.MinFree)) //nolint:gosec // Validate has seen it
 	if err != nil {
 		return err
 	}
@@ -130,7 +127,7 @@ func (a *Agent) assemble(ctx context.Context, id *identity.Identity, st *stage.S
 	s.bundles = &bundles{identity: id, stage: st, supervisor: sup, log: a.log, changed: s.signal}
 	s.tunnel, err = tunnel.New(tunnel.Settings{
 		Link: link(a.config, id.Profile().URL), Key: id.Key(), Fingerprint: id.Profile().Fingerprint,
-		Host: host(), Connectors: specs(), Counter: id, Bundles: s.bundles, Reporter: s, Outbox: outbox{st}, Reports: reports, Log: a.log,
+		Host: host(), Connectors: specs(), Counter: &counters{identity: id, spare: st.UseSpareRoom}, Bundles: s.bundles, Reporter: s, Outbox: outbox{st}, Reports: reports, Log: a.log,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("prepare the connection to %s: %w", id.Profile().URL, err)
