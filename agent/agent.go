@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -67,14 +66,12 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	st, err := stage.Open(ctx, stage.Settings{
-		Dir: filepath.Join(a.config.DataDir, stageDir), Owner: id.Profile().Agent, Logger: a.log, Verify: verifyInChild,
-	})
+	st, err := stage.Open(ctx, stageSettings(a.config, id.Profile().Agent, a.log))
 	if err != nil {
 		return fmt.Errorf("open the staging in %s: %w", a.config.DataDir, err)
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
-	spill, err := stage.OpenScratch(scratchDir(a.config.DataDir), 0)
+	spill, err := stage.OpenScratch(scratchDir(a.config.DataDir), uint64(a.config.Staging.MinFree)) //nolint:gosec // Validate has seen it
 	if err != nil {
 		return err
 	}

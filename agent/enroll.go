@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/outfeed/outfeed/agent/internal/identity"
+	"github.com/outfeed/outfeed/agent/internal/stage"
 	"github.com/outfeed/outfeed/agent/internal/tunnel"
 	"github.com/outfeed/outfeed/internal/buildinfo"
 	"github.com/outfeed/outfeed/internal/secret"
@@ -36,6 +37,10 @@ func Enroll(ctx context.Context, c Config, e Enrollment) (agentID string, err er
 	token, err := seal.ParseToken(e.Token.Reveal())
 	if err != nil {
 		return "", fmt.Errorf("the enrolment token: %w", err)
+	}
+	// A token that is used up on a disk that cannot hold an agent would help nobody.
+	if err := stage.CheckRoom(c.DataDir, uint64(c.Staging.MinFree)); err != nil { //nolint:gosec // Validate has seen it
+		return "", err
 	}
 	draft, err := identity.Create(c.DataDir)
 	if err != nil {

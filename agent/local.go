@@ -13,7 +13,11 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
+
+	"github.com/outfeed/outfeed/agent/internal/stage"
+	"github.com/outfeed/outfeed/internal/backoff"
 )
 
 // LocalStatus is what outfeed-agent status shows. It is served as JSON on a socket in the data directory.
@@ -75,18 +79,25 @@ func socketPath(dataDir string) string {
 	return filepath.Join(os.TempDir(), fmt.Sprintf("outfeed-agent-%x.sock", h.Sum64()))
 }
 
+// localRetry is how often a socket that could not be made is tried again.
+const localRetry = 5 * time.Second
+
 // serveLocal serves the status to this machine's own commands until ctx ends. The stage's lock makes sure that no other
-// agent uses the same data directory, so a socket that is there is a dead one.
+// agent uses the same data directory, so a socket that is there is a dead one. A disk on which none can be made must not
+// end the agent: it is tried again until there is room.
 func serveLocal(ctx context.Context, path string, local localCommands, log *slog.Logger) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("remove the status socket of an earlier run: %w", err)
-	}
-	l, err := new(net.ListenConfig).Listen(ctx, "unix", path)
-	if err != nil {
-		return fmt.Errorf("open the status socket %s: %w", path, err)
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		return errors.Join(fmt.Errorf("protect the status socket: %w", err), l.Close())
+	l, err := listenLocal(ctx, path)
+	for said := false; err != nil; l, err = listenLocal(ctx, path) {
+		if !stage.IsNoSpace(err) && !errors.Is(err, syscall.EROFS) {
+			return err
+		}
+		if !said {
+			said = true
+			log.WarnContext(ctx, "the status is not served on this machine until its disk can be written", slog.Any("error", err))
+		}
+		if err := backoff.Sleep(ctx, localRetry); err != nil {
+			return err
+		}
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
@@ -110,6 +121,21 @@ type localCommands struct {
 	status func() LocalStatus
 	// rotate begins to change the agent's keys.
 	rotate func() error
+}
+
+// listenLocal makes the socket anew.
+func listenLocal(ctx context.Context, path string) (net.Listener, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("remove the status socket of an earlier run: %w", err)
+	}
+	l, err := new(net.ListenConfig).Listen(ctx, "unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("open the status socket %s: %w", path, err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(fmt.Errorf("protect the status socket: %w", err), l.Close())
+	}
+	return l, nil
 }
 
 // serveHTTP serves on a listener until ctx ends.

@@ -85,7 +85,8 @@ func (r *reports) ReadReports(ctx context.Context, after uint64, limit int) ([]t
 	return found, nil
 }
 
-// DropReports is for the tunnel.
+// DropReports is for the tunnel. While the disk cannot be written the reports stay, and go with a later call or are sent
+// again: the session must not end because of it.
 func (r *reports) DropReports(ctx context.Context, upTo uint64) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -95,7 +96,12 @@ func (r *reports) DropReports(ctx context.Context, upTo uint64) error {
 			ids = append(ids, id)
 		}
 	}
-	return r.drop(ctx, ids...)
+	err := r.drop(ctx, ids...)
+	if err != nil && r.stage.Stats().Degraded != "" {
+		r.log.DebugContext(ctx, "run reports that the control plane has stored stay on the disk for now", "error", err)
+		return nil
+	}
+	return err
 }
 
 func (r *reports) drop(ctx context.Context, ids ...string) error {

@@ -4,12 +4,29 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"path/filepath"
+	"time"
 
+	"github.com/outfeed/outfeed/agent/internal/config"
 	"github.com/outfeed/outfeed/agent/internal/engine"
 	"github.com/outfeed/outfeed/agent/internal/stage"
 	"github.com/outfeed/outfeed/agent/internal/supervisor"
 	"github.com/outfeed/outfeed/agent/internal/tunnel"
 )
+
+// stageSettings is how an agent stages, as its configuration says.
+func stageSettings(c Config, owner string, log *slog.Logger) stage.Settings {
+	set := stage.Settings{
+		Dir: filepath.Join(c.DataDir, stageDir), Owner: owner, Logger: log, Verify: verifyInChild,
+		MaxBytes: uint64(c.Staging.MaxBytes), MinFreeBytes: uint64(c.Staging.MinFree), //nolint:gosec // Validate has seen them
+		MaxAge: time.Duration(c.Staging.MaxAge),
+	}
+	if c.Staging.WhenFull == config.WhenFullDropOldest {
+		set.WhenFull = stage.DropOldest
+	}
+	return set
+}
 
 // staging is the supervisor's view of the stage.
 type staging struct {

@@ -72,7 +72,7 @@ type bookkeeping struct {
 type books struct {
 	*site
 	metrics string
-	rows    int
+	rows    uint64
 	windows int
 }
 
@@ -98,7 +98,7 @@ func (b *books) run(more ...string) {
 	b.agent = start(b.t, b.path("agent.log"), append(env, more...), bin(b.t, "outfeed-agent"), "run")
 }
 
-// write gives the plant n more rows, each of about a kilobyte, and one that no control plane takes for each of the odd.
+// write gives the plant n more rows, each of about 3.5 kB, and one that no control plane takes for each of the odd.
 func (b *books) write(n int, odd ...int) {
 	b.t.Helper()
 	var text strings.Builder
@@ -107,13 +107,13 @@ func (b *books) write(n int, odd ...int) {
 		if slices.Contains(odd, i) {
 			extra = strings.Repeat(`{"a":`, 600) + "1" + strings.Repeat("}", 600)
 		}
-		fmt.Fprintf(&text, `{"ts":"2026-01-01T00:00:00Z","machine":"M1","n":%d,"pad":"%s%s","extra":%s}`+"\n", b.rows, padOf(b.rows), strings.Repeat("x", 900), extra)
+		fmt.Fprintf(&text, `{"ts":"2026-01-01T00:00:00Z","machine":"M1","n":%d,"pad":"%s%s","extra":%s}`+"\n", b.rows, padOf(b.rows), strings.Repeat("x", 3500), extra)
 		b.rows++
 	}
 	b.appendTo("rows.jsonl", text.String())
 }
 
-func padOf(n int) string { return fmt.Sprintf("row-%06d-", n) }
+func padOf(n uint64) string { return fmt.Sprintf("row-%06d-", n) }
 
 func (b *books) appendTo(name, text string) {
 	b.t.Helper()
@@ -201,7 +201,7 @@ func (b *books) measured() map[string]float64 {
 }
 
 // damage changes a byte of the records of some rows on the agent's disk.
-func (b *books) damage(rows ...int) {
+func (b *books) damage(rows ...uint64) {
 	b.t.Helper()
 	files, err := filepath.Glob(b.path("agent", "stage", "outbox-*.db"))
 	if err != nil || len(files) == 0 {
@@ -209,7 +209,7 @@ func (b *books) damage(rows ...int) {
 	}
 	hit := 0
 	for _, file := range files {
-		content, err := os.ReadFile(file) //nolint:gosec // the test's own folder
+		content, err := os.ReadFile(file)
 		if err != nil {
 			b.t.Fatal(err)
 		}
@@ -246,19 +246,22 @@ func TestEveryInsightIsAccountedFor(t *testing.T) {
 	waiting := b.produceOffline()
 
 	b.agent.stop()
-	b.damage(1100, 1101, 1102, 1700)
-	b.run()
-	restarted := b.until("the agent answers after a restart", func(a account) bool { return a.Produced > 0 })
-	if restarted.Produced != waiting.Produced || restarted.Acknowledged != waiting.Acknowledged || restarted.Late != waiting.Late {
-		t.Errorf("after a restart the account is %+v, and was %+v", restarted, waiting)
+	b.damage(b.rows-10, b.rows-11, b.rows-12, b.rows-60)
+	b.run("OUTFEED_AGENT_STAGING_MAX_BYTES=16MiB", "OUTFEED_AGENT_STAGING_WHEN_FULL=drop_oldest")
+	b.write(500)
+	expired := b.until("the oldest are dropped for newer ones", func(a account) bool { return a.Produced == waiting.Produced+500 })
+	dropped := expired.Expired["expired_bytes"]
+	if dropped == 0 || expired.Acknowledged != waiting.Acknowledged || expired.Late != waiting.Late ||
+		expired.Produced != expired.Acknowledged+expired.WaitingRecords+dropped {
+		t.Errorf("after a restart with less room the account is %+v, and was %+v", expired, waiting)
 	}
 
 	b.startControlPlane()
-	done := b.until("everything is acknowledged", func(a account) bool { return a.Acknowledged == waiting.Produced })
-	if done.WaitingRecords != 0 || done.WaitingBytes != 0 || done.Sent != done.Produced || done.Lost != 4 {
+	done := b.until("everything is acknowledged", func(a account) bool { return a.Acknowledged == expired.Produced })
+	if done.WaitingRecords != 0 || done.WaitingBytes != 0 || done.Sent != done.Produced || done.Lost != 4 || done.Expired["expired_bytes"] != dropped {
 		t.Errorf("when all is acknowledged the account is %+v", done)
 	}
-	b.compare(done, bookkeeping{Refused: 3, Receipts: map[string]uint64{"damaged": 4}})
+	b.compare(done, bookkeeping{Refused: 3, Receipts: map[string]uint64{"damaged": 4, "expired_bytes": dropped}})
 
 	b.agent.kill()
 	b.run()
@@ -274,19 +277,19 @@ func (b *books) produceOffline() account {
 	before := b.account()
 	began, tick := time.Now(), time.NewTicker(500*time.Millisecond)
 	defer tick.Stop()
-	b.write(100, 30, 31, 90)
 	for time.Since(began) < 24*time.Second {
 		b.write(100)
 		<-tick.C
 		b.account()
 	}
 	took := time.Since(began)
+	b.write(100, 30, 31, 35)
 	b.late(5)
-	total := uint64(b.rows) + 3 // and the windows that have closed: one of the first rows, two of these
+	total := b.rows + 3 // and the windows that have closed: one of the first rows, two of these
 	now := b.until("all is produced", func(a account) bool { return a.Produced == total && a.Late == 12 })
 	grown := now.WaitingBytes - before.WaitingBytes
 	if now.WaitingRecords != now.Produced-now.Acknowledged || now.Acknowledged != before.Acknowledged || now.Sent < now.Acknowledged ||
-		now.WaitingBytes < 1000*now.WaitingRecords || now.WaitingBytes > 2000*now.WaitingRecords {
+		now.WaitingBytes < 3500*now.WaitingRecords || now.WaitingBytes > 5000*now.WaitingRecords {
 		b.t.Errorf("while the control plane is away the account is %+v", now)
 	}
 	rate := float64(grown) / took.Seconds()

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Bytes is an amount of memory, written as a whole number with a unit: 512MiB, 2GB.
+// Bytes is an amount of memory or of disk space, written as a whole number with a unit: 512MiB, 2GB.
 type Bytes int64
 
 const (
@@ -33,7 +33,7 @@ func (b *Bytes) UnmarshalText(text []byte) error {
 	unit, known := units()[strings.ToLower(strings.TrimSpace(s[len(digits):]))]
 	n, err := strconv.ParseInt(digits, 10, 64)
 	if err != nil || !known || n < 0 || n > math.MaxInt64/unit {
-		return fmt.Errorf("%.40q is no amount of memory: write a whole number with a unit, such as 128MB or 2GB", s)
+		return fmt.Errorf("%.40q is no amount of bytes: write a whole number with a unit, such as 128MB or 2GB", s)
 	}
 	*b = Bytes(n * unit)
 	return nil

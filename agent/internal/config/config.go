@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/url"
 	"os"
@@ -40,6 +41,8 @@ type Config struct {
 	LogFormat string     `yaml:"log_format"`
 	// Writes is deny (the default) or allow: whether flows may write into the plant's systems (OUTFEED_AGENT_WRITES).
 	Writes string `yaml:"writes"`
+	// Staging is how much may wait on the disk.
+	Staging Staging `yaml:"staging"`
 }
 
 // The values of Config.Writes.
@@ -54,7 +57,7 @@ func Default() Config {
 	if runtime.GOOS == "windows" {
 		dir = filepath.Join(os.Getenv("ProgramData"), "Outfeed", "Agent")
 	}
-	return Config{DataDir: dir, LogFormat: "text", Writes: WritesDeny, MemoryLimit: DefaultMemoryLimit}
+	return Config{DataDir: dir, LogFormat: "text", Writes: WritesDeny, MemoryLimit: DefaultMemoryLimit, Staging: defaultStaging()}
 }
 
 // variables maps each environment variable to the field it sets.
@@ -62,7 +65,7 @@ func (c *Config) variables() map[string]func(string) error {
 	text := func(to *string) func(string) error {
 		return func(v string) error { *to = v; return nil }
 	}
-	return map[string]func(string) error{
+	all := map[string]func(string) error{
 		"OUTFEED_AGENT_DATA_DIR":     text(&c.DataDir),
 		"OUTFEED_AGENT_LISTEN":       text(&c.Listen),
 		"OUTFEED_AGENT_CA_FILE":      text(&c.CAFile),
@@ -72,6 +75,8 @@ func (c *Config) variables() map[string]func(string) error {
 		"OUTFEED_AGENT_WRITES":       text(&c.Writes),
 		"OUTFEED_AGENT_PROXY":        func(v string) error { c.Proxy = secret.New(v); return nil },
 	}
+	maps.Copy(all, c.Staging.variables())
+	return all
 }
 
 // Load reads a file (none when path is empty), then the environment, which wins, and checks the result.
@@ -112,6 +117,7 @@ func (c *Config) Validate() error {
 	if err := c.MemoryLimit.Validate(); err != nil {
 		wrong = append(wrong, err)
 	}
+	wrong = append(wrong, c.Staging.validate())
 	if c.LogFormat != "json" && c.LogFormat != "text" {
 		wrong = append(wrong, fmt.Errorf("log_format is %q: write json or text", c.LogFormat))
 	}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/outfeed/outfeed/agent/internal/config"
 )
@@ -82,6 +83,13 @@ func TestWhatIsWrongIsSaid(t *testing.T) {
 		"memory huge":    {"memory_limit: 99999999999GB\n", "write a whole number with a unit"},
 		"little memory":  {"memory_limit: 10MB\n", "needs at least 48MB"},
 		"empty data dir": {"data_dir: ''\n", "data_dir is empty"},
+		"little staging": {"staging: {max_bytes: 1MB}\n", "needs at least 16MB"},
+		"nothing free":   {"staging: {min_free: 0B}\n", "leave at least 1MB"},
+		"age unit":       {"staging: {max_age: 30}\n", "write a whole number with a unit"},
+		"age fraction":   {"staging: {max_age: 1.5d}\n", "write a whole number with a unit"},
+		"age too long":   {"staging: {max_age: 99999999d}\n", "write a whole number with a unit"},
+		"age too short":  {"staging: {max_age: 5s}\n", "at least 1m"},
+		"when full":      {"staging: {when_full: drop}\n", "drop_oldest"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -97,5 +105,18 @@ func TestNoProxyMayBeSaid(t *testing.T) {
 	t.Parallel()
 	if c, err := config.Load(write(t, "proxy: none\n"), none); err != nil || c.Proxy.Reveal() != "none" {
 		t.Errorf("got %v, %v", c.Proxy.Reveal(), err)
+	}
+}
+
+func TestTheQuotasOfTheStaging(t *testing.T) {
+	t.Parallel()
+	path := write(t, "staging:\n  max_bytes: 2GB\n  max_age: 30d\n  when_full: drop_oldest\n")
+	c, err := config.Load(path, func(name string) (string, bool) { return "128MB", name == "OUTFEED_AGENT_STAGING_MIN_FREE" })
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := config.Staging{MaxBytes: 2 << 30, MaxAge: config.Age(30 * 24 * time.Hour), WhenFull: config.WhenFullDropOldest, MinFree: 128 << 20}
+	if c.Staging != want || c.Staging.MaxAge.String() != "30d" {
+		t.Errorf("got %+v, want %+v", c.Staging, want)
 	}
 }

@@ -46,6 +46,11 @@ type Checkpoint struct {
 	Late int64
 }
 
+// empty says whether there is nothing to commit.
+func (c *Checkpoint) empty() bool {
+	return len(c.Cursors) == 0 && len(c.Changes) == 0 && len(c.Insights) == 0 && c.Earlier == nil && c.Late == 0
+}
+
 // StateChange sets one entry of an operator's state, or removes it when Value is nil.
 type StateChange struct {
 	Step, Key string

@@ -521,7 +521,7 @@ func (r *Runner) commit(ctx context.Context) error {
 		r.dirty, r.leaving = false, false
 		r.commitTimer.Stop()
 		r.idleTimer.Stop()
-		if len(c.Cursors) == 0 && len(c.Changes) == 0 && len(c.Insights) == 0 && c.Earlier == nil && c.Late == 0 {
+		if c.empty() {
 			return nil
 		}
 		r.uncommitted = c

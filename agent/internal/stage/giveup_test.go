@@ -1,6 +1,7 @@
 package stage_test
 
 import (
+	"os"
 	"testing"
 
 	"github.com/outfeed/outfeed/agent/internal/stage"
@@ -34,5 +35,24 @@ func TestWhatIsGivenUpIsLostOnce(t *testing.T) {
 	st = reopen(t, st, s)
 	if got := st.Stats(); got.Lost != 2 || got.WaitingRecords != 1 {
 		t.Errorf("after a restart %d are lost and %d wait, want 2 and 1", got.Lost, got.WaitingRecords)
+	}
+}
+
+// What an acknowledgement counts as lost is on the disk at once: after a crash nobody would look at it again.
+func TestALossIsStoredWithItsAcknowledgement(t *testing.T) {
+	t.Parallel()
+	s := settings(t, t.TempDir())
+	st := open(t, s)
+	commit(t, st, stage.Checkpoint{Flow: "f", Number: 1, Insights: payloads(5, "a")})
+	st.GiveUp(2)
+	if err := st.Acknowledge(t.Context(), 3); err != nil {
+		t.Fatal(err)
+	}
+	copied := settings(t, t.TempDir())
+	if err := os.CopyFS(copied.Dir, os.DirFS(s.Dir)); err != nil {
+		t.Fatal(err)
+	}
+	if got := open(t, copied).Stats(); got.Lost != 1 || got.Acknowledged != 3 {
+		t.Errorf("a copy of the files has %d lost and %d acknowledged, want 1 and 3", got.Lost, got.Acknowledged)
 	}
 }

@@ -161,8 +161,8 @@ func (r *outboxReader) append(rec Record) {
 // at the latest when that lets a segment be dropped and the disk can be written; before that a crash only sends some
 // records again. ErrBeyondEnd says that there are not so many.
 func (s *Stage) Acknowledge(ctx context.Context, upTo uint64) error {
-	drop, err := s.moveAcknowledged(upTo)
-	if err != nil || !drop || s.isDegraded() != nil {
+	store, err := s.moveAcknowledged(upTo)
+	if err != nil || !store || s.isDegraded() != nil {
 		return err
 	}
 	err = s.submit(ctx, &request{admit: func(*files) error { return nil }})
@@ -173,8 +173,9 @@ func (s *Stage) Acknowledge(ctx context.Context, upTo uint64) error {
 	return err
 }
 
-// moveAcknowledged notes the acknowledgement in memory and says whether something can be dropped by storing it.
-func (s *Stage) moveAcknowledged(upTo uint64) (drop bool, err error) {
+// moveAcknowledged notes the acknowledgement in memory and says whether it must be stored: because something can be
+// dropped then, or because it counts something as lost.
+func (s *Stage) moveAcknowledged(upTo uint64) (store bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f := s.files
@@ -186,7 +187,8 @@ func (s *Stage) moveAcknowledged(upTo uint64) (drop bool, err error) {
 	case upTo <= f.acknowledged:
 		return false, nil
 	}
-	f.lost += f.lostBetween(f.acknowledged, upTo)
+	lost := f.lostBetween(f.acknowledged, upTo)
+	f.lost += lost
 	for seq := range f.damaged {
 		if seq <= upTo {
 			delete(f.damaged, seq)
@@ -197,6 +199,10 @@ func (s *Stage) moveAcknowledged(upTo uint64) (drop bool, err error) {
 	s.waitingSince = time.Time{}
 	s.noteWaiting()
 	s.wakeSpace()
+	if lost > 0 {
+		// Nobody looks at those records again, so after a crash nobody would know.
+		return true, nil
+	}
 	if len(f.segments) == 0 || f.segments[0].last > upTo {
 		return false, nil
 	}

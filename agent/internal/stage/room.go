@@ -96,6 +96,27 @@ func (d *diskSpace) free(set Settings) (uint64, error) {
 	return bytes, err
 }
 
+// IsNoSpace says whether an error is that of a disk that has no room, or no room for another file.
+func IsNoSpace(err error) bool { return isNoSpace(err) }
+
+// CheckRoom says why the disk of a data directory, which need not be there yet, has too little room to begin with.
+func CheckRoom(dir string, minFree uint64) error {
+	for at := filepath.Clean(dir); ; at = filepath.Dir(at) {
+		there, err := exists(at)
+		if err != nil {
+			return err
+		}
+		if !there && at != filepath.Dir(at) {
+			continue
+		}
+		free, err := new(diskSpace).free(Settings{Dir: at})
+		if err == nil && free < minFree {
+			err = fmt.Errorf("the disk of %s has %d MiB left and %d MiB must stay free; make room on it, or name another with --data-dir", dir, free>>20, minFree>>20)
+		}
+		return err
+	}
+}
+
 // roomToBegin refuses a first start on a disk that is too full for what comes after it. A directory with a state may be
 // opened on any disk, so that what waits in it can leave.
 func roomToBegin(set Settings) error {
@@ -103,13 +124,8 @@ func roomToBegin(set Settings) error {
 	if err != nil || there {
 		return err
 	}
-	free, err := new(diskSpace).free(set)
-	if err != nil {
-		return fmt.Errorf("begin the staging directory %s: %w", set.Dir, err)
-	}
-	if free < set.MinFreeBytes {
-		return fmt.Errorf("begin the staging directory %s: its disk has %d MiB left and %d MiB must stay free; make room on it, or name another with --data-dir",
-			set.Dir, free>>20, set.MinFreeBytes>>20)
+	if err := CheckRoom(set.Dir, set.MinFreeBytes); err != nil {
+		return fmt.Errorf("begin the staging directory: %w", err)
 	}
 	return nil
 }

@@ -37,8 +37,15 @@ type Scratch struct {
 // OpenScratch empties the folder, which whoever holds the staging directory may do: what is in it belongs to a process
 // that has ended. minFree is how many bytes of the disk stay free; 0 means 64 MiB.
 func OpenScratch(dir string, minFree uint64) (*Scratch, error) {
-	if err := os.RemoveAll(dir); err != nil {
-		return nil, fmt.Errorf("remove the spilled rows of an earlier run: %w", err)
+	// The folder itself stays, because a full disk might not let it be made again.
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("look for the spilled rows of an earlier run: %w", err)
+	}
+	for _, e := range entries {
+		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+			return nil, fmt.Errorf("remove the spilled rows of an earlier run: %w", err)
+		}
 	}
 	s := newScratch(dir, minFree)
 	return s, s.make()

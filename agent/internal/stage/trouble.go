@@ -1,7 +1,6 @@
 package stage
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -118,15 +117,10 @@ func (s *Stage) healed(batch []*request) {
 	s.trouble.degraded = nil
 	s.wakeSpace()
 	s.mu.Unlock()
-	s.settings.Logger.Log(context.Background(), s.trouble.level(tries), "the staging area can be written again", slog.Int("failures", tries))
-}
-
-// level is that of the log's line about a recovery: it is told where the failure was.
-func (t *trouble) level(tries int) slog.Level {
-	if tries > 1 || time.Since(t.said) < saidEvery {
-		return slog.LevelInfo
+	// It is told where the failure was.
+	if tries > 1 || time.Since(s.trouble.said) < saidEvery {
+		s.settings.Logger.Info("the staging area can be written again", slog.Int("failures", tries))
 	}
-	return slog.LevelDebug
 }
 
 func (s *Stage) isUnsettled() error {

@@ -118,6 +118,30 @@ func (i *insights) add(ctx context.Context, r Record) error {
 	return nil
 }
 
+// lookThrough reads what the control plane has stored and what is still here, so that the outbox notices what of it was
+// lost before it drops it: the crash that kept the acknowledgement from arriving has also forgotten what was found then.
+func lookThrough(ctx context.Context, outbox Outbox, stored uint64, log *slog.Logger) error {
+	for after := uint64(0); after < stored; {
+		records, err := outbox.ReadOutbox(ctx, after, batchRecords, batchBytes)
+		if err != nil {
+			return fmt.Errorf("read the insights that the control plane has stored: %w", err)
+		}
+		if len(records) == 0 {
+			return nil
+		}
+		for _, r := range records {
+			if after = r.Seq + r.Count - 1; r.Gone != "" || r.Seq > stored {
+				continue
+			}
+			if _, err := sendable(r.Payload); err != nil {
+				log.ErrorContext(ctx, "an insight could never be sent and was given up", slog.Uint64("seq", r.Seq), slog.Any("error", err))
+				outbox.GiveUp(r.Seq)
+			}
+		}
+	}
+	return nil
+}
+
 // sendable decodes what the outbox holds, and says why it can never be sent.
 func sendable(payload []byte) (*wire.InsightRecord, error) {
 	if len(payload) > longestInsight {

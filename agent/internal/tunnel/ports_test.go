@@ -175,6 +175,9 @@ func (a *agent) Reconcile(_ context.Context, stored uint64) (uint64, error) {
 func (a *agent) ReadOutbox(_ context.Context, after uint64, maxRecords, _ int) ([]tunnel.Record, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if after == 0 {
+		after = a.acknowledged
+	}
 	if after < a.acknowledged {
 		return nil, fmt.Errorf("insights behind %d are wanted, and those up to %d are acknowledged and gone", after, a.acknowledged)
 	}

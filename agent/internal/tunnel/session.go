@@ -117,6 +117,9 @@ func (s *session) hello(counter uint64) (*wire.Welcome, error) {
 
 // work runs the session's conversations; the first that ends takes the others with it.
 func (s *session) work(ctx context.Context, welcome *wire.Welcome) error {
+	if err := lookThrough(ctx, s.settings.Outbox, welcome.GetInsightsStored(), s.settings.Log); err != nil {
+		return err
+	}
 	after, err := s.settings.Outbox.Reconcile(ctx, welcome.GetInsightsStored())
 	if err != nil {
 		return fmt.Errorf("agree with the control plane on what it has stored: %w", err)

@@ -101,7 +101,7 @@ func (p parcel) halves() (a, b parcel) {
 		return parcel{first: p.first, receipts: p.receipts}, parcel{first: p.first + p.gone(), records: p.records}
 	}
 	half := len(p.records) / 2
-	return parcel{first: p.first, records: p.records[:half]}, parcel{first: p.first + uint64(half), records: p.records[half:]} //nolint:gosec // not negative
+	return parcel{first: p.first, records: p.records[:half]}, parcel{first: p.first + uint64(half), records: p.records[half:]}
 }
 
 // delivery puts everything where it belongs.
