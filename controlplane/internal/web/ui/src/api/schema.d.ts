@@ -79,6 +79,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/agents/{agent}/rotate": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Have an agent change its keys
+         * @description At once, or when it connects the next time. Both its old and its new key work until it has connected with the new one. rotation_asked_at is absent again, and rotated_at newer, when it is done.
+         */
+        post: operations["rotate-agent"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/agents/{agent}/unlock": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Decide between two copies of an agent
+         * @description An agent is locked when a copy of its data directory, or an older one from a backup, has connected. The copy that is kept goes on within a minute or so; the other one is refused for good.
+         */
+        post: operations["unlock-agent"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/api-keys": {
         parameters: {
             query?: never;
@@ -439,6 +479,11 @@ export interface components {
              */
             applied_serial: number;
             arch: string;
+            /**
+             * Format: int64
+             * @description How many seconds its clock was ahead of the control plane's when it connected last; negative when behind.
+             */
+            clock_skew_seconds: number;
             connected: boolean;
             connector_kinds: string[];
             /** Format: date-time */
@@ -457,6 +502,8 @@ export interface components {
             };
             /** Format: date-time */
             last_seen_at?: string;
+            /** @description Present while the agent is locked because a copy of its data directory has connected. Neither copy may connect until an owner decides. */
+            lock?: components["schemas"]["AgentLock"];
             /**
              * Format: int64
              * @description Insights that were damaged or gone on the agent before they came here.
@@ -471,6 +518,16 @@ export interface components {
             refused_insights: number;
             /** Format: date-time */
             revoked_at?: string;
+            /**
+             * Format: date-time
+             * @description When its keys changed last; absent when they never did.
+             */
+            rotated_at?: string;
+            /**
+             * Format: date-time
+             * @description Since when it shall change its keys; absent when it need not.
+             */
+            rotation_asked_at?: string;
             /** @description Its newest report; absent before the first. */
             status?: components["schemas"]["AgentStatus"];
             version: string;
@@ -480,6 +537,19 @@ export interface components {
             /** @description Absent when it is gone. */
             agent?: components["schemas"]["Agent"];
             id: string;
+        };
+        AgentLock: {
+            /** @description The copy that had connected before. */
+            connected: components["schemas"]["LockSide"];
+            /** @description The copy whose connection made the lock. */
+            other: components["schemas"]["LockSide"];
+            /**
+             * @description How the copy showed itself: by a connect counter that was used before, by the value of a session that another has followed, or by a key that was given up in a rotation.
+             * @enum {string}
+             */
+            reason: "counter" | "session" | "retired_key";
+            /** Format: date-time */
+            since: string;
         };
         AgentStatus: {
             /** @description Why it refused the newest desired state. */
@@ -528,6 +598,13 @@ export interface components {
              * @example https://outfeed.example.com
              */
             url?: string;
+        };
+        AgentUnlock: {
+            /**
+             * @description The copy that goes on.
+             * @enum {string}
+             */
+            keep: "connected" | "other";
         };
         APIKey: {
             /** Format: date-time */
@@ -818,6 +895,18 @@ export interface components {
         ListRun: {
             items: components["schemas"]["Run"][];
         };
+        LockSide: {
+            /** @description Where its connection came from; it may be that of a proxy. */
+            address: string;
+            /**
+             * Format: int64
+             * @description Its connect counter.
+             */
+            counter: number;
+            hostname: string;
+            /** Format: date-time */
+            seen_at?: string;
+        };
         Manifest: {
             columns: components["schemas"]["EgressColumn"][];
         };
@@ -864,7 +953,7 @@ export interface components {
              * @description The kind of problem, for machines.
              * @enum {string}
              */
-            code: "invalid" | "not_found" | "conflict" | "unauthorized" | "forbidden" | "token_used" | "token_expired" | "token_unknown" | "agent_revoked" | "agent_unknown" | "clone_suspected" | "unavailable" | "internal" | "rate_limited" | "method_not_allowed" | "too_large";
+            code: "invalid" | "not_found" | "conflict" | "unauthorized" | "forbidden" | "token_used" | "token_expired" | "token_unknown" | "agent_revoked" | "agent_unknown" | "clone_suspected" | "agent_locked" | "unavailable" | "internal" | "rate_limited" | "method_not_allowed" | "too_large";
             /**
              * @description What happened, where, and what to do.
              * @example There is no agent "press-hall".
@@ -1104,6 +1193,74 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "rotate-agent": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The agent's id or name. */
+                agent: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Agent"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "unlock-agent": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The agent's id or name. */
+                agent: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AgentUnlock"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Agent"];
+                };
             };
             /** @description Error */
             default: {

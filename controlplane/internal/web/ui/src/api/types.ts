@@ -6,6 +6,8 @@ type Schemas = components["schemas"];
 
 export type Me = Schemas["Me"];
 export type Agent = Schemas["Agent"];
+export type AgentLock = Schemas["AgentLock"];
+export type LockSide = Schemas["LockSide"];
 export type AgentTokenCreated = Schemas["AgentTokenCreated"];
 export type FlowStatus = Schemas["FlowStatus"];
 export type Connection = Schemas["Connection"];

@@ -36,6 +36,7 @@ function agent(over: Partial<Agent> = {}, flows: FlowStatus[] = [status()], wait
     applied_serial: 1,
     lost_insights: 0,
     refused_insights: 0,
+    clock_skew_seconds: 0,
     status: {
       time: at,
       flows,
@@ -100,6 +101,18 @@ describe("findings", () => {
       ["bad", "press-health", "Backing off on press-hall: press-plc: connection refused"],
       ["bad", "lathe-cell", "Not connected for 1 h. Its flows go on; insights wait on the machine."],
       ["warn", "press-health", "3 records of the newest run could not be used."],
+    ]);
+  });
+
+  it("tells a locked agent once, and a clock that is off", () => {
+    const side = { hostname: "h", address: "10.0.0.1", seen_at: at, counter: 3 };
+    const lock = { since: at, reason: "session" as const, connected: side, other: side };
+    const messages = findings([agent({ lock, connected: false, clock_skew_seconds: -7200 })], [], now).map(
+      (f) => f.message,
+    );
+    expect(messages).toEqual([
+      "Locked: a copy of it has connected. An owner decides which one goes on.",
+      "Its clock is 2 h behind the control plane's.",
     ]);
   });
 

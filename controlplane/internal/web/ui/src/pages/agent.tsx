@@ -2,6 +2,7 @@ import { useQuery } from "@tanstack/react-query";
 import { Link, useParams } from "@tanstack/react-router";
 import { agentQuery } from "../api/queries";
 import type { Agent, FlowStatus } from "../api/types";
+import { KeysFact, LockBanner } from "../components/agentidentity";
 import { AgentState, FlowStateBadge, SourceState } from "../components/state";
 import {
   Ago,
@@ -17,6 +18,7 @@ import {
   Time,
   Troubled,
 } from "../components/ui";
+import { clockText, isSkewed } from "../lib/attention";
 import { bytes, count, parseTime } from "../lib/format";
 
 export function AgentDetail() {
@@ -35,6 +37,7 @@ function Detail({ agent }: { agent: Agent }) {
           Runs of this agent
         </Link>
       </PageHead>
+      {agent.lock && <LockBanner agent={agent} lock={agent.lock} />}
       {status?.bundle_error && (
         <ErrorNote error={new Error(`The agent refused its newest configuration: ${status.bundle_error}`)} />
       )}
@@ -46,6 +49,19 @@ function Detail({ agent }: { agent: Agent }) {
             ["System", `${agent.os}/${agent.arch}`],
             ["Version", agent.version || "–"],
             ["Labels", <Labels key="labels" labels={agent.labels} />],
+            ...(isSkewed(agent)
+              ? [
+                  [
+                    "Clock",
+                    <Badge key="clock" tone="warn">
+                      {clockText(agent.clock_skew_seconds)}
+                    </Badge>,
+                  ] as [string, React.ReactNode],
+                ]
+              : []),
+            ...(agent.lock || parseTime(agent.revoked_at)
+              ? []
+              : [["Keys changed", <KeysFact key="keys" agent={agent} />] as [string, React.ReactNode]]),
             ["Enrolled", <Time key="created" time={agent.created_at} />],
             ...(parseTime(agent.revoked_at)
               ? [["Revoked", <Time key="revoked" time={agent.revoked_at} />] as [string, React.ReactNode]]
