@@ -30,6 +30,9 @@ func (f tokenFlags) read(c *cobra.Command) (secret.String, error) {
 		}
 		return secret.New(strings.TrimSpace(string(text))), nil
 	case f.token == "-":
+		if info, err := os.Stdin.Stat(); err == nil && c.InOrStdin() == os.Stdin && info.Mode()&os.ModeCharDevice != 0 {
+			fmt.Fprintln(c.ErrOrStderr(), "Paste the token and press Enter:")
+		}
 		line, err := bufio.NewReader(io.LimitReader(c.InOrStdin(), longestToken)).ReadString('\n')
 		if err != nil && !errors.Is(err, io.EOF) {
 			return secret.String{}, fmt.Errorf("read the token from the standard input: %w", err)

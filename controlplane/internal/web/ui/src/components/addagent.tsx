@@ -62,7 +62,8 @@ export function AddAgent({ onClose }: { onClose: () => void }) {
 
 function Commands({ created, onClose }: { created: AgentTokenCreated; onClose: () => void }) {
   const [system, setSystem] = useState<System>("Linux");
-  const enroll = `enroll --url ${created.url ?? window.location.origin} --token ${created.token}`;
+  // The token goes in on the standard input: on the command line other users of the machine could see it.
+  const enroll = `enroll --url ${created.url ?? window.location.origin} --token -`;
   const [first, then] =
     system === "Linux"
       ? [`sudo outfeed-agent ${enroll}`, "sudo outfeed-agent run"]
@@ -85,7 +86,11 @@ function Commands({ created, onClose }: { created: AgentTokenCreated; onClose: (
           <Command text={first} />
         </li>
         <li>
-          <p className="mb-1 font-medium">2. Run the agent</p>
+          <p className="mb-1 font-medium">2. Paste the token when it waits, and press Enter</p>
+          <Command text={created.token} />
+        </li>
+        <li>
+          <p className="mb-1 font-medium">3. Run the agent</p>
           <Command text={then} />
         </li>
       </ol>

@@ -7,6 +7,7 @@ import { Badge, Dot, type Tone } from "./ui";
 
 export function AgentState({ agent }: { agent: Agent }) {
   if (parseTime(agent.revoked_at)) return <Dot tone="plain">Revoked</Dot>;
+  if (agent.lock) return <Dot tone="bad">Locked</Dot>;
   return agent.connected ? <Dot tone="ok">Connected</Dot> : <Dot tone="bad">Not connected</Dot>;
 }
 

@@ -100,6 +100,18 @@ describe("findings", () => {
     ]);
   });
 
+  it("tells a locked agent once, and a clock that is off", () => {
+    const side = { hostname: "h", address: "10.0.0.1", seen_at: at, counter: 3 };
+    const lock = { since: at, reason: "session" as const, connected: side, other: side };
+    const messages = findings([agent({ lock, connected: false, clock_skew_seconds: -7200 })], [], now).map(
+      (f) => f.message,
+    );
+    expect(messages).toEqual([
+      "Locked: a copy of it has connected. An owner decides which one goes on.",
+      "Its clock is 2 h behind the control plane's.",
+    ]);
+  });
+
   it("tells refused bundles, refused flows, full outboxes and agents that never came", () => {
     const refused = agent({}, [status({ state: "refused", error: "not allowed by the plant's policy" })], 20_000);
     if (refused.status) refused.status.bundle_error = "the signature is not of a known key";

@@ -71,12 +71,26 @@ function ofAgent(agent: Agent, now: Date): Finding[] {
   const at = parseTime(status?.time);
   const waiting = agent.outbox.waiting_records;
   return [
-    ...(agent.connected ? [] : about("bad", absence(agent, now), parseTime(agent.last_seen_at))),
+    ...(agent.lock ? about("bad", locked, parseTime(agent.lock.since)) : []),
+    ...(agent.connected || agent.lock ? [] : about("bad", absence(agent, now), parseTime(agent.last_seen_at))),
+    ...(isSkewed(agent) ? about("warn", `Its clock is ${clockText(agent.clock_skew_seconds)}.`, undefined) : []),
     ...(status?.bundle_error ? about("bad", `Refused its newest configuration: ${status.bundle_error}`, at) : []),
     ...(status?.flows ?? []).filter(isFailing).map((flow) => ofFlow(flow, agent)),
     ...troubles(agent).flatMap(({ severity, long }) => about(severity, long, undefined)),
     ...(agent.connected && waiting > 10_000 ? about("warn", `${plural(waiting, "insight")} wait to be sent.`, at) : []),
   ];
+}
+
+const locked = "Locked: a copy of it has connected. An owner decides which one goes on.";
+
+/** Whether an agent's clock is off by more than a network can explain. */
+export function isSkewed(agent: Agent): boolean {
+  return Math.abs(agent.clock_skew_seconds) > 5;
+}
+
+/** How far a clock is off. */
+export function clockText(seconds: number): string {
+  return `${duration(Math.abs(seconds) * 1000)} ${seconds > 0 ? "ahead of" : "behind"} the control plane's`;
 }
 
 function absence(agent: Agent, now: Date): string {

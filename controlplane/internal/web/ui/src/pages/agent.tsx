@@ -2,9 +2,11 @@ import { useQuery } from "@tanstack/react-query";
 import { Link, useParams } from "@tanstack/react-router";
 import { agentQuery } from "../api/queries";
 import type { Agent, FlowStatus } from "../api/types";
+import { KeysFact, LockBanner } from "../components/agentidentity";
 import { OutboxPanel, RefusedPanel } from "../components/outbox";
 import { AgentState, FlowStateBadge, SourceState } from "../components/state";
 import { Ago, Badge, Empty, ErrorNote, Facts, Labels, Loaded, PageHead, Panel, Table, Time } from "../components/ui";
+import { clockText, isSkewed } from "../lib/attention";
 import { parseTime } from "../lib/format";
 
 export function AgentDetail() {
@@ -23,6 +25,7 @@ function Detail({ agent }: { agent: Agent }) {
           Runs of this agent
         </Link>
       </PageHead>
+      {agent.lock && <LockBanner agent={agent} lock={agent.lock} />}
       {status?.bundle_error && (
         <ErrorNote error={new Error(`The agent refused its newest configuration: ${status.bundle_error}`)} />
       )}
@@ -34,6 +37,19 @@ function Detail({ agent }: { agent: Agent }) {
             ["System", `${agent.os}/${agent.arch}`],
             ["Version", agent.version || "–"],
             ["Labels", <Labels key="labels" labels={agent.labels} />],
+            ...(isSkewed(agent)
+              ? [
+                  [
+                    "Clock",
+                    <Badge key="clock" tone="warn">
+                      {clockText(agent.clock_skew_seconds)}
+                    </Badge>,
+                  ] as [string, React.ReactNode],
+                ]
+              : []),
+            ...(agent.lock || parseTime(agent.revoked_at)
+              ? []
+              : [["Keys changed", <KeysFact key="keys" agent={agent} />] as [string, React.ReactNode]]),
             ["Enrolled", <Time key="created" time={agent.created_at} />],
             ...(parseTime(agent.revoked_at)
               ? [["Revoked", <Time key="revoked" time={agent.revoked_at} />] as [string, React.ReactNode]]
