@@ -105,7 +105,9 @@ function FlowPart({ flow }: { flow: FlowStatus }) {
           since <Ago time={flow.since} />
         </span>
       </div>
-      {flow.error && (flow.set_back_from || !isOfSource(flow)) && <p className="px-3 pb-2 break-words text-bad">{flow.error}</p>}
+      {flow.error && (flow.set_back_from || !isOfSource(flow)) && (
+        <p className="px-3 pb-2 break-words text-bad">{flow.error}</p>
+      )}
       {flow.sources.length > 0 && (
         <Table
           label={`Sources of ${flow.name}`}
