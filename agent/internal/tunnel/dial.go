@@ -16,8 +16,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/coder/websocket"
-
 	"github.com/outfeed/outfeed/internal/mux"
 	"github.com/outfeed/outfeed/protocol/seal"
 )
@@ -122,10 +120,10 @@ func (d *dialer) wire(ctx context.Context) (net.Conn, error) {
 		OnProxyConnectResponse: proxyAnswer,
 	}
 	defer transport.CloseIdleConnections()
-	ws, answer, err := websocket.Dial(ctx, d.target, &websocket.DialOptions{HTTPClient: &http.Client{ //nolint:bodyclose // Dial closes it, or it is the connection
+	conn, answer, err := mux.Dial(ctx, d.target, &http.Client{ //nolint:bodyclose // Dial closes it, or it is the connection
 		Transport:     transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}})
+	})
 	if err != nil {
 		// A proxy's refusal to CONNECT comes back as an answer without a status.
 		if answer != nil && answer.StatusCode != 0 && answer.StatusCode != http.StatusSwitchingProtocols {
@@ -133,8 +131,7 @@ func (d *dialer) wire(ctx context.Context) (net.Conn, error) {
 		}
 		return nil, fmt.Errorf("connect to %s: %w", d.target, explainTLS(err))
 	}
-	conn := websocket.NetConn(context.WithoutCancel(ctx), ws, websocket.MessageBinary)
-	return mux.WithClose(conn, ws.CloseNow), nil
+	return conn, nil
 }
 
 // secure runs the inner TLS session over the outer connection, which it closes when that fails.

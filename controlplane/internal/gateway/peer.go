@@ -39,35 +39,39 @@ type peer struct {
 	id fleet.AgentIdentity
 }
 
-// serve runs one connection to its end. handshaken is called as soon as the peer is known.
-func (p *peer) serve(ctx context.Context, conn net.Conn, handshaken func()) error {
+// serve takes one connection through its handshake. It gives the session that is left to run, or nil when all is over.
+func (p *peer) serve(ctx context.Context, conn net.Conn) (rest func() error, err error) {
 	early, cancel := context.WithTimeoutCause(ctx, handshakeTimeout, errors.New("the handshake took longer than "+handshakeTimeout.String()))
 	defer cancel()
 	inner, key, err := p.gateway.secure(early, conn)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	p.key, p.inner = key, inner.ConnectionState()
-	if p.streams, err = mux.Server(inner, p.log); err != nil {
-		return errors.Join(err, inner.Close())
+	if p.streams, err = mux.ServerForStranger(inner, p.log); err != nil {
+		return nil, errors.Join(err, inner.Close())
 	}
-	defer func() { _ = p.streams.Close() }()
+	rest, err = p.greet(ctx, early)
+	if rest == nil {
+		p.finish(err)
+		err = errors.Join(err, p.streams.Close())
+	}
+	return rest, err
+}
+
+// greet takes the first message. early ends with the handshake, ctx with the session.
+func (p *peer) greet(ctx, early context.Context) (rest func() error, err error) {
 	first, err := p.first(early)
 	if err != nil {
-		p.finish(err)
-		return err
+		return nil, err
 	}
 	switch m := first.GetMessage().(type) {
 	case *wire.ControlUp_Enroll:
-		err = p.enroll(early, m.Enroll)
-		p.finish(err)
-		return err
+		return nil, p.enroll(early, m.Enroll)
 	case *wire.ControlUp_Hello:
-		return p.session(ctx, m.Hello, handshaken)
+		return p.session(ctx, m.Hello)
 	default:
-		err = breach("the first message must be an enrolment or a hello")
-		p.finish(err)
-		return err
+		return nil, breach("the first message must be an enrolment or a hello")
 	}
 }
 
@@ -135,30 +139,41 @@ func (p *peer) enroll(ctx context.Context, e *wire.Enroll) error {
 	return p.send(&wire.ControlDown{Message: &wire.ControlDown_Enrolled{Enrolled: enrolled}})
 }
 
-// session runs from the hello on.
-func (p *peer) session(ctx context.Context, hello *wire.Hello, handshaken func()) error {
+// session takes the hello, and gives what is left to run.
+func (p *peer) session(ctx context.Context, hello *wire.Hello) (rest func() error, err error) {
 	stored, changes, err := p.hello(ctx, hello)
-	handshaken()
 	if err != nil {
-		p.finish(err)
-		return err
+		return nil, err
 	}
-	defer p.disconnect(ctx, hello.GetCounter())
+	p.streams.Trust()
+	counter := hello.GetCounter()
+	return func() error {
+		defer p.disconnect(ctx, counter)
+		return p.converse(ctx, stored, changes)
+	}, nil
+}
+
+// converse runs the session's conversations; the first that ends takes the others with it.
+func (p *peer) converse(ctx context.Context, stored uint64, changes <-chan struct{}) error {
 	p.gateway.metrics.sessions.Inc()
 	p.gateway.connected(p)
 	defer p.gateway.disconnected(p)
 
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return p.pushDesired(ctx, changes) })
-	group.Go(func() error { return p.receive(ctx) })
-	group.Go(func() error { return p.acceptInsights(ctx, group, stored) })
-	group.Go(func() error {
-		<-ctx.Done()
+	over := make(chan struct{})
+	context.AfterFunc(ctx, func() {
+		defer close(over)
 		p.finish(context.Cause(ctx))
 		// This unblocks those who still read or write.
-		return p.streams.Close()
+		_ = p.streams.Close()
 	})
-	return group.Wait() //nolint:wrapcheck // the errors are ours
+	group.Go(func() error { return p.pushDesired(ctx, changes) })
+	group.Go(func() error { return p.receive(ctx) })
+	err := p.acceptInsights(ctx, group, stored)
+	group.Go(func() error { return err })
+	err = group.Wait()
+	<-over
+	return err //nolint:wrapcheck // the errors are ours
 }
 
 // hello authenticates the agent and welcomes it.
