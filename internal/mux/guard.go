@@ -64,6 +64,11 @@ type guard struct {
 	heard  time.Time
 	limits limits
 	failed error
+	// closed says that the connection was closed, after which everything is ready. opening is called once the peer opens a
+	// stream, of which unaccepted were not accepted yet; nil when nobody waits.
+	closed     bool
+	opening    func()
+	unaccepted int
 }
 
 // limits are those that differ between a stranger and a known peer.
@@ -72,7 +77,9 @@ type limits struct{ streams, unread int }
 // tracked is what is remembered of a stream until both sides have closed it.
 type tracked struct {
 	// inner is nil while nobody has taken the stream.
-	inner                   *yamux.Stream
+	inner *yamux.Stream
+	// ready is called once there is something to read; nil when nobody waits.
+	ready                   func()
 	unread                  int
 	byPeer                  bool
 	closedHere, closedThere bool
@@ -193,6 +200,7 @@ func (g *guard) closedByPeer(id uint32) error {
 		return err
 	}
 	s.closedThere = true
+	s.wake()
 	g.forget(id, s)
 	return nil
 }
@@ -231,7 +239,9 @@ func (g *guard) open(id uint32) error {
 	}
 	g.lastOpened = id
 	g.opened++
+	g.unaccepted++
 	g.streams[id] = &tracked{byPeer: true}
+	wake(&g.opening)
 	return nil
 }
 
@@ -244,6 +254,7 @@ func (g *guard) arrived(id uint32, n int) error {
 		return err
 	}
 	s.unread += n
+	s.wake()
 	g.unread += n
 	if g.unread > g.limits.unread {
 		return fmt.Errorf("%w: more than %d bytes that nobody has read yet", ErrLimit, g.limits.unread)
@@ -274,6 +285,7 @@ func (g *guard) closedHere(id uint32) {
 		g.streams[id] = s
 	}
 	s.closedHere = true
+	s.wake()
 	g.forget(id, s)
 }
 
@@ -303,6 +315,63 @@ func (g *guard) fail(why error) {
 	if g.failed == nil {
 		g.failed = why
 	}
+}
+
+// wake calls who waits for a stream.
+func (s *tracked) wake() { wake(&s.ready) }
+
+func wake(waiting *func()) {
+	if f := *waiting; f != nil {
+		*waiting = nil
+		go f()
+	}
+}
+
+// Close closes the connection, and wakes all who wait.
+func (g *guard) Close() error {
+	err := g.Conn.Close()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.closed = true
+	wake(&g.opening)
+	for _, s := range g.streams {
+		s.wake()
+	}
+	return err //nolint:wrapcheck // yamux drops it
+}
+
+// readable says whether reading a stream would not wait. mu is held.
+func (g *guard) readable(s *tracked) bool {
+	return g.closed || s == nil || s.unread > 0 || s.closedThere || s.closedHere
+}
+
+// await calls f, in a goroutine of its own, once reading a stream does not wait.
+func (g *guard) await(id uint32, f func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if s := g.streams[id]; !g.readable(s) {
+		s.ready = f
+		return
+	}
+	go f()
+}
+
+// awaitStream calls f, in a goroutine of its own, once there is a stream to accept.
+func (g *guard) awaitStream(f func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.closed && g.unaccepted == 0 {
+		g.opening = f
+		return
+	}
+	go f()
+}
+
+// accepted notes that a stream of the peer was accepted.
+func (g *guard) accepted() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.unaccepted--
 }
 
 // allow sets the limits.

@@ -185,9 +185,14 @@ func (s *Session) Accept(ctx context.Context) (*Stream, error) {
 	if err != nil {
 		return nil, s.explain("accept a stream", err)
 	}
+	s.guard.accepted()
 	s.guard.taken(inner)
 	return &Stream{inner: inner, session: s}, nil
 }
+
+// AwaitStream calls f once, in a goroutine of its own, as soon as there is a stream to accept or the session ends. So a
+// session that waits costs no goroutine. One wait at a time is possible.
+func (s *Session) AwaitStream(f func()) { s.guard.awaitStream(f) }
 
 // Close ends the session and unblocks everything that waits on its streams. A second call does nothing.
 func (s *Session) Close() error {
@@ -232,6 +237,17 @@ func (s *Stream) Read(p []byte) (int, error) {
 	}
 	return n, err
 }
+
+// Readable says whether Read would return at once: with something, or because the stream or the session has ended.
+func (s *Stream) Readable() bool {
+	g := s.session.guard
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.readable(g.streams[s.inner.StreamID()])
+}
+
+// Await calls f once, in a goroutine of its own, as soon as the stream is readable. One wait at a time is possible.
+func (s *Stream) Await(f func()) { s.session.guard.await(s.inner.StreamID(), f) }
 
 // Write sends to the peer. When the peer takes nothing for the write time-out, the session ends: after that, yamux
 // would leave the peer's reader waiting for ever.

@@ -148,9 +148,9 @@ func TestHostilePeers(t *testing.T) {
 	for n := range uint32(MaxStreams + 1) {
 		streams.Write(frame(typeWindow, flagOpen, 2*n+1, 0))
 	}
-	body := make([]byte, streamWindow)
-	for n := range uint32(MaxUnread/streamWindow + 1) {
-		unread.Write(frame(typeData, flagOpen, 2*n+1, streamWindow))
+	body := make([]byte, maxFrame)
+	for n := range uint32(MaxUnread/maxFrame + 1) {
+		unread.Write(frame(typeData, flagOpen, 2*n+1, maxFrame))
 		unread.Write(body)
 	}
 	reopened.Write(frame(typeWindow, flagOpen, 1, 0))
@@ -211,9 +211,9 @@ func TestLimitsLetAnOrdinaryPeerThrough(t *testing.T) {
 	for n := range uint32(MaxPings) {
 		in.Write(frame(typePing, flagOpen, 0, n))
 	}
-	for n := range uint32(MaxUnread / streamWindow) {
-		in.Write(frame(typeData, 0, 2*n+1, streamWindow))
-		in.Write(make([]byte, streamWindow))
+	for n := range uint32(MaxUnread / maxFrame) {
+		in.Write(frame(typeData, 0, 2*n+1, maxFrame))
+		in.Write(make([]byte, maxFrame))
 	}
 	// However the bytes are cut.
 	data := in.Bytes()
@@ -227,8 +227,8 @@ func TestLimitsLetAnOrdinaryPeerThrough(t *testing.T) {
 	if g.unread != MaxUnread {
 		t.Errorf("%d bytes are counted as unread, want %d", g.unread, MaxUnread)
 	}
-	for n := range uint32(MaxUnread / streamWindow) {
-		g.consumed(2*n+1, streamWindow)
+	for n := range uint32(MaxUnread / maxFrame) {
+		g.consumed(2*n+1, maxFrame)
 	}
 	if g.unread != 0 {
 		t.Errorf("%d bytes are counted as unread after reading", g.unread)

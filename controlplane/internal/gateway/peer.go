@@ -11,8 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/outfeed/outfeed/controlplane/internal/fleet"
 	"github.com/outfeed/outfeed/internal/mux"
 	"github.com/outfeed/outfeed/protocol/seal"
@@ -69,7 +67,7 @@ func (p *peer) greet(ctx, early context.Context) (rest func() error, err error) 
 	case *wire.ControlUp_Enroll:
 		return nil, p.enroll(early, m.Enroll)
 	case *wire.ControlUp_Hello:
-		return p.session(ctx, m.Hello)
+		return p.welcome(ctx, m.Hello)
 	default:
 		return nil, breach("the first message must be an enrolment or a hello")
 	}
@@ -139,8 +137,8 @@ func (p *peer) enroll(ctx context.Context, e *wire.Enroll) error {
 	return p.send(&wire.ControlDown{Message: &wire.ControlDown_Enrolled{Enrolled: enrolled}})
 }
 
-// session takes the hello, and gives what is left to run.
-func (p *peer) session(ctx context.Context, hello *wire.Hello) (rest func() error, err error) {
+// welcome takes the hello, and gives what is left to run.
+func (p *peer) welcome(ctx context.Context, hello *wire.Hello) (rest func() error, err error) {
 	stored, changes, err := p.hello(ctx, hello)
 	if err != nil {
 		return nil, err
@@ -153,27 +151,62 @@ func (p *peer) session(ctx context.Context, hello *wire.Hello) (rest func() erro
 	}, nil
 }
 
+// session is what runs for a peer that is known. A conversation in which nothing happens has no goroutine: a gateway has
+// thousands of them.
+type session struct {
+	// end ends the session and says why; the first call counts.
+	end context.CancelCauseFunc
+	// work counts what runs or waits.
+	work sync.WaitGroup
+	// insights says that the insights stream is open. Only acceptInsights uses it.
+	insights bool
+}
+
+// each has a conversation go on whenever there is something for it, until it gives an error. await calls back once there
+// is, and also when the session has ended.
+func (s *session) each(await func(func()), converse func() error) {
+	s.work.Add(1)
+	var again func()
+	again = func() {
+		if err := converse(); err != nil {
+			s.end(err)
+			s.work.Done()
+			return
+		}
+		await(again)
+	}
+	await(again)
+}
+
 // converse runs the session's conversations; the first that ends takes the others with it.
 func (p *peer) converse(ctx context.Context, stored uint64, changes <-chan struct{}) error {
 	p.gateway.metrics.sessions.Inc()
 	p.gateway.connected(p)
 	defer p.gateway.disconnected(p)
 
-	group, ctx := errgroup.WithContext(ctx)
+	ctx, end := context.WithCancelCause(ctx)
+	s := &session{end: end}
+	var reports uint64
+	s.each(p.control.Await, func() error { return p.receive(ctx, &reports) })
+	s.each(p.streams.AwaitStream, func() error { return p.acceptInsights(ctx, s, stored) })
 	over := make(chan struct{})
 	context.AfterFunc(ctx, func() {
 		defer close(over)
-		p.finish(context.Cause(ctx))
-		// This unblocks those who still read or write.
-		_ = p.streams.Close()
+		p.part(context.Cause(ctx))
 	})
-	group.Go(func() error { return p.pushDesired(ctx, changes) })
-	group.Go(func() error { return p.receive(ctx) })
-	err := p.acceptInsights(ctx, group, stored)
-	group.Go(func() error { return err })
-	err = group.Wait()
+	end(p.pushDesired(ctx, changes))
 	<-over
-	return err //nolint:wrapcheck // the errors are ours
+	s.work.Wait()
+	return context.Cause(ctx)
+}
+
+// part tells the peer why, and closes the streams, which unblocks those who still read or write.
+func (p *peer) part(why error) {
+	// Behind a message that the peer does not take, nothing can be told.
+	cut := time.AfterFunc(2*lingerTimeout, func() { _ = p.streams.Close() })
+	defer cut.Stop()
+	p.finish(why)
+	_ = p.streams.Close()
 }
 
 // hello authenticates the agent and welcomes it.
