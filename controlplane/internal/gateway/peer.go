@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"sync"
@@ -17,8 +18,13 @@ import (
 	"github.com/outfeed/outfeed/protocol/wire"
 )
 
-// disconnectTimeout bounds the record of a session's end.
-const disconnectTimeout = 5 * time.Second
+const (
+	// disconnectTimeout bounds the record of a session's end.
+	disconnectTimeout = 5 * time.Second
+	// maxFirst bounds the first message, as nobody knows yet whose it is. A hello describes all connectors of an agent,
+	// which is about 100 KB.
+	maxFirst = 1 << 20
+)
 
 // peer is one connection.
 type peer struct {
@@ -87,10 +93,26 @@ func (p *peer) first(ctx context.Context) (*wire.ControlUp, error) {
 		return nil, breach(fmt.Sprintf("the first stream must be %q", wire.KindControl))
 	}
 	first := &wire.ControlUp{}
-	if err = wire.ReadMessage(stream, first); err != nil {
+	if err = wire.ReadMessage(&bounded{stream, maxFirst}, first); err != nil {
 		return nil, oversized(err)
 	}
 	return first, nil
+}
+
+// bounded is a reader that gives no more than so many bytes.
+type bounded struct {
+	io.Reader
+	left int
+}
+
+// Read reads, within the bound.
+func (b *bounded) Read(p []byte) (int, error) {
+	if b.left == 0 {
+		return 0, fmt.Errorf("the first message has more than %d bytes: %w", maxFirst, wire.ErrTooBig)
+	}
+	n, err := b.Reader.Read(p[:min(len(p), b.left)])
+	b.left -= n
+	return n, err //nolint:wrapcheck // ReadMessage compares it with io.EOF
 }
 
 // accept takes the next stream and reads its header.

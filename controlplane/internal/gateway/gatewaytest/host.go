@@ -101,11 +101,11 @@ func Run(ctx context.Context, s Settings, ready func(Ready) error) error {
 }
 
 // handler is the product's with a few paths of the test's own.
-func handler(tunnels http.Handler, domain *Fleet, registry *prometheus.Registry, log *slog.Logger) http.Handler {
+func handler(tunnels *gateway.Gateway, domain *Fleet, registry *prometheus.Registry, log *slog.Logger) http.Handler {
 	f := apitest.New()
 	mux := http.NewServeMux()
 	mux.Handle("/", httpapi.New(httpapi.Settings{
-		Fleet: f, Auth: auth.New(auth.Settings{Keys: f, Sessions: f}), Tunnel: tunnels, Registry: registry, Logger: log,
+		Fleet: f, Auth: auth.New(auth.Settings{Keys: f, Sessions: f}), Tunnel: tunnels, Serving: tunnels.Serving, Registry: registry, Logger: log,
 	}))
 	mux.HandleFunc("GET /test/stats", func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Query().Has("collect") {
