@@ -1,7 +1,7 @@
 package httpapi
 
 import (
-	"container/list"
+	queue "container/list"
 	"net"
 	"net/http"
 	"sync"
@@ -25,7 +25,7 @@ type crowd struct {
 	mu    sync.Mutex
 	where map[net.Conn]place
 	// fresh and idle hold members, the oldest first.
-	fresh, idle list.List
+	fresh, idle queue.List
 	// room is closed when a fresh connection goes.
 	room chan struct{}
 }
@@ -36,8 +36,8 @@ type member struct {
 }
 
 type place struct {
-	in      *list.List
-	element *list.Element
+	in      *queue.List
+	element *queue.Element
 }
 
 func newCrowd(freshLimit, idleLimit int) *crowd {
@@ -111,7 +111,7 @@ func (c *crowd) rest(conn net.Conn) {
 }
 
 // add is called with mu held.
-func (c *crowd) add(to *list.List, conn net.Conn, now time.Time) {
+func (c *crowd) add(to *queue.List, conn net.Conn, now time.Time) {
 	c.where[conn] = place{in: to, element: to.PushBack(member{conn: conn, since: now})}
 }
 

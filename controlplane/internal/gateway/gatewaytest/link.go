@@ -199,7 +199,9 @@ func MeasurePlain(ctx context.Context, dir string, l Links, echoes int, bytes in
 	if err != nil {
 		return LinkFigures{}, err
 	}
-	return figures(func() (io.ReadWriteCloser, error) { return (&tls.Dialer{Config: config}).DialContext(ctx, "tcp", l.Plain) }, echoes, bytes)
+	return figures(func() (io.ReadWriteCloser, error) {
+		return (&tls.Dialer{Config: config}).DialContext(ctx, "tcp", l.Plain)
+	}, echoes, bytes)
 }
 
 func trusting(dir string) (*tls.Config, error) {
