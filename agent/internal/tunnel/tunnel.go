@@ -132,11 +132,11 @@ func (c *Client) Run(ctx context.Context) error {
 	}
 }
 
-// pauseAfter is how long to wait after an error: what the control plane asked for, plus the backoff's jitter, and long
-// where only a person can help.
+// pauseAfter is how long to wait after an error: what the control plane asked for, plus some jitter, and long where only
+// a person can help. A Retry-After is a turn in a queue: what the backoff has grown to in the meantime would miss it.
 func pauseAfter(err error, jitter time.Duration) time.Duration {
 	if busy, ok := errors.AsType[*BusyError](err); ok && busy.RetryAfter > 0 {
-		return busy.RetryAfter + rand.N(busy.RetryAfter/2+1) + jitter //nolint:gosec // jitter needs no cryptographic randomness
+		return busy.RetryAfter + rand.N(busy.RetryAfter/2+time.Second) //nolint:gosec // jitter needs no cryptographic randomness
 	}
 	refused, ok := errors.AsType[*RefusedError](err)
 	if !ok {

@@ -228,12 +228,13 @@ func (g *Gateway) disconnected(p *peer) {
 	g.metrics.connected.Set(float64(len(g.byAgent)))
 }
 
-// spread is how long agents should wait after a restart, so that they do not all come back at once.
+// spread is how long agents should wait after a restart, so that they do not all come back at once, nor faster than they
+// are let in.
 func (g *Gateway) spread() time.Duration {
 	g.mu.Lock()
 	agents := len(g.byAgent)
 	g.mu.Unlock()
-	return rand.N(time.Duration(agents)*time.Second/time.Duration(g.perSecond) + time.Second) //nolint:gosec // as above
+	return rand.N(time.Duration(agents)*time.Second*5/4/time.Duration(g.perSecond) + time.Second) //nolint:gosec // as above
 }
 
 // secure runs the inner TLS session.
