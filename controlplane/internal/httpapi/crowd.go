@@ -11,10 +11,10 @@ import (
 const (
 	// maxFresh is how many connections may be without a first request, maxIdle how many between two requests. A connection
 	// that says nothing costs about 25 KB.
-	maxFresh = 1500
+	maxFresh = 1000
 	maxIdle  = 1000
 	// freshGrace is how long a fresh connection has before it must make room for others.
-	freshGrace = time.Second
+	freshGrace = 2 * time.Second
 )
 
 // crowd bounds the connections that a server holds without working for them. Where there are too many, the oldest goes:

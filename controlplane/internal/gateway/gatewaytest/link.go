@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"syscall"
 	"time"
@@ -27,9 +28,10 @@ import (
 )
 
 const (
-	// askEcho wants every message back, askTake wants so many bytes to be taken.
-	askEcho = 'e'
-	askTake = 't'
+	// askEcho wants every message back, askTake wants so many bytes to be taken, and askMemory what the process holds.
+	askEcho   = 'e'
+	askTake   = 't'
+	askMemory = 'm'
 	// echoSize is the size of a message that goes to and fro: that of an acknowledgement or a short status.
 	echoSize = 100
 )
@@ -125,7 +127,8 @@ func answer(conn io.ReadWriter) error {
 	if _, err := io.ReadFull(conn, ask[:]); err != nil {
 		return fmt.Errorf("read what is asked: %w", err)
 	}
-	if ask[0] == askEcho {
+	switch ask[0] {
+	case askEcho:
 		message := make([]byte, echoSize)
 		for {
 			if _, err := io.ReadFull(conn, message); err != nil {
@@ -135,12 +138,36 @@ func answer(conn io.ReadWriter) error {
 				return fmt.Errorf("write: %w", err)
 			}
 		}
+	case askMemory:
+		return tellMemory(conn)
+	default:
+		return take(conn, int64(binary.BigEndian.Uint64(ask[1:]))) //nolint:gosec // a count of bytes
 	}
+}
+
+// tellMemory says how much memory is resident, as it is and after a collection.
+func tellMemory(conn io.Writer) error {
+	now, err := resident()
+	if err != nil {
+		return err
+	}
+	debug.FreeOSMemory()
+	after, err := resident()
+	if err != nil {
+		return err
+	}
+	if err = binary.Write(conn, binary.BigEndian, []int64{now, after}); err != nil {
+		return fmt.Errorf("write: %w", err)
+	}
+	return nil
+}
+
+// take takes so many bytes, and says how much processor time that was.
+func take(conn io.ReadWriter, left int64) error {
 	before, err := cpuTime()
 	if err != nil {
 		return err
 	}
-	left := int64(binary.BigEndian.Uint64(ask[1:])) //nolint:gosec // a count of bytes
 	if _, err = io.CopyBuffer(io.Discard, onlyReader{io.LimitReader(conn, left)}, make([]byte, 64<<10)); err != nil {
 		return fmt.Errorf("take: %w", err)
 	}
@@ -202,6 +229,46 @@ func MeasurePlain(ctx context.Context, dir string, l Links, echoes int, bytes in
 	return figures(func() (io.ReadWriteCloser, error) {
 		return (&tls.Dialer{Config: config}).DialContext(ctx, "tcp", l.Plain)
 	}, echoes, bytes)
+}
+
+// IdlePlain holds so many connections of plain TLS open, and gives what each costs the serving process in bytes: of its
+// resident memory as it is, and after a collection.
+func IdlePlain(ctx context.Context, dir string, l Links, connections int) (resident, collected int64, err error) {
+	config, err := trusting(dir)
+	if err != nil {
+		return 0, 0, err
+	}
+	dialer := &tls.Dialer{Config: config}
+	memory := func() (pair [2]int64, err error) {
+		conn, err := dialer.DialContext(ctx, "tcp", l.Plain)
+		if err != nil {
+			return pair, fmt.Errorf("dial: %w", err)
+		}
+		defer conn.Close() //nolint:errcheck // all is read
+		if _, err = conn.Write(append([]byte{askMemory}, make([]byte, 8)...)); err == nil {
+			err = binary.Read(conn, binary.BigEndian, &pair)
+		}
+		return pair, err //nolint:wrapcheck // it says what is wrong
+	}
+	before, err := memory()
+	if err != nil {
+		return 0, 0, err
+	}
+	all := make([]net.Conn, 0, connections)
+	defer func() {
+		for _, conn := range all {
+			err = errors.Join(err, conn.Close())
+		}
+	}()
+	for range connections {
+		conn, err := dialer.DialContext(ctx, "tcp", l.Plain)
+		if err != nil {
+			return 0, 0, fmt.Errorf("dial: %w", err)
+		}
+		all = append(all, conn)
+	}
+	after, err := memory()
+	return (after[0] - before[1]) / int64(connections), (after[1] - before[1]) / int64(connections), err
 }
 
 func trusting(dir string) (*tls.Config, error) {

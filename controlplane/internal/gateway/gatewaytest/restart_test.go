@@ -18,7 +18,7 @@ func TestReconnects(t *testing.T) {
 	inTurn(t)
 	n, warmUp := 200, 200
 	if *long {
-		n, warmUp = 5000, 500
+		n, warmUp = 5000, 1500
 	}
 	h := startHost(t, t.TempDir(), "-admit", "5000")
 	h.visits(t, warmUp)
@@ -97,7 +97,7 @@ func TestDrain(t *testing.T) {
 
 func restart(t *testing.T, end func(*child)) {
 	t.Helper()
-	agents, processes, admit := 300, 1, "12"
+	agents, processes, admit := 300, 1, "11"
 	if *long {
 		agents, processes, admit = 10_000, 2, "0"
 	}

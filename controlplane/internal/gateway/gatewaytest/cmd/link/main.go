@@ -31,6 +31,7 @@ func run(ctx context.Context, stop func(), args []string) (err error) {
 	dir := f.String("dir", ".", "`FOLDER` that keeps the keys")
 	links := f.String("links", "", "measure these `LINKS`, which the serving process printed; without it, serve until standard input ends")
 	plain := f.Bool("plain", false, "measure plain TLS instead of the tunnel")
+	idle := f.Int("idle", 0, "measure what so many idle connections of plain TLS cost, and nothing else")
 	echoes := f.Int("echoes", 20_000, "how many messages go to and fro")
 	bytes := f.Int64("bytes", 1<<30, "how many bytes go up")
 	profile := f.String("cpuprofile", "", "write a profile of the processor time to this `FILE`")
@@ -62,6 +63,13 @@ func run(ctx context.Context, stop func(), args []string) (err error) {
 	var l gatewaytest.Links
 	if err = json.Unmarshal([]byte(*links), &l); err != nil {
 		return fmt.Errorf("-links: %w", err)
+	}
+	if *idle > 0 {
+		resident, collected, idleErr := gatewaytest.IdlePlain(ctx, *dir, l, *idle)
+		if idleErr != nil {
+			return idleErr
+		}
+		return print.Encode(map[string]int64{"resident": resident, "collected": collected})
 	}
 	measure := gatewaytest.MeasureTunnel
 	if *plain {
