@@ -16,7 +16,7 @@ func maxFiles() int {
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) != nil || limit.Max > math.MaxInt32 {
 		return math.MaxInt32
 	}
-	return int(limit.Max) //nolint:gosec // just seen
+	return int(limit.Max)
 }
 
 // peakBytes is the peak of a process that has ended.

@@ -180,11 +180,7 @@ func (g *guard) check() error {
 		}
 	}
 	if kind == typeData {
-		if length > maxFrame {
-			return fmt.Errorf("%w: a frame of %d bytes", ErrLimit, length)
-		}
-		g.skip = length
-		if err := g.arrived(id, int(length)); err != nil {
+		if err := g.arrived(id, length); err != nil {
 			return err
 		}
 	}
@@ -245,7 +241,13 @@ func (g *guard) open(id uint32) error {
 	return nil
 }
 
-func (g *guard) arrived(id uint32, n int) error {
+// arrived looks at a frame that says how much data follows.
+func (g *guard) arrived(id, length uint32) error {
+	if length > maxFrame {
+		return fmt.Errorf("%w: a frame of %d bytes", ErrLimit, length)
+	}
+	g.skip = length
+	n := int(length)
 	if n == 0 {
 		return nil
 	}

@@ -63,7 +63,7 @@ func Dial(ctx context.Context, url string, client *http.Client) (net.Conn, *http
 		}
 		return answer, nil
 	})
-	ws, answer, err := websocket.Dial(ctx, url, &websocket.DialOptions{ //nolint:bodyclose // Dial closes it, or it is the connection
+	ws, answer, err := websocket.Dial(ctx, url, &websocket.DialOptions{
 		HTTPClient: &inside, CompressionMode: websocket.CompressionDisabled, OnPingReceived: s.pinged, OnPongReceived: s.ponged,
 	})
 	if err != nil {
@@ -91,7 +91,7 @@ func (t *takeover) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("take the connection over: %w", err)
 	}
-	early, err := buffers.Reader.Peek(buffers.Reader.Buffered())
+	early, err := buffers.Peek(buffers.Reader.Buffered())
 	if err != nil {
 		return nil, nil, errors.Join(err, conn.Close())
 	}
@@ -232,19 +232,17 @@ func (s *socket) Read(p []byte) (int, error) {
 			s.message, err = nil, nil
 		}
 		if n > 0 || err != nil || len(p) == 0 {
-			return n, err //nolint:wrapcheck // TLS looks at it
+			return n, err
 		}
 	}
 }
 
 // ended makes of an orderly close what it means for a connection.
 func ended(err error) error {
-	switch websocket.CloseStatus(err) {
-	case websocket.StatusNormalClosure, websocket.StatusGoingAway:
+	if status := websocket.CloseStatus(err); status == websocket.StatusNormalClosure || status == websocket.StatusGoingAway {
 		return io.EOF
-	default:
-		return err
 	}
+	return err
 }
 
 // Write sends one message.

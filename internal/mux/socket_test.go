@@ -20,7 +20,7 @@ import (
 func sockets(t *testing.T) (client *websocket.Conn, server net.Conn) {
 	t.Helper()
 	url, transport, accepted := upgrading(t)
-	ws, answer, err := websocket.Dial(t.Context(), url, &websocket.DialOptions{HTTPClient: &http.Client{Transport: transport}})
+	ws, answer, err := websocket.Dial(t.Context(), url, &websocket.DialOptions{HTTPClient: &http.Client{Transport: transport}}) //nolint:bodyclose // it is the connection
 	if err != nil {
 		t.Fatalf("%v: %v", err, answer)
 	}
@@ -48,7 +48,7 @@ func upgrading(t *testing.T) (url string, transport *http.Transport, accepted <-
 func TestDialAndUpgrade(t *testing.T) {
 	t.Parallel()
 	url, transport, accepted := upgrading(t)
-	client, _, err := Dial(t.Context(), url, &http.Client{Transport: transport})
+	client, _, err := Dial(t.Context(), url, &http.Client{Transport: transport}) //nolint:bodyclose // it is the connection
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +105,9 @@ func TestSocketLimits(t *testing.T) {
 		"text": func(ctx context.Context, ws *websocket.Conn) error {
 			return ws.Write(ctx, websocket.MessageText, []byte("hello"))
 		},
-		"empty messages": func(ctx context.Context, ws *websocket.Conn) error { return ws.Write(ctx, websocket.MessageBinary, nil) },
+		"empty messages": func(ctx context.Context, ws *websocket.Conn) error {
+			return ws.Write(ctx, websocket.MessageBinary, nil)
+		},
 		"tiny fragments": func(ctx context.Context, ws *websocket.Conn) error {
 			w, err := ws.Writer(ctx, websocket.MessageBinary)
 			for err == nil {
@@ -126,7 +128,8 @@ func TestSocketLimits(t *testing.T) {
 				_, err := io.Copy(io.Discard, server)
 				ended <- errors.Join(err, server.Close())
 			}()
-			for do(t.Context(), ws) == nil { //nolint:revive // until the peer has had enough
+			for do(t.Context(), ws) == nil {
+				continue
 			}
 			if err := <-ended; err == nil {
 				t.Error("it ended without an error")
@@ -203,7 +206,7 @@ func TestBoundedWrite(t *testing.T) {
 func TestCloseOfTLSInside(t *testing.T) {
 	t.Parallel()
 	url, transport, accepted := upgrading(t)
-	client, _, err := Dial(t.Context(), url, &http.Client{Transport: transport})
+	client, _, err := Dial(t.Context(), url, &http.Client{Transport: transport}) //nolint:bodyclose // it is the connection
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -44,7 +44,7 @@ var programs = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	c := exec.Command("go", "build", "-o", dir, //nolint:noctx // the test's own time limit bounds it
+	c := exec.Command("go", "build", "-o", dir, //nolint:noctx,gosec // the test's own time limit bounds it
 		"./controlplane/internal/gateway/gatewaytest/cmd/host", "./agent/internal/tunnel/cmd/swarm")
 	c.Dir = filepath.Join("..", "..", "..", "..")
 	if out, err := c.CombinedOutput(); err != nil {
@@ -143,7 +143,7 @@ func startHost(t *testing.T, dir string, args ...string) *host {
 func (h *host) tls() *tls.Config { return &tls.Config{RootCAs: h.roots, MinVersion: tls.VersionTLS13} }
 
 // client is an HTTP client, whose requests each open a connection when fresh.
-func (h *host) client(fresh bool) *http.Client { //nolint:revive // two clients for tests
+func (h *host) client(fresh bool) *http.Client {
 	transport := &http.Transport{TLSClientConfig: h.tls(), DisableKeepAlives: fresh}
 	h.t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport, Timeout: deadline}

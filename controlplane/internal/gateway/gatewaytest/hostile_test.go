@@ -428,7 +428,7 @@ func slowHeaders(ctx context.Context, h *host) error {
 	return crowd(n, func() error {
 		conn, err := (&tls.Dialer{Config: h.tls()}).DialContext(ctx, "tcp", strings.TrimPrefix(h.URL, "https://"))
 		if err != nil {
-			return nil //nolint:nilerr // it was turned away
+			return nil // it was turned away
 		}
 		defer conn.Close() //nolint:errcheck // it is over
 		var reading sync.WaitGroup
@@ -442,7 +442,7 @@ func slowHeaders(ctx context.Context, h *host) error {
 		defer tick.Stop()
 		for text := "GET / HTTP/1.1\r\nHost: h\r\nX: "; ; text = "x" {
 			if _, err = conn.Write([]byte(text)); err != nil {
-				return nil //nolint:nilerr // as above
+				return nil // as above
 			}
 			select {
 			case <-tick.C:

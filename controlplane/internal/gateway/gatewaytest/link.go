@@ -62,11 +62,11 @@ func ServeLinks(ctx context.Context, dir string, ready func(Links) error) error 
 		return errors.New("the key is no Ed25519 key")
 	}
 	config := &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS13}
-	tunnel, err := tls.Listen("tcp", "127.0.0.1:0", config) //nolint:noctx // loopback
+	tunnel, err := tls.Listen("tcp", "127.0.0.1:0", config)
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
-	plain, err := tls.Listen("tcp", "127.0.0.1:0", config) //nolint:noctx // loopback
+	plain, err := tls.Listen("tcp", "127.0.0.1:0", config)
 	if err != nil {
 		return errors.Join(fmt.Errorf("listen: %w", err), tunnel.Close())
 	}

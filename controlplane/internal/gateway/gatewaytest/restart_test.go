@@ -1,7 +1,6 @@
 package gatewaytest_test
 
 import (
-	"context"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -97,22 +96,23 @@ func TestDrain(t *testing.T) {
 
 func restart(t *testing.T, end func(*child)) {
 	t.Helper()
-	agents, processes, admit := 300, 1, "11"
+	// Of few agents, a busy machine can finish the handshakes of several seconds in one.
+	agents, processes, admit, share := 300, 1, "11", 0.1
 	if *long {
-		agents, processes, admit = 10_000, 2, "0"
+		agents, processes, admit, share = 10_000, 2, "0", 0.05
 	}
-	dir, ctx := t.TempDir(), t.Context()
+	dir := t.TempDir()
 	h := startHost(t, dir, "-admit", "2000")
 	address := strings.TrimPrefix(h.URL, "https://")
 	for range processes {
 		start(t, "swarm", "-url", h.URL, "-fingerprint", h.Fingerprint, "-ca", filepath.Join(dir, gatewaytest.CAFile),
 			"-agents", strconv.Itoa(agents/processes), "-start", "200")
 	}
-	h.all(ctx, agents)
+	h.all(agents)
 	began := time.Now()
 	end(h.child)
 	h = startHost(t, dir, "-admit", admit, "-listen", address)
-	h.all(ctx, agents)
+	h.all(agents)
 	took := time.Since(began)
 	perSecond := h.stats("").PerSecond
 	most := slices.Max(perSecond)
@@ -121,16 +121,16 @@ func restart(t *testing.T, end func(*child)) {
 	if took > 2*time.Minute {
 		t.Errorf("it took %v until all were back", took)
 	}
-	if most*20 > agents {
+	if float64(most) > share*float64(agents) {
 		t.Errorf("%d of %d came back in one second", most, agents)
 	}
 }
 
 // all waits until so many agents are connected.
-func (h *host) all(ctx context.Context, agents int) {
+func (h *host) all(agents int) {
 	h.t.Helper()
-	ctx, cancel := context.WithTimeout(ctx, 2*deadline)
-	defer cancel()
+	limit := time.NewTimer(2 * deadline)
+	defer limit.Stop()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for n := 0; ; {
@@ -139,7 +139,7 @@ func (h *host) all(ctx context.Context, agents int) {
 		}
 		select {
 		case <-tick.C:
-		case <-ctx.Done():
+		case <-limit.C:
 			h.t.Fatalf("%d of %d agents are connected", n, agents)
 		}
 	}

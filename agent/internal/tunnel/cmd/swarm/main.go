@@ -77,7 +77,7 @@ func agent(s tunnel.Settings) (*tunnel.Client, error) {
 	}
 	q := &quiet{never: make(chan struct{})}
 	s.Key, s.Counter, s.Bundles, s.Reporter, s.Outbox, s.Reports = key, q, q, q, q, q
-	return tunnel.New(s) //nolint:wrapcheck // it says what is wrong
+	return tunnel.New(s)
 }
 
 // quiet is an agent that has nothing to say.

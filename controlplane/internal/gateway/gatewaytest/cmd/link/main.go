@@ -69,7 +69,7 @@ func run(ctx context.Context, stop func(), args []string) (err error) {
 		if idleErr != nil {
 			return idleErr
 		}
-		return print.Encode(map[string]int64{"resident": resident, "collected": collected})
+		return print.Encode(map[string]int64{"resident": resident, "collected": collected}) //nolint:wrapcheck // standard output's own error
 	}
 	measure := gatewaytest.MeasureTunnel
 	if *plain {
@@ -79,5 +79,5 @@ func run(ctx context.Context, stop func(), args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	return print.Encode(figures)
+	return print.Encode(figures) //nolint:wrapcheck // as above
 }
