@@ -11,7 +11,7 @@ import (
 const (
 	// maxFresh is how many connections may be without a first request, maxIdle how many between two requests. A connection
 	// that says nothing costs about 25 KB.
-	maxFresh = 1000
+	maxFresh = 800
 	maxIdle  = 1000
 	// freshGrace is how long a fresh connection has before it must make room for others.
 	freshGrace = 2 * time.Second

@@ -141,17 +141,23 @@ func (h *host) watch(ctx context.Context, t *testing.T) *watcher {
 	})
 	var mu sync.Mutex
 	for _, c := range []*http.Client{h.client(false), h.client(true)} {
+		if _, err := h.get(ctx, c, "/api/v1/agents"); err != nil {
+			t.Fatal(err)
+		}
 		w.running.Go(func() {
 			tick := time.NewTicker(10 * time.Millisecond)
 			defer tick.Stop()
 			for ctx.Err() == nil {
 				began := time.Now()
-				if _, err := h.get(context.WithoutCancel(ctx), c, "/api/v1/agents"); err != nil {
-					t.Errorf("the API: %v", err)
-					return
+				_, err := h.get(context.WithoutCancel(ctx), c, "/api/v1/agents")
+				took := time.Since(began)
+				if err != nil {
+					// One that fails counts as the slowest of all.
+					t.Logf("the API: %v", err)
+					took = deadline
 				}
 				mu.Lock()
-				w.took = append(w.took, time.Since(began))
+				w.took = append(w.took, took)
 				mu.Unlock()
 				<-tick.C
 			}

@@ -106,7 +106,7 @@ func restart(t *testing.T, end func(*child)) {
 	address := strings.TrimPrefix(h.URL, "https://")
 	for range processes {
 		start(t, "swarm", "-url", h.URL, "-fingerprint", h.Fingerprint, "-ca", filepath.Join(dir, gatewaytest.CAFile),
-			"-agents", strconv.Itoa(agents/processes), "-start", "200")
+			"-agents", strconv.Itoa(agents/processes), "-start", "75")
 	}
 	h.all(agents)
 	began := time.Now()
