@@ -161,7 +161,7 @@ type served struct {
 }
 
 // listeners opens the addresses; when one fails, those before it are closed.
-func (c *ControlPlane) listeners(ctx context.Context, service *fleet.Service, tunnels http.Handler, registry *prometheus.Registry) (all []served, err error) {
+func (c *ControlPlane) listeners(ctx context.Context, service *fleet.Service, tunnels *gateway.Gateway, registry *prometheus.Registry) (all []served, err error) {
 	defer func() {
 		if err != nil {
 			for _, s := range all {
@@ -218,7 +218,7 @@ func (c *ControlPlane) listenTLS(ctx context.Context, address string) (net.Liste
 }
 
 // handlers makes what answers on the public and on the operators' addresses.
-func (c *ControlPlane) handlers(service *fleet.Service, tunnels http.Handler, registry *prometheus.Registry) (public, admin http.Handler, err error) {
+func (c *ControlPlane) handlers(service *fleet.Service, tunnels *gateway.Gateway, registry *prometheus.Registry) (public, admin http.Handler, err error) {
 	publicURL, err := url.Parse(c.config.PublicURL)
 	if err != nil {
 		return nil, nil, fmt.Errorf("OUTFEED_PUBLIC_URL: %w", err)
@@ -229,7 +229,7 @@ func (c *ControlPlane) handlers(service *fleet.Service, tunnels http.Handler, re
 	}
 	public = httpapi.New(httpapi.Settings{
 		Fleet: service, Auth: auth.New(auth.Settings{Keys: service, Sessions: service, PublicURL: publicURL}),
-		Web: web.Handler(), Tunnel: tunnels, Registry: registry, Logger: c.log, PublicURL: publicURL,
+		Web: web.Handler(), Tunnel: tunnels, Serving: tunnels.Serving, Registry: registry, Logger: c.log, PublicURL: publicURL,
 	})
 	admin = httpapi.NewAdmin(httpapi.AdminSettings{Fleet: service, Token: token, Gatherer: registry, Registry: registry, Logger: c.log})
 	return public, admin, nil

@@ -23,6 +23,8 @@ type Settings struct {
 	Rounds int
 	// TagTime is for how long W4 runs in real time.
 	TagTime time.Duration
+	// Tunnel is how much the tunnel is measured with.
+	Tunnel TunnelSize
 	// Only names the workloads to run, all when empty.
 	Only []string
 	// Log takes what happens on the way.

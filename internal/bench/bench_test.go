@@ -117,3 +117,25 @@ func TestReadResult(t *testing.T) {
 		t.Error("the same group twice is no error")
 	}
 }
+
+// TestTunnel measures the tunnel with little.
+func TestTunnel(t *testing.T) {
+	t.Parallel()
+	b := New(Settings{
+		Root: filepath.Join("..", ".."), Temp: t.TempDir(), Rounds: 1, Log: t.Output(), Only: []string{tunnelName},
+		Tunnel: TunnelSize{Agents: 20, Echoes: 200, Bytes: 4 << 20},
+	})
+	list, err := b.Tunnel(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var table bytes.Buffer
+	if err := PrintTunnel(&table, list); err != nil || strings.Count(table.String(), tunnelName) != 3 {
+		t.Errorf("the table, error %v:\n%s", err, &table)
+	}
+	for _, m := range list {
+		if m.EchoP50 <= 0 || m.EchoP99 < m.EchoP50 || m.PerSecond <= 0 || m.CPUPerGB <= 0 {
+			t.Errorf("%+v", m)
+		}
+	}
+}

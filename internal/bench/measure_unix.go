@@ -4,10 +4,20 @@ package bench
 
 import (
 	"errors"
+	"math"
 	"os"
 	"runtime"
 	"syscall"
 )
+
+// maxFiles is how many files a process may open.
+func maxFiles() int {
+	var limit syscall.Rlimit
+	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) != nil || limit.Max > math.MaxInt32 {
+		return math.MaxInt32
+	}
+	return int(limit.Max)
+}
 
 // peakBytes is the peak of a process that has ended.
 func peakBytes(p *os.ProcessState) (int64, error) {

@@ -5,6 +5,7 @@ import (
 	"io"
 	"strings"
 	"text/tabwriter"
+	"time"
 )
 
 // PrintTable prints one line for each engine and workload. The ratios are of records per processor second.
@@ -53,6 +54,30 @@ func PrintTags(out io.Writer, list []TagMeasurement) error {
 	}
 	return nil
 }
+
+// PrintTunnel prints what the tunnel does beside plain TLS.
+func PrintTunnel(out io.Writer, list []TunnelMeasurement) error {
+	if len(list) == 0 {
+		return nil
+	}
+	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "workload\tway\techo p50 µs\tp99 µs\tMB/s up\tcpu s/GB\tidle\tKiB each\tcollected\t")
+	for _, m := range list {
+		fmt.Fprintf(w, "%s\t%s\t%.0f\t%.0f\t%.0f\t%.2f\t%d\t%.1f\t%.1f\t\n", tunnelName, m.Way, micros(m.EchoP50), micros(m.EchoP99),
+			m.PerSecond/1e6, m.CPUPerGB.Seconds(), m.Idle, float64(m.Resident)/1024, float64(m.Collected)/1024)
+	}
+	if len(list) == 2 {
+		t, p := list[0], list[1]
+		fmt.Fprintf(w, "\tratio\t%.2f\t%.2f\t%.2f\t%.2f\t\t%.2f\t%.2f\t\n", micros(t.EchoP50)/micros(p.EchoP50), micros(t.EchoP99)/micros(p.EchoP99),
+			t.PerSecond/p.PerSecond, t.CPUPerGB.Seconds()/p.CPUPerGB.Seconds(), float64(t.Resident)/float64(p.Resident), float64(t.Collected)/float64(p.Collected))
+	}
+	if err := w.Flush(); err != nil {
+		return fmt.Errorf("print the table: %w", err)
+	}
+	return nil
+}
+
+func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
 
 // rate is records per second in three digits.
 func rate(v float64) string {

@@ -6,6 +6,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"github.com/hashicorp/yamux"
 )
 
 // The frames of yamux: version, type (1 byte each), flags (2), stream (4), length (4), big-endian.
@@ -19,19 +21,31 @@ const (
 	typeGoAway = 3
 
 	flagOpen   = 1
+	flagAnswer = 2
 	flagFinish = 4
 	flagReset  = 8
 )
 
-// maxTracked bounds the streams that are remembered, the peer's and our own.
-const maxTracked = 2 * MaxStreams
+const (
+	// maxTracked bounds the streams that are remembered, the peer's and our own.
+	maxTracked = 2 * MaxStreams
+	// smallFrame is the size up to which the body of a frame counts as none.
+	smallFrame = 16
+	// recordSize is what goes into one record of TLS: with its frame of a WebSocket and the record of TLS around that, it
+	// is no larger than what one record of the outer TLS carries.
+	recordSize = 16<<10 - 64
+)
 
 // guard is the connection as yamux sees it: it reads every frame's header on the way in and fails the connection when
-// the peer exceeds a limit.
+// the peer exceeds a limit. On the way out it joins what yamux writes in two pieces.
 type guard struct {
 	net.Conn
 	// peerParity is the lowest bit of the ids of the streams that the peer opens.
 	peerParity uint32
+
+	// begun is the header of a frame whose body comes next, when half. Only Write uses them.
+	begun [headerSize]byte
+	half  bool
 
 	// header collects a frame's header, and skip is what is left of a frame's body. Only Read uses them.
 	header [headerSize]byte
@@ -44,20 +58,61 @@ type guard struct {
 	opened     int
 	lastOpened uint32
 	unread     int
-	pings      float64
-	pingsAt    time.Time
-	failed     error
+	pings      bucket
+	frames     bucket
+	// heard is when the peer last said something that it could only say after hearing this side.
+	heard  time.Time
+	limits limits
+	failed error
+	// closed says that the connection was closed, after which everything is ready. opening is called once the peer opens a
+	// stream, of which unaccepted were not accepted yet; nil when nobody waits.
+	closed     bool
+	opening    func()
+	unaccepted int
 }
+
+// limits are those that differ between a stranger and a known peer.
+type limits struct{ streams, unread int }
 
 // tracked is what is remembered of a stream until both sides have closed it.
 type tracked struct {
+	// inner is nil while nobody has taken the stream.
+	inner *yamux.Stream
+	// ready is called once there is something to read; nil when nobody waits.
+	ready                   func()
 	unread                  int
 	byPeer                  bool
 	closedHere, closedThere bool
 }
 
 func newGuard(conn net.Conn, peerParity uint32) *guard {
-	return &guard{Conn: conn, peerParity: peerParity, streams: map[uint32]*tracked{}, pings: MaxPings, pingsAt: time.Now()}
+	return &guard{
+		Conn: conn, peerParity: peerParity, streams: map[uint32]*tracked{}, heard: time.Now(),
+		pings: newBucket(MaxPings), frames: newBucket(MaxFrames), limits: limits{streams: MaxStreams, unread: MaxUnread},
+	}
+}
+
+// Write sends to the peer. The header of a frame waits for its body, which yamux writes next.
+func (g *guard) Write(p []byte) (int, error) {
+	if !g.half {
+		if len(p) == headerSize && p[1] == typeData && binary.BigEndian.Uint32(p[8:]) > 0 {
+			g.half = true
+			return copy(g.begun[:], p), nil
+		}
+		return g.Conn.Write(p) //nolint:wrapcheck // yamux logs it
+	}
+	g.half = false
+	buf := buffer()
+	*buf = append(append(*buf, g.begun[:]...), p...)
+	defer buffers.Put(buf)
+	for rest := *buf; len(rest) > 0; {
+		n := min(len(rest), recordSize)
+		if _, err := g.Conn.Write(rest[:n]); err != nil {
+			return 0, err //nolint:wrapcheck // as above
+		}
+		rest = rest[n:]
+	}
+	return len(p), nil
 }
 
 // Read reads from the peer, within the limits.
@@ -110,13 +165,14 @@ func (g *guard) check() error {
 	switch {
 	case g.header[0] != 0 || kind > typeGoAway:
 		return fmt.Errorf("%w: a frame of version %d and type %d", ErrLimit, g.header[0], kind)
+	case (kind != typeData || length < smallFrame) && !g.frames.take():
+		return fmt.Errorf("%w: more than %d frames a second that carry little or nothing", ErrLimit, MaxFrames)
 	case kind == typePing:
-		if flags&flagOpen != 0 {
-			return g.ping()
-		}
-		return nil
+		return g.ping(flags)
 	case kind == typeGoAway:
 		return nil
+	case kind == typeWindow && flags&flagOpen == 0:
+		g.heard = time.Now()
 	}
 	if flags&flagOpen != 0 {
 		if err := g.open(id); err != nil {
@@ -124,11 +180,7 @@ func (g *guard) check() error {
 		}
 	}
 	if kind == typeData {
-		if length > streamWindow {
-			return fmt.Errorf("%w: a frame of %d bytes", ErrLimit, length)
-		}
-		g.skip = length
-		if err := g.arrived(id, int(length)); err != nil {
+		if err := g.arrived(id, length); err != nil {
 			return err
 		}
 	}
@@ -144,6 +196,7 @@ func (g *guard) closedByPeer(id uint32) error {
 		return err
 	}
 	s.closedThere = true
+	s.wake()
 	g.forget(id, s)
 	return nil
 }
@@ -162,14 +215,14 @@ func (g *guard) own(id uint32) (*tracked, error) {
 	return s, nil
 }
 
-func (g *guard) ping() error {
-	now := time.Now()
-	g.pings = min(MaxPings, g.pings+now.Sub(g.pingsAt).Seconds()*MaxPings)
-	g.pingsAt = now
-	if g.pings < 1 {
+func (g *guard) ping(flags uint16) error {
+	if flags&flagAnswer != 0 {
+		g.heard = time.Now()
+		return nil
+	}
+	if !g.pings.take() {
 		return fmt.Errorf("%w: more than %d pings a second", ErrLimit, MaxPings)
 	}
-	g.pings--
 	return nil
 }
 
@@ -177,16 +230,24 @@ func (g *guard) open(id uint32) error {
 	if id%2 != g.peerParity || id <= g.lastOpened {
 		return fmt.Errorf("%w: the stream id %d, which is used or not the peer's to open", ErrLimit, id)
 	}
-	if g.opened >= MaxStreams {
-		return fmt.Errorf("%w: more than %d streams", ErrLimit, MaxStreams)
+	if g.opened >= g.limits.streams {
+		return fmt.Errorf("%w: more than %d streams", ErrLimit, g.limits.streams)
 	}
 	g.lastOpened = id
 	g.opened++
+	g.unaccepted++
 	g.streams[id] = &tracked{byPeer: true}
+	wake(&g.opening)
 	return nil
 }
 
-func (g *guard) arrived(id uint32, n int) error {
+// arrived looks at a frame that says how much data follows.
+func (g *guard) arrived(id, length uint32) error {
+	if length > maxFrame {
+		return fmt.Errorf("%w: a frame of %d bytes", ErrLimit, length)
+	}
+	g.skip = length
+	n := int(length)
 	if n == 0 {
 		return nil
 	}
@@ -195,9 +256,10 @@ func (g *guard) arrived(id uint32, n int) error {
 		return err
 	}
 	s.unread += n
+	s.wake()
 	g.unread += n
-	if g.unread > MaxUnread {
-		return fmt.Errorf("%w: more than %d bytes that nobody has read yet", ErrLimit, MaxUnread)
+	if g.unread > g.limits.unread {
+		return fmt.Errorf("%w: more than %d bytes that nobody has read yet", ErrLimit, g.limits.unread)
 	}
 	return nil
 }
@@ -225,6 +287,7 @@ func (g *guard) closedHere(id uint32) {
 		g.streams[id] = s
 	}
 	s.closedHere = true
+	s.wake()
 	g.forget(id, s)
 }
 
@@ -240,9 +303,114 @@ func (g *guard) forget(id uint32, s *tracked) {
 	delete(g.streams, id)
 }
 
-// violation is the limit that the peer exceeded, or nil.
+// violation is why the peer lost its session, or nil.
 func (g *guard) violation() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.failed
+}
+
+// fail notes why the session ends, unless it is noted already.
+func (g *guard) fail(why error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.failed == nil {
+		g.failed = why
+	}
+}
+
+// wake calls who waits for a stream.
+func (s *tracked) wake() { wake(&s.ready) }
+
+func wake(waiting *func()) {
+	if f := *waiting; f != nil {
+		*waiting = nil
+		go f()
+	}
+}
+
+// Close closes the connection, and wakes all who wait.
+func (g *guard) Close() error {
+	err := g.Conn.Close()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.closed = true
+	wake(&g.opening)
+	for _, s := range g.streams {
+		s.wake()
+	}
+	return err //nolint:wrapcheck // yamux drops it
+}
+
+// readable says whether reading a stream would not wait. mu is held.
+func (g *guard) readable(s *tracked) bool {
+	return g.closed || s == nil || s.unread > 0 || s.closedThere || s.closedHere
+}
+
+// await calls f, in a goroutine of its own, once reading a stream does not wait.
+func (g *guard) await(id uint32, f func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if s := g.streams[id]; !g.readable(s) {
+		s.ready = f
+		return
+	}
+	go f()
+}
+
+// awaitStream calls f, in a goroutine of its own, once there is a stream to accept.
+func (g *guard) awaitStream(f func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.closed && g.unaccepted == 0 {
+		g.opening = f
+		return
+	}
+	go f()
+}
+
+// accepted notes that a stream of the peer was accepted.
+func (g *guard) accepted() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.unaccepted--
+}
+
+// allow sets the limits.
+func (g *guard) allow(l limits) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.limits = l
+}
+
+// silence is for how long the peer has said nothing that shows that it hears this side.
+func (g *guard) silence() time.Duration {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return time.Since(g.heard)
+}
+
+// taken notes a stream that is in use.
+func (g *guard) taken(inner *yamux.Stream) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s := g.streams[inner.StreamID()]
+	if s == nil {
+		s = &tracked{}
+		g.streams[inner.StreamID()] = s
+	}
+	s.inner = inner
+}
+
+// idle are the streams with nothing to read.
+func (g *guard) idle() []*yamux.Stream {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var all []*yamux.Stream
+	for _, s := range g.streams {
+		if s.inner != nil && s.unread == 0 {
+			all = append(all, s.inner)
+		}
+	}
+	return all
 }

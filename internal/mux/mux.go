@@ -1,8 +1,10 @@
-// Package mux runs several streams over one connection: yamux with limits on what a peer may do.
+// Package mux runs several streams over one connection: yamux with limits on what a peer may do, and the WebSocket that
+// carries the connection, with limits of its own.
 //
-// It knows nothing of what the streams carry, and it dials nothing. yamux as it comes lets one peer exhaust memory and
-// goroutines, so every frame is looked at before yamux sees it, and a peer that exceeds a limit loses its session. A
-// Session is safe for concurrent use; of a Stream, reading and writing are each for one goroutine at a time.
+// It knows nothing of what the streams carry, nor of whom it speaks to. yamux as it comes lets one peer exhaust memory
+// and goroutines, so every frame is looked at before yamux sees it, and a peer that exceeds a limit loses its session.
+// What a session costs while nothing happens is kept small, as a gateway has thousands. A Session is safe for concurrent
+// use; of a Stream, reading and writing are each for one goroutine at a time.
 package mux
 
 import (
@@ -25,21 +27,32 @@ const (
 	MaxStreams = 256
 	// MaxUnread is how many bytes of a peer may wait to be read, over all its streams.
 	MaxUnread = 16 << 20
-	// MaxPings is how many pings a peer may send per second, and how many at once.
+	// MaxPings is how many pings a peer may send per second, and how many at once: in yamux, and in the WebSocket.
 	MaxPings = 10
+	// MaxFrames is how many frames with a body of less than 16 bytes a peer may send per second, and how many at once.
+	MaxFrames = 5000
+	// MaxStrangerStreams and MaxStrangerUnread are the limits on a peer that is not known yet.
+	MaxStrangerStreams = 4
+	MaxStrangerUnread  = 512 << 10
 
 	acceptBacklog = 8
-	// streamWindow is how many bytes a peer may send ahead on one stream; yamux allows no less.
-	streamWindow = 256 << 10
+	// streamWindow is how many bytes a peer may send ahead on one stream, and so how many are on their way on a long link.
+	streamWindow = 1 << 20
+	// maxFrame is the largest body of a frame that is taken; one that is sent is no larger than writeStep.
+	maxFrame = 256 << 10
 
-	// A dead peer is noticed after one keep-alive interval and one write time-out: within 40 s.
+	// The peer is asked for a sign of life every 10 to 15 s, and dead after 40 s without one.
 	keepAliveMin = 10 * time.Second
 	keepAliveMax = 15 * time.Second
+	maxSilence   = 40 * time.Second
 	writeTimeout = 25 * time.Second
 	closeTimeout = 30 * time.Second
 
-	// writeStep is the most that is written under one write time-out, so that a slow link makes progress.
-	writeStep = 64 << 10
+	// writeStep is the most that is written under one write time-out, so that a slow link makes progress: four records of
+	// TLS with yamux' header. serverStep is that of the accepting side, which has many sessions and says little: yamux
+	// keeps a buffer of that size for each session that has once used it.
+	writeStep  = 4*recordSize - headerSize
+	serverStep = recordSize - headerSize
 )
 
 // ErrLimit is when a peer exceeded a limit; its session has ended.
@@ -48,32 +61,59 @@ var ErrLimit = errors.New("the peer exceeded a limit of the tunnel")
 // ErrWriteTimeout is when the peer took nothing for too long; its session has ended.
 var ErrWriteTimeout = errors.New("the peer took nothing for too long")
 
+// ErrSilent is when the peer gave no sign of life for too long; its session has ended.
+var ErrSilent = errors.New("the peer gave no sign of life for too long")
+
 // Session is one connection with its streams.
 type Session struct {
-	inner        *yamux.Session
-	guard        *guard
-	writeTimeout time.Duration
+	inner  *yamux.Session
+	guard  *guard
+	timing timing
+	// step is the most that one frame carries.
+	step int
+
+	mu sync.Mutex
+	// next is when the peer is asked for a sign of life; nil once the session is closed.
+	next *time.Timer
+	// beats counts what next has started or will start.
+	beats sync.WaitGroup
 }
 
-// timing is when a session gives up on its peer.
-type timing struct{ keepAlive, write time.Duration }
+// timing is when a session asks whether its peer lives, and when it gives it up.
+type timing struct{ keepAlive, silence, write time.Duration }
 
 func usual() timing {
 	return timing{
 		keepAlive: keepAliveMin + rand.N(keepAliveMax-keepAliveMin), //nolint:gosec // jitter needs no cryptographic randomness
+		silence:   maxSilence,
 		write:     writeTimeout,
 	}
 }
 
 // Client starts the dialling side on a connection, which it owns from then on.
 func Client(conn net.Conn, log *slog.Logger) (*Session, error) {
-	return start(newGuard(conn, 0), yamux.Client, usual(), log)
+	s, err := start(newGuard(conn, 0), yamux.Client, usual(), log)
+	if err != nil {
+		return nil, err
+	}
+	s.step = writeStep
+	return s, nil
 }
 
 // Server starts the accepting side on a connection, which it owns from then on.
 func Server(conn net.Conn, log *slog.Logger) (*Session, error) {
 	return start(newGuard(conn, 1), yamux.Server, usual(), log)
 }
+
+// ServerForStranger is Server for a peer that is not known yet: until Trust it may open few streams and send little.
+func ServerForStranger(conn net.Conn, log *slog.Logger) (*Session, error) {
+	g := newGuard(conn, 1)
+	g.limits = limits{streams: MaxStrangerStreams, unread: MaxStrangerUnread}
+	return start(g, yamux.Server, usual(), log)
+}
+
+// Trust lifts the limits on a stranger.
+func (s *Session) Trust() { s.guard.allow(limits{streams: MaxStreams, unread: MaxUnread}) }
 
 type starter func(io.ReadWriteCloser, *yamux.Config) (*yamux.Session, error)
 
@@ -82,13 +122,44 @@ func start(g *guard, side starter, t timing, log *slog.Logger) (*Session, error)
 	if err != nil {
 		return nil, fmt.Errorf("start the streams of the tunnel: %w", err)
 	}
-	return &Session{inner: inner, guard: g, writeTimeout: t.write}, nil
+	s := &Session{inner: inner, guard: g, timing: t, step: serverStep}
+	s.beats.Add(1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.next = time.AfterFunc(t.keepAlive, s.beat)
+	return s, nil
+}
+
+// beat asks the peer for a sign of life, or gives it up. A timer calls it: a goroutine that waits would cost each session
+// its stack.
+func (s *Session) beat() {
+	defer s.beats.Done()
+	if s.inner.IsClosed() {
+		return
+	}
+	left := s.timing.silence - s.guard.silence()
+	if left <= 0 {
+		s.guard.fail(ErrSilent)
+		_ = s.inner.Close() // it gives no error
+		return
+	}
+	s.mu.Lock()
+	if s.next != nil {
+		s.beats.Add(1)
+		s.next.Reset(min(s.timing.keepAlive, left))
+	}
+	s.mu.Unlock()
+	for _, stream := range s.guard.idle() {
+		stream.Shrink()
+	}
+	// Whether the answer came is seen by when the peer was last heard: on a slow link it may come late, behind much else.
+	_, _ = s.inner.Ping()
 }
 
 func config(t timing, log *slog.Logger) *yamux.Config {
 	c := yamux.DefaultConfig()
 	c.AcceptBacklog = acceptBacklog
-	c.KeepAliveInterval = t.keepAlive
+	c.EnableKeepAlive = false
 	c.ConnectionWriteTimeout = t.write
 	c.MaxStreamWindowSize = streamWindow
 	c.StreamOpenTimeout = t.write
@@ -104,6 +175,7 @@ func (s *Session) Open() (*Stream, error) {
 	if err != nil {
 		return nil, s.explain("open a stream", err)
 	}
+	s.guard.taken(inner)
 	return &Stream{inner: inner, session: s}, nil
 }
 
@@ -113,12 +185,26 @@ func (s *Session) Accept(ctx context.Context) (*Stream, error) {
 	if err != nil {
 		return nil, s.explain("accept a stream", err)
 	}
+	s.guard.accepted()
+	s.guard.taken(inner)
 	return &Stream{inner: inner, session: s}, nil
 }
 
+// AwaitStream calls f once, in a goroutine of its own, as soon as there is a stream to accept or the session ends. So a
+// session that waits costs no goroutine. One wait at a time is possible.
+func (s *Session) AwaitStream(f func()) { s.guard.awaitStream(f) }
+
 // Close ends the session and unblocks everything that waits on its streams. A second call does nothing.
 func (s *Session) Close() error {
-	if err := s.inner.Close(); err != nil {
+	s.mu.Lock()
+	if s.next != nil && s.next.Stop() {
+		s.beats.Done()
+	}
+	s.next = nil
+	s.mu.Unlock()
+	err := s.inner.Close()
+	s.beats.Wait()
+	if err != nil {
 		return fmt.Errorf("close the tunnel: %w", err)
 	}
 	return nil
@@ -127,7 +213,7 @@ func (s *Session) Close() error {
 // Done is closed once the session has ended, from whichever side.
 func (s *Session) Done() <-chan struct{} { return s.inner.CloseChan() }
 
-// explain prefers the limit that was exceeded to what it led to.
+// explain prefers why the peer lost its session to what that led to.
 func (s *Session) explain(doing string, err error) error {
 	if cause := s.guard.violation(); cause != nil {
 		return fmt.Errorf("%s: %w", doing, cause)
@@ -152,18 +238,30 @@ func (s *Stream) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Readable says whether Read would return at once: with something, or because the stream or the session has ended.
+func (s *Stream) Readable() bool {
+	g := s.session.guard
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.readable(g.streams[s.inner.StreamID()])
+}
+
+// Await calls f once, in a goroutine of its own, as soon as the stream is readable. One wait at a time is possible.
+func (s *Stream) Await(f func()) { s.session.guard.await(s.inner.StreamID(), f) }
+
 // Write sends to the peer. When the peer takes nothing for the write time-out, the session ends: after that, yamux
 // would leave the peer's reader waiting for ever.
 func (s *Stream) Write(p []byte) (int, error) {
 	total := 0
 	for {
-		step := p[total:min(len(p), total+writeStep)]
-		if err := s.inner.SetWriteDeadline(time.Now().Add(s.session.writeTimeout)); err != nil {
+		step := p[total:min(len(p), total+s.session.step)]
+		if err := s.inner.SetWriteDeadline(time.Now().Add(s.session.timing.write)); err != nil {
 			return total, fmt.Errorf("bound a write: %w", err)
 		}
 		n, err := s.inner.Write(step)
 		total += n
 		if errors.Is(err, yamux.ErrTimeout) || errors.Is(err, yamux.ErrConnectionWriteTimeout) {
+			s.session.guard.fail(ErrWriteTimeout)
 			return total, errors.Join(ErrWriteTimeout, s.session.Close())
 		}
 		if err != nil {
@@ -210,9 +308,17 @@ func (c closer) Close() error { return c.closeNow() }
 type yamuxLog struct{ log *slog.Logger }
 
 func (l yamuxLog) Print(v ...any) {
-	l.log.Debug("tunnel_streams", slog.String("detail", fmt.Sprint(v...)))
+	l.log.Debug("tunnel_streams", slog.Any("detail", lazily(func() string { return fmt.Sprint(v...) })))
 }
 
 func (l yamuxLog) Println(v ...any) { l.Print(v...) }
 
-func (l yamuxLog) Printf(format string, v ...any) { l.Print(fmt.Sprintf(format, v...)) }
+func (l yamuxLog) Printf(format string, v ...any) {
+	l.log.Debug("tunnel_streams", slog.Any("detail", lazily(func() string { return fmt.Sprintf(format, v...) })))
+}
+
+// lazily is a text that is made only when it is logged: a peer decides how often yamux has something to say.
+type lazily func() string
+
+// LogValue makes the text.
+func (f lazily) LogValue() slog.Value { return slog.StringValue(f()) }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -148,9 +149,9 @@ func TestHostilePeers(t *testing.T) {
 	for n := range uint32(MaxStreams + 1) {
 		streams.Write(frame(typeWindow, flagOpen, 2*n+1, 0))
 	}
-	body := make([]byte, streamWindow)
-	for n := range uint32(MaxUnread/streamWindow + 1) {
-		unread.Write(frame(typeData, flagOpen, 2*n+1, streamWindow))
+	body := make([]byte, maxFrame)
+	for n := range uint32(MaxUnread/maxFrame + 1) {
+		unread.Write(frame(typeData, flagOpen, 2*n+1, maxFrame))
 		unread.Write(body)
 	}
 	reopened.Write(frame(typeWindow, flagOpen, 1, 0))
@@ -160,6 +161,10 @@ func TestHostilePeers(t *testing.T) {
 		sent []byte
 		says string
 	}{
+		"empty frames":        {bytes.Repeat(frame(typeData, 0, 1, 0), MaxFrames+100), "little or nothing"},
+		"window updates":      {bytes.Repeat(frame(typeWindow, 0, 1, 1), MaxFrames+100), "little or nothing"},
+		"ping answers":        {bytes.Repeat(frame(typePing, flagAnswer, 0, 1), MaxFrames+100), "little or nothing"},
+		"good-byes":           {bytes.Repeat(frame(typeGoAway, 0, 0, 0), MaxFrames+100), "little or nothing"},
 		"ping flood":          {pings.Bytes(), "pings a second"},
 		"stream flood":        {streams.Bytes(), "256 streams"},
 		"unread bytes":        {unread.Bytes(), "nobody has read"},
@@ -211,9 +216,9 @@ func TestLimitsLetAnOrdinaryPeerThrough(t *testing.T) {
 	for n := range uint32(MaxPings) {
 		in.Write(frame(typePing, flagOpen, 0, n))
 	}
-	for n := range uint32(MaxUnread / streamWindow) {
-		in.Write(frame(typeData, 0, 2*n+1, streamWindow))
-		in.Write(make([]byte, streamWindow))
+	for n := range uint32(MaxUnread / maxFrame) {
+		in.Write(frame(typeData, 0, 2*n+1, maxFrame))
+		in.Write(make([]byte, maxFrame))
 	}
 	// However the bytes are cut.
 	data := in.Bytes()
@@ -227,8 +232,8 @@ func TestLimitsLetAnOrdinaryPeerThrough(t *testing.T) {
 	if g.unread != MaxUnread {
 		t.Errorf("%d bytes are counted as unread, want %d", g.unread, MaxUnread)
 	}
-	for n := range uint32(MaxUnread / streamWindow) {
-		g.consumed(2*n+1, streamWindow)
+	for n := range uint32(MaxUnread / maxFrame) {
+		g.consumed(2*n+1, maxFrame)
 	}
 	if g.unread != 0 {
 		t.Errorf("%d bytes are counted as unread after reading", g.unread)
@@ -259,13 +264,13 @@ func TestSilentPeerEndsTheSession(t *testing.T) {
 	t.Parallel()
 	left, right := pair(t)
 	go func() { _, _ = io.Copy(io.Discard, right) }()
-	client, err := start(newGuard(left, 0), yamux.Client, timing{keepAlive: 50 * time.Millisecond, write: 100 * time.Millisecond}, quiet())
+	client, err := start(newGuard(left, 0), yamux.Client, timing{keepAlive: 50 * time.Millisecond, silence: 200 * time.Millisecond, write: 100 * time.Millisecond}, quiet())
 	if err != nil {
 		t.Fatal(err)
 	}
 	<-client.Done()
-	if _, err = client.Accept(t.Context()); err == nil {
-		t.Error("the session goes on")
+	if _, err = client.Accept(t.Context()); !errors.Is(err, ErrSilent) {
+		t.Errorf("the session ended with %v", err)
 	}
 	if err = client.Close(); err != nil {
 		t.Error(err)
@@ -299,9 +304,180 @@ func TestKeepAliveNoticesWithin45Seconds(t *testing.T) {
 	t.Parallel()
 	for range 1000 {
 		u := usual()
-		if u.keepAlive < 10*time.Second || u.keepAlive > 15*time.Second || u.keepAlive+u.write > 45*time.Second {
-			t.Fatalf("a keep-alive every %s with a time-out of %s", u.keepAlive, u.write)
+		if u.keepAlive < 10*time.Second || u.keepAlive > 15*time.Second || u.silence > 45*time.Second || u.write > 45*time.Second {
+			t.Fatalf("a keep-alive every %s, a silence of %s and a time-out of %s", u.keepAlive, u.silence, u.write)
 		}
+	}
+}
+
+// TestSilence has a link that goes dead after a while: both sides end their session, and not while it lives.
+func TestSilence(t *testing.T) {
+	t.Parallel()
+	left, right := pair(t)
+	here, there := &lossy{Conn: left}, &lossy{Conn: right}
+	short := timing{keepAlive: 150 * time.Millisecond, silence: 3 * time.Second, write: time.Minute}
+	client, err := start(newGuard(here, 0), yamux.Client, short, quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := start(newGuard(there, 1), yamux.Server, short, quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	heard := func(s *Session) time.Time {
+		s.guard.mu.Lock()
+		defer s.guard.mu.Unlock()
+		return s.guard.heard
+	}
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for _, s := range []*Session{client, server} {
+		for range 5 {
+			for last := heard(s); heard(s).Equal(last); <-tick.C {
+				continue
+			}
+		}
+	}
+	here.dead.Store(true)
+	there.dead.Store(true)
+	<-client.Done()
+	if _, err = client.Open(); !errors.Is(err, ErrSilent) {
+		t.Errorf("the session ended with %v", err)
+	}
+	<-server.Done()
+	for _, s := range []*Session{client, server} {
+		if err = s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// lossy is a connection that can lose all that is written.
+type lossy struct {
+	net.Conn
+	dead atomic.Bool
+}
+
+func (l *lossy) Write(p []byte) (int, error) {
+	if l.dead.Load() {
+		return len(p), nil
+	}
+	return l.Conn.Write(p)
+}
+
+// TestStrangers have narrow limits until they are trusted.
+func TestStrangers(t *testing.T) {
+	t.Parallel()
+	left, right := pair(t)
+	server, err := ServerForStranger(right, quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = server.Close() }()
+	client, err := Client(left, quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = client.Close() }()
+	open := func(n int) {
+		for range n {
+			if _, err := client.Open(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := server.Accept(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	open(MaxStrangerStreams)
+	server.Trust()
+	open(MaxStrangerStreams)
+	stranger := newGuard(nil, 1)
+	stranger.limits = limits{streams: MaxStrangerStreams, unread: MaxStrangerUnread}
+	for n := range uint32(MaxStrangerStreams) {
+		if err := stranger.inspect(frame(typeWindow, flagOpen, 2*n+1, 0)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := stranger.inspect(frame(typeWindow, flagOpen, 99, 0)); !errors.Is(err, ErrLimit) {
+		t.Errorf("one stream too many: %v", err)
+	}
+}
+
+// TestAwait is called back once for data, and once for the end.
+func TestAwait(t *testing.T) {
+	t.Parallel()
+	client, server := sessions(t, usual())
+	opening, readable := make(chan struct{}), make(chan bool)
+	server.AwaitStream(func() { close(opening) })
+	select {
+	case <-opening:
+		t.Fatal("there is no stream yet")
+	default:
+	}
+	up, err := client.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-opening
+	down, err := server.Accept(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	wait := func() { down.Await(func() { readable <- down.Readable() }) }
+	wait()
+	if down.Readable() {
+		t.Error("there is nothing to read yet")
+	}
+	for range 3 {
+		if _, err = up.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		if !<-readable {
+			t.Error("called back with nothing to read")
+		}
+		if n, err := down.Read(make([]byte, 9)); n != 1 || err != nil {
+			t.Error(n, err)
+		}
+		wait()
+	}
+	if err = up.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if !<-readable {
+		t.Error("the end of the stream was not told")
+	}
+	if _, err = down.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("read %v", err)
+	}
+	another, err := server.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	opening = make(chan struct{})
+	server.AwaitStream(func() { close(opening) })
+	another.Await(func() { readable <- another.Readable() })
+	if err = server.Close(); err != nil {
+		t.Error(err)
+	}
+	<-opening
+	if !<-readable {
+		t.Error("the end of the session was not told")
+	}
+}
+
+// TestIdleStreamsLetGoOfTheirBuffers has a stream that was used and then rests.
+func TestIdleStreamsLetGoOfTheirBuffers(t *testing.T) {
+	t.Parallel()
+	client, server := sessions(t, usual())
+	if _, err := client.Open(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := server.Accept(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(server.guard.idle()); n != 1 {
+		t.Errorf("%d streams rest", n)
 	}
 }
 

@@ -16,8 +16,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/coder/websocket"
-
 	"github.com/outfeed/outfeed/internal/mux"
 	"github.com/outfeed/outfeed/protocol/seal"
 )
@@ -113,18 +111,17 @@ func (d *dialer) wire(ctx context.Context) (net.Conn, error) {
 		DisableKeepAlives:      true,
 	}
 	defer transport.CloseIdleConnections()
-	ws, answer, err := websocket.Dial(ctx, d.target, &websocket.DialOptions{HTTPClient: &http.Client{ //nolint:bodyclose // Dial closes it, or it is the connection
+	conn, answer, err := mux.Dial(ctx, d.target, &http.Client{ //nolint:bodyclose // Dial closes it, or it is the connection
 		Transport:     transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}})
+	})
 	if err != nil {
 		if answer != nil && answer.StatusCode != http.StatusSwitchingProtocols {
 			return nil, &BusyError{Status: answer.StatusCode, RetryAfter: retryAfter(answer.Header.Get("Retry-After"))}
 		}
 		return nil, d.explain(err)
 	}
-	conn := websocket.NetConn(context.WithoutCancel(ctx), ws, websocket.MessageBinary)
-	return mux.WithClose(conn, ws.CloseNow), nil
+	return conn, nil
 }
 
 // secure runs the inner TLS session over the outer connection, which it closes when that fails.

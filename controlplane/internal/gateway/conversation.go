@@ -7,8 +7,6 @@ import (
 	"log/slog"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/outfeed/outfeed/internal/backoff"
 	"github.com/outfeed/outfeed/internal/mux"
 	"github.com/outfeed/outfeed/protocol/wire"
@@ -82,10 +80,9 @@ func (p *peer) desired(ctx context.Context) (envelope []byte, serial uint64, err
 	return envelope, serial, err
 }
 
-// receive reads the control stream.
-func (p *peer) receive(ctx context.Context) error {
-	var reports uint64
-	for {
+// receive reads what waits on the control stream. reports counts the run reports of the session.
+func (p *peer) receive(ctx context.Context, reports *uint64) error {
+	for p.control.Readable() {
 		up := &wire.ControlUp{}
 		if err := wire.ReadMessage(p.control, up); err != nil {
 			return oversized(err)
@@ -102,8 +99,8 @@ func (p *peer) receive(ctx context.Context) error {
 			if err := p.storeRun(ctx, m.RunReport); err != nil {
 				return err
 			}
-			reports++
-			if err := p.send(&wire.ControlDown{Message: &wire.ControlDown_RunReportsStored{RunReportsStored: reports}}); err != nil {
+			*reports++
+			if err := p.send(&wire.ControlDown{Message: &wire.ControlDown_RunReportsStored{RunReportsStored: *reports}}); err != nil {
 				return err
 			}
 		case *wire.ControlUp_Rotate:
@@ -116,6 +113,7 @@ func (p *peer) receive(ctx context.Context) error {
 			return breach("an enrolment or a hello is only allowed as the first message")
 		}
 	}
+	return nil
 }
 
 // storeStatus stores a status. One that could not be stored is not tried again: the next comes within 15 s.
@@ -150,23 +148,23 @@ func (p *peer) storeRun(ctx context.Context, r *wire.RunReport) error {
 	}
 }
 
-// acceptInsights waits for the insights stream, and refuses any other.
-func (p *peer) acceptInsights(ctx context.Context, group *errgroup.Group, stored uint64) error {
-	for taken := false; ; taken = true {
-		stream, kind, err := p.accept(ctx)
-		if err != nil {
-			return err
-		}
-		if kind != wire.KindInsights || taken {
-			return breach(fmt.Sprintf("a session has one %q stream and one %q stream", wire.KindControl, wire.KindInsights))
-		}
-		group.Go(func() error { return p.storeInsights(ctx, stream, stored) })
+// acceptInsights accepts the insights stream, and refuses any other. It stops when another conversation ends the session.
+func (p *peer) acceptInsights(ctx context.Context, session *session, stored uint64) error {
+	stream, kind, err := p.accept(ctx)
+	if err != nil {
+		return err
 	}
+	if kind != wire.KindInsights || session.insights {
+		return breach(fmt.Sprintf("a session has one %q stream and one %q stream", wire.KindControl, wire.KindInsights))
+	}
+	session.insights = true
+	session.each(stream.Await, func() error { return p.storeInsights(ctx, stream, &stored) })
+	return nil
 }
 
-// storeInsights stores batch after batch, and acknowledges each when it is committed.
-func (p *peer) storeInsights(ctx context.Context, stream *mux.Stream, before uint64) error {
-	for {
+// storeInsights stores batch after batch while some wait, and acknowledges each when it is committed.
+func (p *peer) storeInsights(ctx context.Context, stream *mux.Stream, before *uint64) error {
+	for stream.Readable() {
 		up := &wire.InsightsUp{}
 		if err := wire.ReadMessage(stream, up); err != nil {
 			return oversized(err)
@@ -190,14 +188,15 @@ func (p *peer) storeInsights(ctx context.Context, stream *mux.Stream, before uin
 		if stored < last {
 			return &refusal{code: wire.RefusalInternal, message: fmt.Sprintf("insights up to %d were sent and up to %d are stored", last, stored)}
 		}
-		if stored > before {
+		if stored > *before {
 			// What receipts stand for is in the sequence too, and was not stored.
-			p.gateway.metrics.insights.Add(float64(min(stored-before, count)))
-			before = stored
+			p.gateway.metrics.insights.Add(float64(min(stored-*before, count)))
+			*before = stored
 		}
 		// More may be stored, by a session that was cut off; the agent knows only of what it sent in this one.
 		if err := wire.WriteMessage(stream, &wire.InsightsDown{Stored: last}); err != nil {
 			return err
 		}
 	}
+	return nil
 }

@@ -6,12 +6,11 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"sync"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/outfeed/outfeed/controlplane/internal/fleet"
 	"github.com/outfeed/outfeed/internal/mux"
@@ -19,8 +18,13 @@ import (
 	"github.com/outfeed/outfeed/protocol/wire"
 )
 
-// disconnectTimeout bounds the record of a session's end.
-const disconnectTimeout = 5 * time.Second
+const (
+	// disconnectTimeout bounds the record of a session's end.
+	disconnectTimeout = 5 * time.Second
+	// maxFirst bounds the first message, as nobody knows yet whose it is. A hello describes all connectors of an agent,
+	// which is about 100 KB.
+	maxFirst = 1 << 20
+)
 
 // peer is one connection.
 type peer struct {
@@ -43,35 +47,39 @@ type peer struct {
 	asked bool
 }
 
-// serve runs one connection to its end. handshaken is called as soon as the peer is known.
-func (p *peer) serve(ctx context.Context, conn net.Conn, handshaken func()) error {
+// serve takes one connection through its handshake. It gives the session that is left to run, or nil when all is over.
+func (p *peer) serve(ctx context.Context, conn net.Conn) (rest func() error, err error) {
 	early, cancel := context.WithTimeoutCause(ctx, handshakeTimeout, errors.New("the handshake took longer than "+handshakeTimeout.String()))
 	defer cancel()
 	inner, key, err := p.gateway.secure(early, conn)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	p.key, p.inner = key, inner.ConnectionState()
-	if p.streams, err = mux.Server(inner, p.log); err != nil {
-		return errors.Join(err, inner.Close())
+	if p.streams, err = mux.ServerForStranger(inner, p.log); err != nil {
+		return nil, errors.Join(err, inner.Close())
 	}
-	defer func() { _ = p.streams.Close() }()
+	rest, err = p.greet(ctx, early)
+	if rest == nil {
+		p.finish(err)
+		err = errors.Join(err, p.streams.Close())
+	}
+	return rest, err
+}
+
+// greet takes the first message. early ends with the handshake, ctx with the session.
+func (p *peer) greet(ctx, early context.Context) (rest func() error, err error) {
 	first, err := p.first(early)
 	if err != nil {
-		p.finish(err)
-		return err
+		return nil, err
 	}
 	switch m := first.GetMessage().(type) {
 	case *wire.ControlUp_Enroll:
-		err = p.enroll(early, m.Enroll)
-		p.finish(err)
-		return err
+		return nil, p.enroll(early, m.Enroll)
 	case *wire.ControlUp_Hello:
-		return p.session(ctx, m.Hello, handshaken)
+		return p.welcome(ctx, m.Hello)
 	default:
-		err = breach("the first message must be an enrolment or a hello")
-		p.finish(err)
-		return err
+		return nil, breach("the first message must be an enrolment or a hello")
 	}
 }
 
@@ -89,10 +97,26 @@ func (p *peer) first(ctx context.Context) (*wire.ControlUp, error) {
 		return nil, breach(fmt.Sprintf("the first stream must be %q", wire.KindControl))
 	}
 	first := &wire.ControlUp{}
-	if err = wire.ReadMessage(stream, first); err != nil {
+	if err = wire.ReadMessage(&bounded{stream, maxFirst}, first); err != nil {
 		return nil, oversized(err)
 	}
 	return first, nil
+}
+
+// bounded is a reader that gives no more than so many bytes.
+type bounded struct {
+	io.Reader
+	left int
+}
+
+// Read reads, within the bound.
+func (b *bounded) Read(p []byte) (int, error) {
+	if b.left == 0 {
+		return 0, fmt.Errorf("the first message has more than %d bytes: %w", maxFirst, wire.ErrTooBig)
+	}
+	n, err := b.Reader.Read(p[:min(len(p), b.left)])
+	b.left -= n
+	return n, err //nolint:wrapcheck // ReadMessage compares it with io.EOF
 }
 
 // accept takes the next stream and reads its header.
@@ -139,30 +163,76 @@ func (p *peer) enroll(ctx context.Context, e *wire.Enroll) error {
 	return p.send(&wire.ControlDown{Message: &wire.ControlDown_Enrolled{Enrolled: enrolled}})
 }
 
-// session runs from the hello on.
-func (p *peer) session(ctx context.Context, hello *wire.Hello, handshaken func()) error {
+// welcome takes the hello, and gives what is left to run.
+func (p *peer) welcome(ctx context.Context, hello *wire.Hello) (rest func() error, err error) {
 	begun, changes, err := p.hello(ctx, hello)
-	handshaken()
 	if err != nil {
-		p.finish(err)
-		return err
+		return nil, err
 	}
-	defer p.disconnect(ctx, hello.GetCounter())
+	p.streams.Trust()
+	counter := hello.GetCounter()
+	return func() error {
+		defer p.disconnect(ctx, counter)
+		return p.converse(ctx, begun, changes)
+	}, nil
+}
+
+// session is what runs for a peer that is known. A conversation in which nothing happens has no goroutine: a gateway has
+// thousands of them.
+type session struct {
+	// end ends the session and says why; the first call counts.
+	end context.CancelCauseFunc
+	// work counts what runs or waits.
+	work sync.WaitGroup
+	// insights says that the insights stream is open. Only acceptInsights uses it.
+	insights bool
+}
+
+// each has a conversation go on whenever there is something for it, until it gives an error. await calls back once there
+// is, and also when the session has ended.
+func (s *session) each(await func(func()), converse func() error) {
+	s.work.Add(1)
+	var again func()
+	again = func() {
+		if err := converse(); err != nil {
+			s.end(err)
+			s.work.Done()
+			return
+		}
+		await(again)
+	}
+	await(again)
+}
+
+// converse runs the session's conversations; the first that ends takes the others with it.
+func (p *peer) converse(ctx context.Context, begun fleet.Session, changes <-chan struct{}) error {
 	p.gateway.metrics.sessions.Inc()
 	p.gateway.connected(p)
 	defer p.gateway.disconnected(p)
 
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return p.pushDesired(ctx, changes, begun.Rotate) })
-	group.Go(func() error { return p.receive(ctx) })
-	group.Go(func() error { return p.acceptInsights(ctx, group, begun.Stored) })
-	group.Go(func() error {
-		<-ctx.Done()
-		p.finish(context.Cause(ctx))
-		// This unblocks those who still read or write.
-		return p.streams.Close()
+	ctx, end := context.WithCancelCause(ctx)
+	s := &session{end: end}
+	var reports uint64
+	s.each(p.control.Await, func() error { return p.receive(ctx, &reports) })
+	s.each(p.streams.AwaitStream, func() error { return p.acceptInsights(ctx, s, begun.Stored) })
+	over := make(chan struct{})
+	context.AfterFunc(ctx, func() {
+		defer close(over)
+		p.part(context.Cause(ctx))
 	})
-	return group.Wait() //nolint:wrapcheck // the errors are ours
+	end(p.pushDesired(ctx, changes, begun.Rotate))
+	<-over
+	s.work.Wait()
+	return context.Cause(ctx)
+}
+
+// part tells the peer why, and closes the streams, which unblocks those who still read or write.
+func (p *peer) part(why error) {
+	// Behind a message that the peer does not take, nothing can be told.
+	cut := time.AfterFunc(2*lingerTimeout, func() { _ = p.streams.Close() })
+	defer cut.Stop()
+	p.finish(why)
+	_ = p.streams.Close()
 }
 
 // hello authenticates the agent and welcomes it.

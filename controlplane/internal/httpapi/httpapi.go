@@ -34,6 +34,9 @@ type Settings struct {
 	Auth  Auth
 	// Web serves the dashboard at /, Tunnel the agents at /tunnel/v1; a nil one is not found.
 	Web, Tunnel http.Handler
+	// Serving says whether Tunnel lets agents in; while it does not, this replica is not ready. nil when there is no such
+	// question.
+	Serving func() bool
 	// Registry takes the metrics of the API.
 	Registry prometheus.Registerer
 	Logger   *slog.Logger
@@ -63,6 +66,8 @@ type service struct {
 	logger  *slog.Logger
 	metrics *metrics
 	streams *streamLimit
+	// serving is nil, or says whether agents are let in.
+	serving func() bool
 	// agentURL is where agents connect; empty when it is not known.
 	agentURL string
 
@@ -98,6 +103,7 @@ func newService(s Settings) *service {
 		logger:    s.Logger,
 		metrics:   newMetrics(s.Registry, "public"),
 		streams:   newStreamLimit(),
+		serving:   s.Serving,
 		heartbeat: s.Heartbeat,
 		timeout:   s.RequestTimeout,
 	}

@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -560,7 +561,10 @@ func TestListenerRoutesAndHeaders(t *testing.T) {
 		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, name) })
 	}
 	f := apitest.New()
-	c := serve(t, f, apitest.Options{PublicURL: public, Web: named("dashboard"), Tunnel: named("tunnel")})
+	var draining atomic.Bool
+	c := serve(t, f, apitest.Options{
+		PublicURL: public, Web: named("dashboard"), Tunnel: named("tunnel"), Serving: func() bool { return !draining.Load() },
+	})
 	for path, want := range map[string]string{
 		"/": "dashboard", "/flows/press-health": "dashboard", "/tunnel/v1": "tunnel", "/healthz": "ok\n", "/readyz": "ready\n",
 	} {
@@ -587,5 +591,10 @@ func TestListenerRoutesAndHeaders(t *testing.T) {
 	p := problemOf(c, 503, "GET", "/readyz", "")
 	if p.Detail != "The database cannot be reached." {
 		t.Errorf("not ready: %+v", p)
+	}
+	f.NotReady = nil
+	draining.Store(true)
+	if p := problemOf(c, 503, "GET", "/readyz", ""); !strings.Contains(p.Detail, "lets no agents in") {
+		t.Errorf("not serving tunnels: %+v", p)
 	}
 }

@@ -149,7 +149,11 @@ func (s *service) readyz(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
 	defer cancel()
 	w.Header().Set("Cache-Control", "no-store")
-	if err := s.fleet.Ready(ctx); err != nil {
+	err := s.fleet.Ready(ctx)
+	if err == nil && s.serving != nil && !s.serving() {
+		err = &fleet.Error{Code: fleet.Unavailable, Message: "This replica lets no agents in: it is starting or stopping."}
+	}
+	if err != nil {
 		p := s.problem(ctx, "ready", err)
 		p.Status, p.Title = http.StatusServiceUnavailable, http.StatusText(http.StatusServiceUnavailable)
 		sendProblem(w, p)

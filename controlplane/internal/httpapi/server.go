@@ -28,7 +28,7 @@ func stopping(ctx context.Context) <-chan struct{} {
 }
 
 // Serve serves h on l until ctx ends, and then stops: it takes no new requests, ends the event streams, and gives the
-// requests that are under way 15 s. It closes l. Connections that a handler took over (the tunnels) are that handler's
+// requests that are under way 15 s. It closes l. The connections that it holds without a request are bounded. Connections that a handler took over (the tunnels) are that handler's
 // to end. For TLS, give a listener of crypto/tls.
 func Serve(ctx context.Context, l net.Listener, h http.Handler, logger *slog.Logger) error {
 	requests := context.WithValue(context.WithoutCancel(ctx), stoppingKey{}, ctx.Done())
@@ -38,6 +38,7 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, logger *slog.Log
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		BaseContext:       func(net.Listener) context.Context { return requests },
+		ConnState:         newCrowd(maxFresh, maxIdle).changed,
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
 	}
 	served := make(chan error, 1)

@@ -20,6 +20,7 @@ type Options struct {
 	PublicURL   *url.URL
 	Heartbeat   time.Duration
 	Web, Tunnel http.Handler
+	Serving     func() bool
 }
 
 // Server is the API of a Fleet on a free port of this machine.
@@ -36,7 +37,7 @@ func Serve(t *testing.T, f *Fleet, o Options) *Server {
 	logger := slog.New(slog.DiscardHandler)
 	handler := httpapi.New(httpapi.Settings{
 		Fleet: f, Auth: auth.New(auth.Settings{Keys: f, Sessions: f, PublicURL: o.PublicURL}),
-		Web: o.Web, Tunnel: o.Tunnel, PublicURL: o.PublicURL, Heartbeat: o.Heartbeat,
+		Web: o.Web, Tunnel: o.Tunnel, Serving: o.Serving, PublicURL: o.PublicURL, Heartbeat: o.Heartbeat,
 		Registry: prometheus.NewRegistry(), Logger: logger,
 	})
 	return ServeHandler(t, handler)

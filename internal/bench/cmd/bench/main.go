@@ -36,15 +36,16 @@ type options struct {
 
 func parse(args []string, log io.Writer) (options, error) {
 	full := bench.FullSize()
-	o := options{set: bench.Settings{Log: log}}
+	o := options{set: bench.Settings{Log: log, Tunnel: bench.FullTunnel()}}
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.SetOutput(log)
 	f.IntVar(&o.set.Size.Readings, "records", full.Readings, "records of W1 and W2; W3 has two fifths of them, W4 as much shorter a time")
 	f.IntVar(&o.set.Rounds, "rounds", 3, "how often each engine does each job; the table shows medians")
 	f.DurationVar(&o.set.TagTime, "tag-time", time.Minute, "for how long W4 runs in real time")
+	f.IntVar(&o.set.Tunnel.Agents, "agents", o.set.Tunnel.Agents, "how many idle agents the gateway's memory is measured with")
 	f.StringVar(&o.set.Root, "root", ".", "the repository's `FOLDER`")
 	f.StringVar(&o.set.Data, "data", filepath.Join(".cache", "bench"), "`FOLDER` that keeps the workloads' data from run to run")
-	only := f.String("only", "", "run these workloads only, such as w1,w4")
+	only := f.String("only", "", "run these workloads only, such as w1,w4,tunnel")
 	f.BoolVar(&o.json, "json", false, "print JSON")
 	f.StringVar(&o.launch, "launch", "", "for the program's own use: measure the command and write to this `FILE`")
 	f.StringVar(&o.stdout, "stdout", os.DevNull, "with -launch: `FILE` for what the command prints")
@@ -53,6 +54,9 @@ func parse(args []string, log io.Writer) (options, error) {
 	}
 	if o.set.TagTime < time.Second {
 		return o, fmt.Errorf("-tag-time must be at least a second, not %s", o.set.TagTime)
+	}
+	if o.set.Tunnel.Agents < 1 {
+		return o, fmt.Errorf("-agents must be at least 1, not %d", o.set.Tunnel.Agents)
 	}
 	if o.set.Size.Readings < 100 || o.set.Rounds < 1 {
 		return o, fmt.Errorf("-records must be at least 100 and -rounds 1, not %d and %d", o.set.Size.Readings, o.set.Rounds)
@@ -100,18 +104,26 @@ func compareAll(ctx context.Context, o options, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	tunnel, err := b.Tunnel(ctx)
+	if err != nil {
+		return err
+	}
 	if o.json {
 		e := json.NewEncoder(out)
 		e.SetIndent("", "  ")
 		return e.Encode(struct { //nolint:wrapcheck // standard output's own error
-			Whole []bench.Measurement    `json:"whole"`
-			Tags  []bench.TagMeasurement `json:"tags"`
-		}{list, tags})
+			Whole  []bench.Measurement       `json:"whole"`
+			Tags   []bench.TagMeasurement    `json:"tags"`
+			Tunnel []bench.TunnelMeasurement `json:"tunnel"`
+		}{list, tags, tunnel})
 	}
 	if len(list) > 0 {
 		if err := bench.PrintTable(out, list); err != nil {
 			return err
 		}
 	}
-	return bench.PrintTags(out, tags)
+	if err := bench.PrintTags(out, tags); err != nil {
+		return err
+	}
+	return bench.PrintTunnel(out, tunnel)
 }

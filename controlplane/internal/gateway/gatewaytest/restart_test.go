@@ -1,0 +1,146 @@
+package gatewaytest_test
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/outfeed/outfeed/controlplane/internal/gateway/gatewaytest"
+)
+
+// TestReconnects has agents come and go, after which the gateway holds no more than before.
+func TestReconnects(t *testing.T) {
+	inTurn(t)
+	n, warmUp := 200, 200
+	if *long {
+		n, warmUp = 5000, 1500
+	}
+	h := startHost(t, t.TempDir(), "-admit", "5000")
+	h.visits(t, warmUp)
+	before := h.stats("?collect")
+	h.visits(t, n)
+	after := h.stats("?collect")
+	t.Logf("%d reconnects: files %d -> %d, goroutines %d -> %d, resident %.1f -> %.1f MiB, heap %.2f -> %.2f MiB", n, before.Files, after.Files,
+		before.Goroutines, after.Goroutines, mib(before.RSS), mib(after.RSS), mib(before.Heap), mib(after.Heap))
+	for what, pair := range map[string][2]int64{
+		"files": {int64(before.Files), int64(after.Files)}, "goroutines": {int64(before.Goroutines), int64(after.Goroutines)},
+		"resident": {before.RSS, after.RSS},
+	} {
+		if float64(pair[1]) > 1.05*float64(pair[0]) {
+			t.Errorf("%s went from %d to %d", what, pair[0], pair[1])
+		}
+	}
+}
+
+// inTurn lets the short forms run side by side; the long ones need the machine for themselves.
+func inTurn(t *testing.T) {
+	t.Helper()
+	if !*long {
+		t.Parallel()
+	}
+}
+
+func mib(bytes int64) float64 { return float64(bytes) / (1 << 20) }
+
+// visits has so many agents connect, some at the same time, and waits until all are gone.
+func (h *host) visits(t *testing.T, n int) {
+	t.Helper()
+	const atOnce = 8
+	err := crowd(atOnce, func() error {
+		for range n / atOnce {
+			a, err := h.connect(t.Context())
+			if err != nil {
+				return err
+			}
+			if err = a.streams.Close(); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	idle := 0
+	eventually(t, "all are gone", func() error {
+		s := h.stats("")
+		if idle == 0 || s.Goroutines < idle {
+			idle = s.Goroutines
+		}
+		if s.Connected > 0 {
+			return fmt.Errorf("%d are still connected", s.Connected)
+		}
+		// One connection asks, and the server keeps it.
+		if s.Goroutines > 16 || s.Files > 16 {
+			return fmt.Errorf("%d goroutines and %d files are left", s.Goroutines, s.Files)
+		}
+		return nil
+	})
+}
+
+// TestRestart kills the gateway under its agents and starts it again: all come back in time, and not all at once.
+func TestRestart(t *testing.T) {
+	inTurn(t)
+	restart(t, (*child).kill)
+}
+
+// TestDrain stops it in an orderly way, so that the agents are told when to come back.
+func TestDrain(t *testing.T) {
+	inTurn(t)
+	restart(t, (*child).stop)
+}
+
+func restart(t *testing.T, end func(*child)) {
+	t.Helper()
+	// Of few agents, a busy machine can finish the handshakes of several seconds in one.
+	agents, processes, admit, share := 300, 1, "11", 0.1
+	if *long {
+		agents, processes, admit, share = 10_000, 2, "0", 0.05
+	}
+	dir := t.TempDir()
+	h := startHost(t, dir, "-admit", "2000")
+	address := strings.TrimPrefix(h.URL, "https://")
+	for range processes {
+		start(t, "swarm", "-url", h.URL, "-fingerprint", h.Fingerprint, "-ca", filepath.Join(dir, gatewaytest.CAFile),
+			"-agents", strconv.Itoa(agents/processes), "-start", "75")
+	}
+	h.all(agents)
+	began := time.Now()
+	end(h.child)
+	h = startHost(t, dir, "-admit", admit, "-listen", address)
+	h.all(agents)
+	took := time.Since(began)
+	perSecond := h.stats("").PerSecond
+	most := slices.Max(perSecond)
+	t.Logf("%d agents: all back after %.1f s, at most %d in one second (%.1f %%); per second %v", agents, took.Seconds(), most,
+		100*float64(most)/float64(agents), perSecond)
+	if took > 2*time.Minute {
+		t.Errorf("it took %v until all were back", took)
+	}
+	if float64(most) > share*float64(agents) {
+		t.Errorf("%d of %d came back in one second", most, agents)
+	}
+}
+
+// all waits until so many agents are connected.
+func (h *host) all(agents int) {
+	h.t.Helper()
+	limit := time.NewTimer(2 * deadline)
+	defer limit.Stop()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for n := 0; ; {
+		if n = h.stats("").Connected; n >= agents {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-limit.C:
+			h.t.Fatalf("%d of %d agents are connected", n, agents)
+		}
+	}
+}

@@ -1,0 +1,57 @@
+package gatewaytest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+)
+
+// Stats is what a Host's process holds, as its path /test/stats tells it; with ?collect, after a garbage collection that
+// gives memory back.
+type Stats struct {
+	// RSS is resident memory, Heap and Stacks what is in use, all in bytes.
+	RSS    int64 `json:"rss"`
+	Heap   int64 `json:"heap"`
+	Stacks int64 `json:"stacks"`
+	// Goroutines and Files are how many there are.
+	Goroutines int `json:"goroutines"`
+	Files      int `json:"files"`
+	// Connected is how many agents are connected, PerSecond how many came in each second since the first.
+	Connected int   `json:"connected"`
+	PerSecond []int `json:"per_second"`
+}
+
+func measure(domain *Fleet) (Stats, error) {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	s := Stats{Heap: int64(m.HeapAlloc), Stacks: int64(m.StackInuse), Goroutines: runtime.NumGoroutine()} //nolint:gosec // far below 2^63
+	s.Connected, s.PerSecond = domain.counts()
+	files, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return s, fmt.Errorf("count the open files: %w", err)
+	}
+	s.Files = len(files)
+	s.RSS, err = resident()
+	return s, err
+}
+
+// resident reads VmRSS.
+func resident() (int64, error) {
+	text, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return 0, fmt.Errorf("read the resident memory: %w", err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+			kb, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(value), "kB")), 10, 64)
+			if err != nil {
+				return 0, fmt.Errorf("read the resident memory: %w", err)
+			}
+			return kb << 10, nil
+		}
+	}
+	return 0, errors.New("/proc/self/status does not say how much memory is resident")
+}
