@@ -28,7 +28,7 @@ const (
 	// slowRetry is how long to wait at the least after a refusal that only a person can lift.
 	slowRetry = 5 * time.Minute
 	// knockEvery is the greatest ceiling of the wait after a try that reached nothing, which burdens nobody, and
-	// askAround that after one which only a load balancer has answered, because its control plane is away (ADR 9).
+	// askAround that after one which only a load balancer has answered, because its control plane is away (ADR 0009).
 	knockEvery = 8 * time.Second
 	askAround  = 30 * time.Second
 	// lockedRetry is the same where that person is likely to be waiting for it.
