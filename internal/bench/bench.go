@@ -60,6 +60,10 @@ func (b *Bench) logf(format string, args ...any) { fmt.Fprintf(b.set.Log, format
 // Run measures W1 to W3. What an engine got wrong, or could not do, stands in its Measurement; an error means that there
 // is nothing to compare.
 func (b *Bench) Run(ctx context.Context) ([]Measurement, error) {
+	others := []string{tagName, tunnelName}
+	if len(b.set.Only) > 0 && !slices.ContainsFunc(b.set.Only, func(name string) bool { return !slices.Contains(others, name) }) {
+		return []Measurement{}, nil
+	}
 	b.logf("making the data in %s", b.set.Data)
 	loads, err := Prepare(b.set.Data, b.set.Size)
 	if err != nil {

@@ -32,7 +32,7 @@ func TestAdmissionTurns(t *testing.T) {
 		}
 		// Those who come at their turn are let in.
 		for range 300 {
-			time.Sleep(time.Second / rate) //nolint:forbidigo // the time of the bubble
+			time.Sleep(time.Second / rate)
 			if _, ok := a.admit(nil); !ok {
 				t.Fatal("turned away again")
 			}
@@ -61,11 +61,11 @@ func TestAdmissionPlaces(t *testing.T) {
 		if _, second := a.admit(func(error) { t.Error("the younger was ended") }); !ok || !second {
 			t.Fatal("not let in")
 		}
-		time.Sleep(overdue - time.Millisecond) //nolint:forbidigo // the time of the bubble
+		time.Sleep(overdue - time.Millisecond)
 		if _, ok = a.admit(nil); ok {
 			t.Error("a third was let in while two had their time")
 		}
-		time.Sleep(time.Millisecond) //nolint:forbidigo // as above
+		time.Sleep(time.Millisecond)
 		if _, ok = a.admit(nil); !ok || !errors.Is(context.Cause(slow), errOverdue) {
 			t.Errorf("the oldest was not ended: %v", context.Cause(slow))
 		}

@@ -14,7 +14,7 @@ const (
 	maxFresh = 800
 	maxIdle  = 1000
 	// freshGrace is how long a fresh connection has before it must make room for others.
-	freshGrace = 2 * time.Second
+	freshGrace = 3 * time.Second
 )
 
 // crowd bounds the connections that a server holds without working for them. Where there are too many, the oldest goes:

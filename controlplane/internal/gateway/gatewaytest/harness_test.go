@@ -44,7 +44,7 @@ var programs = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	c := exec.Command("go", "build", "-o", dir, //nolint:noctx,gosec // the test's own time limit bounds it
+	c := exec.Command("go", "build", "-o", dir, //nolint:gosec // the test's own time limit bounds it
 		"./controlplane/internal/gateway/gatewaytest/cmd/host", "./agent/internal/tunnel/cmd/swarm")
 	c.Dir = filepath.Join("..", "..", "..", "..")
 	if out, err := c.CombinedOutput(); err != nil {
