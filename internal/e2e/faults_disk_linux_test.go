@@ -91,7 +91,8 @@ func (d *smallDisk) remount(how string) {
 		args = append(args, "--user", "--preserve-credentials")
 	}
 	args = append(args, "mount", "-o", "remount,"+how, d.mount)
-	if out, err := exec.CommandContext(d.t.Context(), args[0], args[1:]...).CombinedOutput(); err != nil {
+	out, err := exec.CommandContext(d.t.Context(), args[0], args[1:]...).CombinedOutput() //nolint:gosec // fixed words, and a folder of the test
+	if err != nil {
 		d.t.Fatalf("%v: %v: %s", args, err, out)
 	}
 }
@@ -234,7 +235,7 @@ func TestAnAgentOnAFullDisk(t *testing.T) {
 // left are the files below a folder.
 func left(t *testing.T, dir string) (names []string) {
 	t.Helper()
-	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
 		if err == nil && path != dir {
 			names = append(names, strings.TrimPrefix(path, dir))
 		}

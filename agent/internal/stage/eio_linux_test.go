@@ -38,6 +38,13 @@ func makeFail(t *testing.T, pid int, inject string) *failing {
 	calls, _, _ := strings.Cut(inject, ":")
 	f := &failing{path: filepath.Join(t.TempDir(), "calls")}
 	f.cmd = exec.CommandContext(t.Context(), strace, "-f", "-o", f.path, "-e", "trace="+calls, "-e", "inject="+inject, "-p", strconv.Itoa(pid)) //nolint:gosec // fixed words and a number
+	f.begin(t)
+	return f
+}
+
+// begin starts strace and waits until it has the process.
+func (f *failing) begin(t *testing.T) {
+	t.Helper()
 	said, err := f.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -64,7 +71,6 @@ func makeFail(t *testing.T, pid int, inject string) *failing {
 		t.Fatalf("strace says %q", first)
 	}
 	t.Cleanup(func() { f.stop(t) })
-	return f
 }
 
 // stop lets the calls succeed again.
@@ -213,4 +219,45 @@ func TestADiskThatFailsForGood(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestACommitOfAHundredCostsFewSyncs counts the system calls of a process with strace.
+func TestACommitOfAHundredCostsFewSyncs(t *testing.T) {
+	t.Parallel()
+	strace, err := exec.LookPath("strace")
+	if err != nil {
+		t.Fatal("this test needs strace; install it with: apt-get install strace")
+	}
+	c := startFaultChild(t, filepath.Join(t.TempDir(), "stage"))
+	for _, flows := range []int{1, 2, 8, 16} {
+		const commits = 320
+		path := filepath.Join(t.TempDir(), "counts")
+		f := &failing{path: path}
+		f.cmd = exec.CommandContext(t.Context(), strace, "-f", "-c", "-o", path, "-e", "trace=fdatasync,fsync", "-p", strconv.Itoa(c.cmd.Process.Pid)) //nolint:gosec // fixed words and a number
+		f.begin(t)
+		c.send(fmt.Sprint("bench ", flows, " ", commits/flows))
+		took := c.await(t, "benched ")
+		f.stop(t)
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		syncs := 0
+		for line := range strings.Lines(string(text)) {
+			fields := strings.Fields(line)
+			if n := len(fields); n > 4 && (fields[n-1] == "fsync" || fields[n-1] == "fdatasync") {
+				calls, err := strconv.Atoi(fields[3])
+				if err != nil {
+					t.Fatalf("strace says %q", line)
+				}
+				syncs += calls
+			}
+		}
+		per := float64(syncs) * 1000 / (commits * 100)
+		t.Logf("%d flows: %.1f syncs per 1,000 records in commits of a hundred (%s under strace)", flows, per, took)
+		if flows >= 8 && per > 12 || syncs == 0 {
+			t.Errorf("%d flows take %.1f syncs per 1,000 records, and 12 is the most", flows, per)
+		}
+	}
+	c.end(t, false)
 }

@@ -47,6 +47,11 @@ func serveFaults(dir string) error {
 	var flows sync.WaitGroup
 	in := bufio.NewScanner(os.Stdin)
 	for in.Scan() {
+		var n, each int
+		if _, err := fmt.Sscanf(in.Text(), "bench %d %d", &n, &each); err == nil {
+			out.say("benched " + commitHundreds(ctx, st, n, each).Round(time.Millisecond).String())
+			continue
+		}
 		switch in.Text() {
 		case "go":
 			for f := range faultFlows {
@@ -108,6 +113,32 @@ func produceUntil(ctx context.Context, st *stage.Stage, flow string, out *lineWr
 			}
 		}
 	}
+}
+
+// commitHundreds lets so many flows make so many commits of a hundred records each, and gives how long that took.
+func commitHundreds(ctx context.Context, st *stage.Stage, flows, each int) time.Duration {
+	insights := make([][]byte, 100)
+	for i := range insights {
+		insights[i] = make([]byte, benchPayload)
+	}
+	began := time.Now()
+	var wg sync.WaitGroup
+	for f := range flows {
+		wg.Go(func() {
+			flow := fmt.Sprint("bench ", flows, " ", f)
+			for n := range each {
+				c := stage.Checkpoint{
+					Flow: flow, Number: uint64(n) + 1, Insights: insights, //nolint:gosec // a few hundred
+					Cursors: map[string][]byte{"source": []byte(strconv.Itoa(n))},
+				}
+				if _, err := st.Commit(ctx, c); err != nil {
+					panic(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return time.Since(began)
 }
 
 // drainTo does what the tunnel does, until nothing waits.

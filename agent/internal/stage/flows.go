@@ -29,7 +29,7 @@ func (s *Stage) LoadFlow(ctx context.Context, flow string) (FlowState, error) {
 	// The writer takes this one behind a commit of the flow whose caller no longer waits.
 	err := s.submit(ctx, &request{flow: flow, admit: func(*files) error { return errDone }})
 	if err == nil {
-		err = s.view(ctx, func(tx *bolt.Tx) error {
+		err = s.view(func(tx *bolt.Tx) error {
 			b := tx.Bucket([]byte(flowsBucket)).Bucket([]byte(flow))
 			if b == nil {
 				return nil

@@ -34,10 +34,7 @@ func (s *Stage) OutboxChanged() <-chan struct{} { return s.changed }
 // ReadOutbox gives the records behind the sequence, and behind what is acknowledged, in order: at most maxRecords, and
 // no more payload than maxBytes unless the first alone is larger. Each begins where the one before it ended. Places that
 // follow each other and are gone for the same reason are one record. Nothing waiting gives no records and no error.
-func (s *Stage) ReadOutbox(ctx context.Context, after uint64, maxRecords, maxBytes int) ([]Record, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, context.Cause(ctx)
-	}
+func (s *Stage) ReadOutbox(_ context.Context, after uint64, maxRecords, maxBytes int) ([]Record, error) {
 	s.mu.RLock()
 	if s.files == nil {
 		s.mu.RUnlock()
@@ -416,10 +413,7 @@ func (s *Stage) unavailableLocked() error {
 }
 
 // view reads the state. After a failed commit that may be what it wrote or what was there before.
-func (s *Stage) view(ctx context.Context, fn func(*bolt.Tx) error) error {
-	if err := ctx.Err(); err != nil {
-		return context.Cause(ctx)
-	}
+func (s *Stage) view(fn func(*bolt.Tx) error) error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.files == nil {

@@ -193,10 +193,11 @@ func (u *unit) onSchedule(ctx context.Context, p *prepared) verdict {
 		u.set(stateRefused, fmt.Errorf("the trigger's cron expression %q never comes true", p.trigger.Cron))
 		return goOn
 	}
-	if u.sleepUntil(ctx, next) != nil {
+	again := func() (time.Time, bool) { return p.schedule.next(u.now()) }
+	if u.waitFor(ctx, next, again) != nil {
 		return goOn
 	}
-	return u.repeat(ctx, p, func(time.Time) (time.Time, bool) { return p.schedule.next(u.now()) })
+	return u.repeat(ctx, p, func(time.Time) (time.Time, bool) { return again() })
 }
 
 // repeat runs a batch flow now and then at each time that next gives. A run that failed is tried again after a while,
@@ -228,7 +229,7 @@ func (u *unit) repeat(ctx context.Context, p *prepared, next func(started time.T
 		if !again.IsZero() && (!ok || again.Before(at)) {
 			at, ok = again, true
 		}
-		if !ok || u.sleepUntil(ctx, at) != nil {
+		if !ok || u.waitFor(ctx, at, func() (time.Time, bool) { return next(u.now()) }) != nil {
 			return goOn
 		}
 	}
@@ -237,12 +238,34 @@ func (u *unit) repeat(ctx context.Context, p *prepared, next func(started time.T
 // sleepStep bounds one sleep, so that a clock that was set, or a machine that slept, is noticed.
 const sleepStep = time.Minute
 
-func (u *unit) sleepUntil(ctx context.Context, at time.Time) error {
+// errSetBack says that the clock was set back while a time of day was waited for.
+var errSetBack = errors.New("the clock was set back")
+
+// waitFor waits until at. When the clock is set back meanwhile, at may have become years away: then it waits for what again
+// gives instead.
+func (u *unit) waitFor(ctx context.Context, at time.Time, again func() (time.Time, bool)) error {
 	for {
-		left := at.Sub(u.now())
-		if left <= 0 {
-			return nil
+		err := u.sleepUntil(ctx, at)
+		if !errors.Is(err, errSetBack) {
+			return err
 		}
+		var ok bool
+		if at, ok = again(); !ok {
+			return err
+		}
+	}
+}
+
+func (u *unit) sleepUntil(ctx context.Context, at time.Time) error {
+	for before := at.Sub(u.now()); ; {
+		left := at.Sub(u.now())
+		switch {
+		case left <= 0:
+			return nil
+		case left > before+sleepStep:
+			return errSetBack
+		}
+		before = left
 		if err := backoff.Sleep(ctx, min(left, sleepStep)); err != nil {
 			return err
 		}

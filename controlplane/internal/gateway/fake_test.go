@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 
@@ -210,13 +211,22 @@ func (d *domain) StoreInsights(ctx context.Context, id fleet.AgentIdentity, up *
 		return 0, err
 	}
 	r := d.of(id)
-	for i, insight := range up.GetInsights() {
-		seq, stored := up.GetFirstSeq()+uint64(i), uint64(len(r.stored))
+	// A receipt stands as its reason in the place of each insight that does not come.
+	var came []string
+	for _, receipt := range up.GetReceipts() {
+		came = append(came, slices.Repeat([]string{receipt.GetReason()}, int(receipt.GetCount()))...) //nolint:gosec // the tests' own
+	}
+	first := up.GetFirstSeq() - uint64(len(came))
+	for _, insight := range up.GetInsights() {
+		came = append(came, insight.GetName())
+	}
+	for i, name := range came {
+		seq, stored := first+uint64(i), uint64(len(r.stored))
 		switch {
 		case seq <= stored:
 			r.repeated++
 		case seq == stored+1:
-			r.stored = append(r.stored, insight.GetName())
+			r.stored = append(r.stored, name)
 		default:
 			return 0, failure(fleet.Invalid, fmt.Sprintf("insight %d came after %d", seq, stored))
 		}
