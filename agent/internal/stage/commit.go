@@ -401,6 +401,8 @@ func (s *Stage) land(batch []*request, parts []appended, next meta) {
 	s.dropAcknowledged()
 	f.countAcknowledged()
 	s.noteWaiting()
+	// Nobody may ask for Stats while the control plane is away, and that is when the rate matters.
+	s.growth.observe(time.Now(), f.waitingBytes())
 	if len(parts) > 0 {
 		select {
 		case s.changed <- struct{}{}:

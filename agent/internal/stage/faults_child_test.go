@@ -128,7 +128,7 @@ func commitHundreds(ctx context.Context, st *stage.Stage, flows, each int) time.
 			flow := fmt.Sprint("bench ", flows, " ", f)
 			for n := range each {
 				c := stage.Checkpoint{
-					Flow: flow, Number: uint64(n) + 1, Insights: insights, //nolint:gosec // a few hundred
+					Flow: flow, Number: uint64(n) + 1, Insights: insights,
 					Cursors: map[string][]byte{"source": []byte(strconv.Itoa(n))},
 				}
 				if _, err := st.Commit(ctx, c); err != nil {

@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
+
+	"github.com/outfeed/outfeed/internal/backoff"
 )
 
 // FlowState is what a flow resumes from.
@@ -26,8 +29,7 @@ type FlowState struct {
 // what is still under way for the flow.
 func (s *Stage) LoadFlow(ctx context.Context, flow string) (FlowState, error) {
 	st := FlowState{Cursors: map[string][]byte{}, Operators: map[string]map[string][]byte{}}
-	// The writer takes this one behind a commit of the flow whose caller no longer waits.
-	err := s.submit(ctx, &request{flow: flow, admit: func(*files) error { return errDone }})
+	err := s.awaitSettled(ctx, flow)
 	if err == nil {
 		err = s.view(func(tx *bolt.Tx) error {
 			b := tx.Bucket([]byte(flowsBucket)).Bucket([]byte(flow))
@@ -41,6 +43,25 @@ func (s *Stage) LoadFlow(ctx context.Context, flow string) (FlowState, error) {
 		return FlowState{}, fmt.Errorf("load the state of flow %s: %w", flow, err)
 	}
 	return st, nil
+}
+
+// settledWait and settledTries bound how long a flow waits to be told what a failed commit has left.
+const (
+	settledWait  = 100 * time.Millisecond
+	settledTries = 50
+)
+
+// awaitSettled returns once nothing is under way for the flow. After a failed commit that takes as long as the writer needs
+// to find out what has landed, which a disk that stays broken must not make endless.
+func (s *Stage) awaitSettled(ctx context.Context, flow string) (err error) {
+	for range settledTries {
+		// The writer takes this one behind a commit of the flow whose caller no longer waits.
+		err = s.submit(ctx, &request{flow: flow, admit: func(*files) error { return errDone }})
+		if err == nil || s.isUnsettled() == nil || backoff.Sleep(ctx, settledWait) != nil {
+			return err
+		}
+	}
+	return err
 }
 
 func (st *FlowState) read(b *bolt.Bucket) error {

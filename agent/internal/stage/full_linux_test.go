@@ -207,3 +207,58 @@ func TestAFirstStartWithLittleRoom(t *testing.T) {
 		t.Error("it never worked")
 	}
 }
+
+// TestAFileSystemThatTurnsReadOnly lets ext4 find an error in itself while a process stages on it, as a dying disk does: it
+// turns read-only under the open files. It needs a loop device, and so root.
+func TestAFileSystemThatTurnsReadOnly(t *testing.T) {
+	t.Parallel()
+	if !*long {
+		t.Skip("needs root and a loop device; run it with -long")
+	}
+	if os.Getuid() != 0 {
+		t.Fatal("this test mounts an ext4 file system: run it as root")
+	}
+	base := t.TempDir()
+	image, mount := filepath.Join(base, "image"), filepath.Join(base, "mount")
+	run := func(name string, args ...string) string {
+		t.Helper()
+		out, err := exec.CommandContext(t.Context(), name, args...).CombinedOutput() //nolint:gosec // fixed words, and a file of the test
+		if err != nil {
+			t.Fatalf("%s %v: %v: %s", name, args, err, out)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	if err := os.Mkdir(mount, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	run("truncate", "-s", "64M", image)
+	run("mkfs.ext4", "-q", image)
+	run("mount", "-o", "loop,errors=remount-ro", image, mount)
+	t.Cleanup(func() { _ = exec.Command("umount", "--lazy", mount).Run() }) //nolint:noctx,gosec // the test's context has ended by then
+	device := filepath.Base(run("findmnt", "--noheadings", "--output", "SOURCE", mount))
+
+	dir := filepath.Join(mount, "stage")
+	c := startFaultChild(t, dir)
+	c.send("go")
+	c.commits(t, 50)
+	if err := os.WriteFile(filepath.Join("/sys/fs/ext4", device, "trigger_fs_error"), []byte("a test\n"), 0o200); err != nil {
+		t.Fatal(err)
+	}
+	st := c.statsUntil(t, func(st stage.Stats) bool { return st.Degraded != "" && st.Blocked == faultFlows })
+	t.Logf("it is degraded: %s", st.Degraded)
+	c.send("drain")
+	if end := c.await(t, "drained "); end != strconv.FormatUint(st.Produced, 10) {
+		t.Errorf("the outbox is read up to %s of %d", end, st.Produced)
+	}
+	c.quiet(t, 2*time.Second)
+	c.end(t, true)
+	// As a person would: the file system is checked and mounted again.
+	run("umount", mount)
+	out, err := exec.CommandContext(t.Context(), "fsck.ext4", "-y", image).CombinedOutput() //nolint:gosec // a file of the test
+	if err != nil {
+		t.Logf("fsck: %v: %s", err, out) // 1 says that it has mended something
+	}
+	run("mount", "-o", "loop", image, mount)
+	c.checkAfter(t, dir)
+	run("umount", mount)
+}

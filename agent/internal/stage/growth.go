@@ -10,21 +10,22 @@ import (
 const RunwayUnknown = time.Duration(-1)
 
 const (
-	// growthSample is how far two looks at the outbox are apart at least, and growthMemory the time constant over which the
-	// rate of its growth is smoothed.
+	// growthSample is how far two looks at the outbox are apart at least, and growthMemory the time constant over which
+	// the rate of its growth is smoothed.
 	growthSample = 10 * time.Second
 	growthMemory = 5 * time.Minute
 	// longestRunway bounds Stats.Runway: what lasts a hundred years is not about to be full.
 	longestRunway = 100 * 365 * 24 * time.Hour
 )
 
-// growth follows how fast what waits grows, in bytes per second. It takes times with a monotonic reading.
+// growth follows how fast what waits grows. It takes times with a monotonic reading.
 type growth struct {
-	mu     sync.Mutex
-	at     time.Time
-	bytes  uint64
-	rate   float64
-	looked bool
+	mu    sync.Mutex
+	at    time.Time
+	bytes uint64
+	// change is by how many bytes it has grown in span seconds; both fade with growthMemory, so that their quotient is the
+	// rate of the last minutes.
+	change, span float64
 }
 
 // observe notes what waits now.
@@ -39,11 +40,10 @@ func (g *growth) observe(now time.Time, bytes uint64) {
 	if passed < growthSample {
 		return
 	}
-	rate := (float64(bytes) - float64(g.bytes)) / passed.Seconds()
-	if g.looked {
-		rate = g.rate + (rate-g.rate)*(1-math.Exp(-passed.Seconds()/growthMemory.Seconds()))
-	}
-	g.at, g.bytes, g.rate, g.looked = now, bytes, rate, true
+	fade := math.Exp(-passed.Seconds() / growthMemory.Seconds())
+	g.change = g.change*fade + float64(bytes) - float64(g.bytes)
+	g.span = g.span*fade + passed.Seconds()
+	g.at, g.bytes = now, bytes
 }
 
 // runway is how long the room lasts.
@@ -51,10 +51,10 @@ func (g *growth) runway(room uint64) time.Duration {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	// Less than a byte a second is what remains of a rate that has died down.
-	if !g.looked || g.rate < 1 {
+	if g.change < g.span || g.span == 0 {
 		return RunwayUnknown
 	}
-	seconds := float64(room) / g.rate
+	seconds := float64(room) * g.span / g.change
 	if seconds >= longestRunway.Seconds() {
 		return longestRunway
 	}

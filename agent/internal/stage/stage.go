@@ -373,7 +373,7 @@ func (f *files) close() error {
 	return nil
 }
 
-// Close waits for what is being written, stores what was acknowledged and closes the files. It is safe twice. Nothing
+// Close waits for what is being written, stores what was acknowledged and how old the rest is, and closes the files. It is safe twice. Nothing
 // may use the Stage afterwards; what still waits in it gets ErrClosed.
 func (s *Stage) Close() error {
 	s.closeOnce.Do(func() {
@@ -388,7 +388,7 @@ func (s *Stage) Close() error {
 // finish runs after the writer has ended. The mark of an unclean stop goes only when all is well.
 func (s *Stage) finish() error {
 	var errs []error
-	if s.isUnsettled() == nil && s.acknowledgedMoved() {
+	if s.isUnsettled() == nil && (s.acknowledgedMoved() || s.settings.MaxAge > 0) {
 		errs = append(errs, s.commit(nil))
 	}
 	s.mu.Lock()
