@@ -86,7 +86,7 @@ func TestTornWrites(t *testing.T) {
 		}
 		for cut := 0; cut <= len(old); cut += 16 {
 			torn := append(bytes.Clone(written[:cut]), old[cut:]...)
-			if err = os.WriteFile(path, torn, 0o600); err != nil {
+			if err = os.WriteFile(path, torn, 0o600); err != nil { //nolint:gosec // a path of this test
 				t.Fatal(err)
 			}
 			got := load(t, dir)
@@ -97,7 +97,7 @@ func TestTornWrites(t *testing.T) {
 				t.Fatalf("round %d: a counter came twice", round)
 			}
 		}
-		if err = os.WriteFile(path, written, 0o600); err != nil {
+		if err = os.WriteFile(path, written, 0o600); err != nil { //nolint:gosec // as above
 			t.Fatal(err)
 		}
 	}

@@ -78,7 +78,7 @@ func (s *Service) Connect(ctx context.Context, id AgentIdentity, from Caller, h 
 			return err
 		case helloGood, helloRestored:
 		}
-		if out, err = s.begin(ctx, tx, id, st, n, restoredSerial(found, h.GetSession())); err != nil || fingerprint == st.Fingerprint {
+		if out, err = s.begin(ctx, tx, st, beginning{n, id, restoredSerial(found, h.GetSession())}); err != nil || fingerprint == st.Fingerprint {
 			return err
 		}
 		out.Rotate = false
@@ -154,8 +154,17 @@ func restoredSerial(f finding, value []byte) int64 {
 	return int64(binary.BigEndian.Uint64(value)) //nolint:gosec // serialOf has checked it
 }
 
+// beginning is a hello of the agent itself.
+type beginning struct {
+	NewSession
+	id AgentIdentity
+	// restored is the serial of the value that it shows where this database has forgotten it, or 0.
+	restored int64
+}
+
 // begin records the session of the agent itself.
-func (s *Service) begin(ctx context.Context, tx Tx, id AgentIdentity, st ConnectState, n NewSession, restored int64) (Session, error) {
+func (s *Service) begin(ctx context.Context, tx Tx, st ConnectState, b beginning) (Session, error) {
+	n, id, restored := b.NewSession, b.id, b.restored
 	n.Serial = max(st.Serial, restored) + 1
 	value, err := s.sessionValue(id, n.Serial)
 	if err != nil {
