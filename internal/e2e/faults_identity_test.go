@@ -392,7 +392,7 @@ func TestRotationUnderRandomKills(t *testing.T) {
 	t.Parallel()
 	agents, planes := 10, 2
 	if *long {
-		agents, planes = 200, 20
+		agents, planes = 100, 10
 	}
 	random := seeded(t)
 	s := newControlPlane(t)
