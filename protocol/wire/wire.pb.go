@@ -701,8 +701,8 @@ type Welcome struct {
 	// The last sequence that the control plane has stored of this agent.
 	InsightsStored uint64 `protobuf:"varint,1,opt,name=insights_stored,json=insightsStored,proto3" json:"insights_stored,omitempty"`
 	Clock          int64  `protobuf:"varint,2,opt,name=clock,proto3" json:"clock,omitempty"`
-	// 32 bytes that mean nothing to the agent. It keeps them on disk before it says anything else in this session, and the next Hello
-	// shows them.
+	// 32 bytes that mean nothing to the agent. It keeps them on disk before it says anything else in this session, and the
+	// next Hello shows them.
 	Session       []byte `protobuf:"bytes,3,opt,name=session,proto3" json:"session,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
