@@ -29,7 +29,7 @@ func TestFullDisk(t *testing.T) {
 	}
 	disk := t.TempDir()
 	arguments = append(arguments, "sh", "-c", `mount -t tmpfs -o size=256k tmpfs "$1" && exec "$0" -test.run '^TestFullDisk$' -test.v`, self, disk)
-	c := exec.CommandContext(t.Context(), "unshare", arguments...) //nolint:gosec // this same program
+	c := exec.CommandContext(t.Context(), "unshare", arguments...)
 	c.Env = append(os.Environ(), "IDENTITY_DISK="+disk)
 	if out, err := c.CombinedOutput(); err != nil {
 		t.Errorf("%v (this test needs root, or user namespaces and util-linux):\n%s", err, out)
@@ -64,7 +64,7 @@ func onFullDisk(t *testing.T, disk string) {
 	if _, begun := id.PreparedKeys(); begun || string(id.Session()) != "value" {
 		t.Error("something half-made was left")
 	}
-	if err = os.Remove(filepath.Join(disk, "filler")); err != nil {
+	if err = os.Remove(filepath.Join(disk, "filler")); err != nil { //nolint:gosec // a path of this test
 		t.Fatal(err)
 	}
 	if _, err = id.PrepareKeys(); err != nil {
