@@ -237,7 +237,7 @@ func seeded(t *testing.T) *rand.Rand {
 	t.Helper()
 	seed, err := strconv.ParseUint(os.Getenv("OUTFEED_SEED"), 10, 64)
 	if err != nil {
-		seed = rand.Uint64()
+		seed = rand.Uint64() //nolint:gosec // a test's
 	}
 	t.Logf("OUTFEED_SEED=%d", seed)
 	return rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // a test's
@@ -392,7 +392,7 @@ func TestRotationUnderRandomKills(t *testing.T) {
 	t.Parallel()
 	agents, planes := 10, 2
 	if *long {
-		agents, planes = 200, 20
+		agents, planes = 100, 10
 	}
 	random := seeded(t)
 	s := newControlPlane(t)
@@ -463,8 +463,7 @@ func TestOneTokenTwoMachines(t *testing.T) {
 	}
 }
 
-// TestRevokedWithinTenSeconds cuts a live session, and what waits stays with its agent: enrolled again, the machine does not
-// send it as another agent.
+// TestRevokedWithinTenSeconds cuts a live session.
 func TestRevokedWithinTenSeconds(t *testing.T) {
 	t.Parallel()
 	s := newControlPlane(t)

@@ -117,16 +117,16 @@ func (s secrets) absent(t *testing.T, where, text string) {
 // ofProcess reads what the kernel shows of a process to others: its environment and its command line.
 func ofProcess(t *testing.T, pid int) string {
 	t.Helper()
-	text := " "
+	text := []byte(" ")
 	for _, name := range []string{"environ", "cmdline"} {
 		raw, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), name))
 		// Who may not read it learns nothing either.
 		if err != nil && !errors.Is(err, fs.ErrPermission) {
 			t.Fatal(err)
 		}
-		text += string(raw)
+		text = append(text, raw...)
 	}
-	return text
+	return string(text)
 }
 
 func (s *site) fetch(url string) string {

@@ -701,8 +701,8 @@ type Welcome struct {
 	// The last sequence that the control plane has stored of this agent.
 	InsightsStored uint64 `protobuf:"varint,1,opt,name=insights_stored,json=insightsStored,proto3" json:"insights_stored,omitempty"`
 	Clock          int64  `protobuf:"varint,2,opt,name=clock,proto3" json:"clock,omitempty"`
-	// 32 random bytes. The agent keeps them on disk before it says anything else in this session, and the next Hello
-	// shows them.
+	// 32 bytes that mean nothing to the agent. It keeps them on disk before it says anything else in this session, and the
+	// next Hello shows them.
 	Session       []byte `protobuf:"bytes,3,opt,name=session,proto3" json:"session,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -953,7 +953,7 @@ func (x *Desired) GetEnvelope() []byte {
 // Refusal ends the session, or tells why one thing was not accepted.
 type Refusal struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// A fixed word: token_used, token_expired, token_unknown, agent_unknown, agent_revoked, clone_suspected, too_many,
+	// A fixed word: token_used, token_expired, token_unknown, agent_unknown, agent_revoked, clone_suspected, agent_locked, too_many,
 	// unavailable, protocol, internal.
 	Code    string `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
 	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`

@@ -83,10 +83,10 @@ func writeFile(path string, content []byte) (err error) {
 func replaceFile(path string, content []byte) error {
 	next := path + ".new"
 	if err := writeFile(next, content); err != nil {
-		return err
+		return errors.Join(err, os.Remove(next))
 	}
 	if err := os.Rename(next, path); err != nil {
-		return fmt.Errorf("write the agent's identity: %w", err)
+		return errors.Join(fmt.Errorf("write the agent's identity: %w", err), os.Remove(next))
 	}
 	return syncDir(filepath.Dir(path))
 }

@@ -85,7 +85,7 @@ func TestDatesOfTheOuterCertificate(t *testing.T) {
 			p := newPlane(t, nil)
 			ca := newAuthority(t, c.from.AddDate(-1, 0, 0), c.to.AddDate(1, 0, 0))
 			server := httptest.NewUnstartedServer(http.HandlerFunc(p.serve))
-			server.TLS = &tls.Config{Certificates: []tls.Certificate{ca.issue(c.ip, c.from, c.to)}} //nolint:gosec // a test's server
+			server.TLS = &tls.Config{Certificates: []tls.Certificate{ca.issue(c.ip, c.from, c.to)}}
 			server.Config.ErrorLog = p.server.Config.ErrorLog
 			server.StartTLS()
 			t.Cleanup(server.Close)

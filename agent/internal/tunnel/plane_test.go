@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -280,7 +281,7 @@ func (p *plane) welcome(hello *wire.Hello, state *tls.ConnectionState) *wire.Wel
 	p.counter = hello.GetCounter()
 	p.hellos = append(p.hellos, hello)
 	p.keys = append(p.keys, key)
-	value := sha256.Sum256([]byte(fmt.Sprint(p.counter)))
+	value := sha256.Sum256([]byte(strconv.FormatUint(p.counter, 10)))
 	return &wire.Welcome{InsightsStored: uint64(len(p.stored)), Clock: time.Now().Add(p.clock).UnixMicro(), Session: value[:]}
 }
 

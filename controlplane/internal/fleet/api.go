@@ -159,6 +159,9 @@ type Caller struct {
 	Key []byte
 	// Address is where the connection comes from, for people.
 	Address string
+	// Alive says whether the caller is still there, after a round trip; nil when it surely is. It is asked before an agent
+	// is locked: a hello that was held up on its way, and given up by an agent that has connected again since, is no copy's.
+	Alive func() bool
 }
 
 // Session is a session as it begins.

@@ -51,43 +51,78 @@ func (s *Service) Connect(ctx context.Context, id AgentIdentity, from Caller, h 
 		return Session{}, err
 	}
 	n.Replica = s.replica
-	var out Session
-	var refused *Error
+	out, refused, err := s.connect(ctx, id, from, hello{n, h.GetSession(), suspicious})
+	if err == nil && refused != nil && errors.Is(refused, errSuspected) {
+		// Whoever is there now, after another hello was accepted, is not the agent that said that one. It is asked outside of
+		// the transaction, and the second look finds the same or what has happened since.
+		if from.Alive != nil && !from.Alive() {
+			return Session{}, fail(Unavailable, "this connection was given up before its hello was read")
+		}
+		out, refused, err = s.connect(ctx, id, from, hello{n, h.GetSession(), certain})
+	}
+	if err == nil && refused != nil {
+		err = refused
+	}
+	return out, err
+}
+
+// certainty is whether a hello that looks like a copy's locks the agent.
+type certainty int
+
+const (
+	suspicious certainty = iota
+	certain
+)
+
+// hello is one as it was read, with the session's value that it shows.
+type hello struct {
+	NewSession
+	value []byte
+	certainty
+}
+
+// errSuspected is the cause of a refusal that has locked nothing yet.
+var errSuspected = errors.New("the hello looks like a copy's")
+
+// connect is Connect in one transaction. What it refuses is kept, unlike an error.
+func (s *Service) connect(ctx context.Context, id AgentIdentity, from Caller, h hello) (out Session, refused *Error, err error) {
 	err = s.write(ctx, id.Tenant, func(ctx context.Context, tx Tx) error {
 		out, refused = Session{}, nil
 		st, err := tx.LockConnect(ctx, id.Agent)
-		if errors.Is(err, ErrNoRow) {
+		switch {
+		case errors.Is(err, ErrNoRow):
 			return agentUnknown()
-		} else if err != nil {
+		case err != nil:
 			return err
-		}
-		if st.Revoked {
+		case st.Revoked:
 			return agentRevoked()
 		}
 		fingerprint := seal.Fingerprint(from.Key)
-		found, reason := s.judge(id, st, n, heard{value: h.GetSession(), fingerprint: fingerprint})
+		found, reason := s.judge(id, st, h.NewSession, heard{value: h.value, fingerprint: fingerprint})
 		switch found {
 		case helloRefused:
 			refused = copyRefused()
 			return nil
 		case helloLocked:
-			refused, err = noteLocked(ctx, tx, id, st, n)
+			refused, err = noteLocked(ctx, tx, id, st, h.NewSession)
 			return err
 		case helloCopy:
-			refused, err = lockCopies(ctx, tx, id, st, sighting{n, reason})
+			if h.certainty == suspicious {
+				refused = &Error{Code: AgentLocked, Message: "this looks like a copy of the agent", Err: errSuspected}
+				return nil
+			}
+			refused, err = lockCopies(ctx, tx, id, st, sighting{h.NewSession, reason})
 			return err
 		case helloGood, helloRestored:
 		}
-		if out, err = s.begin(ctx, tx, id, st, n, restoredSerial(found, h.GetSession())); err != nil || fingerprint == st.Fingerprint {
+		out, err = s.begin(ctx, tx, st, beginning{h.NewSession, id, restoredSerial(found, h.value)})
+		if err != nil || fingerprint == st.Fingerprint {
 			return err
 		}
 		out.Rotate = false
 		return adopt(ctx, tx, id, st)
 	})
-	if err == nil && refused != nil {
-		err = refused
-	}
-	return out, err
+	return out, refused, err
 }
 
 // newSession reads a hello.
@@ -154,8 +189,17 @@ func restoredSerial(f finding, value []byte) int64 {
 	return int64(binary.BigEndian.Uint64(value)) //nolint:gosec // serialOf has checked it
 }
 
+// beginning is a hello of the agent itself.
+type beginning struct {
+	NewSession
+	id AgentIdentity
+	// restored is the serial of the value that it shows where this database has forgotten it, or 0.
+	restored int64
+}
+
 // begin records the session of the agent itself.
-func (s *Service) begin(ctx context.Context, tx Tx, id AgentIdentity, st ConnectState, n NewSession, restored int64) (Session, error) {
+func (s *Service) begin(ctx context.Context, tx Tx, st ConnectState, b beginning) (Session, error) {
+	n, id, restored := b.NewSession, b.id, b.restored
 	n.Serial = max(st.Serial, restored) + 1
 	value, err := s.sessionValue(id, n.Serial)
 	if err != nil {

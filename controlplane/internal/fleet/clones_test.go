@@ -288,3 +288,25 @@ func TestClockSkew(t *testing.T) {
 		}
 	}
 }
+
+// TestHelloThatWasHeldUp has a hello read after the agent has given it up and connected again, as when the control plane or its
+// database stood still. Nobody is there any more to hear the answer, and nothing is locked.
+func TestHelloThatWasHeldUp(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	owner := w.tenant(t, "acme")
+	m := w.agent(t, owner)
+	m.counter++
+	late := hello(t, m.counter)
+	late.Session = m.session
+	w.live(t, m)
+	asked := 0
+	_, err := w.Connect(t.Context(), m.id, fleet.Caller{Key: m.public, Alive: func() bool { asked++; return false }}, late)
+	wantCode(t, "a hello that was given up", err, fleet.Unavailable)
+	w.live(t, m)
+	_, err = w.Connect(t.Context(), m.id, fleet.Caller{Key: m.public, Alive: func() bool { asked++; return true }}, late)
+	wantCode(t, "a hello of one who is there", err, fleet.AgentLocked)
+	if asked != 2 {
+		t.Errorf("it was asked %d times whether it is there", asked)
+	}
+}

@@ -31,6 +31,10 @@ type domain struct {
 	serial   uint64
 	statuses int
 	runs     map[string]int
+	// hold holds every Connect up until it is closed, and then asks whether the caller is still there; givenUp counts those
+	// that were not.
+	hold    chan struct{}
+	givenUp int
 	// fail makes the next calls of an operation fail, each with one of these.
 	fail map[string][]error
 }
@@ -132,6 +136,16 @@ func (d *domain) of(id fleet.AgentIdentity) *record {
 }
 
 func (d *domain) Connect(_ context.Context, id fleet.AgentIdentity, from fleet.Caller, h *wire.Hello) (fleet.Session, error) {
+	if d.hold != nil {
+		<-d.hold
+		if !from.Alive() {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			d.givenUp++
+			d.cond.Broadcast()
+			return fleet.Session{}, failure(fleet.Unavailable, "given up")
+		}
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err := d.failing("Connect"); err != nil {

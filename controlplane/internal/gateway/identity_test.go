@@ -35,6 +35,26 @@ func TestACopyCutsBothSessions(t *testing.T) {
 	}
 }
 
+// TestWhetherAHelloIsStillWaitedFor holds hellos up: one is given up in the meantime, the other is not.
+func TestWhetherAHelloIsStillWaitedFor(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil)
+	s.domain.hold = make(chan struct{})
+	public, key := newKey(t)
+	s.domain.known(public)
+	given, waiting := s.visit(key), s.visit(key)
+	given.hello(1)
+	waiting.hello(2)
+	if err := given.streams.Close(); err != nil {
+		t.Fatal(err)
+	}
+	close(s.domain.hold)
+	if waiting.hear().GetWelcome() == nil {
+		t.Error("no welcome came")
+	}
+	s.domain.wait(func() bool { return s.domain.givenUp == 1 })
+}
+
 // hearRotate reads on until the agent is asked for new keys.
 func (v *visitor) hearRotate() {
 	v.t.Helper()

@@ -253,7 +253,7 @@ func (p *peer) hello(ctx context.Context, hello *wire.Hello) (begun fleet.Sessio
 	if changes, err = p.gateway.fleet.Changes(ctx, id); err != nil {
 		return begun, nil, refuse(err)
 	}
-	begun, err = p.gateway.fleet.Connect(ctx, id, fleet.Caller{Key: p.key, Address: p.remote}, hello)
+	begun, err = p.gateway.fleet.Connect(ctx, id, fleet.Caller{Key: p.key, Address: p.remote, Alive: p.alive}, hello)
 	if errors.Is(err, fleet.ErrCloneNoticed) {
 		p.gateway.metrics.locked.Inc()
 		p.log.ErrorContext(ctx, "an agent was locked: a copy of its data directory, or an old one, has connected", slog.String("error", err.Error()))
@@ -270,6 +270,15 @@ func (p *peer) hello(ctx context.Context, hello *wire.Hello) (begun fleet.Sessio
 	}
 	p.log.InfoContext(ctx, "an agent connected", slog.Uint64("insights_stored", begun.Stored))
 	return begun, changes, nil
+}
+
+// alive says whether the agent still waits for the answer to its hello.
+func (p *peer) alive() bool {
+	err := p.streams.Alive()
+	if err != nil {
+		p.log.Warn("a hello was read that was given up by its sender; it looks like a copy's, and was refused", slog.String("error", err.Error()))
+	}
+	return err == nil
 }
 
 // disconnect records the end, also when the reason is that everything is ending.
