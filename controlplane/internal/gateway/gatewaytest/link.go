@@ -151,6 +151,8 @@ func tellMemory(conn io.Writer) error {
 	if err != nil {
 		return err
 	}
+	// A stack shrinks by half in each collection.
+	debug.FreeOSMemory()
 	debug.FreeOSMemory()
 	after, err := resident()
 	if err != nil {
