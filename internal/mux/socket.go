@@ -19,7 +19,7 @@ import (
 const (
 	// socketReadBuffer and socketWriteBuffer are what the WebSocket library keeps for each connection that was accepted:
 	// enough for headers, since bodies pass by it.
-	socketReadBuffer  = 512
+	socketReadBuffer  = 64
 	socketWriteBuffer = 16
 
 	// overheadBurst and overheadPerSecond bound the bytes of a WebSocket that carry no message, such as pings, empty
