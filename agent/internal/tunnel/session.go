@@ -74,11 +74,6 @@ func (c *Client) session(ctx context.Context) error {
 	return errors.Join(err, streams.Close())
 }
 
-// skew is how far this machine's clock is before the control plane's, to a network round trip.
-func skew(w *wire.Welcome) time.Duration {
-	return time.Since(time.UnixMicro(w.GetClock())).Round(time.Second)
-}
-
 func (s *session) hello(counter uint64) (*wire.Welcome, error) {
 	message, err := seal.HelloMessage(s.inner, counter)
 	if err != nil {
