@@ -97,7 +97,7 @@ func TestDrain(t *testing.T) {
 func restart(t *testing.T, end func(*child)) {
 	t.Helper()
 	// Of few agents, a busy machine can finish the handshakes of several seconds in one.
-	agents, processes, admit, share := 300, 1, "11", 0.1
+	agents, processes, admit, share := 150, 1, "11", 0.2
 	if *long {
 		agents, processes, admit, share = 10_000, 2, "0", 0.05
 	}
