@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -31,9 +32,10 @@ type domain struct {
 	serial   uint64
 	statuses int
 	runs     map[string]int
-	// hold holds every Connect up until it is closed, and then asks whether the caller is still there; givenUp counts those
-	// that were not.
+	// hold holds every Connect up until it is closed, and then asks whether the caller is still there; held counts all of
+	// them, and givenUp those that were not.
 	hold    chan struct{}
+	held    int
 	givenUp int
 	// fail makes the next calls of an operation fail, each with one of these.
 	fail map[string][]error
@@ -137,6 +139,10 @@ func (d *domain) of(id fleet.AgentIdentity) *record {
 
 func (d *domain) Connect(_ context.Context, id fleet.AgentIdentity, from fleet.Caller, h *wire.Hello) (fleet.Session, error) {
 	if d.hold != nil {
+		d.mu.Lock()
+		d.held++
+		d.cond.Broadcast()
+		d.mu.Unlock()
 		<-d.hold
 		if !from.Alive() {
 			d.mu.Lock()
@@ -313,9 +319,21 @@ func (d *domain) revoke(r *record) {
 
 // wait waits until something holds of the domain.
 func (d *domain) wait(holds func() bool) {
+	d.t.Helper()
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	late := false
+	limit := time.AfterFunc(2*time.Minute, func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		late = true
+		d.cond.Broadcast()
+	})
+	defer limit.Stop()
 	for !holds() {
+		if late {
+			d.t.Fatal("what is waited for does not come")
+		}
 		d.cond.Wait()
 	}
 }

@@ -45,6 +45,7 @@ func TestWhetherAHelloIsStillWaitedFor(t *testing.T) {
 	given, waiting := s.visit(key), s.visit(key)
 	given.hello(1)
 	waiting.hello(2)
+	s.domain.wait(func() bool { return s.domain.held == 2 })
 	if err := given.streams.Close(); err != nil {
 		t.Fatal(err)
 	}
