@@ -16,13 +16,11 @@ import (
 	"github.com/outfeed/outfeed/agent"
 )
 
-const (
-	// noticed, back and reached are the goals: how long a dead link may go unnoticed, how long the agent may take once it
-	// has healed, and how long once one address works.
-	noticed = 45 * time.Second
-	back    = 60 * time.Second
-	reached = 10 * time.Second
-)
+// The goals: how long a dead link may go unnoticed, how long the agent may take once it has healed, and how long once one
+// address works.
+func noticed() time.Duration { return goal(45 * time.Second) }
+func back() time.Duration    { return goal(time.Minute) }
+func reached() time.Duration { return goal(10 * time.Second) }
 
 // TestFaultNetworks holds the tunnel's promises over real networks: every agent has a network of its own and real programs
 // stand in between. Nearly all of its time is waiting, so everything runs at once.
@@ -87,25 +85,25 @@ func dead(x trial, cut func(*wire)) {
 	m.untilSeen(deadline, true)
 	cut(m.plant.wire)
 	at := time.Now()
-	m.until("the agent has noticed", noticed, func(s agent.LocalStatus) bool { return !s.Tunnel.Connected })
+	m.until("the agent has noticed", noticed(), func(s agent.LocalStatus) bool { return !s.Tunnel.Connected })
 	agentTook := time.Since(at)
-	m.untilSeen(noticed-time.Since(at), false)
+	m.untilSeen(noticed()-time.Since(at), false)
 	t.Logf("the agent noticed after %s, the control plane after %s", agentTook.Round(time.Second), time.Since(at).Round(time.Second))
 	if *long {
 		wait(t, 6*time.Minute)
 	}
 	m.plant.wire.set(quality{})
 	at = time.Now()
-	m.untilConnected(back)
+	m.untilConnected(back())
 	t.Logf("connected again %s after the path has healed", time.Since(at).Round(time.Second))
-	m.untilSeen(back-time.Since(at), true)
+	m.untilSeen(back()-time.Since(at), true)
 	m.oneSession()
 }
 
 // oneSession waits until the control plane holds a single connection of the agent.
 func (m *machine) oneSession() {
 	m.t.Helper()
-	m.within("the agent has one connection", noticed, func() error {
+	m.within("the agent has one connection", noticed(), func() error {
 		out, err := exec.CommandContext(m.t.Context(), "ss", "-Htn", "state", "established", "src", m.plant.cloud, "and", "sport", "=", ":"+portTLS).CombinedOutput() //nolint:gosec // fixed words
 		if err != nil {
 			return fmt.Errorf("ss: %w: %s", err, out)
@@ -123,7 +121,7 @@ func dnsBroken(x trial, how answer) {
 	m, dns := l.direct(t)
 	dns.change(func(s *nameServer) { s.answer = how })
 	m.start()
-	m.untilError(back, "cp.outfeed.test cannot be resolved", "DNS server of this machine")
+	m.untilError(back(), "cp.outfeed.test cannot be resolved", "DNS server of this machine")
 	if *long {
 		wait(t, 6*time.Minute)
 	}
@@ -135,7 +133,7 @@ func dnsBroken(x trial, how answer) {
 func (m *machine) connects() {
 	m.t.Helper()
 	at := time.Now()
-	m.untilConnected(reached)
+	m.untilConnected(reached())
 	m.t.Logf("connected after %s", time.Since(at).Round(100*time.Millisecond))
 }
 
@@ -156,7 +154,7 @@ func dnsDiesLater(x trial) {
 	since := m.untilConnected(deadline)
 	dns.change(func(s *nameServer) { s.answer = silent })
 	m.killConnection()
-	m.until("the agent is connected anew", reached, func(s agent.LocalStatus) bool {
+	m.until("the agent is connected anew", reached(), func(s agent.LocalStatus) bool {
 		return s.Tunnel.Connected && s.Tunnel.Since.After(since)
 	})
 }
@@ -184,7 +182,7 @@ func addressChanges(x trial) {
 	// The old address dies without a word.
 	m.plant.wire.set(quality{dead: netip.MustParseAddr(m.plant.cloud)})
 	at := time.Now()
-	m.until("the agent has noticed", noticed, func(s agent.LocalStatus) bool { return !s.Tunnel.Connected })
+	m.until("the agent has noticed", noticed(), func(s agent.LocalStatus) bool { return !s.Tunnel.Connected })
 	m.connects()
 	t.Logf("at the new address %s after the old one died", time.Since(at).Round(time.Second))
 }
@@ -290,17 +288,17 @@ func TestFaultStoppedControlPlane(t *testing.T) {
 	signal(syscall.SIGSTOP)
 	defer signal(syscall.SIGCONT)
 	at := time.Now()
-	m.until("the agent has noticed", noticed, func(s agent.LocalStatus) bool { return !s.Tunnel.Connected })
+	m.until("the agent has noticed", noticed(), func(s agent.LocalStatus) bool { return !s.Tunnel.Connected })
 	t.Logf("the agent noticed after %s", time.Since(at).Round(time.Second))
 	if *long {
 		wait(t, 5*time.Minute-time.Since(at))
 	}
 	signal(syscall.SIGCONT)
 	at = time.Now()
-	m.untilConnected(back)
+	m.untilConnected(back())
 	t.Logf("connected again %s after the control plane went on", time.Since(at).Round(100*time.Millisecond))
-	m.untilSeen(back-time.Since(at), true)
-	m.within("the gateway has one session", noticed, func() error {
+	m.untilSeen(back()-time.Since(at), true)
+	m.within("the gateway has one session", noticed(), func() error {
 		text, err := m.metric("outfeed_gateway_agents_connected")
 		if err == nil && text != "1" {
 			err = fmt.Errorf("it has %s", text)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 )
 
 // long is set by make faults: the tests of faults then go on as long as the figures that they hold ask for.
@@ -26,6 +27,15 @@ func random(t *testing.T) *rand.Rand {
 	}
 	t.Logf("-seed %d repeats this", s)
 	return rand.New(rand.NewPCG(s, 0)) //nolint:gosec // nothing secret
+}
+
+// goal is a time that something may take: at length the goal itself, in short with room for a machine that does much else.
+// The tests print what it took.
+func goal(limit time.Duration) time.Duration {
+	if *long {
+		return limit
+	}
+	return limit + 20*time.Second
 }
 
 // programs is the folder of the project's programs, which are built when a test first needs one.
@@ -55,7 +65,7 @@ func buildPrograms(dir string) error {
 }
 
 // atOnce is how many short tests run at the same time, unless -parallel says otherwise: they mostly wait.
-const atOnce = "4"
+const atOnce = "6"
 
 func TestMain(m *testing.M) {
 	flag.Parse()
