@@ -227,9 +227,9 @@ func (b *books) damage(rows ...uint64) {
 	}
 }
 
-// TestEveryInsightIsAccountedFor puts insights through everything that may become of them, and compares the figures of
+// TestFaultEveryInsightIsAccountedFor puts insights through everything that may become of them, and compares the figures of
 // the agent, the control plane and the metrics with one another and with what was really stored.
-func TestEveryInsightIsAccountedFor(t *testing.T) {
+func TestFaultEveryInsightIsAccountedFor(t *testing.T) {
 	t.Parallel()
 	b := newBooks(t)
 	b.write(1000)

@@ -137,9 +137,9 @@ func (s *site) outboxOf() (waiting, produced uint64, err error) {
 	return st.Outbox.Waiting, st.Outbox.Produced, err
 }
 
-// TestAnAgentOnAFullDisk fills the disk while insights wait: they leave, over a connection that is made anew, the sources
+// TestFaultAnAgentOnAFullDisk fills the disk while insights wait: they leave, over a connection that is made anew, the sources
 // wait, the agent can be killed and started, and with room it goes on by itself. Nothing is lost or doubled.
-func TestAnAgentOnAFullDisk(t *testing.T) {
+func TestFaultAnAgentOnAFullDisk(t *testing.T) {
 	t.Parallel()
 	d := newSmallDisk(t, "size=160m")
 	b := newBroker(t)
@@ -247,8 +247,8 @@ func left(t *testing.T, dir string) (names []string) {
 	return names
 }
 
-// TestAFirstStartOnADiskThatTakesNothing enrols and runs on full and read-only disks.
-func TestAFirstStartOnADiskThatTakesNothing(t *testing.T) {
+// TestFaultAFirstStartOnADiskThatTakesNothing enrols and runs on full and read-only disks.
+func TestFaultAFirstStartOnADiskThatTakesNothing(t *testing.T) {
 	t.Parallel()
 	d := newSmallDisk(t, "size=96m")
 	s := newSiteOn(t, d)
@@ -291,8 +291,8 @@ func TestAFirstStartOnADiskThatTakesNothing(t *testing.T) {
 	s.waitConnected()
 }
 
-// TestOneAgentPerDirectoryAndNoNewerOne starts a second agent, and an agent on the directory of a newer one.
-func TestOneAgentPerDirectoryAndNoNewerOne(t *testing.T) {
+// TestFaultOneAgentPerDirectoryAndNoNewerOne starts a second agent, and an agent on the directory of a newer one.
+func TestFaultOneAgentPerDirectoryAndNoNewerOne(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	began := time.Now()

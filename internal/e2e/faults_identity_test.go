@@ -134,9 +134,9 @@ func (m *member) said(what string) {
 	})
 }
 
-// TestCopiedDataDirectory copies a real data directory at different moments and runs both: both copies are locked, an owner
+// TestFaultCopiedDataDirectory copies a real data directory at different moments and runs both: both copies are locked, an owner
 // decides, the chosen one goes on and the other is refused for good.
-func TestCopiedDataDirectory(t *testing.T) {
+func TestFaultCopiedDataDirectory(t *testing.T) {
 	t.Parallel()
 	s := newControlPlane(t)
 	for name, c := range map[string]struct {
@@ -243,9 +243,9 @@ func seeded(t *testing.T) *rand.Rand {
 	return rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // a test's
 }
 
-// TestKilledWhileConnecting kills an agent at random moments around its connect: between the counter, the hello, the welcome,
+// TestFaultKilledWhileConnecting kills an agent at random moments around its connect: between the counter, the hello, the welcome,
 // keeping its value, and the first status. None of it may look like a copy.
-func TestKilledWhileConnecting(t *testing.T) {
+func TestFaultKilledWhileConnecting(t *testing.T) {
 	t.Parallel()
 	kills := 20
 	if *long {
@@ -302,9 +302,9 @@ func (m *member) killAll() {
 	<-m.process.gone
 }
 
-// TestRotationKilledAtEveryStep kills the agent at each step of a rotation. After a start it goes on to the end, and nothing
+// TestFaultRotationKilledAtEveryStep kills the agent at each step of a rotation. After a start it goes on to the end, and nothing
 // looks like a copy.
-func TestRotationKilledAtEveryStep(t *testing.T) {
+func TestFaultRotationKilledAtEveryStep(t *testing.T) {
 	t.Parallel()
 	s := newControlPlane(t)
 	m := s.member("agent")
@@ -387,8 +387,8 @@ func (m *member) rotated(before agentView, what string) {
 	m.proven()
 }
 
-// TestRotationUnderRandomKills rotates again and again while the agent and the control plane are killed at random.
-func TestRotationUnderRandomKills(t *testing.T) {
+// TestFaultRotationUnderRandomKills rotates again and again while the agent and the control plane are killed at random.
+func TestFaultRotationUnderRandomKills(t *testing.T) {
 	t.Parallel()
 	agents, planes := 10, 2
 	if *long {
@@ -417,8 +417,8 @@ func TestRotationUnderRandomKills(t *testing.T) {
 	t.Logf("%d kills of the agent and %d of the control plane, every rotation came to its end, 0 false alarms", agents+planes, planes)
 }
 
-// TestRotateOnTheMachine has the machine's own administrator change the keys.
-func TestRotateOnTheMachine(t *testing.T) {
+// TestFaultRotateOnTheMachine has the machine's own administrator change the keys.
+func TestFaultRotateOnTheMachine(t *testing.T) {
 	t.Parallel()
 	s := newControlPlane(t)
 	m := s.member("agent")
@@ -432,8 +432,8 @@ func TestRotateOnTheMachine(t *testing.T) {
 	m.rotated(before, "nobody but the machine asked")
 }
 
-// TestOneTokenTwoMachines uses one token on two machines at the same moment: one of them becomes an agent.
-func TestOneTokenTwoMachines(t *testing.T) {
+// TestFaultOneTokenTwoMachines uses one token on two machines at the same moment: one of them becomes an agent.
+func TestFaultOneTokenTwoMachines(t *testing.T) {
 	t.Parallel()
 	s := newControlPlane(t)
 	const rounds, machines = 3, 4
@@ -463,8 +463,8 @@ func TestOneTokenTwoMachines(t *testing.T) {
 	}
 }
 
-// TestRevokedWithinTenSeconds cuts a live session.
-func TestRevokedWithinTenSeconds(t *testing.T) {
+// TestFaultRevokedWithinTenSeconds cuts a live session.
+func TestFaultRevokedWithinTenSeconds(t *testing.T) {
 	t.Parallel()
 	s := newControlPlane(t)
 	m := s.member("agent")

@@ -167,9 +167,9 @@ func (s *site) fetchAs(url, key string) string {
 	return string(text)
 }
 
-// TestNoSecretShows runs everything at the debug level with known secrets, through a proxy that wants a password and with
+// TestFaultNoSecretShows runs everything at the debug level with known secrets, through a proxy that wants a password and with
 // wrong ones first, and looks for them wherever others can look.
-func TestNoSecretShows(t *testing.T) {
+func TestFaultNoSecretShows(t *testing.T) {
 	t.Parallel()
 	const proxyPassword, wrongPassword = "proxy-hunter2-secret", "wrong-hunter2-secret"
 	s := newControlPlane(t)
@@ -246,8 +246,8 @@ func TestNoSecretShows(t *testing.T) {
 	known.absent(t, "outfeed connection list", string(s.outfeed(nil, "connection", "list")))
 }
 
-// TestTokenOnTheCommandLine holds that a token there is overwritten where others can see it, while the program works.
-func TestTokenOnTheCommandLine(t *testing.T) {
+// TestFaultTokenOnTheCommandLine holds that a token there is overwritten where others can see it, while the program works.
+func TestFaultTokenOnTheCommandLine(t *testing.T) {
 	t.Parallel()
 	s := newControlPlane(t)
 	token := s.token()
