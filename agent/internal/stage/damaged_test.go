@@ -89,7 +89,7 @@ func TestWhatIsDamagedIsSetAsideAndCounted(t *testing.T) {
 	if got := st.Stats(); got.Lost != 5 || got.SetAside != 1 {
 		t.Errorf("stats: %+v", got)
 	}
-	if aside, err := filepath.Glob(segment + ".corrupt-*"); err != nil || len(aside) != 1 {
+	if aside, err := filepath.Glob(segment + ".corrupt-*Z"); err != nil || len(aside) != 1 {
 		t.Errorf("set aside are %v, %v", aside, err)
 	}
 	if last := commit(t, st, stage.Checkpoint{Flow: "a", Number: 2, Insights: payloads(1, "b")}); last != 6 {
@@ -174,7 +174,7 @@ func TestVerifyErrorsThatAreNotDamageEndOpen(t *testing.T) {
 	if _, err := stage.Open(t.Context(), s); !errors.Is(err, cause) {
 		t.Errorf("Open gave %v", err)
 	}
-	if aside, err := filepath.Glob(filepath.Join(s.Dir, "*.corrupt-*")); err != nil || len(aside) != 0 {
+	if aside, err := filepath.Glob(filepath.Join(s.Dir, "*.corrupt-*Z")); err != nil || len(aside) != 0 {
 		t.Errorf("set aside were %v, %v", aside, err)
 	}
 }

@@ -380,8 +380,11 @@ type Stats struct {
 	// Lost counts the insights that were damaged here, LostRemotely those that the control plane lost after it had
 	// acknowledged them.
 	Lost, LostRemotely uint64
-	// SetAside counts the files that were found damaged and renamed to .corrupt-<time>.
-	SetAside uint64
+	// SetAside counts the files that were ever found damaged and renamed to .corrupt-<time>; Salvaged counts the records
+	// that were taken out of them and are served as before.
+	SetAside, Salvaged uint64
+	// Damaged are the files among them that are still kept, the newest first. The result shares it and must not change it.
+	Damaged []DamagedFile
 	// Formers are the staging directories of other owners that lay beside this one when it was opened. The result shares
 	// it and must not change it.
 	Formers []Former
@@ -406,6 +409,7 @@ func (s *Stage) Stats() Stats {
 	}
 	st.Produced, st.Acknowledged, st.WaitingRecords = m.produced, m.acknowledged, m.produced-m.acknowledged
 	st.Lost, st.LostRemotely, st.SetAside, st.DroppedReports = m.lost, m.lostRemotely, m.setAside, m.droppedReports
+	st.Salvaged, st.Damaged = m.salvaged, s.damaged
 	if !s.waitingSince.IsZero() {
 		st.WaitingFor = time.Since(s.waitingSince)
 	}

@@ -64,6 +64,8 @@ type Stage struct {
 	lock     *directoryLock
 	// formers is what Open found set aside.
 	formers []Former
+	// damaged are the damaged files that are kept; mu guards it.
+	damaged []DamagedFile
 	// fault is called at named points of a commit, so that tests can make it fail there. It is nil outside of tests.
 	fault func(point string) error
 
@@ -186,6 +188,9 @@ func (s *Stage) start(ctx context.Context) error {
 	if s.formers, err = formers(dir); err != nil {
 		return err
 	}
+	if s.damaged, err = damagedFiles(dir); err != nil {
+		return err
+	}
 	f, err := s.openFiles(setAside)
 	if err != nil {
 		return err
@@ -246,7 +251,7 @@ func (f *files) openState(s *Stage) (fresh bool, setAside uint64, err error) {
 	if errors.Is(err, ErrDamaged) {
 		s.settings.Logger.Error("the staged state is damaged and was set aside", slog.String("file", path), slog.Any("error", err))
 		f.meta = meta{}
-		return true, 1, errors.Join(f.close(), quarantine(path))
+		return true, 1, errors.Join(f.close(), quarantine(path, DamagedFile{Reason: err.Error()}))
 	}
 	return false, 0, err
 }
@@ -286,7 +291,7 @@ func (f *files) openSegments(s *Stage, fresh bool) (setAside uint64, err error) 
 		if errors.Is(err, ErrDamaged) {
 			s.settings.Logger.Error("a part of the outbox is damaged and was set aside", slog.String("file", path), slog.Any("error", err))
 			setAside++
-			if err = quarantine(path); err != nil {
+			if err = quarantine(path, DamagedFile{Reason: err.Error()}); err != nil {
 				return setAside, err
 			}
 			continue

@@ -28,6 +28,7 @@ const (
 	lostKey           = "lost"
 	lostRemotelyKey   = "lost_remotely"
 	setAsideKey       = "set_aside"
+	salvagedKey       = "salvaged"
 	desiredKey        = "desired"
 	desiredSerialKey  = "desired_serial"
 	droppedReportsKey = "dropped_reports"
@@ -51,8 +52,8 @@ type meta struct {
 	// produced is the last sequence that counts, acknowledged the last one that the control plane has stored.
 	produced, acknowledged uint64
 	// lost counts acknowledged sequences whose records were damaged here; lostRemotely those that the control plane no
-	// longer has; setAside the files that were found damaged.
-	lost, lostRemotely, setAside uint64
+	// longer has; setAside the files that were found damaged, salvaged the records that were taken out of them.
+	lost, lostRemotely, setAside, salvaged uint64
 	droppedReports               uint64
 	// remoteStored is 0, or one more than the end at which a control plane was that had lost what it had acknowledged.
 	remoteStored uint64
@@ -61,7 +62,7 @@ type meta struct {
 func (m *meta) fields() map[string]*uint64 {
 	return map[string]*uint64{
 		producedKey: &m.produced, acknowledgedKey: &m.acknowledged, lostKey: &m.lost,
-		lostRemotelyKey: &m.lostRemotely, setAsideKey: &m.setAside, droppedReportsKey: &m.droppedReports, remoteStoredKey: &m.remoteStored,
+		lostRemotelyKey: &m.lostRemotely, setAsideKey: &m.setAside, salvagedKey: &m.salvaged, droppedReportsKey: &m.droppedReports, remoteStoredKey: &m.remoteStored,
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"runtime/debug"
 	"strings"
@@ -33,7 +32,7 @@ func (s *Stage) verifyAll(ctx context.Context) (setAside uint64, err error) {
 			return setAside, fmt.Errorf("verify %s after an unclean stop: %w", path, err)
 		}
 		s.settings.Logger.ErrorContext(ctx, "a staged file is damaged and was set aside", slog.String("file", path), slog.Any("error", err))
-		if err := quarantine(path); err != nil {
+		if err := quarantine(path, DamagedFile{Reason: err.Error()}); err != nil {
 			return setAside, err
 		}
 		setAside++
@@ -67,15 +66,6 @@ func databasePaths(dir string) ([]string, error) {
 		paths = append(paths, segmentPath(dir, first))
 	}
 	return paths, err
-}
-
-// quarantine gives a damaged file another name, under which nothing opens it.
-func quarantine(path string) error {
-	target := path + corruptInfix + time.Now().UTC().Format("20060102T150405.000000Z")
-	if err := os.Rename(path, target); err != nil {
-		return fmt.Errorf("set a damaged file aside: %w", err)
-	}
-	return syncDir(filepath.Dir(path))
 }
 
 // Verify reads one bbolt file of a staging directory completely, and checks its pages and what all of it rests on. It
