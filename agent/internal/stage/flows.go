@@ -53,14 +53,17 @@ func (st *FlowState) read(b *bolt.Bucket) error {
 		return err
 	}
 	st.Number = m.number
+	content := uint64(0)
 	err = eachSealed(b.Bucket([]byte(cursorsBucket)), func(key, value []byte) error {
+		content += contentPart(cursorPart, sumOf(key, value))
 		st.Cursors[string(key)] = bytes.Clone(value)
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	return eachSealed(b.Bucket([]byte(operatorsBucket)), func(key, value []byte) error {
+	err = eachSealed(b.Bucket([]byte(operatorsBucket)), func(key, value []byte) error {
+		content += contentPart(operatorPart, sumOf(key, value))
 		step, entry, err := parseOperatorKey(key)
 		if err != nil {
 			return err
@@ -73,6 +76,10 @@ func (st *FlowState) read(b *bolt.Bucket) error {
 		entries[entry] = append([]byte{}, value...)
 		return nil
 	})
+	if err == nil && content != m.content {
+		err = fmt.Errorf("%w: the entries are not those of commit %d", ErrDamaged, m.number)
+	}
+	return err
 }
 
 // eachSealed calls fn for every entry of a bucket.
@@ -106,7 +113,8 @@ func (s *Stage) DropFlow(ctx context.Context, flow string) error {
 			}
 			return nil
 		},
-		apply: func(tx *bolt.Tx, _ *meta) error {
+		apply: func(tx *bolt.Tx, next *meta) error {
+			next.markSum -= s.files.marks[flow].part(flow)
 			err := tx.Bucket([]byte(flowsBucket)).DeleteBucket([]byte(flow))
 			if err != nil && !errors.Is(err, bolterrors.ErrBucketNotFound) {
 				return fmt.Errorf("drop the state of flow %s: %w", flow, err)

@@ -2,8 +2,10 @@ package stage
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -29,22 +31,38 @@ func (s *Stage) OutboxChanged() <-chan struct{} { return s.changed }
 // ReadOutbox gives the records behind the sequence, and behind what is acknowledged, in order: at most maxRecords, and
 // no more payload than maxBytes unless the first alone is larger. Nothing waiting gives no records and no error.
 func (s *Stage) ReadOutbox(ctx context.Context, after uint64, maxRecords, maxBytes int) ([]Record, error) {
-	if err := s.settled(ctx); err != nil {
-		return nil, err
+	for {
+		if err := s.settled(ctx); err != nil {
+			return nil, err
+		}
+		r, err := s.readOutbox(after, maxRecords, maxBytes)
+		if err == nil && r.problem == nil {
+			return r.records, nil
+		}
+		problem, found := errors.AsType[*damageError](err)
+		if err == nil {
+			problem = r.problem
+		}
+		switch {
+		case problem != nil && s.suspect(problem):
+		case found || err != nil:
+			return nil, err
+		default:
+			s.noteDamaged(r.damaged)
+			return r.records, nil
+		}
 	}
+}
+
+// readOutbox reads once. The reader's problem is the first record that should be there and is not.
+func (s *Stage) readOutbox(after uint64, maxRecords, maxBytes int) (*outboxReader, error) {
 	s.mu.RLock()
+	defer s.mu.RUnlock()
 	if s.files == nil {
-		s.mu.RUnlock()
-		return nil, s.unavailable()
+		return nil, s.unavailableLocked()
 	}
-	r := &outboxReader{next: max(after, s.files.acknowledged) + 1, end: s.files.produced, maxRecords: maxRecords, maxBytes: maxBytes}
-	err := r.readAll(s.files.segments)
-	s.mu.RUnlock()
-	if err != nil {
-		return nil, err
-	}
-	s.noteDamaged(r.damaged)
-	return r.records, nil
+	r := &outboxReader{next: max(after, s.files.acknowledged) + 1, end: s.files.produced, maxRecords: maxRecords, maxBytes: maxBytes, known: s.files.damaged}
+	return r, r.readAll(s.files.segments)
 }
 
 // noteDamaged remembers damaged records until they are acknowledged, for the count of what was lost.
@@ -72,6 +90,9 @@ type outboxReader struct {
 	records              []Record
 	damaged              []uint64
 	full                 bool
+	// known are records that are damaged for good; problem is the first other one.
+	known   map[uint64]struct{}
+	problem *damageError
 }
 
 func (r *outboxReader) readAll(segments []*segment) error {
@@ -91,14 +112,14 @@ func (r *outboxReader) readAll(segments []*segment) error {
 			if seq > last {
 				return false
 			}
-			r.skipTo(seq)
-			r.add(seq, payload, ok)
+			r.skipTo(seg, seq)
+			r.add(seg, seq, payload, ok)
 			return !r.full
 		})
 		if err != nil {
 			return err
 		}
-		r.skipTo(last + 1)
+		r.skipTo(seg, last+1)
 	}
 	r.fill(r.end)
 	return nil
@@ -111,18 +132,25 @@ func (r *outboxReader) fill(upTo uint64) {
 	}
 }
 
-// skipTo adds the sequences in front of the given one, which a segment should have.
-func (r *outboxReader) skipTo(seq uint64) {
+// skipTo adds the sequences in front of the given one, which the segment should have unless it knows that they are lost.
+func (r *outboxReader) skipTo(seg *segment, seq uint64) {
 	for !r.full && r.next < seq {
-		r.add(r.next, nil, false)
+		if seg.isLost(r.next) {
+			r.append(Record{Seq: r.next, Lost: true})
+		} else {
+			r.add(seg, r.next, nil, false)
+		}
 	}
 }
 
-func (r *outboxReader) add(seq uint64, payload []byte, ok bool) {
+func (r *outboxReader) add(seg *segment, seq uint64, payload []byte, ok bool) {
 	if r.full {
 		return
 	}
 	if !ok {
+		if _, known := r.known[seq]; !known && r.problem == nil {
+			r.problem = &damageError{path: seg.path, cause: fmt.Errorf("%w: record %d", ErrDamaged, seq)}
+		}
 		r.damaged = append(r.damaged, seq)
 		r.append(Record{Seq: seq, Lost: true})
 		return
@@ -194,7 +222,7 @@ func (f *files) lostBetween(after, upTo uint64) uint64 {
 	lost := upTo - after
 	for _, seg := range f.segments {
 		if low, high := max(seg.first, after+1), min(seg.last, upTo); low <= high && !seg.empty() {
-			lost -= high - low + 1
+			lost -= high - low + 1 - seg.lostBetween(low, high)
 		}
 	}
 	for seq := range f.damaged {
@@ -444,17 +472,29 @@ func (s *Stage) unavailableLocked() error {
 	return ErrClosed
 }
 
-// view reads the state.
+// view reads the state. Where that shows it to be damaged it is salvaged and read again.
 func (s *Stage) view(ctx context.Context, fn func(*bolt.Tx) error) error {
-	if err := s.settled(ctx); err != nil {
-		return err
+	for {
+		if err := s.settled(ctx); err != nil {
+			return err
+		}
+		err := s.viewOnce(fn)
+		if !errors.Is(err, ErrDamaged) {
+			return err
+		}
+		if !s.suspect(&damageError{path: filepath.Join(s.settings.Dir, stateName), cause: err}) {
+			return err
+		}
 	}
+}
+
+func (s *Stage) viewOnce(fn func(*bolt.Tx) error) error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.files == nil {
 		return s.unavailableLocked()
 	}
-	if err := s.files.state.View(fn); err != nil {
+	if err := guard(s.files.state.Path(), func() error { return s.files.state.View(fn) }); err != nil {
 		return fmt.Errorf("read the staged state: %w", err)
 	}
 	return nil

@@ -41,19 +41,39 @@ type DamagedFile struct {
 }
 
 // quarantine gives a damaged file another name, under which nothing opens it, and says beside it why.
-func quarantine(path string, d DamagedFile) error {
-	d.At = time.Now().UTC()
-	target := path + corruptInfix + d.At.Format(corruptTime)
-	d.File = filepath.Base(target)
+func quarantine(path string, d DamagedFile) (*DamagedFile, error) {
+	d.name(path)
+	if err := os.Rename(path, filepath.Join(filepath.Dir(path), d.File)); err != nil {
+		return nil, fmt.Errorf("set a damaged file aside: %w", err)
+	}
+	return &d, errors.Join(d.describe(filepath.Dir(path)), syncDir(filepath.Dir(path)))
+}
+
+// keep does the same for a file that is about to be replaced, which keeps its own name too until then.
+func keep(path string, d DamagedFile) (*DamagedFile, error) {
+	d.name(path)
+	if err := os.Link(path, filepath.Join(filepath.Dir(path), d.File)); err != nil {
+		// Not every file system has a second name for a file.
+		return quarantine(path, d)
+	}
+	return &d, d.describe(filepath.Dir(path))
+}
+
+func (d *DamagedFile) name(path string) {
+	d.At = time.Now().UTC().Truncate(time.Microsecond)
+	d.File = filepath.Base(path) + corruptInfix + d.At.Format(corruptTime)
+}
+
+// describe writes what happened beside the file.
+func (d *DamagedFile) describe(dir string) error {
 	why, err := json.MarshalIndent(d, "", "  ")
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, d.File+whySuffix), append(why, '\n'), 0o600)
+	}
 	if err != nil {
 		return fmt.Errorf("describe a damaged file: %w", err)
 	}
-	if err := os.Rename(path, target); err != nil {
-		return fmt.Errorf("set a damaged file aside: %w", err)
-	}
-	// The explanation is not worth a failed start: without it the name still says when.
-	return errors.Join(os.WriteFile(target+whySuffix, append(why, '\n'), 0o600), syncDir(filepath.Dir(path)))
+	return nil
 }
 
 // damagedFiles lists what was set aside, the newest first.

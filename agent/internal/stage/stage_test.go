@@ -382,7 +382,7 @@ func TestAcknowledgedSegmentsAreDropped(t *testing.T) {
 	if err := st.Acknowledge(t.Context(), 100); err != nil {
 		t.Fatal(err)
 	}
-	if got := st.Stats(); got.WaitingBytes != 50*(1<<20+8) {
+	if got := st.Stats(); got.WaitingBytes != 50*(1<<20+16) {
 		t.Errorf("50 waiting records take %d bytes", got.WaitingBytes)
 	}
 	st = reopen(t, st, s)

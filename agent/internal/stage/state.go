@@ -34,17 +34,27 @@ const (
 	droppedReportsKey = "dropped_reports"
 	remoteStoredKey   = "remote_stored"
 	markKey           = "mark"
+	marksKey          = "marks"
+	// salvageKey is there in a state.db that was made by a salvage, until the agent has taken note of it.
+	salvageKey = "salvage"
 )
 
 func createState(path string, m meta) error {
 	return createDatabase(path, func(tx *bolt.Tx) error {
-		for _, name := range []string{metaBucket, flowsBucket, reportsBucket, reportIDsBucket} {
-			if _, err := tx.CreateBucket([]byte(name)); err != nil {
-				return err //nolint:wrapcheck // createDatabase says what it was doing
-			}
+		if err := createStateBuckets(tx); err != nil {
+			return err
 		}
 		return m.put(tx)
 	})
+}
+
+func createStateBuckets(tx *bolt.Tx) error {
+	for _, name := range []string{metaBucket, flowsBucket, reportsBucket, reportIDsBucket} {
+		if _, err := tx.CreateBucket([]byte(name)); err != nil {
+			return fmt.Errorf("make the bucket %s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // meta is the numbers of state.db, all of which are small enough to be written with every commit.
@@ -54,26 +64,43 @@ type meta struct {
 	// lost counts acknowledged sequences whose records were damaged here; lostRemotely those that the control plane no
 	// longer has; setAside the files that were found damaged, salvaged the records that were taken out of them.
 	lost, lostRemotely, setAside, salvaged uint64
-	droppedReports               uint64
+	droppedReports                         uint64
 	// remoteStored is 0, or one more than the end at which a control plane was that had lost what it had acknowledged.
 	remoteStored uint64
+	// markSum is the sum of all flows' marks, so that none of them can be an older one.
+	markSum uint64
 }
 
 func (m *meta) fields() map[string]*uint64 {
 	return map[string]*uint64{
 		producedKey: &m.produced, acknowledgedKey: &m.acknowledged, lostKey: &m.lost,
 		lostRemotelyKey: &m.lostRemotely, setAsideKey: &m.setAside, salvagedKey: &m.salvaged, droppedReportsKey: &m.droppedReports, remoteStoredKey: &m.remoteStored,
+		marksKey: &m.markSum,
 	}
 }
 
 func (m *meta) put(tx *bolt.Tx) error {
 	b := tx.Bucket([]byte(metaBucket))
 	for key, n := range m.fields() {
-		if err := putSealed(b, []byte(key), number(*n)); err != nil {
+		if err := putSealed(b, []byte(key), stamped(*n, tx.ID())); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// stamped is a number with the transaction that wrote it. Every commit writes all of them, so that a page with older ones
+// is found out.
+func stamped(n uint64, txid int) []byte {
+	return append(number(n), number(uint64(txid))...) //nolint:gosec // bbolt's is a uint64 itself
+}
+
+// parseStamped reads what stamped wrote.
+func parseStamped(b []byte) (n, txid uint64, err error) {
+	if len(b) != 16 {
+		return 0, 0, fmt.Errorf("%w: a number has %d bytes instead of 16", ErrDamaged, len(b))
+	}
+	return binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:]), nil
 }
 
 func readMeta(tx *bolt.Tx) (m meta, err error) {
@@ -83,11 +110,18 @@ func readMeta(tx *bolt.Tx) (m meta, err error) {
 	}
 	for key, n := range m.fields() {
 		value, err := getSealed(b, []byte(key))
+		if errors.Is(err, errAbsent) {
+			return meta{}, fmt.Errorf("%w: %w", ErrDamaged, err)
+		}
 		if err != nil {
 			return meta{}, err
 		}
-		if *n, err = parseNumber(value); err != nil {
+		var txid uint64
+		if *n, txid, err = parseStamped(value); err != nil {
 			return meta{}, err
+		}
+		if txid != uint64(tx.ID()) { //nolint:gosec // bbolt's is a uint64 itself
+			return meta{}, fmt.Errorf("%w: the number %q is of commit %d and not of %d", ErrDamaged, key, txid, tx.ID())
 		}
 	}
 	return m, nil
@@ -118,23 +152,38 @@ type mark struct {
 	number  uint64
 	sum     uint32
 	lastSeq uint64
+	// content is the sum of all cursors and entries of the flow, which proves that none is missing or an older one.
+	content uint64
 }
 
 func (m mark) encode() []byte {
 	out := binary.BigEndian.AppendUint64(nil, m.number)
 	out = binary.BigEndian.AppendUint32(out, m.sum)
-	return binary.BigEndian.AppendUint64(out, m.lastSeq)
+	out = binary.BigEndian.AppendUint64(out, m.lastSeq)
+	return binary.BigEndian.AppendUint64(out, m.content)
+}
+
+// part is what the flow's mark adds to meta.markSum; that of a flow without one is 0.
+func (m mark) part(flow string) uint64 {
+	if m.number == 0 {
+		return 0
+	}
+	return contentPart(markPart, sumOf([]byte(flow), m.encode()))
 }
 
 func parseMark(b []byte) (mark, error) {
-	if len(b) != 20 {
-		return mark{}, fmt.Errorf("%w: a flow's mark has %d bytes instead of 20", ErrDamaged, len(b))
+	if len(b) != 28 {
+		return mark{}, fmt.Errorf("%w: a flow's mark has %d bytes instead of 28", ErrDamaged, len(b))
 	}
-	return mark{number: binary.BigEndian.Uint64(b), sum: binary.BigEndian.Uint32(b[8:]), lastSeq: binary.BigEndian.Uint64(b[12:])}, nil
+	return mark{
+		number: binary.BigEndian.Uint64(b), sum: binary.BigEndian.Uint32(b[8:]),
+		lastSeq: binary.BigEndian.Uint64(b[12:]), content: binary.BigEndian.Uint64(b[20:]),
+	}, nil
 }
 
-func readMarks(tx *bolt.Tx) (map[string]mark, error) {
-	marks := map[string]mark{}
+// readMarks gives the marks of all flows, which must be those that belong together.
+func readMarks(tx *bolt.Tx, want uint64) (map[string]mark, error) {
+	marks, sum := map[string]mark{}, uint64(0)
 	flows := tx.Bucket([]byte(flowsBucket))
 	err := flows.ForEachBucket(func(flow []byte) error {
 		value, err := getSealed(flows.Bucket(flow), []byte(markKey))
@@ -146,8 +195,12 @@ func readMarks(tx *bolt.Tx) (map[string]mark, error) {
 			return err
 		}
 		marks[string(flow)] = m
+		sum += m.part(string(flow))
 		return nil
 	})
+	if err == nil && sum != want {
+		err = fmt.Errorf("%w: the flows are not those of the last commit", ErrDamaged)
+	}
 	if errors.Is(err, errAbsent) {
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
