@@ -67,7 +67,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		return err
 	}
 	st, err := stage.Open(ctx, stage.Settings{
-		Dir: filepath.Join(a.config.DataDir, stageDir), Owner: id.Profile().Agent, Logger: a.log, Verify: verifyInChild,
+		Dir: filepath.Join(a.config.DataDir, stageDir), Owner: id.Profile().Agent, Logger: a.log, Verify: verifyInChild, Salvage: salvageInChild,
 	})
 	if err != nil {
 		return fmt.Errorf("open the staging in %s: %w", a.config.DataDir, err)
