@@ -122,13 +122,18 @@ func choose(versions []*version) (m meta, said salvagedState, flows map[string]f
 		}
 		flow := versions[i].flows[name]
 		flows[name] = flow
-		sum += flow.mark.part(name)
+		if known := newest.flows[name].mark; known != (mark{}) {
+			sum += known.part(name)
+		} else {
+			sum += flow.mark.part(name)
+		}
 		m.produced = max(m.produced, flow.mark.lastSeq)
 		if i > 0 && newest.flows[name].mark != flow.mark {
 			said.SetBack = append(said.SetBack, name)
 		}
 	}
-	if newest.whole && sum != newest.meta.markSum && len(said.StartedAnew)+len(said.SetBack) == 0 {
+	if !newest.complete && (!newest.whole || sum != newest.meta.markSum) {
+		// Part of the flows' names could not be read, and those that are known are not all that there were.
 		said.StartedAnew = append(said.StartedAnew, unknownFlow)
 	}
 	m.markSum = 0

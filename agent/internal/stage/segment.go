@@ -20,8 +20,8 @@ const (
 	segmentSuffix = ".db"
 	// maxSegmentBytes bounds a segment's file. bbolt files never shrink, so a segment is dropped as a whole.
 	maxSegmentBytes = 64 << 20
-	// segmentGrowBytes is by how much bbolt lets the file of a large segment grow at a time.
-	segmentGrowBytes = 4 << 20
+	// segmentGrowth is which part of that bbolt lets a file grow at a time.
+	segmentGrowth = 16
 	// maxAppendBytes bounds the records of one transaction.
 	maxAppendBytes = 8 << 20
 )
@@ -165,7 +165,6 @@ func openSegment(name segmentName, end uint64) (*segment, error) {
 		if err != nil {
 			return err
 		}
-		db.AllocSize = segmentGrowBytes
 		s.db = db
 		return db.View(func(tx *bolt.Tx) error { return s.locate(tx, end) })
 	})
@@ -276,7 +275,8 @@ func (s *segment) room(limit int) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	left := int64(limit) - segmentGrowBytes - size
+	s.db.AllocSize = limit / segmentGrowth
+	left := int64(limit) - int64(s.db.AllocSize) - size
 	return int(max(0, left-left/8)), nil
 }
 

@@ -29,6 +29,9 @@ func TestMain(m *testing.M) {
 		commitForEver(dir)
 		return
 	}
+	if what := os.Getenv(childEnv); what != "" {
+		os.Exit(child(what))
+	}
 	goleak.VerifyTestMain(m)
 }
 
