@@ -51,6 +51,8 @@ func child(what string) int {
 	case "salvage":
 		end, _ := strconv.ParseUint(args[2], 10, 64)
 		err = stage.Salvage(args[0], args[1], end)
+	case "record":
+		err = scenario(args[0], args[1], args[2], args[3])
 	case "dump":
 		err = dump(args[0])
 	}
