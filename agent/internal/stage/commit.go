@@ -340,7 +340,7 @@ func (s *Stage) writeState(batch []*request, next *meta) error {
 		return err
 	}
 	s.sealed.reset()
-	err := s.files.update(func(tx *bolt.Tx) error {
+	err := s.files.state.Update(func(tx *bolt.Tx) error {
 		for _, r := range batch {
 			if r.apply == nil {
 				continue

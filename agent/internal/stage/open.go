@@ -75,30 +75,28 @@ func (f *files) openState(ctx context.Context, s *Stage, found map[string]error)
 
 // loadState opens a state.db and reads what concerns all flows.
 func (f *files) loadState(path string) error {
-	err := guard(path, func() error {
-		db, err := openReadWrite(path, 0)
-		if err != nil {
+	db, err := openDatabase(path, 0)
+	if err != nil {
+		return err
+	}
+	f.state = db
+	err = db.View(func(tx *bolt.Tx) error {
+		if f.meta, err = readMeta(tx); err != nil {
 			return err
 		}
-		f.state = db
-		return db.View(func(tx *bolt.Tx) error {
-			if f.meta, err = readMeta(tx); err != nil {
-				return err
-			}
-			if f.marks, err = readMarks(tx, f.markSum); err != nil {
-				return err
-			}
-			text, err := getSealed(tx.Bucket([]byte(metaBucket)), []byte(salvageKey))
-			if errors.Is(err, errAbsent) {
-				return nil
-			}
-			if err == nil {
-				f.restored = &salvagedState{}
-				err = json.Unmarshal(text, f.restored)
-				f.uncertain = !f.restored.Certain
-			}
+		if f.marks, err = readMarks(tx, f.markSum); err != nil {
 			return err
-		})
+		}
+		text, err := getSealed(tx.Bucket([]byte(metaBucket)), []byte(salvageKey))
+		if errors.Is(err, errAbsent) {
+			return nil
+		}
+		if err == nil {
+			f.restored = &salvagedState{}
+			err = json.Unmarshal(text, f.restored)
+			f.uncertain = !f.restored.Certain
+		}
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("read %s: %w", path, err)
@@ -197,7 +195,7 @@ func lastBase(names []segmentName, found map[string]error) uint64 {
 		if err != nil {
 			continue
 		}
-		base, _ := seg.base, seg.close()
+		base, _ := seg.base, seg.db.Close()
 		if base > 0 {
 			return base
 		}
@@ -212,7 +210,7 @@ func (f *files) openOne(ctx context.Context, s *Stage, o *opening) error {
 	}
 	seg, err := openSegment(o.segmentName, o.end)
 	if err == nil && o.end < ^uint64(0) && seg.last < o.end && o.end > f.acknowledged {
-		err = errors.Join(damaged("the records %d to %d are missing in it", seg.last+1, o.end), seg.close())
+		err = errors.Join(damaged("the records %d to %d are missing in it", seg.last+1, o.end), seg.db.Close())
 	}
 	if errors.Is(err, ErrDamaged) {
 		if err = s.salvageSegmentFile(ctx, o, err); err != nil || o.gone {
@@ -264,7 +262,7 @@ func (f *files) begin(dir string) error {
 	if !f.repaired && f.restored == nil {
 		return nil
 	}
-	err := f.update(func(tx *bolt.Tx) error {
+	err := f.state.Update(func(tx *bolt.Tx) error {
 		if err := tx.Bucket([]byte(metaBucket)).Delete([]byte(salvageKey)); err != nil {
 			return fmt.Errorf("take note of a salvage: %w", err)
 		}
@@ -275,16 +273,6 @@ func (f *files) begin(dir string) error {
 	}
 	f.restored = nil
 	return nil
-}
-
-// update writes to state.db.
-func (f *files) update(fn func(*bolt.Tx) error) error {
-	return guard(f.state.Path(), func() error {
-		f.abandoned = true // unless the transaction comes to an end
-		err := f.state.Update(fn)
-		f.abandoned = false
-		return err //nolint:wrapcheck // the caller says what it was doing
-	})
 }
 
 // closeLast makes sure that nothing is appended to a segment that may hold half of a commit.
@@ -415,7 +403,7 @@ func (s *Stage) salvageSegmentFile(ctx context.Context, o *opening, reason error
 		var empty *segment
 		empty, err = createNamed(to, func(tx *bolt.Tx) error { return putLost(tx, []span{{first: o.first, last: o.end}}) })
 		if err == nil {
-			err = empty.close()
+			err = empty.db.Close()
 		}
 	}
 	if err != nil {

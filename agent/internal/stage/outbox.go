@@ -494,7 +494,7 @@ func (s *Stage) viewOnce(fn func(*bolt.Tx) error) error {
 	if s.files == nil {
 		return s.unavailableLocked()
 	}
-	if err := guard(s.files.state.Path(), func() error { return s.files.state.View(fn) }); err != nil {
+	if err := s.files.state.View(fn); err != nil {
 		return fmt.Errorf("read the staged state: %w", err)
 	}
 	return nil

@@ -43,12 +43,10 @@ type segment struct {
 	// base is what the last chunk proves to have counted before it was written, also one that does not count itself.
 	base uint64
 	lost []span
-	db   *bolt.DB
+	db   *database
 	// closed says that nothing may be appended any more, because a process or a commit ended in the middle of writing: its
 	// records may lie in pages that the file has given up, and must stay the only ones of their sequences in this file.
 	closed bool
-	// abandoned says that a panic has ended a transaction: closing the database could wait for ever.
-	abandoned bool
 }
 
 // span is the sequences first to last.
@@ -160,21 +158,15 @@ func createNamed(name segmentName, fill func(*bolt.Tx) error) (*segment, error) 
 // openSegment opens a segment, of which only the records up to end count.
 func openSegment(name segmentName, end uint64) (*segment, error) {
 	s := &segment{segmentName: name, last: name.first - 1}
-	err := guard(name.path, func() error {
-		db, err := openReadWrite(name.path, segmentMmapBytes)
-		if err != nil {
-			return err
-		}
-		s.db = db
-		return db.View(func(tx *bolt.Tx) error { return s.locate(tx, end) })
-	})
+	var err error
+	if s.db, err = openDatabase(name.path, segmentMmapBytes); err != nil {
+		return nil, err
+	}
+	err = s.db.View(func(tx *bolt.Tx) error { return s.locate(tx, end) })
 	if err == nil {
 		return s, nil
 	}
-	if s.db != nil {
-		err = errors.Join(err, s.db.Close())
-	}
-	return nil, fmt.Errorf("read %s: %w", name.path, err)
+	return nil, errors.Join(fmt.Errorf("read %s: %w", name.path, err), s.db.Close())
 }
 
 // locate finds the last record that counts.
@@ -238,28 +230,12 @@ func readLost(tx *bolt.Tx, end uint64) ([]span, error) {
 	return lost, err
 }
 
-// view reads the file.
-func (s *segment) view(fn func(*bolt.Tx) error) error {
-	return guard(s.path, func() error { return s.db.View(fn) })
-}
-
-// close closes the file.
-func (s *segment) close() error {
-	if s.abandoned {
-		return nil
-	}
-	if err := s.db.Close(); err != nil {
-		return fmt.Errorf("close %s: %w", s.path, err)
-	}
-	return nil
-}
-
 // empty says that no record in it counts.
 func (s *segment) empty() bool { return s.last < s.first }
 
 // fileBytes is how large the file has become.
 func (s *segment) fileBytes() (size int64, err error) {
-	err = s.view(func(tx *bolt.Tx) error {
+	err = s.db.View(func(tx *bolt.Tx) error {
 		size = tx.Size()
 		return nil
 	})
@@ -331,23 +307,18 @@ func (w *chunkWriter) flush() error {
 // error is unknown.
 func (s *segment) append(first, before, base uint64, payloads [][]byte, limit int) (appended, error) {
 	w := &chunkWriter{id: s.id, base: base, bytes: before, last: first - 1}
-	err := guard(s.path, func() error {
-		s.abandoned = true // unless the transaction comes to an end
-		err := s.db.Update(func(tx *bolt.Tx) error {
-			w.bucket = tx.Bucket([]byte(recordsBucket))
-			taken := uint64(0)
-			for i, p := range payloads {
-				if taken += recordBytes(p); i > 0 && taken > uint64(limit) { //nolint:gosec // a limit is not negative
-					break
-				}
-				if err := w.add(first+uint64(i), p); err != nil {
-					return err
-				}
+	err := s.db.Update(func(tx *bolt.Tx) error {
+		w.bucket = tx.Bucket([]byte(recordsBucket))
+		taken := uint64(0)
+		for i, p := range payloads {
+			if taken += recordBytes(p); i > 0 && taken > uint64(limit) { //nolint:gosec // a limit is not negative
+				break
 			}
-			return w.flush()
-		})
-		s.abandoned = false
-		return err //nolint:wrapcheck // wrapped below
+			if err := w.add(first+uint64(i), p); err != nil {
+				return err
+			}
+		}
+		return w.flush()
 	})
 	if err != nil {
 		return appended{}, fmt.Errorf("write %s: %w", s.path, err)
@@ -413,7 +384,7 @@ func (s *segment) lostBetween(low, high uint64) (n uint64) {
 
 // read calls fn for the records from seq on until it gives false. The payload is valid only during the call.
 func (s *segment) read(seq uint64, fn func(seq uint64, payload []byte, ok bool) bool) error {
-	err := s.view(func(tx *bolt.Tx) error {
+	err := s.db.View(func(tx *bolt.Tx) error {
 		c := tx.Bucket([]byte(recordsBucket)).Cursor()
 		more, next := true, seq
 		visit := func(at uint64, payload []byte, ok bool) bool {
@@ -464,7 +435,7 @@ func (s *segment) bytesUpTo(seq uint64) (uint64, error) {
 		return s.bytes, nil
 	}
 	var sum uint64
-	err := s.view(func(tx *bolt.Tx) error {
+	err := s.db.View(func(tx *bolt.Tx) error {
 		key, value := seekChunk(tx.Bucket([]byte(recordsBucket)).Cursor(), seq)
 		h, err := parseChunk(s.id, key, value)
 		if err != nil {
@@ -487,7 +458,7 @@ func (s *segment) bytesUpTo(seq uint64) (uint64, error) {
 
 // drop closes the segment and removes its file.
 func (s *segment) drop() error {
-	if err := s.close(); err != nil {
+	if err := s.db.Close(); err != nil {
 		return err
 	}
 	if err := os.Remove(s.path); err != nil {

@@ -12,8 +12,6 @@ import (
 	"sync"
 	"time"
 
-	bolt "go.etcd.io/bbolt"
-
 	"github.com/outfeed/outfeed/internal/backoff"
 )
 
@@ -113,10 +111,9 @@ type Stage struct {
 // files is the open databases and what was read from them.
 type files struct {
 	meta
-	state *bolt.DB
-	// restored is what a salvage says of state.db until that is noted; nil for none. abandoned is as in a segment.
-	restored  *salvagedState
-	abandoned bool
+	state *database
+	// restored is what a salvage says of state.db until that is noted; nil for none.
+	restored *salvagedState
 	// uncertain says that produced may be behind the outbox.
 	uncertain bool
 	// repaired says that files were set aside, which is to be counted on the disk.
@@ -244,13 +241,11 @@ func removeUnfinished(dir string) error {
 func (f *files) close() error {
 	var errs []error
 	if f.state != nil {
-		if !f.abandoned {
-			errs = append(errs, f.state.Close())
-		}
+		errs = append(errs, f.state.Close())
 		f.state = nil
 	}
 	for _, seg := range f.segments {
-		errs = append(errs, seg.close())
+		errs = append(errs, seg.db.Close())
 	}
 	f.segments = nil
 	if err := errors.Join(errs...); err != nil {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -84,7 +85,8 @@ func databasePaths(dir string) ([]string, error) {
 //
 // A damaged file can end the process that reads it. Run it in a child process with a time limit.
 func Verify(path string) error {
-	err := guard(path, func() error { return verify(path) })
+	var fell atomic.Bool
+	err := guard(path, &fell, func() error { return verify(path) })
 	if err != nil {
 		return fmt.Errorf("verify %s: %w", path, err)
 	}
