@@ -370,7 +370,7 @@ func TestDamagedFilesServeNothingWrong(t *testing.T) {
 	if *count > 0 {
 		cases = *count
 	}
-	base := cmp.Or(*seed, uint64(time.Now().UnixNano())) //nolint:gosec // a seed
+	base := cmp.Or(*seed, uint64(time.Now().UnixNano()))
 	t.Logf("seed %d", base)
 	sm := newSample(t, rand.New(rand.NewPCG(base, 0))) //nolint:gosec // test data
 	copies := map[string]map[uint64][]int{}
@@ -509,7 +509,7 @@ func (sm *sample) check(t *testing.T, d *dumped, must map[uint64]bool, headHit b
 		if there && !sameState(got, want) {
 			t.Errorf("%s is at commit %d with a state that it never had", flow, got.Number)
 		}
-		newest := uint64(len(states) - 1)
+		newest := uint64(len(states)) - 1
 		if got.Number != newest && !reported[flow] && !reported["(a flow whose name could not be read)"] && (!headHit || got.Number+1 != newest) {
 			t.Errorf("%s is at commit %d instead of %d and nothing says so", flow, got.Number, newest)
 		}

@@ -128,7 +128,7 @@ func TestDamageWhileItRunsIsHealed(t *testing.T) {
 					commitAfterDamage(t, st)
 				}
 				stats := st.Stats()
-				if stats.Lost != uint64(lost) || stats.SetAside != 1 || len(stats.Damaged) != 1 || stats.Degraded != "" { //nolint:gosec // small
+				if stats.Lost != uint64(lost) || stats.SetAside != 1 || len(stats.Damaged) != 1 || stats.Degraded != "" {
 					t.Errorf("%d are lost and the stats are %+v", lost, stats)
 				}
 				st = reopen(t, st, s)
@@ -200,7 +200,7 @@ func TestDamagedFilesThatAreKeptAreBounded(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, want := st.Stats(), min(i, 16); len(got.Damaged) != want || got.SetAside != uint64(i) || got.Lost != 0 { //nolint:gosec // small
+		if got, want := st.Stats(), min(i, 16); len(got.Damaged) != want || got.SetAside != uint64(i) || got.Lost != 0 {
 			t.Fatalf("start %d: %d files are kept and the stats are %+v", i+1, len(got.Damaged), got)
 		}
 		state, err := st.LoadFlow(t.Context(), "a")

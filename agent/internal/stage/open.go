@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 
 	bolt "go.etcd.io/bbolt"
 	"golang.org/x/sync/errgroup"
@@ -91,12 +92,15 @@ func (f *files) loadState(path string) error {
 		if errors.Is(err, errAbsent) {
 			return nil
 		}
-		if err == nil {
-			f.restored = &salvagedState{}
-			err = json.Unmarshal(text, f.restored)
-			f.uncertain = !f.restored.Certain
+		if err != nil {
+			return err
 		}
-		return err
+		f.restored = &salvagedState{}
+		if err := json.Unmarshal(text, f.restored); err != nil {
+			return damaged("what a salvage says of it: %v", err)
+		}
+		f.uncertain = !f.restored.Certain
+		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("read %s: %w", path, err)
@@ -129,7 +133,7 @@ func (f *files) openSegments(ctx context.Context, s *Stage, found map[string]err
 		}
 	}
 	if err := group.Wait(); err != nil {
-		return err
+		return fmt.Errorf("salvage the outbox: %w", err)
 	}
 	for i := range list {
 		if err := f.openOne(ctx, s, &list[i]); err != nil {
@@ -187,11 +191,11 @@ func (f *files) listOpenings(ctx context.Context, s *Stage, found map[string]err
 
 // lastBase is the last sequence that the outbox proves to have counted.
 func lastBase(names []segmentName, found map[string]error) uint64 {
-	for i := len(names) - 1; i >= 0; i-- {
-		if found[names[i].path] != nil {
+	for _, name := range slices.Backward(names) {
+		if found[name.path] != nil {
 			continue
 		}
-		seg, err := openSegment(names[i], ^uint64(0))
+		seg, err := openSegment(name, ^uint64(0))
 		if err != nil {
 			continue
 		}

@@ -169,7 +169,7 @@ func (pg page) elements() ([]element, error) {
 	}
 	out := make([]element, pg.count)
 	for i := range out {
-		at := pageHeaderBytes + uint64(i)*elementBytes //nolint:gosec // not negative
+		at := pageHeaderBytes + uint64(i)*elementBytes
 		e := pg.data[at : at+elementBytes]
 		word := func(n int) uint64 { return uint64(binary.LittleEndian.Uint32(e[n*4:])) }
 		pos, keySize, valueSize := word(0), word(1), uint64(0)

@@ -399,7 +399,7 @@ func nextPowerCommit(ctx context.Context, st *stage.Stage, random *rand.Rand, fl
 
 // powerPayload is the same for the same insight.
 func powerPayload(flow string, n uint64) []byte {
-	return fmt.Appendf(nil, "%s %d %s", flow, n, strings.Repeat("x", int(n*7919%900))) //nolint:gosec // small
+	return fmt.Appendf(nil, "%s %d %s", flow, n, strings.Repeat("x", int(n*7919%900)))
 }
 
 // told is what the processes were told to be durable by a moment.
@@ -441,13 +441,13 @@ func TestPowerCutsLoseNothing(t *testing.T) {
 		images = 10_000
 	}
 	images = cmp.Or(*count, images)
-	base := cmp.Or(*seed, uint64(time.Now().UnixNano())) //nolint:gosec // a seed
+	base := cmp.Or(*seed, uint64(time.Now().UnixNano()))
 	t.Logf("seed %d", base)
 	root := fastDir(t)
 	dir := filepath.Join(root, "stage")
 	var calls []*call
 	for i, ending := range []string{"unclean", "clean", "unclean", "unclean", "clean"} {
-		calls = append(calls, record(t, root, dir, fmt.Sprint(base+uint64(i)), "40", ending)...) //nolint:gosec // small
+		calls = append(calls, record(t, root, dir, strconv.FormatUint(base+uint64(i), 10), "40", ending)...) //nolint:gosec // small
 	}
 	random := rand.New(rand.NewPCG(base, 1)) //nolint:gosec // test data
 	cuts := make([]int, images)

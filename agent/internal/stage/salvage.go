@@ -45,7 +45,8 @@ func salvageSegment(path, target string, id segmentID, end uint64) error {
 	if err != nil {
 		return err
 	}
-	err = writeSalvaged(db, from.first, id, end, data, frames)
+	w := &chunkWriter{id: id, base: from.first - 1}
+	err = w.writeSalvaged(db, missing(frames, from.first, end), data, frames)
 	return errors.Join(err, db.Close())
 }
 
@@ -72,9 +73,9 @@ func findFrames(name segmentName, data []byte, end uint64) []frame {
 	return slices.CompactFunc(frames, func(a, b frame) bool { return a.seq == b.seq })
 }
 
-// writeSalvaged writes the records and what is missing between them, in transactions of a bounded size.
-func writeSalvaged(db *bolt.DB, first uint64, id segmentID, end uint64, data []byte, frames []frame) error {
-	lost, next := []span(nil), first
+// missing gives the sequences between first and end of which there is no record.
+func missing(frames []frame, first, end uint64) (lost []span) {
+	next := first
 	for _, f := range frames {
 		if f.seq > next {
 			lost = append(lost, span{first: next, last: f.seq - 1})
@@ -84,6 +85,11 @@ func writeSalvaged(db *bolt.DB, first uint64, id segmentID, end uint64, data []b
 	if end < ^uint64(0) && next <= end {
 		lost = append(lost, span{first: next, last: end})
 	}
+	return lost
+}
+
+// writeSalvaged writes the records, and what is missing between them, in transactions of a bounded size.
+func (w *chunkWriter) writeSalvaged(db *bolt.DB, lost []span, data []byte, frames []frame) error {
 	err := db.Update(func(tx *bolt.Tx) error {
 		for _, bucket := range []string{recordsBucket, lostBucket} {
 			if _, err := tx.CreateBucket([]byte(bucket)); err != nil {
@@ -92,7 +98,6 @@ func writeSalvaged(db *bolt.DB, first uint64, id segmentID, end uint64, data []b
 		}
 		return putLost(tx, lost)
 	})
-	w := &chunkWriter{id: id, base: first - 1}
 	for err == nil && len(frames) > 0 {
 		err = db.Update(func(tx *bolt.Tx) error {
 			w.bucket = tx.Bucket([]byte(recordsBucket))

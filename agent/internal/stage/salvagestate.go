@@ -71,21 +71,8 @@ func salvageState(path, target string) error {
 		if err := putFlowVersions(tx, flows); err != nil {
 			return err
 		}
-		for _, v := range versions {
-			if v.desired != nil && v.serial != nil {
-				b := tx.Bucket([]byte(metaBucket))
-				if err := errors.Join(b.Put([]byte(desiredKey), v.desired), b.Put([]byte(desiredSerialKey), v.serial)); err != nil {
-					return fmt.Errorf("store the desired state: %w", err)
-				}
-				break
-			}
-		}
-		if len(versions) > 0 {
-			for _, r := range versions[0].reports {
-				if _, err := putReport(tx, r.ID, r.Payload); err != nil {
-					return err
-				}
-			}
+		if err := putControl(tx, versions); err != nil {
+			return err
 		}
 		text, err := json.Marshal(said)
 		if err != nil {
@@ -94,6 +81,29 @@ func salvageState(path, target string) error {
 		return errors.Join(putSealed(tx.Bucket([]byte(metaBucket)), []byte(salvageKey), text), m.put(tx))
 	})
 	return errors.Join(err, db.Close(), p.close())
+}
+
+// putControl writes the newest desired state and the newest run reports.
+func putControl(tx *bolt.Tx, versions []*version) error {
+	for _, v := range versions {
+		if v.desired == nil || v.serial == nil {
+			continue
+		}
+		b := tx.Bucket([]byte(metaBucket))
+		if err := errors.Join(b.Put([]byte(desiredKey), v.desired), b.Put([]byte(desiredSerialKey), v.serial)); err != nil {
+			return fmt.Errorf("store the desired state: %w", err)
+		}
+		break
+	}
+	if len(versions) == 0 {
+		return nil
+	}
+	for _, r := range versions[0].reports {
+		if _, err := putReport(tx, r.ID, r.Payload); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // choose takes the newest whole state of every flow. A flow that the newest version has at another commit is set back.
@@ -252,7 +262,7 @@ func (v *version) readFlows(p *pageFile) {
 // readNumbers reads the numbers, which must all be of one commit.
 func (v *version) readNumbers(p *pageFile, b bucket) {
 	fields, found := v.meta.fields(), 0
-	txid, same := uint64(0), true
+	var txids []uint64
 	newWalker(p, func(error) {}).each(b, func(e element) {
 		value, err := unseal(e.key, e.value)
 		if err != nil || e.isBucket {
@@ -264,23 +274,23 @@ func (v *version) readNumbers(p *pageFile, b bucket) {
 		case desiredSerialKey:
 			v.serial = bytes.Clone(e.value)
 		default:
-			n, of, err := parseStamped(value)
+			n, txid, err := parseStamped(value)
 			if fields[key] == nil || err != nil {
 				return
 			}
 			*fields[key] = n
-			same = same && (found == 0 || of == txid)
-			txid = of
+			txids = append(txids, txid)
 			found++
 		}
 	})
-	v.whole = found == len(fields) && same && (v.txid == 0 || v.txid == txid)
-	if v.txid == 0 && v.whole {
-		v.txid = txid
-	}
+	slices.Sort(txids)
+	txids = slices.Compact(txids)
+	v.whole = found == len(fields) && len(txids) == 1 && (v.txid == 0 || v.txid == txids[0])
 	if !v.whole {
 		v.meta = meta{}
+		return
 	}
+	v.txid = txids[0]
 }
 
 // flow reads a flow and proves it.

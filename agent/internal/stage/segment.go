@@ -348,7 +348,7 @@ func (s *segment) renew() (*segment, error) {
 			}
 			return err == nil
 		})
-		if err = cmp.Or(err, readErr); err != nil {
+		if err = errors.Join(err, readErr); err != nil {
 			return err
 		}
 		return errors.Join(w.flush(), putLost(tx, s.lost))

@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 
 func settings(t *testing.T, dir string) stage.Settings {
 	t.Helper()
-	return stage.Settings{Dir: dir, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), MinFreeBytes: 1, LockWait: time.Millisecond}
+	return stage.Settings{Dir: dir, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), MinFreeBytes: 1, LockWait: time.Second}
 }
 
 // open opens a stage that the test closes; afterwards bbolt's own check runs over its files.

@@ -49,7 +49,10 @@ func (s *Stage) verifyAll(ctx context.Context) (map[string]error, error) {
 			return nil
 		})
 	}
-	return damaged, group.Wait()
+	if err := group.Wait(); err != nil {
+		return nil, fmt.Errorf("verify the staged files: %w", err)
+	}
+	return damaged, nil
 }
 
 func (s *Settings) verifyOne(ctx context.Context, path string) error {
