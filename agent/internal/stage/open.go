@@ -270,7 +270,7 @@ func (f *files) begin(dir string) error {
 		if err := tx.Bucket([]byte(metaBucket)).Delete([]byte(salvageKey)); err != nil {
 			return fmt.Errorf("take note of a salvage: %w", err)
 		}
-		return f.meta.put(tx)
+		return f.put(tx)
 	})
 	if err != nil {
 		return fmt.Errorf("store what a salvage has changed: %w", err)

@@ -447,7 +447,7 @@ func TestPowerCutsLoseNothing(t *testing.T) {
 	dir := filepath.Join(root, "stage")
 	var calls []*call
 	for i, ending := range []string{"unclean", "clean", "unclean", "unclean", "clean"} {
-		calls = append(calls, record(t, root, dir, strconv.FormatUint(base+uint64(i), 10), "40", ending)...) //nolint:gosec // small
+		calls = append(calls, record(t, root, dir, strconv.FormatUint(base+uint64(i), 10), "40", ending)...)
 	}
 	random := rand.New(rand.NewPCG(base, 1)) //nolint:gosec // test data
 	cuts := make([]int, images)

@@ -104,7 +104,7 @@ func fuzzOne(t *testing.T, path string, b []byte) {
 		t.Fatal(err)
 	}
 	err = seg.read(1, func(seq uint64, payload []byte, ok bool) bool {
-		if !ok || !bytes.Equal(payload, bytes.Repeat([]byte{byte(seq)}, 150)) {
+		if !ok || !bytes.Equal(payload, bytes.Repeat([]byte{byte(seq)}, 150)) { //nolint:gosec // below 40
 			t.Errorf("record %d is wrong", seq)
 		}
 		return true
