@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/outfeed/outfeed/agent/internal/stage"
 )
@@ -214,4 +215,46 @@ func TestDamagedFilesThatAreKeptAreBounded(t *testing.T) {
 		overwrite(t, filepath.Join(s.Dir, "state.db"), 16, make([]byte, 8))
 		overwrite(t, filepath.Join(s.Dir, "state.db"), 4096+16, make([]byte, 8))
 	}
+}
+
+// TestLargeDamagedSegmentsRunAgainSoon damages segments of 64 MiB and starts a real process on them.
+func TestLargeDamagedSegmentsRunAgainSoon(t *testing.T) {
+	t.Parallel()
+	if !*long {
+		t.Skip("it is part of the tests at length: -long")
+	}
+	s := settings(t, filepath.Join(fastDir(t), "stage"))
+	st, err := stage.Open(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sm := &sample{}
+	for number := uint64(1); number <= 20; number++ {
+		c := stage.Checkpoint{Flow: "a", Number: number}
+		for range 9000 {
+			p := fmt.Appendf(nil, "insight %d %s", len(sm.payloads)+1, strings.Repeat("x", 980))
+			sm.payloads, c.Insights = append(sm.payloads, p), append(c.Insights, p)
+		}
+		commit(t, st, c)
+	}
+	if err := st.Close(); err != nil {
+		t.Fatal(err)
+	}
+	paths := databases(t, s.Dir)
+	for _, path := range paths[:len(paths)-1] {
+		for page := int64(100); page < 10_000; page += 1000 {
+			overwrite(t, path, page*4096, bytes.Repeat([]byte{0xee}, 512))
+		}
+	}
+	if err := os.WriteFile(filepath.Join(s.Dir, "RUNNING"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := sm.start(t, s.Dir)
+	if d == nil {
+		return
+	}
+	if d.Started > 10*time.Second || d.Stats.Lost == 0 || d.Stats.Lost > 60 || d.Stats.SetAside != uint64(len(paths))-1 {
+		t.Errorf("it ran again after %s with %+v", d.Started, d.Stats)
+	}
+	t.Logf("with %d damaged segments of 64 MiB it ran again after %s; %d of %d records are lost", len(paths)-1, d.Started.Round(time.Millisecond), d.Stats.Lost, len(sm.payloads))
 }
