@@ -342,8 +342,25 @@ func (sm *sample) untouched(before, after []byte, copies map[uint64][]int) map[u
 // frameBytes is what is in front of a payload and belongs to it.
 const frameBytes = 16
 
-// copies finds every place in a file that holds a record, by its payload.
-func (sm *sample) copies(b []byte) map[uint64][]int {
+// frameOf is what is in front of a payload in the file of that name, by docs/staging.md.
+func frameOf(name string, seq uint64, payload []byte) []byte {
+	_, digits, _ := strings.Cut(strings.TrimSuffix(name, ".db"), "-")
+	_, digits, _ = strings.Cut(digits, "-")
+	id, _ := strconv.ParseUint(digits, 16, 64)
+	table := crc32.MakeTable(crc32.Castagnoli)
+	b := binary.LittleEndian.AppendUint64(nil, id)
+	b = binary.LittleEndian.AppendUint64(b, seq)
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(payload))) //nolint:gosec // small
+	head := crc32.Checksum(b, table)
+	frame := binary.LittleEndian.AppendUint32(nil, uint32(len(payload))) //nolint:gosec // small
+	frame = binary.LittleEndian.AppendUint32(frame, uint32(seq))         //nolint:gosec // its low half
+	frame = binary.LittleEndian.AppendUint32(frame, head)
+	return binary.LittleEndian.AppendUint32(frame, crc32.Update(head, table, payload))
+}
+
+// copies finds every place in a file that holds a record, by its payload. Pages that bbolt has given up may have part of
+// one only, without what belongs in front.
+func (sm *sample) copies(name string, b []byte) map[uint64][]int {
 	found := map[uint64][]int{}
 	for at := 0; ; {
 		i := bytes.Index(b[at:], []byte("insight "))
@@ -353,7 +370,8 @@ func (sm *sample) copies(b []byte) map[uint64][]int {
 		at += i
 		digits, _, _ := strings.Cut(string(b[at+8:min(at+28, len(b))]), " ")
 		seq, err := strconv.ParseUint(digits, 10, 64)
-		if err == nil && seq > 0 && seq <= uint64(len(sm.payloads)) && bytes.HasPrefix(b[at:], sm.payloads[seq-1]) {
+		if err == nil && seq > 0 && seq <= uint64(len(sm.payloads)) && bytes.HasPrefix(b[at:], sm.payloads[seq-1]) &&
+			bytes.HasSuffix(b[:at], frameOf(name, seq, sm.payloads[seq-1])) {
 			found[seq] = append(found[seq], at-frameBytes)
 		}
 		at += 8
@@ -375,7 +393,7 @@ func TestDamagedFilesServeNothingWrong(t *testing.T) {
 	sm := newSample(t, rand.New(rand.NewPCG(base, 0))) //nolint:gosec // test data
 	copies := map[string]map[uint64][]int{}
 	for name, b := range sm.files {
-		copies[name] = sm.copies(b)
+		copies[name] = sm.copies(name, b)
 	}
 	var total tally
 	for i := range cases {

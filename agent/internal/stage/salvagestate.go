@@ -262,7 +262,7 @@ func (v *version) readFlows(p *pageFile) {
 // readNumbers reads the numbers, which must all be of one commit.
 func (v *version) readNumbers(p *pageFile, b bucket) {
 	fields, found := v.meta.fields(), 0
-	var txids []uint64
+	var stamp []byte
 	newWalker(p, func(error) {}).each(b, func(e element) {
 		value, err := unseal(e.key, e.value)
 		if err != nil || e.isBucket {
@@ -273,24 +273,26 @@ func (v *version) readNumbers(p *pageFile, b bucket) {
 			v.desired = bytes.Clone(e.value)
 		case desiredSerialKey:
 			v.serial = bytes.Clone(e.value)
+		case stampKey:
+			stamp = value
 		default:
-			n, txid, err := parseStamped(value)
+			n, err := parseNumber(value)
 			if fields[key] == nil || err != nil {
 				return
 			}
 			*fields[key] = n
-			txids = append(txids, txid)
 			found++
 		}
 	})
-	slices.Sort(txids)
-	txids = slices.Compact(txids)
-	v.whole = found == len(fields) && len(txids) == 1 && (v.txid == 0 || v.txid == txids[0])
-	if !v.whole {
-		v.meta = meta{}
-		return
+	txid := v.txid
+	if txid == 0 && len(stamp) >= 8 {
+		txid = binary.BigEndian.Uint64(stamp)
 	}
-	v.txid = txids[0]
+	if v.whole = found == len(fields) && bytes.Equal(stamp, v.meta.stamp(txid)); v.whole {
+		v.txid = txid
+	} else {
+		v.meta = meta{}
+	}
 }
 
 // flow reads a flow and proves it.

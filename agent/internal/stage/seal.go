@@ -32,6 +32,7 @@ const (
 	cursorPart = iota + 1
 	operatorPart
 	markPart
+	numberPart
 )
 
 // contentPart is what an entry with this checksum adds to the sum of a set of entries. The sum does not depend on their

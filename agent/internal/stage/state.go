@@ -1,6 +1,7 @@
 package stage
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -35,6 +36,7 @@ const (
 	remoteStoredKey   = "remote_stored"
 	markKey           = "mark"
 	marksKey          = "marks"
+	stampKey          = "stamp"
 	// salvageKey is there in a state.db that was made by a salvage, until the agent has taken note of it.
 	salvageKey = "salvage"
 )
@@ -82,25 +84,21 @@ func (m *meta) fields() map[string]*uint64 {
 func (m *meta) put(tx *bolt.Tx) error {
 	b := tx.Bucket([]byte(metaBucket))
 	for key, n := range m.fields() {
-		if err := putSealed(b, []byte(key), stamped(*n, tx.ID())); err != nil {
+		if err := putSealed(b, []byte(key), number(*n)); err != nil {
 			return err
 		}
 	}
-	return nil
+	return putSealed(b, []byte(stampKey), m.stamp(uint64(tx.ID()))) //nolint:gosec // bbolt's is a uint64 itself
 }
 
-// stamped is a number with the transaction that wrote it. Every commit writes all of them, so that a page with older ones
-// is found out.
-func stamped(n uint64, txid int) []byte {
-	return append(number(n), number(uint64(txid))...) //nolint:gosec // bbolt's is a uint64 itself
-}
-
-// parseStamped reads what stamped wrote.
-func parseStamped(b []byte) (n, txid uint64, err error) {
-	if len(b) != 16 {
-		return 0, 0, fmt.Errorf("%w: a number has %d bytes instead of 16", ErrDamaged, len(b))
+// stamp is the transaction that wrote the numbers, and what they add up to. Every commit writes it, so that a page with
+// older numbers is found out.
+func (m *meta) stamp(txid uint64) []byte {
+	sum := uint64(0)
+	for key, n := range m.fields() {
+		sum += contentPart(numberPart, sumOf([]byte(key), number(*n)))
 	}
-	return binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:]), nil
+	return append(number(txid), number(sum)...)
 }
 
 func readMeta(tx *bolt.Tx) (m meta, err error) {
@@ -116,13 +114,16 @@ func readMeta(tx *bolt.Tx) (m meta, err error) {
 		if err != nil {
 			return meta{}, err
 		}
-		var txid uint64
-		if *n, txid, err = parseStamped(value); err != nil {
+		if *n, err = parseNumber(value); err != nil {
 			return meta{}, err
 		}
-		if txid != uint64(tx.ID()) { //nolint:gosec // bbolt's is a uint64 itself
-			return meta{}, fmt.Errorf("%w: the number %q is of commit %d and not of %d", ErrDamaged, key, txid, tx.ID())
-		}
+	}
+	stamp, err := getSealed(b, []byte(stampKey))
+	if err == nil && !bytes.Equal(stamp, m.stamp(uint64(tx.ID()))) { //nolint:gosec // bbolt's is a uint64 itself
+		err = errors.New("the numbers are not those of the last commit")
+	}
+	if err != nil {
+		return meta{}, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	return m, nil
 }
