@@ -24,9 +24,6 @@ import (
 	"github.com/outfeed/outfeed/agent/internal/stage"
 )
 
-// long is set by make faults: the tests of faults then go on as long as the figures that they hold ask for.
-var long = flag.Bool("long", false, "run the tests of faults at length")
-
 // seed repeats a random test.
 var seed = flag.Uint64("seed", 0, "the seed that a failed random test has printed")
 
@@ -378,8 +375,8 @@ func (sm *sample) copies(name string, b []byte) map[uint64][]int {
 	}
 }
 
-// TestDamagedFilesServeNothingWrong damages the files of a filled directory and starts real processes on it.
-func TestDamagedFilesServeNothingWrong(t *testing.T) {
+// TestFaultDamagedFilesServeNothingWrong damages the files of a filled directory and starts real processes on it.
+func TestFaultDamagedFilesServeNothingWrong(t *testing.T) {
 	t.Parallel()
 	cases := 60
 	if *long {

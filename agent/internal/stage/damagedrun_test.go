@@ -44,9 +44,9 @@ func segmentWith(t *testing.T, dir, payload string) (path string, at int64) {
 	return "", 0
 }
 
-// TestDamageWhileItRunsIsHealed damages the files under a running stage, whose memory maps then fault or show what is not
+// TestFaultDamageWhileItRunsIsHealed damages the files under a running stage, whose memory maps then fault or show what is not
 // there any more.
-func TestDamageWhileItRunsIsHealed(t *testing.T) {
+func TestFaultDamageWhileItRunsIsHealed(t *testing.T) {
 	t.Parallel()
 	const n = 400
 	all := payloads(n, "wide-enough-to-fill-some-pages-"+strings.Repeat("x", 900))
@@ -157,8 +157,8 @@ func commitAfterDamage(t *testing.T, st *stage.Stage) {
 	t.Error("no commit succeeds any more")
 }
 
-// TestNoDamageKeepsTheAgentFromStarting lets the child processes die or say nothing of use, on every file and every time.
-func TestNoDamageKeepsTheAgentFromStarting(t *testing.T) {
+// TestFaultNoDamageKeepsTheAgentFromStarting lets the child processes die or say nothing of use, on every file and every time.
+func TestFaultNoDamageKeepsTheAgentFromStarting(t *testing.T) {
 	t.Parallel()
 	s := settings(t, filepath.Join(fastDir(t), "stage"))
 	st := open(t, s)
@@ -191,8 +191,8 @@ func TestNoDamageKeepsTheAgentFromStarting(t *testing.T) {
 	}
 }
 
-// TestDamagedFilesThatAreKeptAreBounded sets more aside than may stay.
-func TestDamagedFilesThatAreKeptAreBounded(t *testing.T) {
+// TestFaultDamagedFilesThatAreKeptAreBounded sets more aside than may stay.
+func TestFaultDamagedFilesThatAreKeptAreBounded(t *testing.T) {
 	t.Parallel()
 	s := settings(t, filepath.Join(fastDir(t), "stage"))
 	const starts = 20
@@ -217,8 +217,8 @@ func TestDamagedFilesThatAreKeptAreBounded(t *testing.T) {
 	}
 }
 
-// TestLargeDamagedSegmentsRunAgainSoon damages segments of 64 MiB and starts a real process on them.
-func TestLargeDamagedSegmentsRunAgainSoon(t *testing.T) {
+// TestFaultLargeDamagedSegmentsRunAgainSoon damages segments of 64 MiB and starts a real process on them.
+func TestFaultLargeDamagedSegmentsRunAgainSoon(t *testing.T) {
 	t.Parallel()
 	if !*long {
 		t.Skip("it is part of the tests at length: -long")

@@ -430,8 +430,8 @@ func (k *told) hear(t *testing.T, line string) {
 	}
 }
 
-// TestPowerCutsLoseNothing opens what a disk may hold after a power cut at a random moment.
-func TestPowerCutsLoseNothing(t *testing.T) {
+// TestFaultPowerCutsLoseNothing opens what a disk may hold after a power cut at a random moment.
+func TestFaultPowerCutsLoseNothing(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS != "linux" {
 		t.Skip("the calls are recorded by strace, which is Linux's")

@@ -37,7 +37,8 @@ func TestMain(m *testing.M) {
 
 func settings(t *testing.T, dir string) stage.Settings {
 	t.Helper()
-	return stage.Settings{Dir: dir, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), MinFreeBytes: 1, LockWait: time.Second}
+	// A test that starts a process holds all locks of the others for a moment: between fork and exec.
+	return stage.Settings{Dir: dir, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), MinFreeBytes: 1, LockWait: 500 * time.Millisecond}
 }
 
 // open opens a stage that the test closes; afterwards bbolt's own check runs over its files.
