@@ -113,8 +113,8 @@ func choose(versions []*version) (m meta, said salvagedState, flows map[string]f
 		return m, salvagedState{StartedAnew: []string{unknownFlow}}, flows
 	}
 	newest := versions[0]
-	names := maps.Clone(newest.names)
-	if !newest.complete {
+	names, known := maps.Clone(newest.names), newest.knowsItsFlows()
+	if !known {
 		for _, v := range versions {
 			maps.Copy(names, v.names)
 		}
@@ -122,27 +122,20 @@ func choose(versions []*version) (m meta, said salvagedState, flows map[string]f
 	if i := slices.IndexFunc(versions, func(v *version) bool { return v.whole }); i >= 0 {
 		m, said.Certain = versions[i].meta, i == 0
 	}
-	sum := uint64(0)
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		i := slices.IndexFunc(versions, func(v *version) bool { return v.flows[name].whole })
 		if i < 0 {
 			said.StartedAnew = append(said.StartedAnew, name)
-			sum += newest.flows[name].mark.part(name)
 			continue
 		}
 		flow := versions[i].flows[name]
 		flows[name] = flow
-		if known := newest.flows[name].mark; known != (mark{}) {
-			sum += known.part(name)
-		} else {
-			sum += flow.mark.part(name)
-		}
 		m.produced = max(m.produced, flow.mark.lastSeq)
 		if i > 0 && newest.flows[name].mark != flow.mark {
 			said.SetBack = append(said.SetBack, name)
 		}
 	}
-	if !newest.complete && (!newest.whole || sum != newest.meta.markSum) {
+	if !known {
 		// Part of the flows' names could not be read, and those that are known are not all that there were.
 		said.StartedAnew = append(said.StartedAnew, unknownFlow)
 	}
@@ -151,6 +144,21 @@ func choose(versions []*version) (m meta, said salvagedState, flows map[string]f
 		m.markSum += flow.mark.part(name)
 	}
 	return m, said, flows
+}
+
+// knowsItsFlows says whether the version names every flow that it had: where it has all marks, their sum must be right.
+func (v *version) knowsItsFlows() bool {
+	sum, marks := uint64(0), 0
+	for name, flow := range v.flows {
+		sum += flow.mark.part(name)
+		if flow.mark != (mark{}) {
+			marks++
+		}
+	}
+	if v.whole && marks == len(v.names) {
+		return sum == v.meta.markSum
+	}
+	return v.complete
 }
 
 // putFlowVersions writes flows as they were.
@@ -244,8 +252,12 @@ func (v *version) readFlows(p *pageFile) {
 	v.complete = ok
 	if ok {
 		newWalker(p, func(error) { v.complete = false }).each(flows, func(e element) {
+			if !e.isBucket {
+				v.complete = false
+				return
+			}
 			v.names[string(e.key)] = struct{}{}
-			if b, err := parseBucket(e.value); err == nil && e.isBucket {
+			if b, err := parseBucket(e.value); err == nil {
 				v.flows[string(e.key)] = p.flow(b)
 			}
 		})
