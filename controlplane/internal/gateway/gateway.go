@@ -133,7 +133,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p := &peer{gateway: g, log: g.log.With(slog.String("remote", r.RemoteAddr)), cancel: cancel}
 	if !g.enter(p) {
 		cancel(nil)
-		g.busy(w, time.Second)
+		g.busy(w, g.admission.turn())
 		return
 	}
 	rest, err := g.admit(ctx, p, w, r)
