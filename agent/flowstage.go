@@ -39,7 +39,7 @@ func (r *FlowRun) openStaging(ctx context.Context, log *slog.Logger) (flowStagin
 	if owner != "" && owner != localAgent {
 		return nil, fmt.Errorf("%s is the data directory of agent %s: name another with --data-dir", r.DataDir, owner)
 	}
-	st, err := stage.Open(ctx, stage.Settings{Dir: dir, Owner: localAgent, Logger: log, Verify: verifyInChild})
+	st, err := stage.Open(ctx, stage.Settings{Dir: dir, Owner: localAgent, Logger: log, Verify: verifyInChild, Salvage: salvageInChild})
 	if err != nil {
 		return nil, fmt.Errorf("open the staging in %s: %w", r.DataDir, err)
 	}

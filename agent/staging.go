@@ -18,7 +18,7 @@ import (
 // stageSettings is how an agent stages, as its configuration says.
 func stageSettings(c Config, owner string, log *slog.Logger) stage.Settings {
 	set := stage.Settings{
-		Dir: filepath.Join(c.DataDir, stageDir), Owner: owner, Logger: log, Verify: verifyInChild,
+		Dir: filepath.Join(c.DataDir, stageDir), Owner: owner, Logger: log, Verify: verifyInChild, Salvage: salvageInChild,
 		MaxBytes: uint64(c.Staging.MaxBytes), MinFreeBytes: uint64(c.Staging.MinFree), //nolint:gosec // Validate has seen them
 		MaxAge: time.Duration(c.Staging.MaxAge),
 	}

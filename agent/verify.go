@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -26,24 +27,50 @@ const ExitCannotVerify = 75
 
 // VerifyStore reads a file of the staging from end to end. A damaged one gives an error, or ends the process.
 func VerifyStore(path string) error {
-	err := stage.Verify(path)
-	if err == nil {
-		return nil
+	if err := stage.Verify(path); err != nil {
+		return fmt.Errorf("verify %s: %w", path, exitError(err))
 	}
-	if !errors.Is(err, stage.ErrDamaged) {
-		err = fmt.Errorf("%w: %w", ErrCannotVerify, err)
+	return nil
+}
+
+// SalvageStore writes what is whole of a damaged file of the staging into a new file. Of an outbox segment the records up
+// to the sequence end count, which is a decimal number.
+func SalvageStore(path, target, end string) error {
+	last, err := strconv.ParseUint(end, 10, 64)
+	if err != nil {
+		return fmt.Errorf("%w: the last sequence %q is not a number", ErrCannotVerify, end)
 	}
-	return fmt.Errorf("verify %s: %w", path, err)
+	if err := stage.Salvage(path, target, last); err != nil {
+		return exitError(err)
+	}
+	return nil
+}
+
+// exitError lets an error that is not about damage end the command with ExitCannotVerify.
+func exitError(err error) error {
+	if errors.Is(err, stage.ErrDamaged) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrCannotVerify, err)
 }
 
 // verifyInChild has a child process of this same program verify a file, because reading a damaged one can end the
 // process that does.
-func verifyInChild(ctx context.Context, path string) error {
+func verifyInChild(ctx context.Context, path string) error { return runOnStore(ctx, path) }
+
+// salvageInChild has a child process salvage a file.
+func salvageInChild(ctx context.Context, path, target string, end uint64) error {
+	return runOnStore(ctx, path, target, strconv.FormatUint(end, 10))
+}
+
+// runOnStore runs this program's hidden command on a file. Its death, and every failure that is not ExitCannotVerify, say
+// that the file is damaged.
+func runOnStore(ctx context.Context, path string, more ...string) error {
 	self, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find this program, to verify %s: %w", path, err)
 	}
-	c := exec.CommandContext(ctx, self, VerifyCommand, path) //nolint:gosec // this same program, and a file of the data directory
+	c := exec.CommandContext(ctx, self, append([]string{VerifyCommand, path}, more...)...) //nolint:gosec // this same program, and a file of the data directory
 	c.Env = childEnv(os.Environ())
 	var said bytes.Buffer
 	c.Stderr = &said

@@ -29,8 +29,8 @@ const (
 const (
 	// maxTracked bounds the streams that are remembered, the peer's and our own.
 	maxTracked = 2 * MaxStreams
-	// smallFrame is the size up to which the body of a frame counts as none.
-	smallFrame = 16
+	// smallFrame is the size from which the body of a frame counts: an acknowledgement, which many may come of, has more.
+	smallFrame = 5
 	// recordSize is what goes into one record of TLS: with its frame of a WebSocket and the record of TLS around that, it
 	// is no larger than what one record of the outer TLS carries.
 	recordSize = 16<<10 - 64

@@ -29,7 +29,7 @@ const (
 	MaxUnread = 16 << 20
 	// MaxPings is how many pings a peer may send per second, and how many at once: in yamux, and in the WebSocket.
 	MaxPings = 10
-	// MaxFrames is how many frames with a body of less than 16 bytes a peer may send per second, and how many at once.
+	// MaxFrames is how many frames with a body of less than 5 bytes a peer may send per second, and how many at once.
 	MaxFrames = 5000
 	// MaxStrangerStreams and MaxStrangerUnread are the limits on a peer that is not known yet.
 	MaxStrangerStreams = 4

@@ -161,10 +161,6 @@ func TestHostilePeers(t *testing.T) {
 		sent []byte
 		says string
 	}{
-		"empty frames":        {bytes.Repeat(frame(typeData, 0, 1, 0), MaxFrames+100), "little or nothing"},
-		"window updates":      {bytes.Repeat(frame(typeWindow, 0, 1, 1), MaxFrames+100), "little or nothing"},
-		"ping answers":        {bytes.Repeat(frame(typePing, flagAnswer, 0, 1), MaxFrames+100), "little or nothing"},
-		"good-byes":           {bytes.Repeat(frame(typeGoAway, 0, 0, 0), MaxFrames+100), "little or nothing"},
 		"ping flood":          {pings.Bytes(), "pings a second"},
 		"stream flood":        {streams.Bytes(), "256 streams"},
 		"unread bytes":        {unread.Bytes(), "nobody has read"},
@@ -203,6 +199,23 @@ func closes(n uint32) []byte {
 		out = append(out, frame(typeWindow, flagReset, 2*i+2, 0)...)
 	}
 	return out
+}
+
+// TestFloodsOfLittle sends more frames that carry nothing than anyone has reason to.
+func TestFloodsOfLittle(t *testing.T) {
+	t.Parallel()
+	for name, one := range map[string][]byte{
+		"empty frames":   frame(typeData, 0, 1, 0),
+		"window updates": frame(typeWindow, 0, 1, 1),
+		"ping answers":   frame(typePing, flagAnswer, 0, 1),
+		"good-byes":      frame(typeGoAway, 0, 0, 0),
+	} {
+		g := newGuard(nil, 1)
+		err := g.inspect(bytes.Repeat(one, 100*MaxFrames))
+		if !errors.Is(err, ErrLimit) || !strings.Contains(err.Error(), "little or nothing") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }
 
 // TestLimitsLetAnOrdinaryPeerThrough fills what is allowed to the brim.

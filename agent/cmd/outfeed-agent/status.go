@@ -153,12 +153,18 @@ func runway(seconds int64) string {
 }
 
 // verifyCommand is what the agent starts as a child after an unclean stop, because a damaged file can crash whoever
-// reads it.
+// reads it. With a target it writes there what is whole of the file.
 func verifyCommand() *cobra.Command {
+	const salvageArgs = 3
 	return &cobra.Command{
-		Use:    agent.VerifyCommand + " FILE",
+		Use:    agent.VerifyCommand + " FILE [TARGET LAST]",
 		Hidden: true,
-		Args:   cobra.ExactArgs(1),
-		RunE:   func(_ *cobra.Command, args []string) error { return agent.VerifyStore(args[0]) },
+		Args:   cobra.RangeArgs(1, salvageArgs),
+		RunE: func(_ *cobra.Command, args []string) error {
+			if len(args) == salvageArgs {
+				return agent.SalvageStore(args[0], args[1], args[2])
+			}
+			return agent.VerifyStore(args[0])
+		},
 	}
 }

@@ -9,15 +9,25 @@ import (
 // A chunk is the outbox records that one bbolt entry holds. Its key is the sequence of the first record, and its value
 //
 //	before u64   bytes of all records in front of it in the same segment
+//	base   u64   the last sequence that counted when it was written: proof that the state had come so far
 //	count  u32   records
-//	sum    u32   CRC32C of the key and the two fields before
-//	then per record: length u32, sum u32 (CRC32C of the sequence and the payload), payload
+//	sum    u32   CRC32C of the segment's id, the key and the fields before
+//	then per record, as a frame of its own:
+//	  length u32
+//	  seq    u32   the low half of the sequence
+//	  head   u32   CRC32C of the segment's id, the sequence and the length
+//	  sum    u32   head continued over the payload
+//	  payload
 //
-// with numbers in little-endian order. Many records share an entry because bbolt costs more per entry than per byte;
-// each keeps its own checksum, so that damage to one takes nothing else with it.
+// with numbers in little-endian order. Many records share an entry because bbolt costs more per entry than per byte.
+//
+// A frame can be found and proven without anything around it: salvage looks for frames in the raw bytes of a damaged file
+// and needs neither its pages nor the chunk. That is safe because a file never gets two versions of one sequence (see
+// segment.closed), and because the segment's id, which is in the file's name, keeps out what another file has left on
+// the disk.
 const (
-	chunkHeaderBytes = 16
-	frameHeaderBytes = 8
+	chunkHeaderBytes = 24
+	frameHeaderBytes = 16
 	// chunkTargetBytes is where a chunk is closed. A larger record has a chunk of its own.
 	chunkTargetBytes = 64 << 10
 )
@@ -25,8 +35,13 @@ const (
 // MaxRecordBytes is the largest payload of one insight: far below the 8 MiB of a message, in which it must fit.
 const MaxRecordBytes = 4 << 20
 
+// segmentID is what the file of a segment is told apart by from every other one, also of other agents: 24 bits that rise
+// when a segment is written anew under the same first sequence, and 40 random ones.
+type segmentID uint64
+
 // chunk is one entry that is being made.
 type chunk struct {
+	id    segmentID
 	first uint64
 	count uint32
 	value []byte
@@ -35,17 +50,21 @@ type chunk struct {
 // recordBytes is what a payload takes in the outbox.
 func recordBytes(payload []byte) uint64 { return frameHeaderBytes + uint64(len(payload)) }
 
-func newChunk(first, before uint64, buf []byte) *chunk {
-	value := append(buf[:0], make([]byte, chunkHeaderBytes)...)
+func newChunk(id segmentID, first, before, base uint64) *chunk {
+	value := make([]byte, chunkHeaderBytes)
 	binary.LittleEndian.PutUint64(value, before)
-	return &chunk{first: first, value: value}
+	binary.LittleEndian.PutUint64(value[8:], base)
+	return &chunk{id: id, first: first, value: value}
 }
 
 // add appends a record; it belongs to the sequence that follows the last.
 func (c *chunk) add(payload []byte) {
-	sum := recordSum(c.first+uint64(c.count), payload)
-	c.value = binary.LittleEndian.AppendUint32(c.value, uint32(len(payload))) //nolint:gosec // at most MaxRecordBytes
-	c.value = binary.LittleEndian.AppendUint32(c.value, sum)
+	seq, size := c.first+uint64(c.count), uint32(len(payload)) //nolint:gosec // at most MaxRecordBytes
+	head := frameSum(c.id, seq, size)
+	c.value = binary.LittleEndian.AppendUint32(c.value, size)
+	c.value = binary.LittleEndian.AppendUint32(c.value, uint32(seq)) //nolint:gosec // its low half
+	c.value = binary.LittleEndian.AppendUint32(c.value, head)
+	c.value = binary.LittleEndian.AppendUint32(c.value, crc32.Update(head, castagnoli(), payload))
 	c.value = append(c.value, payload...)
 	c.count++
 }
@@ -55,43 +74,51 @@ func (c *chunk) full() bool { return len(c.value) >= chunkTargetBytes }
 
 // seal completes the header.
 func (c *chunk) seal() {
-	binary.LittleEndian.PutUint32(c.value[8:], c.count)
-	binary.LittleEndian.PutUint32(c.value[12:], headerSum(c.first, c.value))
+	binary.LittleEndian.PutUint32(c.value[16:], c.count)
+	binary.LittleEndian.PutUint32(c.value[20:], headerSum(c.id, c.first, c.value))
 }
 
 // bytes is what its records take.
 func (c *chunk) bytes() uint64 { return uint64(len(c.value[chunkHeaderBytes:])) }
 
-func recordSum(seq uint64, payload []byte) uint32 {
-	var key [8]byte
-	binary.BigEndian.PutUint64(key[:], seq)
-	return crc32.Update(crc32.Checksum(key[:], castagnoli()), castagnoli(), payload)
+// frameSum is the checksum of a frame's head.
+func frameSum(id segmentID, seq uint64, size uint32) uint32 {
+	var b [20]byte
+	binary.LittleEndian.PutUint64(b[:], uint64(id))
+	binary.LittleEndian.PutUint64(b[8:], seq)
+	binary.LittleEndian.PutUint32(b[16:], size)
+	return crc32.Checksum(b[:], castagnoli())
 }
 
-func headerSum(first uint64, value []byte) uint32 {
-	var key [8]byte
-	binary.BigEndian.PutUint64(key[:], first)
-	return crc32.Update(crc32.Checksum(key[:], castagnoli()), castagnoli(), value[:12])
+func headerSum(id segmentID, first uint64, value []byte) uint32 {
+	var b [16]byte
+	binary.LittleEndian.PutUint64(b[:], uint64(id))
+	binary.LittleEndian.PutUint64(b[8:], first)
+	return crc32.Update(crc32.Checksum(b[:], castagnoli()), castagnoli(), value[:20])
 }
 
 // chunkHeader is what the head of a chunk says.
 type chunkHeader struct {
-	first, before uint64
-	count         uint32
+	id                  segmentID
+	first, before, base uint64
+	count               uint32
 }
 
 // last is the sequence of the chunk's last record.
 func (h chunkHeader) last() uint64 { return h.first + uint64(h.count) - 1 }
 
-func parseChunk(key, value []byte) (chunkHeader, error) {
+func parseChunk(id segmentID, key, value []byte) (chunkHeader, error) {
 	first, err := parseNumber(key)
 	if err != nil {
 		return chunkHeader{}, err
 	}
-	if len(value) < chunkHeaderBytes || binary.LittleEndian.Uint32(value[12:]) != headerSum(first, value) {
+	if len(value) < chunkHeaderBytes || binary.LittleEndian.Uint32(value[20:]) != headerSum(id, first, value) {
 		return chunkHeader{}, fmt.Errorf("%w: the head of the outbox records from %d on", ErrDamaged, first)
 	}
-	h := chunkHeader{first: first, before: binary.LittleEndian.Uint64(value), count: binary.LittleEndian.Uint32(value[8:])}
+	h := chunkHeader{
+		id: id, first: first, before: binary.LittleEndian.Uint64(value),
+		base: binary.LittleEndian.Uint64(value[8:]), count: binary.LittleEndian.Uint32(value[16:]),
+	}
 	if h.count == 0 || first == 0 || uint64(h.count) > uint64(len(value))/frameHeaderBytes {
 		return chunkHeader{}, fmt.Errorf("%w: the count of the outbox records from %d on", ErrDamaged, first)
 	}
@@ -99,28 +126,59 @@ func parseChunk(key, value []byte) (chunkHeader, error) {
 }
 
 // eachRecord calls fn for the chunk's records in order until it gives false. A damaged record has ok false and no
-// payload. The payload aliases value. Once the length of a record is damaged the rest cannot be found, and counts as damaged.
+// payload. The payload aliases value.
 func eachRecord(h chunkHeader, value []byte, fn func(seq uint64, payload []byte, ok bool) bool) {
-	rest := value[chunkHeaderBytes:]
-	for i := range uint64(h.count) {
-		seq := h.first + i
-		payload, ok := []byte(nil), false
-		if len(rest) >= frameHeaderBytes {
-			size := binary.LittleEndian.Uint32(rest)
-			sum := binary.LittleEndian.Uint32(rest[4:])
-			if uint64(size) <= uint64(len(rest[frameHeaderBytes:])) {
-				payload = rest[frameHeaderBytes : frameHeaderBytes+int(size)]
-				rest = rest[frameHeaderBytes+int(size):]
-				ok = recordSum(seq, payload) == sum
-			} else {
-				rest = nil
+	rest, next, last := value[chunkHeaderBytes:], h.first, h.last()
+	for next <= last {
+		f, ok := findFrame(h.id, rest, next, last)
+		if !ok {
+			break
+		}
+		for ; next < f.seq; next++ {
+			if !fn(next, nil, false) {
+				return
 			}
 		}
-		if !ok {
-			payload = nil
+		if !fn(f.seq, rest[f.start:f.end], true) {
+			return
 		}
-		if !fn(seq, payload, ok) {
+		next, rest = f.seq+1, rest[f.end:]
+	}
+	for ; next <= last; next++ {
+		if !fn(next, nil, false) {
 			return
 		}
 	}
+}
+
+// frame is a record that was found: its payload is from start to end.
+type frame struct {
+	seq        uint64
+	start, end int
+}
+
+// findFrame finds the first whole record of the segment with a sequence from low to high, which are less than 2^32 apart.
+// It looks at every offset, because the length of a record in front of it may be damaged. Random bytes almost never pass
+// for a head, so that it takes no more than a few passes over b, whatever is in it.
+func findFrame(id segmentID, b []byte, low, high uint64) (frame, bool) {
+	for at := 0; at+frameHeaderBytes <= len(b); at++ {
+		head := b[at : at+frameHeaderBytes]
+		size := binary.LittleEndian.Uint32(head)
+		if size > MaxRecordBytes || int(size) > len(b)-at-frameHeaderBytes {
+			continue
+		}
+		seq := low + uint64(binary.LittleEndian.Uint32(head[4:])-uint32(low)) //nolint:gosec // the low half
+		if seq > high {
+			continue
+		}
+		sum := frameSum(id, seq, size)
+		if sum != binary.LittleEndian.Uint32(head[8:]) {
+			continue
+		}
+		f := frame{seq: seq, start: at + frameHeaderBytes, end: at + frameHeaderBytes + int(size)}
+		if crc32.Update(sum, castagnoli(), b[f.start:f.end]) == binary.LittleEndian.Uint32(head[12:]) {
+			return f, true
+		}
+	}
+	return frame{}, false
 }

@@ -312,7 +312,7 @@ func (s *Stage) writeOutbox(seq uint64, parts []appended, payloads [][]byte) ([]
 			return nil, err
 		}
 		s.trouble.suspect(end.to.db)
-		part, err := end.to.append(seq, end.bytes, payloads, min(room, maxAppendBytes))
+		part, err := end.to.append(seq, end.bytes, s.files.produced, payloads, min(room, maxAppendBytes))
 		if err != nil {
 			return nil, err
 		}
@@ -328,14 +328,17 @@ func (s *Stage) writeOutbox(seq uint64, parts []appended, payloads [][]byte) ([]
 
 // active is the segment that the record with this sequence goes to, and the room in it.
 func (s *Stage) active(seq uint64, parts []appended, size uint64) (end appended, room int, err error) {
+	if err := s.renewLast(); err != nil {
+		return appended{}, 0, err
+	}
 	if n := len(s.files.segments); n > 0 {
 		seg := s.files.segments[n-1]
 		end = appended{to: seg, last: seg.last, bytes: seg.bytes}
 		if p := len(parts); p > 0 && parts[p-1].to == seg {
 			end = parts[p-1]
 		}
-		if end.last+1 == seq {
-			room, err = seg.room()
+		if end.last+1 == seq && !seg.closed {
+			room, err = seg.room(s.settings.segmentBytes)
 			if err != nil || uint64(room) >= size || end.last < seg.first { //nolint:gosec // room is not negative
 				return end, room, err
 			}
@@ -348,7 +351,7 @@ func (s *Stage) active(seq uint64, parts []appended, size uint64) (end appended,
 	s.mu.Lock()
 	s.files.segments = append(s.files.segments, seg)
 	s.mu.Unlock()
-	room, err = seg.room()
+	room, err = seg.room(s.settings.segmentBytes)
 	return appended{to: seg, last: seq - 1}, room, err
 }
 
@@ -384,9 +387,9 @@ func (s *Stage) land(batch []*request, parts []appended, next meta) {
 	f := s.files
 	f.stored = next
 	for _, p := range parts {
-		p.to.last, p.to.bytes, p.to.leftover = p.last, p.bytes, false
+		p.to.last, p.to.bytes = p.last, p.bytes
 	}
-	f.produced, f.droppedReports = next.produced, next.droppedReports
+	f.produced, f.droppedReports, f.markSum = next.produced, next.droppedReports, next.markSum
 	f.lost = max(f.lost, next.lost)
 	f.late, f.expiredAge, f.expiredBytes = next.late, next.expiredAge, next.expiredBytes
 	f.settledStored = next.floor()
@@ -447,9 +450,12 @@ func (s *Stage) Commit(ctx context.Context, c Checkpoint) (lastSeq uint64, err e
 		return nil
 	}
 	r.apply = func(tx *bolt.Tx, next *meta) error {
-		m.lastSeq = r.lastSeq
 		next.late += c.Late
-		return c.put(tx, &s.sealed, m, entries)
+		before := s.files.marks[c.Flow]
+		m.lastSeq, m.content = r.lastSeq, before.content
+		err := c.put(tx, &s.sealed, &m, entries)
+		next.markSum += m.part(c.Flow) - before.part(c.Flow)
+		return err
 	}
 	r.landed = func(f *files) { f.marks[c.Flow] = m }
 	if err := s.reserve(ctx, size); err != nil {
@@ -494,7 +500,8 @@ func sortChanges(changes []Change) []entry {
 }
 
 // put writes the flow's part of the checkpoint.
-func (c *Checkpoint) put(tx *bolt.Tx, sealed *sealer, m mark, entries []entry) error {
+func (c *Checkpoint) put(tx *bolt.Tx, sealed *sealer, m *mark, entries []entry) error {
+	sealed.content = m.content
 	flows := tx.Bucket([]byte(flowsBucket))
 	flow := flows.Bucket([]byte(c.Flow))
 	if flow == nil {
@@ -509,6 +516,7 @@ func (c *Checkpoint) put(tx *bolt.Tx, sealed *sealer, m mark, entries []entry) e
 	if err := putEntries(flow, sealed, entries); err != nil {
 		return err
 	}
+	m.content = sealed.content
 	return sealed.put(flow, []byte(markKey), m.encode())
 }
 
@@ -533,7 +541,7 @@ func (c *Checkpoint) putCursors(flow *bolt.Bucket, sealed *sealer) error {
 		return fmt.Errorf("store the cursors of a flow: %w", err)
 	}
 	for source, cursor := range c.Cursors {
-		if err = sealed.put(cursors, []byte(source), cursor); err != nil {
+		if err = sealed.putPart(cursors, cursorPart, []byte(source), cursor); err != nil {
 			return err
 		}
 	}
@@ -556,9 +564,9 @@ func putEntries(flow *bolt.Bucket, sealed *sealer, entries []entry) error {
 	for i := range entries {
 		e := &entries[i]
 		if e.change.Value != nil {
-			err = sealed.put(operators, e.key, e.change.Value)
+			err = sealed.putPart(operators, operatorPart, e.key, e.change.Value)
 		} else {
-			err = operators.Delete(e.key)
+			err = sealed.removePart(operators, operatorPart, e.key)
 		}
 		if err != nil {
 			return fmt.Errorf("store the state of step %s: %w", e.change.Step, err)

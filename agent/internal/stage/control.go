@@ -59,8 +59,8 @@ func desiredSerial(b *bolt.Bucket) (uint64, error) {
 }
 
 // Desired gives the stored desired state, or ErrNone.
-func (s *Stage) Desired(context.Context) (envelope []byte, serial uint64, failure error) {
-	failure = s.view(func(tx *bolt.Tx) error {
+func (s *Stage) Desired(ctx context.Context) (envelope []byte, serial uint64, failure error) {
+	failure = s.view(ctx, func(tx *bolt.Tx) error {
 		b := tx.Bucket([]byte(metaBucket))
 		value, err := getSealed(b, []byte(desiredKey))
 		if errors.Is(err, errAbsent) {
@@ -164,9 +164,10 @@ func deleteReport(tx *bolt.Tx, id string) error {
 }
 
 // RunReports gives up to limit stored reports, the newest first.
-func (s *Stage) RunReports(_ context.Context, limit int) ([]RunReport, error) {
+func (s *Stage) RunReports(ctx context.Context, limit int) ([]RunReport, error) {
 	var out []RunReport
-	err := s.view(func(tx *bolt.Tx) error {
+	err := s.view(ctx, func(tx *bolt.Tx) error {
+		out = nil
 		c := tx.Bucket([]byte(reportsBucket)).Cursor()
 		for k, v := c.Last(); k != nil && len(out) < limit; k, v = c.Prev() {
 			r, err := parseReport(k, v)

@@ -1,12 +1,12 @@
 package stage
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
 	"time"
 
@@ -154,22 +154,34 @@ func (s *Stage) waitingRuns(last uint64, reason string) (runs gone) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	after := s.files.floor()
-	damaged := slices.Sorted(maps.Keys(s.files.damaged))
 	for _, seg := range s.files.segments {
 		low, high := max(seg.first, after+1), min(seg.last, last)
-		for _, seq := range damaged {
-			if seq >= low && seq <= high {
-				if seq > low {
-					runs = runs.add(goneRange{first: low, last: seq - 1, reason: reason})
-				}
-				low = seq + 1
+		for _, hole := range s.files.holes(seg) {
+			if hole.last < low || hole.first > high {
+				continue
 			}
+			if hole.first > low {
+				runs = runs.add(goneRange{first: low, last: hole.first - 1, reason: reason})
+			}
+			low = hole.last + 1
 		}
 		if low <= high {
 			runs = runs.add(goneRange{first: low, last: high, reason: reason})
 		}
 	}
 	return runs
+}
+
+// holes are the records of a segment that are known to be damaged or missing, in order.
+func (f *files) holes(seg *segment) []span {
+	holes := slices.Clone(seg.lost)
+	for seq := range f.damaged {
+		if seq >= seg.first && seq <= seg.last && !seg.isLost(seq) {
+			holes = append(holes, span{first: seq, last: seq})
+		}
+	}
+	slices.SortFunc(holes, func(a, b span) int { return cmp.Compare(a.first, b.first) })
+	return holes
 }
 
 // oldestBytes chooses the oldest chunks that together have at least so many bytes.
@@ -196,7 +208,7 @@ func (s *segment) chunkEnd(after, size uint64) (last uint64, err error) {
 	err = s.db.View(func(tx *bolt.Tx) error {
 		c := tx.Bucket([]byte(recordsBucket)).Cursor()
 		for key, value := c.First(); key != nil; key, value = c.Next() {
-			h, err := parseChunk(key, value)
+			h, err := parseChunk(s.id, key, value)
 			if errors.Is(err, ErrDamaged) {
 				continue
 			}
@@ -220,6 +232,7 @@ func (s *Stage) dropOldest(ctx context.Context, size uint64) error {
 		// Damaged records are told as such, and dropping them would make no room that counts.
 		for damaged := true; damaged; floor++ {
 			_, damaged = f.damaged[floor+1]
+			damaged = damaged || slices.ContainsFunc(f.segments, func(seg *segment) bool { return seg.isLost(floor + 1) })
 		}
 		s.mu.RUnlock()
 		if held+size <= s.settings.MaxBytes {

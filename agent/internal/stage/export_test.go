@@ -1,6 +1,18 @@
 package stage
 
-import "runtime"
+import (
+	"runtime"
+	"strings"
+)
+
+// SmallSegments makes the outbox begin a new segment every few bytes.
+func SmallSegments(s *Settings, bytes int) { s.segmentBytes = bytes }
+
+// SegmentFirst is the sequence that a segment file begins with, 0 for another file.
+func SegmentFirst(path string) uint64 {
+	name, _ := parseSegmentName(strings.TrimSuffix(path, newSuffix))
+	return name.first
+}
 
 // FailAt calls fn at the named points of every commit; what it gives fails the commit there.
 func FailAt(s *Stage, fn func(point string) error) {

@@ -28,10 +28,11 @@ type FlowState struct {
 // LoadFlow gives the state of the flow's last commit; a flow that never committed has an empty one. It waits for
 // what is still under way for the flow.
 func (s *Stage) LoadFlow(ctx context.Context, flow string) (FlowState, error) {
-	st := FlowState{Cursors: map[string][]byte{}, Operators: map[string]map[string][]byte{}}
+	var st FlowState
 	err := s.awaitSettled(ctx, flow)
 	if err == nil {
-		err = s.view(func(tx *bolt.Tx) error {
+		err = s.view(ctx, func(tx *bolt.Tx) error {
+			st = FlowState{Cursors: map[string][]byte{}, Operators: map[string]map[string][]byte{}}
 			b := tx.Bucket([]byte(flowsBucket)).Bucket([]byte(flow))
 			if b == nil {
 				return nil
@@ -74,14 +75,17 @@ func (st *FlowState) read(b *bolt.Bucket) error {
 		return err
 	}
 	st.Number = m.number
+	content := uint64(0)
 	err = eachSealed(b.Bucket([]byte(cursorsBucket)), func(key, value []byte) error {
+		content += contentPart(cursorPart, sumOf(key, value))
 		st.Cursors[string(key)] = bytes.Clone(value)
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	return eachSealed(b.Bucket([]byte(operatorsBucket)), func(key, value []byte) error {
+	err = eachSealed(b.Bucket([]byte(operatorsBucket)), func(key, value []byte) error {
+		content += contentPart(operatorPart, sumOf(key, value))
 		step, entry, err := parseOperatorKey(key)
 		if err != nil {
 			return err
@@ -94,6 +98,10 @@ func (st *FlowState) read(b *bolt.Bucket) error {
 		entries[entry] = append([]byte{}, value...)
 		return nil
 	})
+	if err == nil && content != m.content {
+		err = fmt.Errorf("%w: the entries are not those of commit %d", ErrDamaged, m.number)
+	}
+	return err
 }
 
 // eachSealed calls fn for every entry of a bucket.
@@ -127,7 +135,8 @@ func (s *Stage) DropFlow(ctx context.Context, flow string) error {
 			}
 			return nil
 		},
-		apply: func(tx *bolt.Tx, _ *meta) error {
+		apply: func(tx *bolt.Tx, next *meta) error {
+			next.markSum -= s.files.marks[flow].part(flow)
 			err := tx.Bucket([]byte(flowsBucket)).DeleteBucket([]byte(flow))
 			if err != nil && !errors.Is(err, bolterrors.ErrBucketNotFound) {
 				return fmt.Errorf("drop the state of flow %s: %w", flow, err)

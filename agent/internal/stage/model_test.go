@@ -138,7 +138,7 @@ func (m *model) compare(t *testing.T, rt *rapid.T, st *stage.Stage) {
 	}
 	bytes := uint64(0)
 	for _, p := range waiting {
-		bytes += uint64(len(p)) + 8
+		bytes += uint64(len(p)) + 16
 	}
 	stats := st.Stats()
 	if stats.Produced != uint64(len(m.outbox)) || stats.Acknowledged != m.acked || stats.WaitingBytes != bytes || stats.Lost != 0 {

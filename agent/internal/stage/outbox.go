@@ -2,8 +2,10 @@ package stage
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -34,20 +36,42 @@ func (s *Stage) OutboxChanged() <-chan struct{} { return s.changed }
 // ReadOutbox gives the records behind the sequence, and behind what is acknowledged, in order: at most maxRecords, and
 // no more payload than maxBytes unless the first alone is larger. Each begins where the one before it ended. Places that
 // follow each other and are gone for the same reason are one record. Nothing waiting gives no records and no error.
-func (s *Stage) ReadOutbox(_ context.Context, after uint64, maxRecords, maxBytes int) ([]Record, error) {
+func (s *Stage) ReadOutbox(ctx context.Context, after uint64, maxRecords, maxBytes int) ([]Record, error) {
+	for {
+		if err := s.untilSalvaged(ctx); err != nil {
+			return nil, err
+		}
+		r, err := s.readOutbox(after, maxRecords, maxBytes)
+		if err == nil && r.problem == nil {
+			return r.records, nil
+		}
+		problem, found := errors.AsType[*damageError](err)
+		if err == nil {
+			problem = r.problem
+		}
+		switch {
+		case problem != nil && s.suspect(problem):
+		case found || err != nil:
+			return nil, err
+		case s.isUnsettled() != nil:
+			// What is damaged is found out once the disk can be written again.
+			return nil, problem
+		default:
+			s.noteDamaged(r.damaged)
+			return r.records, nil
+		}
+	}
+}
+
+// readOutbox reads once. The reader's problem is the first record that should be there and is not.
+func (s *Stage) readOutbox(after uint64, maxRecords, maxBytes int) (*outboxReader, error) {
 	s.mu.RLock()
+	defer s.mu.RUnlock()
 	if s.files == nil {
-		s.mu.RUnlock()
-		return nil, s.unavailable()
+		return nil, s.unavailableLocked()
 	}
-	r := &outboxReader{next: max(after, s.files.acknowledged) + 1, end: s.files.produced, gone: s.files.gone, maxRecords: maxRecords, maxBytes: maxBytes}
-	err := r.readAll(s.files.segments)
-	s.mu.RUnlock()
-	if err != nil {
-		return nil, err
-	}
-	s.noteDamaged(r.damaged)
-	return r.records, nil
+	r := &outboxReader{next: max(after, s.files.acknowledged) + 1, end: s.files.produced, maxRecords: maxRecords, maxBytes: maxBytes, known: s.files.damaged, gone: s.files.gone}
+	return r, r.readAll(s.files.segments)
 }
 
 // noteDamaged remembers damaged records until they are acknowledged, for the count of what was lost.
@@ -79,6 +103,9 @@ type outboxReader struct {
 	records              []Record
 	damaged              []uint64
 	full                 bool
+	// known are records that are damaged for good; problem is the first other one.
+	known   map[uint64]struct{}
+	problem *damageError
 }
 
 func (r *outboxReader) readAll(segments []*segment) error {
@@ -99,14 +126,14 @@ func (r *outboxReader) readAll(segments []*segment) error {
 			if seq > last {
 				return false
 			}
-			r.skipTo(seq)
-			r.add(seq, payload, ok)
+			r.skipTo(seg, seq)
+			r.add(seg, seq, payload, ok)
 			return !r.full
 		})
 		if err != nil {
 			return err
 		}
-		r.skipTo(last + 1)
+		r.skipTo(seg, last+1)
 	}
 	r.fill(r.end)
 	return nil
@@ -120,18 +147,25 @@ func (r *outboxReader) fill(upTo uint64) {
 	}
 }
 
-// skipTo adds the sequences in front of the given one, which a segment should have.
-func (r *outboxReader) skipTo(seq uint64) {
+// skipTo adds the sequences in front of the given one, which the segment should have unless it knows that they are lost.
+func (r *outboxReader) skipTo(seg *segment, seq uint64) {
 	for !r.full && r.next < seq {
-		r.add(r.next, nil, false)
+		if seg.isLost(r.next) {
+			r.append(Record{Seq: r.next, Count: 1, Gone: GoneDamaged})
+		} else {
+			r.add(seg, r.next, nil, false)
+		}
 	}
 }
 
-func (r *outboxReader) add(seq uint64, payload []byte, ok bool) {
+func (r *outboxReader) add(seg *segment, seq uint64, payload []byte, ok bool) {
 	if r.full {
 		return
 	}
 	if !ok {
+		if _, known := r.known[seq]; !known && r.problem == nil {
+			r.problem = &damageError{path: seg.path, cause: fmt.Errorf("%w: record %d", ErrDamaged, seq)}
+		}
 		r.damaged = append(r.damaged, seq)
 		r.append(Record{Seq: seq, Count: 1, Gone: GoneDamaged})
 		return
@@ -217,7 +251,7 @@ func (f *files) lostBetween(after, upTo uint64) uint64 {
 	after = max(after, min(f.gone.end(), upTo))
 	for _, seg := range f.segments {
 		if low, high := max(seg.first, after+1), min(seg.last, upTo); low <= high && !seg.empty() {
-			lost -= high - low + 1
+			lost -= high - low + 1 - seg.lostBetween(low, high)
 		}
 	}
 	for seq := range f.damaged {
@@ -398,6 +432,14 @@ func (s *Stage) settled(ctx context.Context) error {
 	return s.submit(ctx, &request{admit: func(*files) error { return errDone }})
 }
 
+// untilSalvaged lets the writer salvage what is damaged, if anything is.
+func (s *Stage) untilSalvaged(ctx context.Context) error {
+	if _, ok := errors.AsType[*damageError](s.isUnsettled()); !ok {
+		return nil
+	}
+	return s.settled(ctx)
+}
+
 // unavailable says why there are no files.
 func (s *Stage) unavailable() error {
 	s.mu.RLock()
@@ -412,8 +454,23 @@ func (s *Stage) unavailableLocked() error {
 	return ErrClosed
 }
 
-// view reads the state. After a failed commit that may be what it wrote or what was there before.
-func (s *Stage) view(fn func(*bolt.Tx) error) error {
+// view reads the state. After a failed commit that may be what it wrote or what was there before. Where that shows it to be damaged it is salvaged and read again.
+func (s *Stage) view(ctx context.Context, fn func(*bolt.Tx) error) error {
+	for {
+		if err := s.untilSalvaged(ctx); err != nil {
+			return err
+		}
+		err := s.viewOnce(fn)
+		if !errors.Is(err, ErrDamaged) {
+			return err
+		}
+		if !s.suspect(&damageError{path: filepath.Join(s.settings.Dir, stateName), cause: err}) {
+			return err
+		}
+	}
+}
+
+func (s *Stage) viewOnce(fn func(*bolt.Tx) error) error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.files == nil {

@@ -20,13 +20,46 @@ func seal(key, value []byte) []byte {
 }
 
 func appendSealed(dst, key, value []byte) []byte {
-	sum := crc32.Update(crc32.Checksum(key, castagnoli()), castagnoli(), value)
-	return append(binary.LittleEndian.AppendUint32(dst, sum), value...)
+	return append(binary.LittleEndian.AppendUint32(dst, sumOf(key, value)), value...)
+}
+
+func sumOf(key, value []byte) uint32 {
+	return crc32.Update(crc32.Checksum(key, castagnoli()), castagnoli(), value)
+}
+
+// What adds to a flow's content, and to the sum of the marks.
+const (
+	cursorPart = iota + 1
+	operatorPart
+	markPart
+	numberPart
+)
+
+// contentPart is what an entry with this checksum adds to the sum of a set of entries. The sum does not depend on their
+// order, so that a change costs no more than the entry. The mixing is that of splitmix64
+// (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
+func contentPart(kind uint64, sum uint32) uint64 {
+	x := (kind<<32 | uint64(sum)) + 0x9e3779b97f4a7c15
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
+}
+
+// sealedPart is contentPart of a sealed entry, or 0 for none.
+func sealedPart(kind uint64, sealed []byte) uint64 {
+	if len(sealed) < sumBytes {
+		return 0
+	}
+	return contentPart(kind, binary.LittleEndian.Uint32(sealed))
 }
 
 // sealer puts sealed entries into buckets. Their values lie in memory that is used again by the next transaction, because
 // bbolt wants them until the end of theirs.
-type sealer struct{ buf []byte }
+type sealer struct {
+	buf []byte
+	// content is what the entries of a flow add up to, kept by put and remove.
+	content uint64
+}
 
 // The sizes of a sealer's memory, of which the last piece is kept.
 const (
@@ -36,6 +69,21 @@ const (
 
 // reset begins a transaction.
 func (s *sealer) reset() { s.buf = s.buf[:0] }
+
+// putPart puts an entry that counts in content.
+func (s *sealer) putPart(b *bolt.Bucket, kind uint64, key, value []byte) error {
+	s.content += contentPart(kind, sumOf(key, value)) - sealedPart(kind, b.Get(key))
+	return s.put(b, key, value)
+}
+
+// removePart removes an entry that counts in content.
+func (s *sealer) removePart(b *bolt.Bucket, kind uint64, key []byte) error {
+	s.content -= sealedPart(kind, b.Get(key))
+	if err := b.Delete(key); err != nil {
+		return fmt.Errorf("remove the entry %q: %w", key, err)
+	}
+	return nil
+}
 
 func (s *sealer) put(b *bolt.Bucket, key, value []byte) error {
 	if size := sumBytes + len(value); cap(s.buf)-len(s.buf) < size {
@@ -55,8 +103,7 @@ func unseal(key, sealed []byte) ([]byte, error) {
 		return nil, fmt.Errorf("%w: the entry %q is cut short", ErrDamaged, key)
 	}
 	value := sealed[sumBytes:]
-	sum := crc32.Update(crc32.Checksum(key, castagnoli()), castagnoli(), value)
-	if binary.LittleEndian.Uint32(sealed) != sum {
+	if binary.LittleEndian.Uint32(sealed) != sumOf(key, value) {
 		return nil, fmt.Errorf("%w: the checksum of the entry %q does not match", ErrDamaged, key)
 	}
 	return value, nil

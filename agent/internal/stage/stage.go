@@ -13,8 +13,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	bolt "go.etcd.io/bbolt"
-
 	"github.com/outfeed/outfeed/internal/backoff"
 )
 
@@ -43,6 +41,11 @@ type Settings struct {
 	// one (a child that died counts as that); any other error means that it could not be found out, and ends Open. Nil
 	// verifies inside this process.
 	Verify func(ctx context.Context, path string) error
+	// Salvage takes what is whole out of a damaged file, as the function Salvage does; it should run that in a child process
+	// too. Nil salvages inside this process.
+	Salvage func(ctx context.Context, path, target string, end uint64) error
+	// segmentBytes bounds a segment's file; tests make it small.
+	segmentBytes int
 }
 
 func (s *Settings) setDefaults() {
@@ -61,6 +64,12 @@ func (s *Settings) setDefaults() {
 	if s.Verify == nil {
 		s.Verify = func(_ context.Context, path string) error { return Verify(path) }
 	}
+	if s.Salvage == nil {
+		s.Salvage = func(_ context.Context, path, target string, end uint64) error { return Salvage(path, target, end) }
+	}
+	if s.segmentBytes == 0 {
+		s.segmentBytes = maxSegmentBytes
+	}
 }
 
 // Stage is an open staging directory.
@@ -69,6 +78,8 @@ type Stage struct {
 	lock     *directoryLock
 	// formers is what Open found set aside.
 	formers []Former
+	// damaged are the damaged files that are kept; mu guards it.
+	damaged []DamagedFile
 	// fault is called at named points of a commit, so that tests can make it fail there. It is nil outside of tests.
 	fault atomic.Pointer[func(point string) error]
 
@@ -97,6 +108,8 @@ type Stage struct {
 	// the files have not been read again since. Until then what had landed before can still be read from them.
 	files     *files
 	unsettled error
+	// heals counts the times that the files were read again because of damage.
+	heals int
 	// carry is the numbers at the time of the failure; those in memory can be ahead of those on the disk.
 	carry meta
 	// reserved is the outbox bytes of commits under way, and space is closed when some become free.
@@ -114,7 +127,13 @@ type files struct {
 	meta
 	// stored is what of the meta is on the disk. Only the writer uses it.
 	stored meta
-	state  *bolt.DB
+	state  *database
+	// restored is what a salvage says of state.db until that is noted; nil for none.
+	restored *salvagedState
+	// uncertain says that produced may be behind the outbox.
+	uncertain bool
+	// repaired says that files were set aside, which is to be counted on the disk.
+	repaired bool
 	// segments are in order; the last one is written to.
 	segments []*segment
 	// acknowledgedBytes is what the acknowledged records in the segments take.
@@ -208,9 +227,9 @@ func (s *Stage) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	setAside := uint64(0)
+	found := map[string]error{}
 	if unclean {
-		if setAside, err = s.verifyAll(ctx); err != nil {
+		if found, err = s.verifyAll(ctx); err != nil {
 			return err
 		}
 	} else if err = s.withSpare(func() error { return createFile(running, "removed by a clean stop\n") }); err != nil {
@@ -219,9 +238,15 @@ func (s *Stage) start(ctx context.Context) error {
 	if s.formers, err = formers(dir); err != nil {
 		return err
 	}
-	f, err := s.openFiles(setAside)
+	f, err := s.openFiles(ctx, found)
 	if err != nil {
 		return err
+	}
+	if s.damaged, err = boundKept(dir, s.settings.Logger); err != nil {
+		return errors.Join(err, f.close())
+	}
+	if unclean {
+		f.closeLast()
 	}
 	s.files, s.ranBefore, s.ranStored = f, millis(f.ranMillis), f.ranMillis
 	if s.settings.MaxAge > 0 {
@@ -248,113 +273,6 @@ func removeUnfinished(dir string) error {
 		}
 	}
 	return nil
-}
-
-// openFiles opens every file and finds what counts. It writes only to make a state.db that is missing, and to set aside
-// what turns out damaged. setAside is how many files were set aside before.
-func (s *Stage) openFiles(setAside uint64) (*files, error) {
-	f := &files{damaged: map[uint64]struct{}{}}
-	fresh, aside, err := f.openState(s)
-	setAside += aside
-	if err == nil {
-		aside, err = f.openSegments(s, fresh)
-		setAside += aside
-	}
-	if err == nil && fresh {
-		err = f.begin(s.settings.Dir)
-	}
-	if err != nil {
-		return nil, errors.Join(err, f.close())
-	}
-	f.setAside += setAside
-	f.settledStored = f.floor()
-	f.countAcknowledged()
-	return f, nil
-}
-
-// openState opens state.db. It says whether there is none, and how many damaged files it set aside.
-func (f *files) openState(s *Stage) (fresh bool, setAside uint64, err error) {
-	path := filepath.Join(s.settings.Dir, stateName)
-	there, err := exists(path)
-	if err != nil || !there {
-		return true, 0, err
-	}
-	err = f.loadState(path)
-	if errors.Is(err, ErrDamaged) {
-		s.settings.Logger.Error("the staged state is damaged and was set aside", slog.String("file", path), slog.Any("error", err))
-		f.meta = meta{}
-		return true, 1, errors.Join(f.close(), quarantine(path))
-	}
-	return false, 0, err
-}
-
-func (f *files) loadState(path string) error {
-	db, err := openReadWrite(path, 0)
-	if err != nil {
-		return err
-	}
-	f.state = db
-	err = db.View(func(tx *bolt.Tx) error {
-		if f.meta, err = readMeta(tx); err != nil {
-			return err
-		}
-		f.stored = f.meta
-		f.marks, err = readMarks(tx)
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("read %s: %w", path, err)
-	}
-	return nil
-}
-
-// openSegments opens the outbox. Without a state everything in it counts, because nothing says otherwise.
-func (f *files) openSegments(s *Stage, fresh bool) (setAside uint64, err error) {
-	firsts, err := listSegments(s.settings.Dir)
-	if err != nil {
-		return 0, err
-	}
-	end := f.produced
-	if fresh {
-		end = ^uint64(0)
-	}
-	for _, first := range firsts {
-		path := segmentPath(s.settings.Dir, first)
-		seg, err := openSegment(path, first, end)
-		if errors.Is(err, ErrDamaged) {
-			s.settings.Logger.Error("a part of the outbox is damaged and was set aside", slog.String("file", path), slog.Any("error", err))
-			setAside++
-			if err = quarantine(path); err != nil {
-				return setAside, err
-			}
-			continue
-		}
-		if err != nil {
-			return setAside, err
-		}
-		if !fresh && first > end+1 {
-			// A renumbering that did not land.
-			if err := seg.drop(); err != nil {
-				return setAside, err
-			}
-			continue
-		}
-		f.segments = append(f.segments, seg)
-	}
-	if fresh && len(f.segments) > 0 {
-		f.produced = f.segments[len(f.segments)-1].last
-		f.acknowledged = f.segments[0].first - 1
-	}
-	return setAside, nil
-}
-
-// begin makes a state.db that continues behind the outbox.
-func (f *files) begin(dir string) error {
-	path := filepath.Join(dir, stateName)
-	if err := createState(path, f.meta); err != nil {
-		return err
-	}
-	return f.loadState(path)
 }
 
 func (f *files) close() error {
@@ -392,7 +310,8 @@ func (s *Stage) finish() error {
 		errs = append(errs, s.commit(nil))
 	}
 	s.mu.Lock()
-	clean := s.unsettled == nil
+	// What may hold half of a commit is verified by the next start.
+	clean := s.unsettled == nil && s.files != nil && !s.files.lastClosed()
 	if s.files != nil {
 		errs = append(errs, s.files.close())
 		s.files = nil

@@ -1,6 +1,7 @@
 package stage
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -29,6 +30,7 @@ const (
 	lostKey           = "lost"
 	lostRemotelyKey   = "lost_remotely"
 	setAsideKey       = "set_aside"
+	salvagedKey       = "salvaged"
 	desiredKey        = "desired"
 	desiredSerialKey  = "desired_serial"
 	droppedReportsKey = "dropped_reports"
@@ -38,17 +40,28 @@ const (
 	expiredBytesKey   = GoneExpiredBytes
 	ranKey            = "ran"
 	markKey           = "mark"
+	marksKey          = "marks"
+	stampKey          = "stamp"
+	// salvageKey is there in a state.db that was made by a salvage, until the agent has taken note of it.
+	salvageKey = "salvage"
 )
 
 func createState(path string, m meta) error {
 	return createDatabase(path, func(tx *bolt.Tx) error {
-		for _, name := range []string{metaBucket, flowsBucket, reportsBucket, reportIDsBucket} {
-			if _, err := tx.CreateBucket([]byte(name)); err != nil {
-				return err //nolint:wrapcheck // createDatabase says what it was doing
-			}
+		if err := createStateBuckets(tx); err != nil {
+			return err
 		}
 		return m.put(tx, &sealer{}, nil)
 	})
+}
+
+func createStateBuckets(tx *bolt.Tx) error {
+	for _, name := range []string{metaBucket, flowsBucket, reportsBucket, reportIDsBucket} {
+		if _, err := tx.CreateBucket([]byte(name)); err != nil {
+			return fmt.Errorf("make the bucket %s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // meta is the numbers of state.db, all of which are small enough to be written with every commit.
@@ -56,13 +69,15 @@ type meta struct {
 	// produced is the last sequence that counts, acknowledged the last one that the control plane has stored.
 	produced, acknowledged uint64
 	// lost counts acknowledged sequences whose records were damaged here; lostRemotely those that the control plane no
-	// longer has; setAside the files that were found damaged.
-	lost, lostRemotely, setAside uint64
-	droppedReports               uint64
+	// longer has; setAside the files that were found damaged, salvaged the records that were taken out of them.
+	lost, lostRemotely, setAside, salvaged uint64
+	droppedReports                         uint64
 	// remoteStored is 0, or one more than the end at which a control plane was that had lost what it had acknowledged.
 	remoteStored uint64
 	// late counts rows that came too late; expiredAge and expiredBytes the insights that those rules have dropped.
 	late, expiredAge, expiredBytes uint64
+	// markSum is the sum of all flows' marks, so that none of them can be an older one.
+	markSum uint64
 	// gone is what rules have dropped of what is not acknowledged.
 	gone gone
 	// ranMillis is for how long the agent has run with this directory, in milliseconds, and ages how old is what waits.
@@ -79,25 +94,22 @@ type field struct {
 	n   *uint64
 }
 
-func (m *meta) fields() [11]field {
+func (m *meta) fields() [13]field {
 	return [...]field{
 		{producedKey, &m.produced},
 		{acknowledgedKey, &m.acknowledged},
 		{lostKey, &m.lost},
 		{lostRemotelyKey, &m.lostRemotely},
 		{setAsideKey, &m.setAside},
+		{salvagedKey, &m.salvaged},
 		{droppedReportsKey, &m.droppedReports},
 		{remoteStoredKey, &m.remoteStored},
 		{lateKey, &m.late},
 		{expiredAgeKey, &m.expiredAge},
 		{expiredBytesKey, &m.expiredBytes},
 		{ranKey, &m.ranMillis},
+		{marksKey, &m.markSum},
 	}
-}
-
-// optional says whether a directory may be without the number, because an agent began it that did not keep it.
-func optional(key string) bool {
-	return key == lateKey || key == expiredAgeKey || key == expiredBytesKey || key == ranKey
 }
 
 // expired is the counter of a rule.
@@ -111,7 +123,7 @@ func (m *meta) expired(reason string) *uint64 {
 // put stores what differs from what is stored, which is nil where nothing is.
 func (m *meta) put(tx *bolt.Tx, sealed *sealer, stored *meta) error {
 	b := tx.Bucket([]byte(metaBucket))
-	var before [11]field
+	var before [13]field
 	if stored != nil {
 		before = stored.fields()
 	}
@@ -129,9 +141,21 @@ func (m *meta) put(tx *bolt.Tx, sealed *sealer, stored *meta) error {
 		}
 	}
 	if stored == nil || !slices.Equal(m.ages, stored.ages) {
-		return sealed.put(b, []byte(agesKey), m.ages.encode())
+		if err := sealed.put(b, []byte(agesKey), m.ages.encode()); err != nil {
+			return err
+		}
 	}
-	return nil
+	return sealed.put(b, []byte(stampKey), m.stamp(uint64(tx.ID()))) //nolint:gosec // bbolt's is a uint64 itself
+}
+
+// stamp is the transaction that wrote the numbers, and what they add up to. Every commit writes it, so that a page with
+// older numbers is found out.
+func (m *meta) stamp(txid uint64) []byte {
+	sum := contentPart(numberPart, sumOf([]byte(goneKey), m.gone.encode())) + contentPart(numberPart, sumOf([]byte(agesKey), m.ages.encode()))
+	for _, f := range m.fields() {
+		sum += contentPart(numberPart, sumOf([]byte(f.key), number(*f.n)))
+	}
+	return append(number(txid), number(sum)...)
 }
 
 func readMeta(tx *bolt.Tx) (m meta, err error) {
@@ -141,8 +165,8 @@ func readMeta(tx *bolt.Tx) (m meta, err error) {
 	}
 	for _, f := range m.fields() {
 		value, err := getSealed(b, []byte(f.key))
-		if errors.Is(err, errAbsent) && optional(f.key) {
-			continue
+		if errors.Is(err, errAbsent) {
+			return meta{}, fmt.Errorf("%w: %w", ErrDamaged, err)
 		}
 		if err != nil {
 			return meta{}, err
@@ -151,25 +175,35 @@ func readMeta(tx *bolt.Tx) (m meta, err error) {
 			return meta{}, err
 		}
 	}
-	return m, m.readLists(b)
+	if err := m.readLists(b); err != nil {
+		return meta{}, err
+	}
+	stamp, err := getSealed(b, []byte(stampKey))
+	if err == nil && !bytes.Equal(stamp, m.stamp(uint64(tx.ID()))) { //nolint:gosec // bbolt's is a uint64 itself
+		err = errors.New("the numbers are not those of the last commit")
+	}
+	if err != nil {
+		return meta{}, fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	return m, nil
 }
 
-// readLists reads what rules have dropped and how old the rest is, where they are kept.
+// readLists reads what rules have dropped and how old the rest is.
 func (m *meta) readLists(b *bolt.Bucket) error {
 	value, err := getSealed(b, []byte(goneKey))
 	if err == nil {
 		m.gone, err = parseGone(value)
 	}
-	if err != nil && !errors.Is(err, errAbsent) {
-		return err
+	if err == nil {
+		value, err = getSealed(b, []byte(agesKey))
 	}
-	if value, err = getSealed(b, []byte(agesKey)); err == nil {
+	if err == nil {
 		m.ages, err = parseAges(value)
 	}
-	if err != nil && !errors.Is(err, errAbsent) {
-		return err
+	if errors.Is(err, errAbsent) {
+		err = fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
-	return nil
+	return err
 }
 
 // errAbsent says that a bucket has no such key.
@@ -197,23 +231,38 @@ type mark struct {
 	number  uint64
 	sum     uint32
 	lastSeq uint64
+	// content is the sum of all cursors and entries of the flow, which proves that none is missing or an older one.
+	content uint64
 }
 
 func (m mark) encode() []byte {
 	out := binary.BigEndian.AppendUint64(nil, m.number)
 	out = binary.BigEndian.AppendUint32(out, m.sum)
-	return binary.BigEndian.AppendUint64(out, m.lastSeq)
+	out = binary.BigEndian.AppendUint64(out, m.lastSeq)
+	return binary.BigEndian.AppendUint64(out, m.content)
+}
+
+// part is what the flow's mark adds to meta.markSum; that of a flow without one is 0.
+func (m mark) part(flow string) uint64 {
+	if m.number == 0 {
+		return 0
+	}
+	return contentPart(markPart, sumOf([]byte(flow), m.encode()))
 }
 
 func parseMark(b []byte) (mark, error) {
-	if len(b) != 20 {
-		return mark{}, fmt.Errorf("%w: a flow's mark has %d bytes instead of 20", ErrDamaged, len(b))
+	if len(b) != 28 {
+		return mark{}, fmt.Errorf("%w: a flow's mark has %d bytes instead of 28", ErrDamaged, len(b))
 	}
-	return mark{number: binary.BigEndian.Uint64(b), sum: binary.BigEndian.Uint32(b[8:]), lastSeq: binary.BigEndian.Uint64(b[12:])}, nil
+	return mark{
+		number: binary.BigEndian.Uint64(b), sum: binary.BigEndian.Uint32(b[8:]),
+		lastSeq: binary.BigEndian.Uint64(b[12:]), content: binary.BigEndian.Uint64(b[20:]),
+	}, nil
 }
 
-func readMarks(tx *bolt.Tx) (map[string]mark, error) {
-	marks := map[string]mark{}
+// readMarks gives the marks of all flows, which must be those that belong together.
+func readMarks(tx *bolt.Tx, want uint64) (map[string]mark, error) {
+	marks, sum := map[string]mark{}, uint64(0)
 	flows := tx.Bucket([]byte(flowsBucket))
 	err := flows.ForEachBucket(func(flow []byte) error {
 		value, err := getSealed(flows.Bucket(flow), []byte(markKey))
@@ -225,8 +274,12 @@ func readMarks(tx *bolt.Tx) (map[string]mark, error) {
 			return err
 		}
 		marks[string(flow)] = m
+		sum += m.part(string(flow))
 		return nil
 	})
+	if err == nil && sum != want {
+		err = fmt.Errorf("%w: the flows are not those of the last commit", ErrDamaged)
+	}
 	if errors.Is(err, errAbsent) {
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}

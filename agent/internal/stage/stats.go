@@ -23,8 +23,11 @@ type Stats struct {
 	// Runway is how long RoomBytes last if what waits goes on growing as it did over the last minutes, at most a hundred
 	// years; RunwayUnknown when nothing comes or it shrinks.
 	Runway time.Duration
-	// SetAside counts the files that were found damaged and renamed to .corrupt-<time>.
-	SetAside uint64
+	// SetAside counts the files that were ever found damaged and renamed to .corrupt-<time>; Salvaged counts the records
+	// that were taken out of them and are served as before.
+	SetAside, Salvaged uint64
+	// Damaged are the files among them that are still kept, the newest first. The result shares it and must not change it.
+	Damaged []DamagedFile
 	// Formers are the staging directories of other owners that lay beside this one when it was opened. The result shares
 	// it and must not change it.
 	Formers []Former
@@ -60,6 +63,7 @@ func (s *Stage) Stats() Stats {
 	st.RoomBytes = s.room(st.WaitingBytes)
 	st.Runway = s.growth.runway(st.RoomBytes)
 	st.Lost, st.LostRemotely, st.SetAside, st.DroppedReports = m.lost, m.lostRemotely, m.setAside, m.droppedReports
+	st.Salvaged, st.Damaged = m.salvaged, s.damaged
 	if !s.waitingSince.IsZero() {
 		st.WaitingFor = time.Since(s.waitingSince)
 	}

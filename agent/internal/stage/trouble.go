@@ -11,8 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
-
-	bolt "go.etcd.io/bbolt"
 )
 
 // trouble is what the writer knows of a disk that fails. Only the writer touches it, but for degraded, which needs mu.
@@ -53,7 +51,7 @@ func (t *trouble) wait() time.Duration {
 }
 
 // suspect notes that the commit under way writes to a file.
-func (t *trouble) suspect(db *bolt.DB) { t.suspects[db.Path()] = db.Info().PageSize }
+func (t *trouble) suspect(db *database) { t.suspects[db.path] = int(db.heads.pageSize) }
 
 // failed notes a failure and says whether the log should tell it.
 func (t *trouble) failed() (tell bool) {
@@ -179,7 +177,7 @@ func (s *Stage) settle() error {
 			s.settings.Logger.Warn("a file could not be closed after a failed commit", slog.Any("error", err))
 		}
 	}
-	f, err := s.openFiles(0)
+	f, err := s.reopen()
 	if err != nil {
 		s.unsettled = fmt.Errorf("the staging directory %s cannot be read again after an error: %w", s.settings.Dir, err)
 		return s.unsettled

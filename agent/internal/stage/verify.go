@@ -5,40 +5,54 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
-	"runtime/debug"
-	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	"golang.org/x/sync/errgroup"
 )
 
-// verifyTimeout bounds the verification of one file: a damaged one can send bbolt in circles.
-const verifyTimeout = 30 * time.Second
+const (
+	// verifyTimeout bounds the verification of one file, and salvageTimeout the salvage: neither takes longer than reading
+	// the file, or reading and writing it.
+	verifyTimeout  = 30 * time.Second
+	salvageTimeout = time.Minute
+	// verifiedAtOnce is how many files are verified or salvaged at the same time.
+	verifiedAtOnce = 2
+)
 
-// verifyAll verifies every file after an unclean stop and sets aside what is damaged.
-func (s *Stage) verifyAll(ctx context.Context) (setAside uint64, err error) {
+// verifyAll verifies every file after an unclean stop and says which are damaged, and how.
+func (s *Stage) verifyAll(ctx context.Context) (map[string]error, error) {
 	paths, err := databasePaths(s.settings.Dir)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	s.settings.Logger.InfoContext(ctx, "the last stop was not clean, so the staged files are verified", slog.Int("files", len(paths)))
+	var mu sync.Mutex
+	damaged := map[string]error{}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(verifiedAtOnce)
 	for _, path := range paths {
-		err := s.settings.verifyOne(ctx, path)
-		if err == nil {
-			continue
-		}
-		if !errors.Is(err, ErrDamaged) {
-			return setAside, fmt.Errorf("verify %s after an unclean stop: %w", path, err)
-		}
-		s.settings.Logger.ErrorContext(ctx, "a staged file is damaged and was set aside", slog.String("file", path), slog.Any("error", err))
-		if err := quarantine(path); err != nil {
-			return setAside, err
-		}
-		setAside++
+		group.Go(func() error {
+			err := s.settings.verifyOne(ctx, path)
+			if err == nil {
+				return nil
+			}
+			if !errors.Is(err, ErrDamaged) {
+				return fmt.Errorf("verify %s after an unclean stop: %w", path, err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			damaged[path] = err
+			return nil
+		})
 	}
-	return setAside, nil
+	if err := group.Wait(); err != nil {
+		return nil, fmt.Errorf("verify the staged files: %w", err)
+	}
+	return damaged, nil
 }
 
 func (s *Settings) verifyOne(ctx context.Context, path string) error {
@@ -62,111 +76,115 @@ func databasePaths(dir string) ([]string, error) {
 	if there {
 		paths = append(paths, state)
 	}
-	firsts, err := listSegments(dir)
-	for _, first := range firsts {
-		paths = append(paths, segmentPath(dir, first))
+	names, err := listSegments(dir)
+	for _, name := range names {
+		paths = append(paths, name.path)
 	}
 	return paths, err
 }
 
-// quarantine gives a damaged file another name, under which nothing opens it.
-func quarantine(path string) error {
-	target := path + corruptInfix + time.Now().UTC().Format("20060102T150405.000000Z")
-	if err := os.Rename(path, target); err != nil {
-		return fmt.Errorf("set a damaged file aside: %w", err)
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-// Verify reads one bbolt file of a staging directory completely, and checks its pages and what all of it rests on. It
+// Verify reads one bbolt file of a staging directory completely: every page, what all of it rests on, and every record. It
 // changes nothing. An error that wraps ErrDamaged says that the file is damaged; any other, that it could not be read.
 //
-// A damaged file can end the process that reads it, or keep it busy for ever. Run it in a child process with a time limit.
-func Verify(path string) (err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("%w: %s: reading it fails with %v", ErrDamaged, path, p)
-		}
-	}()
-	db, err := openReadOnly(path)
-	if err != nil {
-		return err
-	}
-	err = db.View(func(tx *bolt.Tx) error {
-		if damage := checkPages(tx); damage != nil {
-			return damage
-		}
-		if strings.HasPrefix(filepath.Base(path), segmentPrefix) {
-			return verifySegment(tx)
-		}
-		return verifyState(tx)
-	})
-	if closeErr := db.Close(); err == nil {
-		err = closeErr
-	}
+// A damaged file can end the process that reads it. Run it in a child process with a time limit.
+func Verify(path string) error {
+	var fell atomic.Bool
+	err := guard(path, &fell, func() error { return verify(path) })
 	if err != nil {
 		return fmt.Errorf("verify %s: %w", path, err)
 	}
 	return nil
 }
 
-// checkPages is bbolt's own consistency check.
-func checkPages(tx *bolt.Tx) error {
-	var first error
-	for err := range tx.Check() {
-		if first == nil {
-			first = err
+// verify looks at the pages by itself first, because bbolt would trust them.
+func verify(path string) error {
+	if err := verifyPages(path); err != nil {
+		return err
+	}
+	db, err := openReadOnly(path)
+	if err != nil {
+		return err
+	}
+	err = db.View(func(tx *bolt.Tx) error {
+		if name, ok := parseSegmentName(path); ok {
+			return verifySegment(tx, name)
 		}
-	}
-	if first != nil {
-		return fmt.Errorf("%w: %w", ErrDamaged, first)
-	}
-	return nil
+		return verifyState(tx)
+	})
+	return errors.Join(err, db.Close())
 }
 
-// verifySegment reads every record once, so that what faults does so here. A record whose checksum is wrong does not
-// make the file damaged: it alone is reported as lost when it is read.
-func verifySegment(tx *bolt.Tx) error {
+func verifyPages(path string) error {
+	p, heads, err := openPages(path)
+	if err != nil {
+		return err
+	}
+	if len(heads) == 0 {
+		err = damaged("it has no valid head")
+	} else {
+		err = p.checkAll(heads[0])
+	}
+	return errors.Join(err, p.close())
+}
+
+// verifySegment reads every record once: all that are not known to be lost must be there.
+func verifySegment(tx *bolt.Tx, name segmentName) error {
 	b := tx.Bucket([]byte(recordsBucket))
 	if b == nil {
-		return fmt.Errorf("%w: it has no records bucket", ErrDamaged)
+		return damaged("it has no records bucket")
 	}
+	lost, err := readLost(tx, ^uint64(0))
+	if err != nil {
+		return err
+	}
+	s := &segment{segmentName: name, lost: lost}
+	next, bytes := name.first, uint64(0)
 	c := b.Cursor()
 	for key, value := c.First(); key != nil; key, value = c.Next() {
-		h, err := parseChunk(key, value)
+		h, err := parseChunk(name.id, key, value)
 		if err != nil {
-			continue
+			return err
 		}
-		eachRecord(h, value, func(uint64, []byte, bool) bool { return true })
+		if h.first < next || h.first > next && s.lostBetween(next, h.first-1) != h.first-next {
+			return damaged("record %d comes where %d should be", h.first, next)
+		}
+		if h.before != bytes {
+			return damaged("%d bytes are in front of record %d and should be %d", bytes, h.first, h.before)
+		}
+		whole := true
+		eachRecord(h, value, func(_ uint64, _ []byte, ok bool) bool {
+			whole = whole && ok
+			return whole
+		})
+		if !whole {
+			return damaged("a record of those from %d on", h.first)
+		}
+		next, bytes = h.last()+1, bytes+uint64(len(value[chunkHeaderBytes:]))
 	}
 	return nil
 }
 
-// verifyState checks what concerns every flow. What is damaged inside one flow is told by LoadFlow, to that flow alone.
+// verifyState checks every entry, and that those of a flow are of one commit.
 func verifyState(tx *bolt.Tx) error {
-	if _, err := readMeta(tx); err != nil {
+	m, err := readMeta(tx)
+	if err != nil {
 		return err
 	}
-	if _, err := readMarks(tx); err != nil {
+	if _, err := readMarks(tx, m.markSum); err != nil {
 		return err
 	}
-	return readEverything(tx.Bucket([]byte(flowsBucket)))
-}
-
-// readEverything touches every entry of a bucket, so that what faults does so here.
-func readEverything(b *bolt.Bucket) error {
-	err := b.ForEach(func(key, sealed []byte) error {
-		if sealed == nil {
-			return readEverything(b.Bucket(key))
-		}
-		if _, err := unseal(key, sealed); err != nil && !errors.Is(err, ErrDamaged) {
-			return err
-		}
-		return nil
+	flows := tx.Bucket([]byte(flowsBucket))
+	err = flows.ForEachBucket(func(flow []byte) error {
+		st := FlowState{Cursors: map[string][]byte{}, Operators: map[string]map[string][]byte{}}
+		return st.read(flows.Bucket(flow))
 	})
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrDamaged, err)
+		return fmt.Errorf("read the flows: %w", err)
+	}
+	for _, name := range []string{metaBucket, reportsBucket, reportIDsBucket} {
+		if err := eachSealed(tx.Bucket([]byte(name)), func([]byte, []byte) error { return nil }); err != nil {
+			return err
+		}
 	}
 	return nil
 }

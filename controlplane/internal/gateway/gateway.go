@@ -134,7 +134,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p := &peer{gateway: g, remote: hostOf(r.RemoteAddr), log: g.log.With(slog.String("remote", r.RemoteAddr)), cancel: cancel}
 	if !g.enter(p) {
 		cancel(nil)
-		g.busy(w, time.Second)
+		g.busy(w, g.admission.turn())
 		return
 	}
 	rest, err := g.admit(ctx, p, w, r)

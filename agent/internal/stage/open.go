@@ -1,0 +1,424 @@
+package stage
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
+
+	bolt "go.etcd.io/bbolt"
+	"golang.org/x/sync/errgroup"
+)
+
+// openFiles opens every file and finds what counts. It writes only to make a state.db that is missing, and to salvage what
+// is damaged: that is what found names, with what is wrong with it, and what turns out to be while it is opened.
+func (s *Stage) openFiles(ctx context.Context, found map[string]error) (*files, error) {
+	f := &files{damaged: map[uint64]struct{}{}, marks: map[string]mark{}}
+	err := f.openState(ctx, s, found)
+	if err == nil {
+		err = f.openSegments(ctx, s, found)
+	}
+	if err == nil {
+		err = f.begin(s.settings.Dir)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.close())
+	}
+	f.settledStored = f.floor()
+	f.countAcknowledged()
+	return f, nil
+}
+
+// openState opens state.db, if there is one, and a salvaged one in the place of a damaged one.
+func (f *files) openState(ctx context.Context, s *Stage, found map[string]error) error {
+	path := filepath.Join(s.settings.Dir, stateName)
+	there, err := exists(path)
+	if err != nil || !there {
+		f.uncertain = true
+		return err
+	}
+	reason := found[path]
+	if reason == nil {
+		if err = f.loadState(path); !errors.Is(err, ErrDamaged) {
+			return err
+		}
+		reason = errors.Join(err, f.close())
+	}
+	f.meta, f.marks = meta{}, map[string]mark{}
+	s.settings.Logger.ErrorContext(ctx, "the staged state is damaged; what is whole in it is salvaged", slog.String("file", path), slog.Any("error", reason))
+	d, err := s.salvageStateFile(ctx, path, reason)
+	if err != nil {
+		return err
+	}
+	if there, err = exists(path); err == nil && there {
+		err = f.loadState(path)
+	} else {
+		f.uncertain = true
+		d.StartedAnew = []string{unknownFlow}
+	}
+	if err != nil {
+		return err
+	}
+	if f.restored != nil {
+		d.StartedAnew, d.SetBack = f.restored.StartedAnew, f.restored.SetBack
+	}
+	if len(d.StartedAnew)+len(d.SetBack) > 0 {
+		s.settings.Logger.ErrorContext(ctx, "flows repeat what they had read, because their state was damaged",
+			slog.Any("started_anew", d.StartedAnew), slog.Any("set_back", d.SetBack))
+	}
+	f.setAside++
+	f.repaired = true
+	return d.describe(s.settings.Dir)
+}
+
+// loadState opens a state.db and reads what concerns all flows.
+func (f *files) loadState(path string) error {
+	db, err := openDatabase(path, 0)
+	if err != nil {
+		return err
+	}
+	f.state = db
+	err = db.View(func(tx *bolt.Tx) error {
+		if f.meta, err = readMeta(tx); err != nil {
+			return err
+		}
+		f.stored = f.meta
+		if f.marks, err = readMarks(tx, f.markSum); err != nil {
+			return err
+		}
+		text, err := getSealed(tx.Bucket([]byte(metaBucket)), []byte(salvageKey))
+		if errors.Is(err, errAbsent) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		f.restored = &salvagedState{}
+		if err := json.Unmarshal(text, f.restored); err != nil {
+			return damaged("what a salvage says of it: %v", err)
+		}
+		f.uncertain = !f.restored.Certain
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read %s: %w", path, err)
+	}
+	return nil
+}
+
+// opening is a segment that is about to be opened.
+type opening struct {
+	segmentName
+	// end is the last sequence that may count in it, or the highest number when nothing says.
+	end uint64
+	// damaged is what happened to the file that this one takes the place of; nil for nothing. gone says that nothing could
+	// take its place.
+	damaged *DamagedFile
+	gone    bool
+}
+
+// openSegments opens the outbox. Without a state everything in it counts, because nothing says otherwise.
+func (f *files) openSegments(ctx context.Context, s *Stage, found map[string]error) error {
+	list, err := f.listOpenings(ctx, s, found)
+	if err != nil {
+		return err
+	}
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(verifiedAtOnce)
+	for i := range list {
+		if reason := found[list[i].path]; reason != nil {
+			group.Go(func() error { return s.salvageSegmentFile(groupCtx, &list[i], reason) })
+		}
+	}
+	if err := group.Wait(); err != nil {
+		return fmt.Errorf("salvage the outbox: %w", err)
+	}
+	for i := range list {
+		if err := f.openOne(ctx, s, &list[i]); err != nil {
+			return err
+		}
+	}
+	if f.uncertain && len(f.segments) > 0 {
+		f.produced = max(f.produced, f.segments[len(f.segments)-1].last)
+		f.acknowledged = max(f.acknowledged, f.segments[0].first-1)
+	}
+	f.produced = max(f.produced, f.acknowledged)
+	for i := range list {
+		if err := f.account(s, &list[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// listOpenings lists the segments and what may count in each of them.
+func (f *files) listOpenings(ctx context.Context, s *Stage, found map[string]error) ([]opening, error) {
+	names, err := listSegments(s.settings.Dir)
+	if err == nil {
+		names, err = removeReplaced(names)
+	}
+	if err != nil {
+		return nil, err
+	}
+	end := ^uint64(0)
+	if !f.uncertain {
+		if base := lastBase(names, found); base > f.produced {
+			s.settings.Logger.ErrorContext(ctx, "state.db is older than the outbox: flows repeat what they had read since",
+				slog.Uint64("state", f.produced), slog.Uint64("outbox", base))
+			f.produced = base
+		}
+		end = f.produced
+	}
+	var list []opening
+	for i, name := range names {
+		if end < ^uint64(0) && name.first > end+1 {
+			// A renumbering that did not land.
+			if err := remove(name.path); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		o := opening{segmentName: name, end: end}
+		if i+1 < len(names) {
+			o.end = min(end, names[i+1].first-1)
+		}
+		list = append(list, o)
+	}
+	return list, nil
+}
+
+// lastBase is the last sequence that the outbox proves to have counted.
+func lastBase(names []segmentName, found map[string]error) uint64 {
+	for _, name := range slices.Backward(names) {
+		if found[name.path] != nil {
+			continue
+		}
+		seg, err := openSegment(name, ^uint64(0))
+		if err != nil {
+			continue
+		}
+		base, _ := seg.base, seg.db.Close()
+		if base > 0 {
+			return base
+		}
+	}
+	return 0
+}
+
+// openOne opens a segment, and salvages it when that shows it to be damaged, or not to have what it should.
+func (f *files) openOne(ctx context.Context, s *Stage, o *opening) error {
+	if o.gone {
+		return nil
+	}
+	seg, err := openSegment(o.segmentName, o.end)
+	if err == nil && o.end < ^uint64(0) && seg.last < o.end && o.end > f.acknowledged {
+		err = errors.Join(damaged("the records %d to %d are missing in it", seg.last+1, o.end), seg.db.Close())
+	}
+	if errors.Is(err, ErrDamaged) {
+		if err = s.salvageSegmentFile(ctx, o, err); err != nil || o.gone {
+			return err
+		}
+		seg, err = openSegment(o.segmentName, o.end)
+	}
+	if err != nil {
+		return err
+	}
+	f.segments = append(f.segments, seg)
+	return nil
+}
+
+// account counts what a damaged segment has cost.
+func (f *files) account(s *Stage, o *opening) error {
+	if o.damaged == nil {
+		return nil
+	}
+	f.setAside++
+	f.repaired = true
+	for _, seg := range f.segments {
+		low, high := max(seg.first, f.acknowledged+1), min(seg.last, f.produced)
+		if seg.first != o.first || low > high {
+			continue
+		}
+		o.damaged.Lost = seg.lostBetween(low, high)
+		o.damaged.Salvaged = high - low + 1 - o.damaged.Lost
+		f.salvaged += o.damaged.Salvaged
+	}
+	if o.gone && o.end < ^uint64(0) && o.end > f.acknowledged {
+		o.damaged.Lost = o.end - max(o.first-1, f.acknowledged)
+	}
+	s.settings.Logger.Error("a damaged part of the outbox was set aside", slog.String("file", o.damaged.File),
+		slog.Uint64("records_salvaged", o.damaged.Salvaged), slog.Uint64("records_lost", o.damaged.Lost))
+	return o.damaged.describe(s.settings.Dir)
+}
+
+// begin makes a state.db that continues behind the outbox, where there is none, and stores what salvages have changed.
+func (f *files) begin(dir string) error {
+	path := filepath.Join(dir, stateName)
+	if f.state == nil {
+		f.markSum = 0
+		if err := createState(path, f.meta); err != nil {
+			return err
+		}
+		return f.loadState(path)
+	}
+	if !f.repaired && f.restored == nil {
+		return nil
+	}
+	err := f.state.Update(func(tx *bolt.Tx) error {
+		if err := tx.Bucket([]byte(metaBucket)).Delete([]byte(salvageKey)); err != nil {
+			return fmt.Errorf("take note of a salvage: %w", err)
+		}
+		return f.put(tx, &sealer{}, nil)
+	})
+	if err != nil {
+		return fmt.Errorf("store what a salvage has changed: %w", err)
+	}
+	f.stored, f.restored = f.meta, nil
+	return nil
+}
+
+// closeLast makes sure that nothing is appended to a segment that may hold half of a commit.
+func (f *files) closeLast() {
+	if n := len(f.segments); n > 0 {
+		f.segments[n-1].closed = true
+	}
+}
+
+func (f *files) lastClosed() bool {
+	n := len(f.segments)
+	return n > 0 && f.segments[n-1].closed
+}
+
+// renewLast writes a small closed segment anew, so that it can be appended to. The writer calls it.
+func (s *Stage) renewLast() error {
+	n := len(s.files.segments)
+	if n == 0 || !s.files.lastClosed() || s.files.segments[n-1].bytes > smallSegmentBytes {
+		return nil
+	}
+	old := s.files.segments[n-1]
+	fresh, err := old.renew()
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.files.segments[n-1] = fresh
+	s.mu.Unlock()
+	if err := old.drop(); err != nil {
+		s.settings.Logger.Warn("a segment that was replaced could not be dropped; the next start removes it", slog.Any("error", err))
+	}
+	return nil
+}
+
+// reopen opens the files again after an error. What the error calls damaged is verified first. mu is held.
+func (s *Stage) reopen() (*files, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), verifyTimeout+2*salvageTimeout)
+	defer cancel()
+	found := map[string]error{}
+	if d, ok := errors.AsType[*damageError](s.unsettled); ok {
+		err := s.settings.verifyOne(ctx, d.path)
+		switch {
+		case errors.Is(err, ErrDamaged):
+			found[d.path] = err
+		case err != nil:
+			return nil, err
+		}
+	}
+	f, err := s.openFiles(ctx, found)
+	if err != nil {
+		return nil, err
+	}
+	f.closeLast()
+	if s.damaged, err = boundKept(s.settings.Dir, s.settings.Logger); err != nil {
+		return nil, errors.Join(err, f.close())
+	}
+	return f, nil
+}
+
+// maxHeals is how often a running stage reads its files again because of damage. On a disk that goes on damaging them,
+// what cannot be read after that is lost until the next start.
+const maxHeals = 16
+
+// suspect lets the files be read again, and salvaged where that is needed, because something in them is damaged. It says
+// whether that was worth a try.
+func (s *Stage) suspect(cause *damageError) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.unsettled != nil {
+		_, healing := errors.AsType[*damageError](s.unsettled)
+		return healing
+	}
+	if s.files == nil {
+		return false
+	}
+	if s.heals >= maxHeals {
+		return false
+	}
+	s.heals++
+	s.unsettled = fmt.Errorf("a staged file is damaged and is being salvaged: %w", cause)
+	s.carry = s.files.meta
+	s.settings.Logger.Error("a staged file is damaged; it is verified and salvaged", slog.Any("error", cause))
+	return true
+}
+
+// salvageOne runs one salvage within its time.
+func (s *Settings) salvageOne(ctx context.Context, path, target string, end uint64) error {
+	if err := remove(target); err != nil {
+		return err
+	}
+	limited, cancel := context.WithTimeout(ctx, salvageTimeout)
+	defer cancel()
+	if err := s.Salvage(limited, path, target, end); err != nil {
+		return errors.Join(err, remove(target))
+	}
+	return nil
+}
+
+// salvageStateFile puts a salvaged state.db in the place of the damaged one, or none when even the salvage fails on it.
+func (s *Stage) salvageStateFile(ctx context.Context, path string, reason error) (*DamagedFile, error) {
+	err := s.settings.salvageOne(ctx, path, path+newSuffix, ^uint64(0))
+	if err != nil && !errors.Is(err, ErrDamaged) {
+		return nil, err
+	}
+	if err != nil {
+		s.settings.Logger.ErrorContext(ctx, "nothing could be salvaged", slog.String("file", path), slog.Any("error", err))
+		return quarantine(path, DamagedFile{Reason: reason.Error()})
+	}
+	// Until the new one has its name the old one keeps it too.
+	d, err := keep(path, DamagedFile{Reason: reason.Error()})
+	if err != nil {
+		return nil, err
+	}
+	return d, publish(path+newSuffix, path)
+}
+
+// salvageSegmentFile puts a salvaged segment in the place of a damaged one. When even the salvage fails on it, all of its
+// records are lost.
+func (s *Stage) salvageSegmentFile(ctx context.Context, o *opening, reason error) error {
+	s.settings.Logger.ErrorContext(ctx, "a part of the outbox is damaged; what is whole in it is salvaged", slog.String("file", o.path), slog.Any("error", reason))
+	to := o.successor()
+	err := s.settings.salvageOne(ctx, o.path, to.path+newSuffix, o.end)
+	switch {
+	case err == nil:
+		err = publish(to.path+newSuffix, to.path)
+	case errors.Is(err, ErrDamaged):
+		s.settings.Logger.ErrorContext(ctx, "nothing could be salvaged", slog.String("file", o.path), slog.Any("error", err))
+		if o.gone = o.end == ^uint64(0) || o.end < o.first; o.gone {
+			err = nil
+			break
+		}
+		var empty *segment
+		empty, err = createNamed(to, func(tx *bolt.Tx) error { return putLost(tx, []span{{first: o.first, last: o.end}}) })
+		if err == nil {
+			err = empty.db.Close()
+		}
+	}
+	if err != nil {
+		return err
+	}
+	o.damaged, err = quarantine(o.path, DamagedFile{Reason: reason.Error()})
+	o.segmentName = to
+	return err
+}

@@ -1,0 +1,139 @@
+package stage
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+const (
+	// corruptTime is the time in the name of a file that was set aside.
+	corruptTime = "20060102T150405.000000Z"
+	// whySuffix marks the text beside such a file that says what happened to it.
+	whySuffix = ".why"
+	// maxKeptFiles and maxKeptBytes bound the damaged files that are kept: the oldest go first, the newest always stays.
+	maxKeptFiles = 16
+	maxKeptBytes = 256 << 20
+)
+
+// DamagedFile is a file of the staging directory that was found damaged and set aside.
+type DamagedFile struct {
+	// File is its name in the staging directory now.
+	File string `json:"file"`
+	// At is when that was.
+	At time.Time `json:"at"`
+	// Reason is what was wrong with it.
+	Reason string `json:"reason"`
+	// Salvaged is how many records were taken out of it, Lost how many could not be. Both are 0 for state.db.
+	Salvaged uint64 `json:"salvaged"`
+	Lost     uint64 `json:"lost"`
+	// StartedAnew are the flows whose state could not be proven whole, so that they start from nothing; SetBack are those
+	// that go on from an earlier commit. Either repeats what it had read since.
+	StartedAnew []string `json:"started_anew,omitempty"`
+	SetBack     []string `json:"set_back,omitempty"`
+}
+
+// quarantine gives a damaged file another name, under which nothing opens it, and says beside it why.
+func quarantine(path string, d DamagedFile) (*DamagedFile, error) {
+	d.name(path)
+	if err := os.Rename(path, filepath.Join(filepath.Dir(path), d.File)); err != nil {
+		return nil, fmt.Errorf("set a damaged file aside: %w", err)
+	}
+	return &d, errors.Join(d.describe(filepath.Dir(path)), syncDir(filepath.Dir(path)))
+}
+
+// keep does the same for a file that is about to be replaced, which keeps its own name too until then.
+func keep(path string, d DamagedFile) (*DamagedFile, error) {
+	d.name(path)
+	if err := os.Link(path, filepath.Join(filepath.Dir(path), d.File)); err != nil {
+		// Not every file system has a second name for a file.
+		return quarantine(path, d)
+	}
+	return &d, d.describe(filepath.Dir(path))
+}
+
+func (d *DamagedFile) name(path string) {
+	d.At = time.Now().UTC().Truncate(time.Microsecond)
+	d.File = filepath.Base(path) + corruptInfix + d.At.Format(corruptTime)
+}
+
+// describe writes what happened beside the file.
+func (d *DamagedFile) describe(dir string) error {
+	why, err := json.MarshalIndent(d, "", "  ")
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, d.File+whySuffix), append(why, '\n'), 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("describe a damaged file: %w", err)
+	}
+	return nil
+}
+
+// damagedFiles lists what was set aside, the newest first.
+func damagedFiles(dir string) ([]DamagedFile, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("list the staging directory: %w", err)
+	}
+	list := []DamagedFile{}
+	for _, e := range entries {
+		_, at, ok := strings.Cut(e.Name(), corruptInfix)
+		if !ok || strings.HasSuffix(at, whySuffix) || e.IsDir() {
+			continue
+		}
+		d := DamagedFile{File: e.Name()}
+		if why, err := os.ReadFile(filepath.Join(dir, e.Name()+whySuffix)); err == nil { //nolint:gosec // the directory is the agent's own
+			// What it says is for people; a damaged explanation is as good as none.
+			_ = json.Unmarshal(why, &d)
+		}
+		d.File = e.Name()
+		if d.At, err = time.Parse(corruptTime, at); err != nil {
+			continue
+		}
+		list = append(list, d)
+	}
+	slices.SortFunc(list, func(a, b DamagedFile) int { return b.At.Compare(a.At) })
+	return list, nil
+}
+
+// boundKept removes the oldest of the damaged files when they become too many or too large, and gives the rest.
+func boundKept(dir string, log *slog.Logger) ([]DamagedFile, error) {
+	list, err := damagedFiles(dir)
+	if err != nil {
+		return nil, err
+	}
+	total := int64(0)
+	for i, d := range list {
+		path := filepath.Join(dir, d.File)
+		if info, err := os.Stat(path); err == nil {
+			total += info.Size()
+		}
+		if i == 0 || i < maxKeptFiles && total <= maxKeptBytes {
+			continue
+		}
+		for _, old := range list[i:] {
+			path := filepath.Join(dir, old.File)
+			if err := errors.Join(remove(path), remove(path+whySuffix)); err != nil {
+				return nil, fmt.Errorf("remove an old damaged file: %w", err)
+			}
+			log.Warn("an old damaged file was removed to make room for newer ones", slog.String("file", path))
+		}
+		return list[:i], nil
+	}
+	return list, nil
+}
+
+// remove removes a file that may be gone.
+func remove(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove %s: %w", path, err)
+	}
+	return nil
+}
