@@ -52,7 +52,11 @@ type demo struct {
 
 func startDemo(t *testing.T, dir string) *demo {
 	t.Helper()
-	c := exec.Command(filepath.Join("..", "..", "bin", "outfeed-demo"), "-bin", filepath.Dir(bin(t, "outfeed-agent")), "-dir", dir, "-dashboard", freeAddress(t), "-speed", "2") //nolint:gosec,noctx // interrupt ends it
+	programs, err := filepath.Abs(filepath.Join("..", "..", "bin")) // make e2e builds them all, with the plant
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := exec.Command(filepath.Join(programs, "outfeed-demo"), "-bin", programs, "-dir", dir, "-dashboard", freeAddress(t), "-speed", "2") //nolint:gosec,noctx // interrupt ends it
 	c.Env = cleanEnv()
 	c.Stderr = os.Stderr
 	out, err := c.StdoutPipe()
