@@ -91,10 +91,10 @@ func (h *history) writeMarks(m marks) {
 	raw, err := json.Marshal(m)
 	path := filepath.Join(h.dir, busyName)
 	if err == nil {
-		err = os.WriteFile(path+".new", raw, 0o600) //nolint:gosec // in the data directory
+		err = os.WriteFile(path+newSuffix, raw, 0o600) //nolint:gosec // in the data directory
 	}
 	if err == nil {
-		err = os.Rename(path+".new", path) //nolint:gosec // in the data directory
+		err = os.Rename(path+newSuffix, path) //nolint:gosec // in the data directory
 	}
 	if err != nil {
 		h.log.Debug("which flows are at work cannot be noted", slog.Any("error", err))

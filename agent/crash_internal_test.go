@@ -31,6 +31,27 @@ func open(t *testing.T, dir string) *history {
 	return openHistory(t.Context(), dir, slog.New(slog.DiscardHandler))
 }
 
+// TestHalvesAreRemoved leaves what a process leaves that is killed while it writes.
+func TestHalvesAreRemoved(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	first := open(t, dir)
+	if err := first.SaveRecord("0190-flow", supervisor.Record{}); err != nil {
+		t.Fatal(err)
+	}
+	whole := first.path("0190-flow")
+	for _, half := range []string{whole + newSuffix + "588161030", filepath.Join(first.dir, busyName+newSuffix)} {
+		if err := os.WriteFile(half, []byte("{"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	open(t, dir)
+	left, err := filepath.Glob(filepath.Join(first.dir, "*"))
+	if err != nil || len(left) != 1 || left[0] != whole {
+		t.Errorf("%q are there, %v, want %s alone", left, err, whole)
+	}
+}
+
 // TestCrashOfAChild is what TestACrashNamesItsFlow runs in a process of its own, which dies. By itself it does nothing.
 func TestCrashOfAChild(t *testing.T) {
 	dir := os.Getenv(crashDirEnv)

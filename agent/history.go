@@ -41,9 +41,29 @@ func openHistory(ctx context.Context, dataDir string, log *slog.Logger) *history
 	if err := os.MkdirAll(h.dir, 0o700); err != nil { //nolint:gosec // in the data directory
 		log.WarnContext(ctx, "the folder of the flows' versions cannot be made, so no flow is set back over a restart", slog.Any("error", err))
 	}
+	h.removeHalves(ctx)
 	h.marks = h.readMarks(ctx)
 	h.crash = h.takeCrash(ctx)
 	return h
+}
+
+// newSuffix is in the names of files that are not whole yet.
+const newSuffix = ".new"
+
+// removeHalves removes what a process that was killed had begun to write.
+func (h *history) removeHalves(ctx context.Context) {
+	entries, err := os.ReadDir(h.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	for _, e := range entries {
+		if strings.Contains(e.Name(), newSuffix) {
+			err = errors.Join(err, os.Remove(filepath.Join(h.dir, e.Name())))
+		}
+	}
+	if err != nil {
+		h.log.WarnContext(ctx, "files that were begun and not ended cannot be removed", slog.Any("error", err))
+	}
 }
 
 // path is the file of a deployment. An id that is no plain name is hashed.
@@ -108,7 +128,7 @@ func (h *history) KeepRecords(deployments []string) error {
 
 // replace makes a file have a content, whole and on disk, or leaves it as it was.
 func replace(path string, content []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".new")
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+newSuffix)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
