@@ -315,7 +315,7 @@ func (s *site) checkAgentIsWell(mostBytes int64) {
 			// The agent is at work and may be writing it just now.
 			s.eventually(name+" is gone", func() error {
 				if _, err := os.Stat(name); !errors.Is(err, os.ErrNotExist) {
-					return fmt.Errorf("it was left behind (%v)", err)
+					return errors.Join(errors.New("it was left behind"), err)
 				}
 				return nil
 			})
