@@ -80,10 +80,6 @@ func (p *spare) use(log *slog.Logger) bool {
 	return true
 }
 
-// UseSpareRoom frees the little room on the disk that the stage keeps for when it is full, if any is left, so that another
-// small file beside it can be written. It says whether that is worth another try.
-func (s *Stage) UseSpareRoom() bool { return s.spare.use(s.settings.Logger) }
-
 // keepSpare makes the spare room again when there is enough; the writer and Open call it.
 func (s *Stage) keepSpare() {
 	free, err := s.disk.free(s.settings)
@@ -105,7 +101,7 @@ func (s *Stage) restoreSpare() {
 // withSpare tries a second time when the disk is full and there is spare room.
 func (s *Stage) withSpare(do func() error) error {
 	err := do()
-	if err != nil && isNoSpace(err) && s.UseSpareRoom() {
+	if err != nil && isNoSpace(err) && s.spare.use(s.settings.Logger) {
 		return do()
 	}
 	return err
