@@ -290,20 +290,6 @@ func (s *Stream) Close() error {
 	return nil
 }
 
-// WithClose replaces how a connection is closed. The WebSocket's own Close waits for the peer's answer; a dead peer
-// gives none, and a reader must not wait for it.
-func WithClose(conn net.Conn, closeNow func() error) net.Conn {
-	return closer{Conn: conn, closeNow: closeNow}
-}
-
-type closer struct {
-	net.Conn
-	closeNow func() error
-}
-
-// Close closes at once.
-func (c closer) Close() error { return c.closeNow() }
-
 // yamuxLog passes yamux's lines on as details; what matters is in the errors.
 type yamuxLog struct{ log *slog.Logger }
 

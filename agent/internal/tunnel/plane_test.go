@@ -20,7 +20,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/coder/websocket"
 	"go.uber.org/goleak"
 
 	"github.com/outfeed/outfeed/internal/mux"
@@ -118,17 +117,16 @@ func (p *plane) serve(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "busy", http.StatusServiceUnavailable)
 		return
 	}
-	ws, err := websocket.Accept(w, r, nil)
+	outer, err := mux.Upgrade(w, r)
 	if err != nil {
 		return
 	}
-	defer func() { _ = ws.CloseNow() }()
+	defer func() { _ = outer.Close() }()
 	config, err := seal.ServerConfig(p.key)
 	if err != nil {
 		p.t.Error(err)
 		return
 	}
-	outer := mux.WithClose(websocket.NetConn(context.WithoutCancel(r.Context()), ws, websocket.MessageBinary), ws.CloseNow)
 	inner := tls.Server(outer, config)
 	if inner.HandshakeContext(r.Context()) != nil {
 		return

@@ -111,16 +111,15 @@ func (s *site) outer() (*websocket.Conn, error) {
 // innerTLS opens the layers up to the inner TLS session.
 func (s *site) innerTLS(key ed25519.PrivateKey) *tls.Conn {
 	s.t.Helper()
-	ws, err := s.outer()
+	conn, _, err := mux.Dial(s.t.Context(), s.server.URL, s.server.Client()) //nolint:bodyclose // it needs no closing
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.t.Cleanup(func() { _ = ws.CloseNow() })
+	s.t.Cleanup(func() { _ = conn.Close() })
 	config, err := seal.ClientConfig(key, s.fingerprint)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	conn := mux.WithClose(websocket.NetConn(context.WithoutCancel(s.t.Context()), ws, websocket.MessageBinary), ws.CloseNow)
 	inner := tls.Client(conn, config)
 	if err = inner.HandshakeContext(s.t.Context()); err != nil {
 		s.t.Fatal(err)
