@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"syscall"
@@ -83,12 +82,11 @@ func (s *site) checkRaw() {
 // checkWindows compares each closed window with what was sent.
 func (s *site) checkWindows() {
 	s.t.Helper()
-	type sum struct{ Messages, Total int }
-	want := map[string]sum{}
+	want := map[string]windowSum{}
 	for n := range stream {
 		k := fmt.Sprintf("P%d %s", n%2, origin.Add(time.Duration(n/100)*10*time.Second).Format(time.RFC3339))
 		w := want[k]
-		want[k] = sum{w.Messages + 1, w.Total + n}
+		want[k] = windowSum{w.Messages + 1, w.Total + n}
 	}
 	// The last window stays open: nothing has come after it.
 	closed := len(want) - 2
@@ -102,20 +100,7 @@ func (s *site) checkWindows() {
 		}
 		return nil
 	})
-	got := map[string]sum{}
-	for _, in := range all {
-		var k struct{ Machine string }
-		var v sum
-		if err := errors.Join(json.Unmarshal(in.Key, &k), json.Unmarshal(in.Values, &v)); err != nil {
-			s.t.Fatal(err)
-		}
-		name := k.Machine + " " + in.Time.Format(time.RFC3339)
-		if _, twice := got[name]; twice {
-			s.t.Errorf("window %s arrived twice", name)
-		}
-		got[name] = v
-	}
-	for name, g := range got {
+	for name, g := range s.windows(all) {
 		if g != want[name] {
 			s.t.Errorf("window %s is %+v, want %+v", name, g, want[name])
 		}

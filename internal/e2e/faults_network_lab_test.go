@@ -238,21 +238,12 @@ func (m *machine) until(what string, limit time.Duration, ok func(agent.LocalSta
 
 func (m *machine) within(what string, limit time.Duration, ask func() error) {
 	m.t.Helper()
-	ctx, cancel := context.WithTimeout(m.t.Context(), limit)
-	defer cancel()
-	tick := time.NewTicker(250 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := ask()
-		if err == nil {
-			return
+	defer func() {
+		if m.t.Failed() {
+			m.t.Logf("the agent's log:\n%s", tail(m.log(), 3000))
 		}
-		select {
-		case <-ctx.Done():
-			m.t.Fatalf("waited %v until %s: %v\nthe agent's log:\n%s", limit, what, err, tail(m.log(), 3000))
-		case <-tick.C:
-		}
-	}
+	}()
+	within(m.t, limit, what, ask)
 }
 
 // untilConnected waits for a session and gives when it began.

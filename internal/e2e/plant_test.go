@@ -143,7 +143,13 @@ func newDatabase(t *testing.T) *database {
 
 func (d *database) connect(t *testing.T) *pgx.Conn {
 	t.Helper()
-	c, err := pgx.Connect(t.Context(), d.server.URL(pgserver.Superuser, "postgres"))
+	return d.connectTo(t, "postgres")
+}
+
+// connectTo connects to a database of the server as its superuser, until the test ends.
+func (d *database) connectTo(t *testing.T, name string) *pgx.Conn {
+	t.Helper()
+	c, err := pgx.Connect(t.Context(), d.server.URL(pgserver.Superuser, name))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,8 +12,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-
-	"github.com/outfeed/outfeed/internal/pgserver"
 )
 
 // The flows of a plant beside rawFlow and windowFlow: one follows files, one reads a table once a second.
@@ -276,6 +274,20 @@ func wantedWindows(messages int) map[string]windowSum {
 
 func (s *site) compareWindows(all []insight, want map[string]windowSum) {
 	s.t.Helper()
+	got := s.windows(all)
+	for name, w := range want {
+		if got[name] != w {
+			s.t.Errorf("window %s is %+v, want %+v", name, got[name], w)
+		}
+	}
+	if len(got) != len(want) {
+		s.t.Errorf("%d windows, want %d", len(got), len(want))
+	}
+}
+
+// windows are the windows of insights, none of which may have arrived twice.
+func (s *site) windows(all []insight) map[string]windowSum {
+	s.t.Helper()
 	got := map[string]windowSum{}
 	for _, in := range all {
 		var k struct{ Machine string }
@@ -289,14 +301,7 @@ func (s *site) compareWindows(all []insight, want map[string]windowSum) {
 		}
 		got[name] = v
 	}
-	for name, w := range want {
-		if got[name] != w {
-			s.t.Errorf("window %s is %+v, want %+v", name, got[name], w)
-		}
-	}
-	if len(got) != len(want) {
-		s.t.Errorf("%d windows, want %d", len(got), len(want))
-	}
+	return got
 }
 
 // checkAgentIsWell wants nothing lost, nothing left behind and a small data directory.
@@ -360,14 +365,5 @@ func usage(t *testing.T, dir string) (bytes int64, names []string) {
 // superuser connects to the control plane's database past its row-level security.
 func (d *database) superuser(t *testing.T) *pgx.Conn {
 	t.Helper()
-	c, err := pgx.Connect(t.Context(), d.server.URL(pgserver.Superuser, "outfeed"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		c.Close(ctx) //nolint:errcheck // the test is over
-	})
-	return c
+	return d.connectTo(t, "outfeed")
 }
