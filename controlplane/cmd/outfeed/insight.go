@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"iter"
 	"net/url"
 	"strconv"
 	"time"
@@ -113,32 +114,58 @@ func (a *app) moment(flag, value string) (string, error) {
 }
 
 func (a *app) queryInsights(ctx context.Context, remote *client.Client, q url.Values, limit int, asJSON *bool) error {
-	var rows [][]string
-	for left := limit; left > 0; {
-		q.Set("limit", strconv.Itoa(min(left, pageSize)))
+	next := func(n int) ([]api.Insight, string, error) {
+		q.Set("limit", strconv.Itoa(min(n, pageSize)))
 		page, err := client.Get[api.InsightPage](ctx, remote, "/insights", q)
+		q.Set("after", page.Next)
+		return page.Items, page.Next, err
+	}
+	return listEach(a, asJSON, pages(limit, next), []string{"TIME", "INSIGHT", "KEY", "VALUES"}, func(i api.Insight) []string {
+		return []string{stamp(i.Time), i.Name, string(i.Key), string(i.Values)}
+	})
+}
+
+// pages gives up to limit items. next gives at most so many more of them, and says where the page behind them begins, empty
+// when there is none.
+func pages[T any](limit int, next func(n int) ([]T, string, error)) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		for left := limit; left > 0; {
+			items, after, err := next(left)
+			if err != nil {
+				var none T
+				yield(none, err)
+				return
+			}
+			for _, item := range items {
+				if !yield(item, nil) {
+					return
+				}
+			}
+			if left -= len(items); after == "" || len(items) == 0 {
+				return
+			}
+		}
+	}
+}
+
+// listEach prints items as a table, or each as a line of JSON as it comes.
+func listEach[T any](a *app, asJSON *bool, items iter.Seq2[T, error], heading []string, row func(T) []string) error {
+	var rows [][]string
+	for item, err := range items {
+		if err == nil && *asJSON {
+			err = a.printLine(item)
+		}
 		if err != nil {
 			return err
 		}
-		for _, i := range page.Items {
-			if *asJSON {
-				if err := a.printLine(i); err != nil {
-					return err
-				}
-				continue
-			}
-			rows = append(rows, []string{stamp(i.Time), i.Name, string(i.Key), string(i.Values)})
+		if !*asJSON {
+			rows = append(rows, row(item))
 		}
-		left -= len(page.Items)
-		if page.Next == "" || len(page.Items) == 0 {
-			break
-		}
-		q.Set("after", page.Next)
 	}
 	if *asJSON {
 		return nil
 	}
-	return a.table([]string{"TIME", "INSIGHT", "KEY", "VALUES"}, rows)
+	return a.table(heading, rows)
 }
 
 // insightLine is an insight on one line for people.

@@ -164,30 +164,13 @@ func (a *app) listRefused(ctx context.Context, remote *client.Client, q url.Valu
 	for _, g := range agents.Items {
 		names[g.ID] = g.Name
 	}
-	var rows [][]string
-	for left := limit; left > 0; {
-		q.Set("limit", strconv.Itoa(min(left, refusedPage)))
+	next := func(n int) ([]api.RefusedInsight, string, error) {
+		q.Set("limit", strconv.Itoa(min(n, refusedPage)))
 		page, err := client.Get[api.RefusedInsightPage](ctx, remote, "/insights/refused", q)
-		if err != nil {
-			return err
-		}
-		for _, r := range page.Items {
-			if *asJSON {
-				if err := a.printLine(r); err != nil {
-					return err
-				}
-				continue
-			}
-			rows = append(rows, []string{stamp(r.ReceivedAt), names[r.AgentID], strconv.FormatInt(r.Seq, 10), r.Name, r.Reason})
-		}
-		left -= len(page.Items)
-		if page.Next == "" || len(page.Items) == 0 {
-			break
-		}
 		q.Set("after", page.Next)
+		return page.Items, page.Next, err
 	}
-	if *asJSON {
-		return nil
-	}
-	return a.table([]string{"RECEIVED", "AGENT", "SEQUENCE", "INSIGHT", "REASON"}, rows)
+	return listEach(a, asJSON, pages(limit, next), []string{"RECEIVED", "AGENT", "SEQUENCE", "INSIGHT", "REASON"}, func(r api.RefusedInsight) []string {
+		return []string{stamp(r.ReceivedAt), names[r.AgentID], strconv.FormatInt(r.Seq, 10), r.Name, r.Reason}
+	})
 }
