@@ -16,6 +16,7 @@ import (
 	"sync"
 
 	"github.com/outfeed/outfeed/agent/internal/supervisor"
+	"github.com/outfeed/outfeed/internal/durable"
 )
 
 // historyDir is the folder of what is known of the versions of flows, in the data directory.
@@ -147,16 +148,6 @@ func replace(path string, content []byte) (err error) {
 	if err = os.Rename(f.Name(), path); err != nil {
 		return err //nolint:wrapcheck // it is wrapped above
 	}
-	syncDir(filepath.Dir(path))
+	_ = durable.SyncDir(filepath.Dir(path)) // the file is there already; at worst a power cut brings the one before back
 	return nil
-}
-
-// syncDir makes a rename durable where the system can.
-func syncDir(dir string) {
-	d, err := os.Open(dir) //nolint:gosec // a folder of the data directory
-	if err != nil {
-		return // Windows opens no folders, and needs not to
-	}
-	_ = d.Sync() // the file is there already; at worst a power cut brings the one before back
-	_ = d.Close()
 }

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/outfeed/outfeed/internal/durable"
 )
 
 // Draft is an identity that the control plane does not know yet. Its keys are on disk, so that a full or read-only disk
@@ -55,14 +57,14 @@ func (d *Draft) Complete(p Profile) (*Identity, error) {
 	if err := writeFile(filepath.Join(d.pending(), profileName), profile); err != nil {
 		return nil, err
 	}
-	if err := syncDir(d.pending()); err != nil {
+	if err := durable.SyncDir(d.pending()); err != nil {
 		return nil, err
 	}
 	dir := filepath.Join(d.dataDir, dirName)
 	if err := os.Rename(d.pending(), dir); err != nil {
 		return nil, fmt.Errorf("put the new identity in place: %w", err)
 	}
-	if err := syncDir(d.dataDir); err != nil {
+	if err := durable.SyncDir(d.dataDir); err != nil {
 		return nil, err
 	}
 	return Load(d.dataDir)
@@ -94,5 +96,5 @@ func (d *Draft) writeKeys() error {
 			return err
 		}
 	}
-	return syncDir(d.pending())
+	return durable.SyncDir(d.pending())
 }

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/outfeed/outfeed/internal/durable"
 )
 
 // maxFile bounds what is read of a file of the identity, in bytes.
@@ -88,5 +90,5 @@ func replaceFile(path string, content []byte) error {
 	if err := os.Rename(next, path); err != nil {
 		return errors.Join(fmt.Errorf("write the agent's identity: %w", err), os.Remove(next))
 	}
-	return syncDir(filepath.Dir(path))
+	return durable.SyncDir(filepath.Dir(path))
 }

@@ -3,7 +3,6 @@
 package identity
 
 import (
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -42,19 +41,6 @@ func checkOwner(path string, info fs.FileInfo) error {
 	if ok && int(stat.Uid) != os.Geteuid() {
 		return fmt.Errorf("%s belongs to the user with id %d, and this program runs as %d; mend it with: chown -R %d %s",
 			path, stat.Uid, os.Geteuid(), os.Geteuid(), shellWord(path))
-	}
-	return nil
-}
-
-// syncDir makes a rename or a new file in a directory durable.
-func syncDir(path string) (err error) {
-	dir, err := os.Open(path) //nolint:gosec // as in readPrivate
-	if err != nil {
-		return fmt.Errorf("write %s to the disk: %w", path, err)
-	}
-	defer func() { err = errors.Join(err, dir.Close()) }()
-	if err = dir.Sync(); err != nil {
-		return fmt.Errorf("write %s to the disk: %w", path, err)
 	}
 	return nil
 }

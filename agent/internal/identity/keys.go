@@ -13,6 +13,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+
+	"github.com/outfeed/outfeed/internal/durable"
 )
 
 // keyring is a pair of private keys: who the agent is, and to whom credentials are sealed. Both are in one file, so that
@@ -103,7 +105,7 @@ func (id *Identity) settle() error {
 	if id.settled {
 		return nil
 	}
-	if err := syncDir(id.dir); err != nil {
+	if err := durable.SyncDir(id.dir); err != nil {
 		return err
 	}
 	id.settled = true

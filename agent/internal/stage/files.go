@@ -14,6 +14,8 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
+
+	"github.com/outfeed/outfeed/internal/durable"
 )
 
 // The names in a staging directory.
@@ -113,7 +115,7 @@ func publish(temp, path string) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("create %s: %w", path, err), os.Remove(temp))
 	}
-	return syncDir(filepath.Dir(path))
+	return durable.SyncDir(filepath.Dir(path))
 }
 
 // checkFormat refuses the directory of a newer agent, and marks a fresh one.

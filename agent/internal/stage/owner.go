@@ -13,6 +13,8 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/outfeed/outfeed/internal/durable"
 )
 
 const (
@@ -116,7 +118,7 @@ func setAside(ctx context.Context, settings Settings, lock *directoryLock, owner
 	if err := lock.move(settings.Dir, target); err != nil {
 		return fmt.Errorf("set the staging directory of %s aside, whose insights must not be sent as those of %s: %w", owner, settings.Owner, err)
 	}
-	if err := syncDir(filepath.Dir(settings.Dir)); err != nil {
+	if err := durable.SyncDir(filepath.Dir(settings.Dir)); err != nil {
 		return err
 	}
 	attrs := []any{slog.String("now_in", target), slog.String("owner", owner), slog.String("new_owner", settings.Owner), slog.String("waiting_insights", text)}

@@ -30,22 +30,6 @@ func (l *directoryLock) move(dir, target string) error {
 	return errors.Join(os.Rename(dir, target), l.release())
 }
 
-// syncDir makes the names in a directory durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir) //nolint:gosec // the directory is the agent's own
-	if err != nil {
-		return fmt.Errorf("open the staging directory: %w", err)
-	}
-	err = d.Sync()
-	if closeErr := d.Close(); err == nil {
-		err = closeErr
-	}
-	if err != nil {
-		return fmt.Errorf("make the names in %s durable: %w", dir, err)
-	}
-	return nil
-}
-
 // isNoSpace says whether the error is that of a disk that has no room, or no room for another file.
 func isNoSpace(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
 

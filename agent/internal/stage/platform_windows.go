@@ -36,9 +36,6 @@ func (l *directoryLock) move(dir, target string) error {
 	return os.Rename(dir, target) //nolint:wrapcheck // the caller says what it was doing
 }
 
-// syncDir does nothing: NTFS journals names, and Windows cannot flush a directory.
-func syncDir(string) error { return nil }
-
 // isNoSpace says whether the error is that of a full disk.
 func isNoSpace(err error) bool {
 	return errors.Is(err, windows.ERROR_DISK_FULL) || errors.Is(err, windows.ERROR_HANDLE_DISK_FULL)

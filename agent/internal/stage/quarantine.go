@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/outfeed/outfeed/internal/durable"
 )
 
 const (
@@ -46,7 +48,7 @@ func quarantine(path string, d DamagedFile) (*DamagedFile, error) {
 	if err := os.Rename(path, filepath.Join(filepath.Dir(path), d.File)); err != nil {
 		return nil, fmt.Errorf("set a damaged file aside: %w", err)
 	}
-	return &d, errors.Join(d.describe(filepath.Dir(path)), syncDir(filepath.Dir(path)))
+	return &d, errors.Join(d.describe(filepath.Dir(path)), durable.SyncDir(filepath.Dir(path)))
 }
 
 // keep does the same for a file that is about to be replaced, which keeps its own name too until then.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/outfeed/outfeed/internal/backoff"
+	"github.com/outfeed/outfeed/internal/durable"
 )
 
 // Settings is what Open needs.
@@ -196,7 +197,7 @@ func makeDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("make the staging directory: %w", err)
 	}
-	return syncDir(filepath.Dir(dir))
+	return durable.SyncDir(filepath.Dir(dir))
 }
 
 // acquireLock takes the directory, and waits a little for a process that is about to leave it.
@@ -322,7 +323,7 @@ func (s *Stage) finish() error {
 	}
 	err := os.Remove(filepath.Join(s.settings.Dir, runningName))
 	if err == nil {
-		err = syncDir(s.settings.Dir)
+		err = durable.SyncDir(s.settings.Dir)
 	}
 	return errors.Join(err, s.lock.release())
 }

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"github.com/outfeed/outfeed/internal/durable"
 )
 
 // trouble is what the writer knows of a disk that fails. Only the writer touches it, but for degraded, which needs mu.
@@ -205,7 +207,7 @@ func (t *trouble) rewrite(dir string) error {
 			return err
 		}
 	}
-	return syncDir(dir)
+	return durable.SyncDir(dir)
 }
 
 // rewriteHead writes the first bytes of a file again and syncs it.

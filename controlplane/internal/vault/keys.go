@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 
 	"github.com/outfeed/outfeed/controlplane/internal/fleet"
+	"github.com/outfeed/outfeed/internal/durable"
 )
 
 // The files in the data directory.
@@ -148,7 +149,7 @@ func create(path string, text []byte) (_ []byte, err error) {
 	if err := os.Link(tmp.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("put %s in place: %w", path, err)
 	}
-	if err := syncDir(dir); err != nil {
+	if err := durable.SyncDir(dir); err != nil {
 		return nil, err
 	}
 	text, err = os.ReadFile(path) //nolint:gosec // it was put there just now
@@ -156,17 +157,4 @@ func create(path string, text []byte) (_ []byte, err error) {
 		return nil, fmt.Errorf("read %s back: %w", path, err)
 	}
 	return text, nil
-}
-
-// syncDir makes a file's name as durable as its contents.
-func syncDir(dir string) (err error) {
-	d, err := os.Open(dir) //nolint:gosec // the data directory
-	if err != nil {
-		return fmt.Errorf("open %s: %w", dir, err)
-	}
-	defer func() { err = errors.Join(err, d.Close()) }()
-	if err := d.Sync(); err != nil {
-		return fmt.Errorf("make the files in %s durable: %w", dir, err)
-	}
-	return nil
 }
