@@ -509,6 +509,7 @@ func (c *Checkpoint) put(tx *bolt.Tx, sealed *sealer, m *mark, entries []entry) 
 		if flow, err = createFlow(flows, c.Flow); err != nil {
 			return fmt.Errorf("store flow %s: %w", c.Flow, err)
 		}
+		sealed.content = emptyContent(c.Flow)
 	}
 	if err := c.putCursors(flow, sealed); err != nil {
 		return err

@@ -37,7 +37,7 @@ func (s *Stage) LoadFlow(ctx context.Context, flow string) (FlowState, error) {
 			if b == nil {
 				return nil
 			}
-			return st.read(b)
+			return st.read(flow, b)
 		})
 	}
 	if err != nil {
@@ -65,7 +65,7 @@ func (s *Stage) awaitSettled(ctx context.Context, flow string) (err error) {
 	return err
 }
 
-func (st *FlowState) read(b *bolt.Bucket) error {
+func (st *FlowState) read(flow string, b *bolt.Bucket) error {
 	value, err := getSealed(b, []byte(markKey))
 	if err != nil {
 		return err
@@ -75,7 +75,7 @@ func (st *FlowState) read(b *bolt.Bucket) error {
 		return err
 	}
 	st.Number = m.number
-	content := uint64(0)
+	content := emptyContent(flow)
 	err = eachSealed(b.Bucket([]byte(cursorsBucket)), func(key, value []byte) error {
 		content += contentPart(cursorPart, sumOf(key, value))
 		st.Cursors[string(key)] = bytes.Clone(value)

@@ -142,7 +142,11 @@ func (f *files) openSegments(ctx context.Context, s *Stage, found map[string]err
 		}
 	}
 	if f.uncertain && len(f.segments) > 0 {
-		f.produced = max(f.produced, f.segments[len(f.segments)-1].last)
+		last := f.segments[len(f.segments)-1]
+		f.produced = max(f.produced, last.last)
+		if err := last.loseUpTo(f.produced); err != nil {
+			return err
+		}
 		f.acknowledged = max(f.acknowledged, f.segments[0].first-1)
 	}
 	f.produced = max(f.produced, f.acknowledged)

@@ -258,7 +258,7 @@ func (v *version) readFlows(p *pageFile) {
 			}
 			v.names[string(e.key)] = struct{}{}
 			if b, err := parseBucket(e.value); err == nil {
-				v.flows[string(e.key)] = p.flow(b)
+				v.flows[string(e.key)] = p.flow(string(e.key), b)
 			}
 		})
 	}
@@ -317,7 +317,7 @@ func parseMeta(entries map[string][]byte) (m meta, err error) {
 }
 
 // flow reads a flow and proves it.
-func (p *pageFile) flow(b bucket) (f flowVersion) {
+func (p *pageFile) flow(name string, b bucket) (f flowVersion) {
 	parts, whole := map[string]bucket{}, true
 	problem := func(error) { whole = false }
 	marked := false
@@ -337,7 +337,7 @@ func (p *pageFile) flow(b bucket) (f flowVersion) {
 		}
 		parts[string(e.key)] = child
 	})
-	content := uint64(0)
+	content := emptyContent(name)
 	read := func(name string, kind uint64) (list []element) {
 		part, ok := parts[name]
 		if !ok {

@@ -33,7 +33,12 @@ const (
 	operatorPart
 	markPart
 	numberPart
+	namePart
 )
+
+// emptyContent is the content of a flow without cursors and entries. The name is in it, because after damage the pages of
+// one flow may stand where those of another are looked for.
+func emptyContent(flow string) uint64 { return contentPart(namePart, sumOf(nil, []byte(flow))) }
 
 // contentPart is what an entry with this checksum adds to the sum of a set of entries. The sum does not depend on their
 // order, so that a change costs no more than the entry. The mixing is that of splitmix64

@@ -366,6 +366,19 @@ func putLost(tx *bolt.Tx, lost []span) error {
 	return nil
 }
 
+// loseUpTo notes that the records behind its last one, up to a sequence, are missing.
+func (s *segment) loseUpTo(seq uint64) error {
+	if seq <= s.last {
+		return nil
+	}
+	gap := span{first: s.last + 1, last: seq}
+	if err := s.db.Update(func(tx *bolt.Tx) error { return putLost(tx, []span{gap}) }); err != nil {
+		return fmt.Errorf("write %s: %w", s.path, err)
+	}
+	s.lost, s.last = append(s.lost, gap), seq
+	return nil
+}
+
 // isLost says whether the record is known to be missing.
 func (s *segment) isLost(seq uint64) bool {
 	i, found := slices.BinarySearchFunc(s.lost, seq, func(gap span, seq uint64) int { return cmp.Compare(gap.first, seq) })

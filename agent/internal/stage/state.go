@@ -231,7 +231,8 @@ type mark struct {
 	number  uint64
 	sum     uint32
 	lastSeq uint64
-	// content is the sum of all cursors and entries of the flow, which proves that none is missing or an older one.
+	// content is the sum of the flow's name and of all its cursors and entries, which proves that none is missing, an older
+	// one, or another flow's.
 	content uint64
 }
 

@@ -176,7 +176,7 @@ func verifyState(tx *bolt.Tx) error {
 	flows := tx.Bucket([]byte(flowsBucket))
 	err = flows.ForEachBucket(func(flow []byte) error {
 		st := FlowState{Cursors: map[string][]byte{}, Operators: map[string]map[string][]byte{}}
-		return st.read(flows.Bucket(flow))
+		return st.read(string(flow), flows.Bucket(flow))
 	})
 	if err != nil {
 		return fmt.Errorf("read the flows: %w", err)
