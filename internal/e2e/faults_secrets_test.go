@@ -48,12 +48,15 @@ func connectProxy(t *testing.T, user, password string) (address string) {
 			return
 		}
 		defer out.Close() //nolint:errcheck // the other side is gone
-		w.WriteHeader(http.StatusOK)
+		// The client may speak as soon as it is told, so the connection is taken over first: the server would read some of it.
 		in, _, err := http.NewResponseController(w).Hijack()
 		if err != nil {
 			return
 		}
 		defer in.Close() //nolint:errcheck // as above
+		if _, err = io.WriteString(in, "HTTP/1.1 200 OK\r\n\r\n"); err != nil {
+			return
+		}
 		go func() {
 			io.Copy(out, in) //nolint:errcheck // a cut connection is no error here
 			out.Close()      //nolint:errcheck // as above
