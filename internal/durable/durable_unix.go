@@ -20,3 +20,10 @@ func SyncDir(dir string) (err error) {
 	}
 	return nil
 }
+
+// rename gives a file a name that another one may have.
+func rename(from, to string) error { return os.Rename(from, to) } //nolint:wrapcheck // the caller says what was being written
+
+// name gives a file a name that must be free, and takes the one away that it had, also when it fails. A rename would
+// replace what another process has made and is using.
+func name(from, to string) error { return errors.Join(os.Link(from, to), os.Remove(from)) }
