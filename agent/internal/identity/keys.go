@@ -15,6 +15,7 @@ import (
 	"slices"
 
 	"github.com/outfeed/outfeed/internal/durable"
+	"github.com/outfeed/outfeed/internal/keyfile"
 )
 
 // keyring is a pair of private keys: who the agent is, and to whom credentials are sealed. Both are in one file, so that
@@ -67,7 +68,7 @@ func (id *Identity) PrepareKeys() (NextKeys, error) {
 	if err != nil {
 		return NextKeys{}, err
 	}
-	if err = replaceFile(filepath.Join(id.dir, nextName), encoded); err != nil {
+	if err = durable.Replace(filepath.Join(id.dir, nextName), encoded, fileMode); err != nil {
 		return NextKeys{}, fmt.Errorf("keep the agent's next keys: %w", err)
 	}
 	id.next = &next
@@ -125,7 +126,7 @@ func (id *Identity) readKeys() error {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case err != nil:
-		return fmt.Errorf("the keys of a rotation that was cut off: %w; without them it begins anew: rm %s", err, shellWord(path))
+		return fmt.Errorf("the keys of a rotation that was cut off: %w; without them it begins anew: rm %s", err, keyfile.Word(path))
 	}
 	id.next = &next
 	return nil

@@ -1,0 +1,76 @@
+//go:build unix
+
+package keyfile
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"syscall"
+)
+
+// The rights of a mode that are others'.
+const (
+	othersAny   fs.FileMode = 0o077
+	othersWrite fs.FileMode = 0o022
+	groupRead   fs.FileMode = 0o040
+)
+
+// checkPrivate refuses a file that another user owns or may read or change.
+func checkPrivate(a Advice, path string, info fs.FileInfo) error {
+	if err := checkOwner(path, info); err != nil {
+		return err
+	}
+	if mode := info.Mode().Perm(); mode&othersAny != 0 {
+		return fmt.Errorf("%s may be read or changed by others (mode %04o), so what is in it may be known to them; "+
+			"if you trust them, mend it with: chmod 600 %s; otherwise %s", path, mode, Word(path), a.Distrust)
+	}
+	return nil
+}
+
+// checkProvided is checkPrivate, but lets a group of this process read root's file: to a process that is not root it
+// cannot be given in another way, short of being everybody's.
+func checkProvided(a Advice, path string, info fs.FileInfo) error {
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if ok && stat.Uid == 0 && os.Geteuid() != 0 && info.Mode().Perm()&(othersAny&^groupRead) == 0 && inGroup(int(stat.Gid)) {
+		return nil
+	}
+	return checkPrivate(a, path, info)
+}
+
+// inGroup says whether this process is of a group.
+func inGroup(id int) bool {
+	groups, err := os.Getgroups()
+	return err == nil && (slices.Contains(groups, id) || os.Getegid() == id)
+}
+
+func checkDir(path string, info fs.FileInfo) error {
+	if err := checkOwner(path, info); err != nil {
+		return err
+	}
+	if mode := info.Mode().Perm(); mode&othersWrite != 0 {
+		return fmt.Errorf("others may write into %s (mode %04o), and so put other keys there; mend it with: chmod go-w %s", path, mode, Word(path))
+	}
+	return nil
+}
+
+// checkOwner takes what is this user's or root's, who can do everything anyway.
+func checkOwner(path string, info fs.FileInfo) error {
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || stat.Uid == 0 || int(stat.Uid) == os.Geteuid() {
+		return nil
+	}
+	mend := fmt.Sprintf("chown %d %s", os.Geteuid(), Word(path))
+	if info.IsDir() {
+		// All that is that user's, and nothing else: a private PostgreSQL below has an owner of its own.
+		mend = fmt.Sprintf("find %s -user %d -exec chown %d {} +", Word(path), stat.Uid, os.Geteuid())
+	}
+	return fmt.Errorf("%s belongs to the user with id %d, who can read and change it, and this program runs as the one with id %d; mend it with: %s",
+		path, stat.Uid, os.Geteuid(), mend)
+}
+
+// readable is how to let this program read a file.
+func readable(path string) string {
+	return fmt.Sprintf("this program runs as the user with id %d; mend it with: chown %d %s", os.Geteuid(), os.Geteuid(), Word(path))
+}
