@@ -49,7 +49,7 @@ func openHistory(ctx context.Context, dataDir string, log *slog.Logger) *history
 }
 
 // newSuffix is in the names of files that are not whole yet.
-const newSuffix = ".new"
+const newSuffix = durable.NewSuffix
 
 // removeHalves removes what a process that was killed had begun to write.
 func (h *history) removeHalves(ctx context.Context) {
@@ -105,7 +105,7 @@ func (h *history) SaveRecord(deployment string, r supervisor.Record) error {
 	if err := os.MkdirAll(h.dir, 0o700); err != nil {
 		return fmt.Errorf("make the folder of the flows' versions: %w", err)
 	}
-	return replace(h.path(deployment), raw)
+	return durable.Replace(h.path(deployment), raw, 0o600)
 }
 
 // KeepRecords is for the supervisor.
@@ -125,29 +125,4 @@ func (h *history) KeepRecords(deployments []string) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// replace makes a file have a content, whole and on disk, or leaves it as it was.
-func replace(path string, content []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+newSuffix)
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(fmt.Errorf("write %s: %w", path, err), os.Remove(f.Name()))
-		}
-	}()
-	_, err = f.Write(content)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err = os.Rename(f.Name(), path); err != nil {
-		return err //nolint:wrapcheck // it is wrapped above
-	}
-	_ = durable.SyncDir(filepath.Dir(path)) // the file is there already; at worst a power cut brings the one before back
-	return nil
 }

@@ -25,7 +25,7 @@ const (
 	runningName = "RUNNING"
 	stateName   = "state.db"
 	// newSuffix marks a file that is still being made; a start removes it.
-	newSuffix = ".new"
+	newSuffix = durable.NewSuffix
 	// corruptInfix, with the time behind it, marks a file that was set aside.
 	corruptInfix = ".corrupt-"
 )
@@ -91,13 +91,7 @@ func createDatabase(path string, fill func(*bolt.Tx) error) error {
 }
 
 // createFile makes a small file that is either there and whole or not there at all.
-func createFile(path, text string) error {
-	temp := path + newSuffix
-	if err := os.WriteFile(temp, []byte(text), 0o600); err != nil {
-		return errors.Join(fmt.Errorf("create %s: %w", path, err), os.Remove(temp))
-	}
-	return publish(temp, path)
-}
+func createFile(path, text string) error { return durable.Replace(path, []byte(text), 0o600) }
 
 // publish makes the file's content durable, gives it its name, and makes the name durable.
 func publish(temp, path string) error {
