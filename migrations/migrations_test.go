@@ -137,16 +137,17 @@ func fill(t *testing.T, c *pgx.Conn, tenant string) {
 	}
 }
 
-// relations are everything that holds rows, but goose's own list, which holds no tenant's.
+// relations are everything that holds rows of tenants: all but goose's own list, and the keys of the installation.
 func relations(t *testing.T, c *pgx.Conn) []string {
 	t.Helper()
 	return get[string](t, c, `
 		SELECT relname FROM pg_class
-		WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'f') AND relname <> 'goose_db_version'
+		WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'f') AND relname NOT IN ('goose_db_version', 'installation_keys')
 		ORDER BY relname`)
 }
 
-// faults says what is wrong with the protection of a relation.
+// faults says what is wrong with the protection of a relation. The keys of the installation are no tenant's, and for the
+// rest like all others.
 const faults = `
 	SELECT format('%s: %s', c.relname, f.fault)
 	FROM pg_class c
@@ -154,12 +155,12 @@ const faults = `
 		(c.relkind IN ('r', 'p'), 'it is no table, and would read as its owner'),
 		(c.relrowsecurity, 'row-level security is not enabled'),
 		(c.relforcerowsecurity, 'row-level security is not forced'),
-		(EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'tenant_id' AND a.attnotnull), 'it has no tenant_id'),
-		(EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polcmd = '*' AND p.polroles = '{0}'
+		(c.relname = 'installation_keys' OR EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'tenant_id' AND a.attnotnull), 'it has no tenant_id'),
+		(c.relname = 'installation_keys' OR EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polcmd = '*' AND p.polroles = '{0}'
 			AND pg_get_expr(p.polqual, p.polrelid) = $1 AND pg_get_expr(p.polwithcheck, p.polrelid) = $1), 'it lacks the policy of the tenant'),
 		(NOT EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polname <> 'tenant'
 			AND p.polroles <> ARRAY['outfeed_lookup'::regrole::oid]), 'it has a policy for others than outfeed_lookup'),
-		(EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'p' AND k.conkey[1] =
+		(c.relname = 'installation_keys' OR EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'p' AND k.conkey[1] =
 			(SELECT a.attnum FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'tenant_id')), 'its primary key does not begin with tenant_id'),
 		(NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'f' AND k.conkey[1] <>
 			(SELECT a.attnum FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'tenant_id')), 'it has a foreign key that leaves the tenant'),
@@ -261,6 +262,51 @@ func wantCode(t *testing.T, what string, err error, code string) {
 	}
 }
 
+// The keys of the installation are recorded once. Only who names the one that is recorded replaces it.
+func TestInstallationKeys(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	owner, app := connect(t, db.OwnerURL()), connect(t, db.URLFor(migrations.Application))
+	a, b, c := strings.Repeat("a", 64), strings.Repeat("b", 64), strings.Repeat("c", 64)
+	for _, try := range []struct{ name, fingerprint, replaced, want string }{
+		{"identity", a, "", a},
+		{"identity", b, "", a},
+		{"identity", b, c, a},
+		{"bundle", b, a, b},
+		{"identity", c, a, c},
+		{"identity", b, a, c},
+	} {
+		got := get[string](t, app, "SELECT outfeed_record_key($1, $2, $3)", try.name, try.fingerprint, try.replaced)
+		if len(got) != 1 || got[0] != try.want {
+			t.Errorf("recording %+v gives %v", try, got)
+		}
+	}
+	if got := get[string](t, app, "SELECT name || left(fingerprint, 1) FROM outfeed_installation_keys()"); fmt.Sprint(got) != "[bundleb identityc]" {
+		t.Errorf("recorded are %v", got)
+	}
+	if n := get[int](t, owner, "SELECT count(*)::int FROM installation_keys")[0]; n != 0 {
+		t.Errorf("the owner sees %d rows", n)
+	}
+	for _, wrong := range [][2]string{{"admin", a}, {"master", "A" + a[1:]}, {"master", a[1:]}} {
+		_, err := app.Exec(t.Context(), "SELECT outfeed_record_key($1, $2, '')", wrong[0], wrong[1])
+		wantCode(t, fmt.Sprint(wrong), err, "23514")
+	}
+	hang := "SELECT tenants || ' ' || agents || ' ' || credentials FROM outfeed_hang_on_keys()"
+	if got := get[string](t, app, hang)[0]; got != "0 0 0" {
+		t.Errorf("on an empty database hang %s", got)
+	}
+	fill(t, app, tenantA)
+	fill(t, app, tenantB)
+	within(t, app, tenantA, func(tx pgx.Tx) {
+		if _, err := tx.Exec(t.Context(), "UPDATE agents SET revoked_at = now()"); err != nil {
+			t.Fatal(err)
+		}
+		if got := get[string](t, tx, hang)[0]; got != "2 1 2" {
+			t.Errorf("tenants, agents and credentials are %s", got)
+		}
+	})
+}
+
 // After a transaction that has set it, app.tenant reads as an empty string: that must be no tenant and no error.
 func TestTheTenantEndsWithTheTransaction(t *testing.T) {
 	t.Parallel()
@@ -292,6 +338,7 @@ func TestTheApplicationRoleIsHarmless(t *testing.T) {
 		"UPDATE flow_versions SET definition = ''", "UPDATE api_keys SET role = 'owner'", "UPDATE enroll_tokens SET expires_at = now()",
 		"UPDATE refused_insights SET reason = ''", "UPDATE insight_receipts SET reason = 'x'", "DELETE FROM insight_receipts", "DELETE FROM sessions", "UPDATE sessions SET expires_at = now()", "UPDATE sessions SET api_key_id = id",
 		"DELETE FROM agents", "INSERT INTO tenants (tenant_id, name, owner_email) VALUES ('" + tenantA + "', '', '')", "UPDATE tenants SET name = ''",
+		"SELECT * FROM installation_keys", "INSERT INTO installation_keys (name, fingerprint) VALUES ('master', '')", "DELETE FROM installation_keys",
 		"SELECT * FROM insights_default", "SELECT * FROM goose_db_version", "SET ROLE outfeed_lookup", "SET ROLE " + pgtest.Owner,
 		"SET row_security = off; SELECT * FROM agents", "DROP TABLE runs", "ALTER TABLE agents NO FORCE ROW LEVEL SECURITY", "CREATE TABLE mine (id int)",
 	} {
