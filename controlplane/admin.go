@@ -16,6 +16,7 @@ import (
 	"github.com/outfeed/outfeed/controlplane/internal/auth"
 	"github.com/outfeed/outfeed/controlplane/internal/httpapi/api"
 	"github.com/outfeed/outfeed/controlplane/internal/postgres"
+	"github.com/outfeed/outfeed/internal/durable"
 	"github.com/outfeed/outfeed/internal/secret"
 )
 
@@ -33,10 +34,14 @@ func Migrate(ctx context.Context, c Config) error {
 // adminToken reads the operators' token, and makes one at the first start.
 func (c *ControlPlane) adminToken() (secret.String, error) {
 	path := c.config.AdminTokenFile
-	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		if err := os.WriteFile(path, []byte(rand.Text()+rand.Text()+"\n"), 0o600); err != nil {
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		// Of processes that start at once the first makes it.
+		if err := durable.Create(path, []byte(rand.Text()+rand.Text()+"\n"), 0o600); err != nil && !errors.Is(err, fs.ErrExist) {
 			return secret.String{}, fmt.Errorf("make the operators' token: %w", err)
 		}
+	}
+	if err := c.config.checkAdminToken(); err != nil {
+		return secret.String{}, fmt.Errorf("OUTFEED_ADMIN_TOKEN_FILE: %w", err)
 	}
 	token, err := auth.ReadAdminToken(path)
 	if err != nil {

@@ -16,6 +16,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/outfeed/outfeed/internal/durable"
 )
 
 // selfSignedFor is how long a certificate that signs itself is valid.
@@ -24,21 +26,37 @@ const selfSignedFor = 5 * 365 * 24 * time.Hour
 // certificate loads the configured certificate, or the one that signs itself, which it makes at the first start. It
 // protects the outer connection only: the inner one pins the control plane's own key.
 func (c *Config) certificate() (tls.Certificate, error) {
-	certFile, keyFile := c.TLSCertFile, c.TLSKeyFile
-	if certFile == "" {
-		dir := filepath.Join(c.DataDir, "tls")
-		certFile, keyFile = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	certFile, keyFile := c.certificateFiles()
+	if c.TLSCertFile == "" {
+		dir := filepath.Dir(certFile)
 		if _, err := os.Stat(certFile); errors.Is(err, os.ErrNotExist) {
 			if err := c.makeCertificate(dir, certFile, keyFile); err != nil {
 				return tls.Certificate{}, fmt.Errorf("make a certificate in %s: %w", dir, err)
 			}
 		}
 	}
-	cert, err := tls.LoadX509KeyPair(certFile, keyFile)
+	certPEM, err := os.ReadFile(certFile)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("load the TLS certificate: %w", err)
+	}
+	keyPEM, err := c.readTLSKey()
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	cert, err := tls.X509KeyPair(certPEM, keyPEM)
 	if err != nil {
 		return tls.Certificate{}, fmt.Errorf("load the TLS certificate %s: %w", certFile, err)
 	}
 	return cert, nil
+}
+
+// certificateFiles are the configured ones, or those of the certificate that signs itself.
+func (c *Config) certificateFiles() (certFile, keyFile string) {
+	if c.TLSCertFile != "" {
+		return c.TLSCertFile, c.TLSKeyFile
+	}
+	dir := filepath.Join(c.DataDir, "tls")
+	return filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
 }
 
 func (c *Config) makeCertificate(dir, certFile, keyFile string) error {
@@ -70,10 +88,10 @@ func (c *Config) makeCertificate(dir, certFile, keyFile string) error {
 		return err //nolint:wrapcheck // as above
 	}
 	// The key goes first: a certificate is what says that the pair is whole.
-	if err := os.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), 0o600); err != nil {
+	if err := durable.Replace(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), 0o600); err != nil {
 		return err //nolint:wrapcheck // as above
 	}
-	return os.WriteFile(certFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644) //nolint:gosec,wrapcheck // it is public
+	return durable.Replace(certFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644) //nolint:wrapcheck // as above
 }
 
 // nameCertificate puts this machine's names and the public URL's host into a certificate.

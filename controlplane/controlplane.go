@@ -28,7 +28,6 @@ import (
 	"github.com/outfeed/outfeed/controlplane/internal/httpapi"
 	"github.com/outfeed/outfeed/controlplane/internal/pgembed"
 	"github.com/outfeed/outfeed/controlplane/internal/postgres"
-	"github.com/outfeed/outfeed/controlplane/internal/vault"
 	"github.com/outfeed/outfeed/controlplane/internal/web"
 	"github.com/outfeed/outfeed/internal/buildinfo"
 	"github.com/outfeed/outfeed/internal/lifecycle"
@@ -56,6 +55,9 @@ func (c *ControlPlane) Run(ctx context.Context) error {
 	// PostgreSQL's own account must be able to enter; what is secret inside has its own mode.
 	if err := os.MkdirAll(c.config.DataDir, 0o711); err != nil { //nolint:gosec // see above
 		return fmt.Errorf("make the data directory: %w", err)
+	}
+	if err := c.config.checkKeyFiles(); err != nil {
+		return fmt.Errorf("the control plane does not start with keys that others may have:\n%w", err)
 	}
 	if !c.config.DatabaseURL.Empty() {
 		return c.serve(ctx, c.config.DatabaseURL)
@@ -91,23 +93,20 @@ func (c *ControlPlane) withPrivateDatabase(ctx context.Context, serve func(conte
 		}
 		return serve(ctx, secret.New(at.App))
 	})
-	if err := g.Wait(); err != nil {
-		return fmt.Errorf("the control plane stopped: %w", err)
-	}
-	return nil
+	return g.Wait() //nolint:wrapcheck // each part says what it is
 }
 
 // serve opens the store and serves everything on it.
 func (c *ControlPlane) serve(ctx context.Context, database secret.String) error {
-	keys, err := c.keys()
-	if err != nil {
-		return err
-	}
 	store, err := postgres.Open(ctx, postgres.Settings{URL: database, Logger: c.log})
 	if err != nil {
 		return err
 	}
 	defer store.Close()
+	keys, err := c.keys(ctx, store)
+	if err != nil {
+		return fmt.Errorf("load the control plane's keys: %w", err)
+	}
 	identity, ok := keys.Identity.Public().(ed25519.PublicKey)
 	if !ok {
 		return errors.New("the control plane's identity is not an Ed25519 key")
@@ -143,15 +142,6 @@ func replica() string {
 		host = "unknown"
 	}
 	return host + "/" + uuid.NewString()
-}
-
-// keys loads the keys, or makes them at the first start.
-func (c *ControlPlane) keys() (*vault.Keys, error) {
-	keys, err := vault.LoadOrCreateKeys(c.config.DataDir, c.config.MasterKeyFile)
-	if err != nil {
-		return nil, fmt.Errorf("load the control plane's keys: %w", err)
-	}
-	return keys, nil
 }
 
 // served is an address and what answers there.

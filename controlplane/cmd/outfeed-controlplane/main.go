@@ -84,7 +84,7 @@ func newRoot(began *bool) *cobra.Command {
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return fmt.Errorf("%w (see %s --help)%w", err, c.CommandPath(), errUsage)
 	})
-	root.AddCommand(serveCommand(), migrateCommand(), adminCommand(), flowTestCommand())
+	root.AddCommand(serveCommand(), migrateCommand(), adminCommand(), keysCommand(), flowTestCommand())
 	markBegin(root, began)
 	return root
 }

@@ -2,12 +2,7 @@ package vault_test
 
 import (
 	"bytes"
-	"encoding/base64"
 	"errors"
-	"os"
-	"path/filepath"
-	"strings"
-	"sync"
 	"testing"
 
 	"github.com/outfeed/outfeed/controlplane/internal/fleet"
@@ -105,92 +100,4 @@ func FuzzOpen(f *testing.F) {
 			t.Fatalf("opened: %v", err)
 		}
 	})
-}
-
-func TestKeysStayTheSame(t *testing.T) {
-	t.Parallel()
-	dir := filepath.Join(t.TempDir(), "data")
-	first, err := vault.LoadOrCreateKeys(dir, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	again, err := vault.LoadOrCreateKeys(dir, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !first.Identity.Equal(again.Identity) || !first.Bundle.Equal(again.Bundle) || first.Identity.Equal(first.Bundle) {
-		t.Error("the keys changed, or are one key")
-	}
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, e := range entries {
-		info, err := e.Info()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if info.Mode().Perm() != 0o600 {
-			t.Errorf("%s has mode %v", e.Name(), info.Mode())
-		}
-		text, err := os.ReadFile(filepath.Join(dir, e.Name()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if bytes.Contains(text, []byte(base64.StdEncoding.EncodeToString(first.Identity.Seed()))) {
-			t.Errorf("%s shows the identity key", e.Name())
-		}
-	}
-	if len(entries) != 3 {
-		t.Errorf("there are %d files: something was left behind", len(entries))
-	}
-}
-
-func TestParallelStartsGetTheSameKeys(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	var wg sync.WaitGroup
-	keys, errs := make([]*vault.Keys, 16), make([]error, 16)
-	for i := range keys {
-		wg.Go(func() { keys[i], errs[i] = vault.LoadOrCreateKeys(dir, "") })
-	}
-	wg.Wait()
-	for i := range keys {
-		if errs[i] != nil {
-			t.Fatal(errs[i])
-		}
-		if !keys[i].Identity.Equal(keys[0].Identity) || !keys[i].Bundle.Equal(keys[0].Bundle) {
-			t.Fatal("two starts made different keys")
-		}
-	}
-}
-
-func TestAMasterKeyIsNotMadeAnew(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	if _, err := vault.LoadOrCreateKeys(dir, ""); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Remove(filepath.Join(dir, "master.key")); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := vault.LoadOrCreateKeys(dir, ""); err == nil || !strings.Contains(err.Error(), "restore it from a backup") {
-		t.Errorf("got %v", err)
-	}
-	other := filepath.Join(t.TempDir(), "other.key")
-	if _, err := vault.LoadOrCreateKeys(dir, other); err == nil {
-		t.Error("a configured master key that is missing was accepted")
-	}
-	if err := os.WriteFile(other, []byte(base64.StdEncoding.EncodeToString(make([]byte, 32))), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := vault.LoadOrCreateKeys(dir, other); !errors.Is(err, vault.ErrSealed) {
-		t.Errorf("another master key: got %v", err)
-	}
-	if err := os.WriteFile(other, []byte("short"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := vault.LoadOrCreateKeys(t.TempDir(), other); err == nil || !strings.Contains(err.Error(), "base64") {
-		t.Errorf("a short master key: got %v", err)
-	}
 }
