@@ -35,7 +35,7 @@ func (c *Config) certificate() (tls.Certificate, error) {
 			}
 		}
 	}
-	certPEM, err := os.ReadFile(certFile)
+	certPEM, err := os.ReadFile(certFile) //nolint:gosec // the operator names the file
 	if err != nil {
 		return tls.Certificate{}, fmt.Errorf("load the TLS certificate: %w", err)
 	}
@@ -89,9 +89,9 @@ func (c *Config) makeCertificate(dir, certFile, keyFile string) error {
 	}
 	// The key goes first: a certificate is what says that the pair is whole.
 	if err := durable.Replace(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), 0o600); err != nil {
-		return err //nolint:wrapcheck // as above
+		return err
 	}
-	return durable.Replace(certFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644) //nolint:wrapcheck // as above
+	return durable.Replace(certFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644)
 }
 
 // nameCertificate puts this machine's names and the public URL's host into a certificate.

@@ -51,19 +51,19 @@ func (c *Config) checkAdminToken() error {
 		Distrust: "remove it, and a new one is made at the next start",
 	}
 	if c.AdminTokenFile == filepath.Join(c.DataDir, "admin-token") {
-		return advice.Check(c.AdminTokenFile) //nolint:wrapcheck // it names the file
+		return advice.Check(c.AdminTokenFile)
 	}
 	_, err := advice.ReadNamed(c.AdminTokenFile)
-	return err //nolint:wrapcheck // as above
+	return err
 }
 
 // readTLSKey reads the key of the certificate.
 func (c *Config) readTLSKey() ([]byte, error) {
 	_, keyFile := c.certificateFiles()
 	if c.TLSKeyFile != "" {
-		return tlsAdvice("have another certificate made").ReadNamed(keyFile) //nolint:wrapcheck // it names the file
+		return tlsAdvice("have another certificate made").ReadNamed(keyFile)
 	}
-	return tlsAdvice("remove " + keyfile.Word(filepath.Dir(keyFile)) + ", and a new certificate is made at the next start, which agents with ca_file must be given").Read(keyFile) //nolint:wrapcheck // as above
+	return tlsAdvice("remove " + keyfile.Word(filepath.Dir(keyFile)) + ", and a new certificate is made at the next start, which agents with ca_file must be given").Read(keyFile)
 }
 
 func tlsAdvice(distrust string) keyfile.Advice {

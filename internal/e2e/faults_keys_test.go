@@ -108,7 +108,7 @@ func copyFile(t *testing.T, from, to string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(to, text, 0o600); err != nil {
+	if err := os.WriteFile(to, text, 0o600); err != nil { //nolint:gosec // a file of the test
 		t.Fatal(err)
 	}
 }

@@ -41,7 +41,7 @@ func (a *app) agentList() *cobra.Command {
 		heading := []string{"NAME", "STATE", "LABELS", "FLOWS", "WAITING", "ROOM FOR", "TROUBLE", "UP TO DATE", "VERSION", "LAST SEEN"}
 		return list(a, asJSON, agents.Items, heading, func(g api.Agent) []string {
 			return []string{
-				g.Name, agentState(g), pairs(g.Labels), flowCount(g), waiting(&g.Outbox), roomFor(&g.Outbox), trouble(&g.Outbox), upToDate(g), g.Version, stamp(g.LastSeenAt),
+				g.Name, agentState(g), pairs(g.Labels), flowCount(g), waiting(&g.Outbox), roomFor(&g.Outbox), agentTrouble(g), upToDate(g), g.Version, stamp(g.LastSeenAt),
 			}
 		})
 	})
@@ -74,13 +74,6 @@ func flowCount(g api.Agent) string {
 	return fmt.Sprintf("%d/%d", fine, len(g.Status.Flows))
 }
 
-func upToDate(g api.Agent) string {
-	if g.AppliedSerial == g.DesiredSerial {
-		return "yes"
-	}
-	return fmt.Sprintf("no (%d of %d)", g.AppliedSerial, g.DesiredSerial)
-}
-
 func (a *app) agentShow() *cobra.Command {
 	c := &cobra.Command{
 		Use: "show AGENT", Short: "Show an agent, its flows and what they say",
@@ -103,6 +96,7 @@ func (a *app) agentShow() *cobra.Command {
 func (a *app) describeAgent(g api.Agent) error {
 	facts := [][]string{
 		{"State", agentState(g)},
+		{"Trouble", agentTrouble(g)},
 		{"Id", g.ID},
 		{"Labels", pairs(g.Labels)},
 		{"Machine", fmt.Sprintf("%s (%s/%s)", g.Hostname, g.OS, g.Arch)},
@@ -112,6 +106,9 @@ func (a *app) describeAgent(g api.Agent) error {
 		{"Enrolled", stamp(g.CreatedAt)},
 		{"Last seen", stamp(g.LastSeenAt)},
 		{"Up to date", upToDate(g)},
+	}
+	if !g.RevokedAt.IsZero() {
+		facts = append(facts, []string{"Revoked", stamp(g.RevokedAt)})
 	}
 	facts = append(facts, identityFacts(g)...)
 	if g.Status != nil && g.Status.BundleError != "" {

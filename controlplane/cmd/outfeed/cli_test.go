@@ -238,7 +238,7 @@ func TestLockedAgent(t *testing.T) {
 	}
 	b.fleet.AgentList[0].Lock, b.fleet.AgentList[0].ClockSkew = lock, -56*365*86_400
 	stdout, stderr := b.run(0, "agent", "list")
-	contains(t, stdout, "LOCKED")
+	contains(t, stdout, "LOCKED", "locked, clock 56 years behind, ")
 	contains(t, stderr, "outfeed agent show hall-3")
 	stdout, _ = b.run(0, "agent", "show", "hall-3")
 	contains(t, stdout, "LOCKED", "edge from 10.0.0.1", `evil\x1b[31m from 10.0.0.2`, "connect 6", "outfeed agent unlock hall-3 --keep", "56 years behind")

@@ -28,8 +28,8 @@ func identityFacts(g api.Agent) [][]string {
 			[]string{"  other", sideText(l.Other)},
 			[]string{"  decide with", "outfeed agent unlock " + g.Name + " --keep connected|other"})
 	}
-	if g.ClockSkew > tolerableSkew || g.ClockSkew < -tolerableSkew {
-		facts = append(facts, []string{"Clock", skewText(g.ClockSkew)})
+	if isSkewed(g) {
+		facts = append(facts, []string{"Clock", skewWords(g.ClockSkew) + " the control plane's"})
 	}
 	if !g.RotationAskedAt.IsZero() {
 		facts = append(facts, []string{"Keys", "shall change, asked at " + stamp(g.RotationAskedAt)})
@@ -59,23 +59,24 @@ func sideText(s api.LockSide) string {
 	return fmt.Sprintf("%s from %s, last at %s, connect %d", s.Hostname, s.Address, stamp(s.Seen), s.Counter)
 }
 
-// skewText writes how far a clock is off. A duration would not hold the greatest.
-func skewText(seconds int64) string {
+// isSkewed says whether an agent's clock is off by more than a network can explain.
+func isSkewed(g api.Agent) bool { return g.ClockSkew > tolerableSkew || g.ClockSkew < -tolerableSkew }
+
+// skewWords writes how far a clock is off, like 2 days behind. A duration would not hold the greatest.
+func skewWords(seconds int64) string {
 	const day, year = 86_400, 365 * 86_400
 	side := "ahead of"
 	if seconds < 0 {
 		side, seconds = "behind", -seconds
 	}
-	text := ""
 	switch {
 	case seconds >= 2*year:
-		text = fmt.Sprintf("%d years", seconds/year)
+		return fmt.Sprintf("%d years %s", seconds/year, side)
 	case seconds >= 2*day:
-		text = fmt.Sprintf("%d days", seconds/day)
+		return fmt.Sprintf("%d days %s", seconds/day, side)
 	default:
-		text = (time.Duration(seconds) * time.Second).String()
+		return (time.Duration(seconds) * time.Second).String() + " " + side
 	}
-	return text + " " + side + " the control plane's"
 }
 
 func (a *app) agentUnlock() *cobra.Command {

@@ -260,9 +260,9 @@ func advice(name KeyName) keyfile.Advice {
 // read gives what a key's file holds.
 func (f Files) read(name KeyName) ([]byte, error) {
 	if name == MasterKey && f.Master != "" {
-		return advice(name).ReadNamed(f.Master) //nolint:wrapcheck // it names the file and the key
+		return advice(name).ReadNamed(f.Master)
 	}
-	return advice(name).Read(f.Path(name)) //nolint:wrapcheck // as above
+	return advice(name).Read(f.Path(name))
 }
 
 func (f Files) readMaster() ([]byte, error) {
