@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -12,6 +11,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/outfeed/outfeed/internal/address"
 )
 
 // proxyFunc gives the proxy for a request; nil for none. It is http.Transport's.
@@ -20,19 +21,16 @@ type proxyFunc func(*http.Request) (*url.URL, error)
 func proxyOf(setting string) (proxyFunc, error) {
 	switch setting {
 	case "":
-		return http.ProxyFromEnvironment, nil
+		return address.ProxyFromEnvironment, nil
 	case "none":
 		return func(*http.Request) (*url.URL, error) { return nil, nil }, nil //nolint:nilnil // how a proxyFunc says: no proxy
 	}
-	via, err := url.Parse(setting)
-	if err != nil || via.Hostname() == "" || !proxyScheme(via) {
-		// The text may hold a password, so it is not repeated.
-		return nil, errors.New("the proxy's address is not valid: it must read http://host:port or http://user:password@host:port, with special characters of the password percent-encoded (# as %23, @ as %40)")
+	via, err := address.Proxy(setting)
+	if err != nil {
+		return nil, err
 	}
 	return http.ProxyURL(via), nil
 }
-
-func proxyScheme(via *url.URL) bool { return via.Scheme == "http" || via.Scheme == "https" }
 
 // ProxyError is when a proxy refuses, so that only a person can help.
 type ProxyError struct {
@@ -54,15 +52,7 @@ func (d *dialer) proxyFor(ctx context.Context) (*url.URL, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look for a proxy: %w", err)
 	}
-	via, err := d.proxy(request)
-	if err != nil {
-		// The text of the error holds the address and with it the password.
-		return nil, errors.New("the proxy's address in HTTPS_PROXY is not valid: it must read http://host:port or http://user:password@host:port, with special characters of the password percent-encoded")
-	}
-	if via != nil && !proxyScheme(via) {
-		return nil, fmt.Errorf("the proxy %s is not an HTTP proxy; Outfeed goes through HTTP proxies with CONNECT", via.Host)
-	}
-	return via, nil
+	return d.proxy(request)
 }
 
 // through asks the proxy for a connection to the address and gives it.
