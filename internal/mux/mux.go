@@ -16,6 +16,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/yamux"
@@ -41,11 +42,19 @@ const (
 	// maxFrame is the largest body of a frame that is taken; one that is sent is no larger than writeStep.
 	maxFrame = 256 << 10
 
-	// The peer is asked for a sign of life every 10 to 15 s, and dead after 40 s without one.
+	// The peer is asked for a sign of life every 10 to 15 s, and dead after 40 s without one. When an answer took longer
+	// than slowAnswer, the link is a bad one and the peer is asked again a moment later: on a link of 4 s there and back
+	// that loses every fifth packet in each direction, an answer needs eight packets sent in vain to be 40 s late then, and
+	// five with what is left of 40 s after a pause of 15 s. That is once in a day instead of once in an hour or two.
 	keepAliveMin = 10 * time.Second
 	keepAliveMax = 15 * time.Second
 	maxSilence   = 40 * time.Second
-	writeTimeout = 25 * time.Second
+	slowAnswer   = time.Second
+	moment       = time.Second
+	// A peer that takes nothing for so long has lost its session, even if it gives signs of life.
+	writeTimeout = 40 * time.Second
+	// openTimeout is how long a stream may wait to be accepted. Whether the peer lives is no question of it.
+	openTimeout  = 2 * time.Minute
 	closeTimeout = 30 * time.Second
 
 	// writeStep is the most that is written under one write time-out, so that a slow link makes progress: four records of
@@ -53,6 +62,9 @@ const (
 	// keeps a buffer of that size for each session that has once used it.
 	writeStep  = 4*recordSize - headerSize
 	serverStep = recordSize - headerSize
+	// slowStep is that of a bad link, on which a few kilobytes may take half a minute: nothing that is whole comes out of
+	// a record of TLS before its last byte, and a sign of life waits for what is in front of it.
+	slowStep = 2 << 10
 )
 
 // ErrLimit is when a peer exceeded a limit; its session has ended.
@@ -69,8 +81,9 @@ type Session struct {
 	inner  *yamux.Session
 	guard  *guard
 	timing timing
-	// step is the most that one frame carries.
+	// step is the most that one frame carries while slow is not set: that the last answer came late.
 	step int
+	slow atomic.Bool
 
 	mu sync.Mutex
 	// next is when the peer is asked for a sign of life; nil once the session is closed.
@@ -143,17 +156,26 @@ func (s *Session) beat() {
 		_ = s.inner.Close() // it gives no error
 		return
 	}
-	s.mu.Lock()
-	if s.next != nil {
-		s.beats.Add(1)
-		s.next.Reset(min(s.timing.keepAlive, left))
-	}
-	s.mu.Unlock()
+	s.beatAfter(min(s.timing.keepAlive, left))
 	for _, stream := range s.guard.idle() {
 		stream.Shrink()
 	}
 	// Whether the answer came is seen by when the peer was last heard: on a slow link it may come late, behind much else.
-	_, _ = s.inner.Ping()
+	asked := time.Now()
+	_, err := s.inner.Ping()
+	s.slow.Store(time.Since(asked) > slowAnswer)
+	if err == nil && s.slow.Load() {
+		s.beatAfter(moment)
+	}
+}
+
+// beatAfter sets when the next beat is.
+func (s *Session) beatAfter(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.next != nil && !s.next.Reset(d) {
+		s.beats.Add(1)
+	}
 }
 
 func config(t timing, log *slog.Logger) *yamux.Config {
@@ -162,7 +184,7 @@ func config(t timing, log *slog.Logger) *yamux.Config {
 	c.EnableKeepAlive = false
 	c.ConnectionWriteTimeout = t.write
 	c.MaxStreamWindowSize = streamWindow
-	c.StreamOpenTimeout = t.write
+	c.StreamOpenTimeout = openTimeout
 	c.StreamCloseTimeout = closeTimeout
 	c.LogOutput = nil
 	c.Logger = yamuxLog{log}
@@ -221,6 +243,14 @@ func (s *Session) explain(doing string, err error) error {
 	return fmt.Errorf("%s: %w", doing, err)
 }
 
+// most is how much one frame carries now.
+func (s *Session) most() int {
+	if s.slow.Load() {
+		return slowStep
+	}
+	return s.step
+}
+
 // Stream is one conversation.
 type Stream struct {
 	inner   *yamux.Stream
@@ -254,7 +284,7 @@ func (s *Stream) Await(f func()) { s.session.guard.await(s.inner.StreamID(), f) 
 func (s *Stream) Write(p []byte) (int, error) {
 	total := 0
 	for {
-		step := p[total:min(len(p), total+s.session.step)]
+		step := p[total:min(len(p), total+s.session.most())]
 		if err := s.inner.SetWriteDeadline(time.Now().Add(s.session.timing.write)); err != nil {
 			return total, fmt.Errorf("bound a write: %w", err)
 		}
