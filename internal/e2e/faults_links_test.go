@@ -133,7 +133,7 @@ func (l *lab) hold(t *testing.T, link badLink, seed uint64, d time.Duration) (wa
 	var longest, behind time.Duration
 	last := m.acknowledged()
 	for since := time.Now(); time.Since(began) < d; {
-		wait(t, time.Second)
+		wait(t, 2*time.Second)
 		if now := m.acknowledged(); now > last {
 			last, since = now, time.Now()
 		}

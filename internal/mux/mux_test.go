@@ -256,7 +256,7 @@ func TestLimitsLetAnOrdinaryPeerThrough(t *testing.T) {
 // TestUnreadPeerEndsTheSession writes to a peer that never reads.
 func TestUnreadPeerEndsTheSession(t *testing.T) {
 	t.Parallel()
-	client, server := sessions(t, timing{keepAlive: time.Hour, write: 200 * time.Millisecond})
+	client, server := sessions(t, timing{keepAlive: time.Hour, silence: time.Hour, write: 200 * time.Millisecond})
 	s, err := client.Open()
 	if err != nil {
 		t.Fatal(err)
