@@ -47,6 +47,8 @@ func TestFaultNetworks(t *testing.T) {
 		"Squid":          behindSquid,
 		"SquidLife":      squidLife,
 		"Inspected":      inspected,
+		"OddProxies":     oddProxies,
+		"NoProxies":      noProxies,
 		"Delay2sLoss20":  farAway,
 		"Rate32k":        narrow,
 	}

@@ -35,6 +35,8 @@ func (e *BusyError) Error() string {
 	switch e.Status {
 	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
 		return text + "; it is busy or restarting"
+	case http.StatusBadGateway, http.StatusGatewayTimeout:
+		return text + "; what answers there is a load balancer that does not reach the control plane, which may be down or restarting"
 	case http.StatusNotFound:
 		return text + "; check the URL"
 	default:
