@@ -273,7 +273,10 @@ func (s *Stream) Read(p []byte) (int, error) {
 	n, err := s.inner.Read(p)
 	s.session.guard.consumed(s.inner.StreamID(), n)
 	if err != nil && s.session.guard.violation() != nil {
-		err = s.session.guard.violation()
+		return n, s.session.guard.violation()
+	}
+	if errors.Is(err, yamux.ErrTimeout) && s.session.guard.over() {
+		return n, io.EOF
 	}
 	return n, err
 }
@@ -300,6 +303,9 @@ func (s *Stream) Write(p []byte) (int, error) {
 		}
 		n, err := s.inner.Write(step)
 		total += n
+		if errors.Is(err, yamux.ErrTimeout) && s.session.guard.over() {
+			return total, s.session.explain("write", yamux.ErrSessionShutdown)
+		}
 		if errors.Is(err, yamux.ErrTimeout) || errors.Is(err, yamux.ErrConnectionWriteTimeout) {
 			s.session.guard.fail(ErrWriteTimeout)
 			return total, errors.Join(ErrWriteTimeout, s.session.Close())
