@@ -14,14 +14,16 @@ import (
 	"github.com/outfeed/outfeed/agent/internal/identity"
 	"github.com/outfeed/outfeed/agent/internal/stage"
 	"github.com/outfeed/outfeed/agent/internal/tunnel"
+	"github.com/outfeed/outfeed/internal/address"
 	"github.com/outfeed/outfeed/internal/buildinfo"
 	"github.com/outfeed/outfeed/internal/secret"
 	"github.com/outfeed/outfeed/protocol/seal"
 	"github.com/outfeed/outfeed/protocol/wire"
 )
 
-// enrolTimeout bounds an enrolment, which a person is watching.
-const enrolTimeout = time.Minute
+// enrolTimeout bounds an enrolment: over a link of 4 s there and back that loses every fifth packet it takes a minute now
+// and then. Where nothing answers it ends after half a minute by itself.
+const enrolTimeout = 3 * time.Minute
 
 // Enrollment is what makes a machine an agent.
 type Enrollment struct {
@@ -37,6 +39,9 @@ func Enroll(ctx context.Context, c Config, e Enrollment) (agentID string, err er
 	token, err := seal.ParseToken(e.Token.Reveal())
 	if err != nil {
 		return "", fmt.Errorf("the enrolment token: %w", err)
+	}
+	if _, err = address.ControlPlane(e.URL); err != nil {
+		return "", err
 	}
 	// A token that is used up on a disk that cannot hold an agent would help nobody.
 	if err := stage.CheckRoom(c.DataDir, uint64(c.Staging.MinFree)); err != nil { //nolint:gosec // Validate has seen it

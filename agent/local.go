@@ -197,6 +197,8 @@ func RotateKeys(ctx context.Context, c Config) error {
 func askLocal(ctx context.Context, c Config, method, what string) (*http.Response, error) {
 	path := socketPath(c.DataDir)
 	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+		// The client is for this request alone, so nothing may stay open behind it.
+		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", path)
 		},

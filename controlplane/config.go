@@ -5,12 +5,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/outfeed/outfeed/controlplane/internal/fleet"
+	"github.com/outfeed/outfeed/internal/address"
 	"github.com/outfeed/outfeed/internal/secret"
 )
 
@@ -143,8 +142,8 @@ func (c *Config) validate() error {
 	if (c.TLSCertFile == "") != (c.TLSKeyFile == "") {
 		say("set both OUTFEED_TLS_CERT_FILE and OUTFEED_TLS_KEY_FILE, or neither")
 	}
-	if u, err := url.Parse(c.PublicURL); err != nil || u.Host == "" || !strings.HasPrefix(u.Scheme, "http") {
-		say("OUTFEED_PUBLIC_URL is %q: write a URL like https://outfeed.example.com", c.PublicURL)
+	if _, err := address.ControlPlane(c.PublicURL); err != nil {
+		say("OUTFEED_PUBLIC_URL: %w", err)
 	}
 	switch c.Mode {
 	case "saas", "single-tenant", "on-prem":

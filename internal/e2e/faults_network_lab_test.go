@@ -74,6 +74,9 @@ type lab struct {
 // names are the hosts that the control plane's own network knows, all of them itself.
 var names = []string{"cp.outfeed.test", "nginx.outfeed.test", "haproxy.outfeed.test", "forbidden.outfeed.test", "unknown.outfeed.test"}
 
+// numbered is an address of the control plane that is not loopback, to which no proxy would apply.
+const numbered = "10.97.0.1"
+
 const (
 	portTLS   = "8443"
 	portPlain = "8480"
@@ -337,7 +340,7 @@ func (a *authority) issue(t *testing.T, file string, hosts ...string) {
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: hosts[0]}, DNSNames: hosts, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: hosts[0]}, DNSNames: hosts, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.ParseIP(numbered)},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour), KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key)

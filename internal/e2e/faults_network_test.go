@@ -47,6 +47,8 @@ func TestFaultNetworks(t *testing.T) {
 		"Squid":          behindSquid,
 		"SquidLife":      squidLife,
 		"Inspected":      inspected,
+		"OddProxies":     oddProxies,
+		"NoProxies":      noProxies,
 		"Delay2sLoss20":  farAway,
 		"Rate32k":        narrow,
 	}
@@ -89,6 +91,7 @@ func dead(x trial, cut func(*wire)) {
 	agentTook := time.Since(at)
 	m.untilSeen(noticed()-time.Since(at), false)
 	t.Logf("the agent noticed after %s, the control plane after %s", agentTook.Round(time.Second), time.Since(at).Round(time.Second))
+	m.untilConnections(0, noticed()-time.Since(at))
 	if *long {
 		wait(t, 6*time.Minute)
 	}
@@ -97,18 +100,18 @@ func dead(x trial, cut func(*wire)) {
 	m.untilConnected(back())
 	t.Logf("connected again %s after the path has healed", time.Since(at).Round(time.Second))
 	m.untilSeen(back()-time.Since(at), true)
-	m.oneSession()
+	m.untilConnections(1, back()-time.Since(at))
 }
 
-// oneSession waits until the control plane holds a single connection of the agent.
-func (m *machine) oneSession() {
+// untilConnections waits until the control plane holds so many connections of the agent.
+func (m *machine) untilConnections(want int, limit time.Duration) {
 	m.t.Helper()
-	m.within("the agent has one connection", noticed(), func() error {
+	m.within(fmt.Sprintf("the control plane holds %d connections", want), limit, func() error {
 		out, err := exec.CommandContext(m.t.Context(), "ss", "-Htn", "state", "established", "src", m.plant.cloud, "and", "sport", "=", ":"+portTLS).CombinedOutput() //nolint:gosec // fixed words
 		if err != nil {
 			return fmt.Errorf("ss: %w: %s", err, out)
 		}
-		if n := strings.Count(string(out), "\n"); n != 1 {
+		if n := strings.Count(string(out), "\n"); n != want {
 			return fmt.Errorf("the control plane holds %d:\n%s", n, out)
 		}
 		return nil
@@ -280,32 +283,65 @@ func TestFaultStoppedControlPlane(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	m := &machine{lab: &lab{site: s}, t: t, process: s.agent, at: s.path("agent")}
-	signal := func(sig syscall.Signal) {
-		if err := s.controlPlane.cmd.Process.Signal(sig); err != nil {
-			t.Fatal(err)
-		}
-	}
-	signal(syscall.SIGSTOP)
-	defer signal(syscall.SIGCONT)
+	m.untilConnected(deadline)
+	s.controlPlane.signal(t, syscall.SIGSTOP)
+	defer s.controlPlane.signal(t, syscall.SIGCONT)
 	at := time.Now()
 	m.until("the agent has noticed", noticed(), func(s agent.LocalStatus) bool { return !s.Tunnel.Connected })
 	t.Logf("the agent noticed after %s", time.Since(at).Round(time.Second))
 	if *long {
 		wait(t, 5*time.Minute-time.Since(at))
 	}
-	signal(syscall.SIGCONT)
-	at = time.Now()
-	m.untilConnected(back())
-	t.Logf("connected again %s after the control plane went on", time.Since(at).Round(100*time.Millisecond))
+	s.controlPlane.signal(t, syscall.SIGCONT)
+	m.goesOn(time.Now())
+}
+
+// TestFaultStoppedAgent stops the agent's process instead.
+func TestFaultStoppedAgent(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	m := &machine{lab: &lab{site: s}, t: t, process: s.agent, at: s.path("agent")}
+	m.untilConnected(deadline)
+	s.agent.signal(t, syscall.SIGSTOP)
+	defer s.agent.signal(t, syscall.SIGCONT)
+	at := time.Now()
+	m.untilSessions("0", noticed())
+	t.Logf("the control plane noticed after %s", time.Since(at).Round(time.Second))
+	if *long {
+		wait(t, 5*time.Minute-time.Since(at))
+	}
+	s.agent.signal(t, syscall.SIGCONT)
+	m.goesOn(time.Now())
+}
+
+// signal sends a signal to the process.
+func (p *process) signal(t *testing.T, sig syscall.Signal) {
+	t.Helper()
+	if err := p.cmd.Process.Signal(sig); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// goesOn holds that the agent is back in time after what was stopped goes on, with no session left of before.
+func (m *machine) goesOn(at time.Time) {
+	m.t.Helper()
+	// The agent may not know yet that its session is gone.
+	m.until("there is a session that began now", back(), func(s agent.LocalStatus) bool { return s.Tunnel.Connected && s.Tunnel.Since.After(at) })
 	m.untilSeen(back()-time.Since(at), true)
-	m.within("the gateway has one session", noticed(), func() error {
+	m.t.Logf("connected again %s after it went on", time.Since(at).Round(100*time.Millisecond))
+	m.untilSessions("1", back()-time.Since(at))
+}
+
+// untilSessions waits until the gateway has so many sessions.
+func (m *machine) untilSessions(want string, limit time.Duration) {
+	m.t.Helper()
+	within(m.t, limit, want+" sessions on the gateway", func() error {
 		text, err := m.metric("outfeed_gateway_agents_connected")
-		if err == nil && text != "1" {
+		if err == nil && text != want {
 			err = fmt.Errorf("it has %s", text)
 		}
 		return err
 	})
-	t.Logf("one session %s after that", time.Since(at).Round(100*time.Millisecond))
 }
 
 // metric is a number of the control plane.

@@ -16,6 +16,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/yamux"
@@ -41,11 +42,20 @@ const (
 	// maxFrame is the largest body of a frame that is taken; one that is sent is no larger than writeStep.
 	maxFrame = 256 << 10
 
-	// The peer is asked for a sign of life every 10 to 15 s, and dead after 40 s without one.
-	keepAliveMin = 10 * time.Second
-	keepAliveMax = 15 * time.Second
-	maxSilence   = 40 * time.Second
-	writeTimeout = 25 * time.Second
+	// The peer is asked for a sign of life every 10 to 15 s, and dead after 40 s without one. Where the last answer took
+	// longer than slowAnswer the link is a bad one, and it is asked every slowKeepAlive, whether it has answered or not. On
+	// a link of 4 s there and back that loses every fifth packet in each direction and sends it again after 5 s, 40 s pass
+	// without an answer then when seven packets in a row were sent in vain, which has a chance of 1 in 12,000 for each
+	// question: once in 16 hours. With questions 15 s apart five suffice: a few times an hour.
+	keepAliveMin  = 10 * time.Second
+	keepAliveMax  = 15 * time.Second
+	maxSilence    = 40 * time.Second
+	slowAnswer    = time.Second
+	slowKeepAlive = 5 * time.Second
+	// A peer that takes nothing for so long has lost its session, even if it gives signs of life.
+	writeTimeout = 40 * time.Second
+	// openTimeout is how long a stream may wait to be accepted. Whether the peer lives is no question of it.
+	openTimeout  = 2 * time.Minute
 	closeTimeout = 30 * time.Second
 
 	// writeStep is the most that is written under one write time-out, so that a slow link makes progress: four records of
@@ -53,6 +63,9 @@ const (
 	// keeps a buffer of that size for each session that has once used it.
 	writeStep  = 4*recordSize - headerSize
 	serverStep = recordSize - headerSize
+	// slowStep is that of a bad link, on which a few kilobytes may take half a minute: nothing that is whole comes out of
+	// a record of TLS before its last byte, and a sign of life waits for what is in front of it.
+	slowStep = 1 << 10
 )
 
 // ErrLimit is when a peer exceeded a limit; its session has ended.
@@ -69,8 +82,9 @@ type Session struct {
 	inner  *yamux.Session
 	guard  *guard
 	timing timing
-	// step is the most that one frame carries.
+	// step is the most that one frame carries while slow is not set, which it is until an answer has come soon.
 	step int
+	slow atomic.Bool
 
 	mu sync.Mutex
 	// next is when the peer is asked for a sign of life; nil once the session is closed.
@@ -126,7 +140,8 @@ func start(g *guard, side starter, t timing, log *slog.Logger) (*Session, error)
 	s.beats.Add(1)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.next = time.AfterFunc(t.keepAlive, s.beat)
+	s.slow.Store(true)
+	s.next = time.AfterFunc(0, s.beat)
 	return s, nil
 }
 
@@ -143,17 +158,34 @@ func (s *Session) beat() {
 		_ = s.inner.Close() // it gives no error
 		return
 	}
-	s.mu.Lock()
-	if s.next != nil {
-		s.beats.Add(1)
-		s.next.Reset(min(s.timing.keepAlive, left))
-	}
-	s.mu.Unlock()
+	s.beatAfter(min(s.every(), left))
 	for _, stream := range s.guard.idle() {
 		stream.Shrink()
 	}
 	// Whether the answer came is seen by when the peer was last heard: on a slow link it may come late, behind much else.
+	asked := time.Now()
 	_, _ = s.inner.Ping()
+	took := time.Since(asked)
+	if slow := took > slowAnswer; s.slow.Swap(slow) != slow && slow {
+		s.beatAfter(max(0, s.every()-took))
+	}
+}
+
+// every is how often the peer is asked for a sign of life now.
+func (s *Session) every() time.Duration {
+	if s.slow.Load() {
+		return min(slowKeepAlive, s.timing.keepAlive)
+	}
+	return s.timing.keepAlive
+}
+
+// beatAfter sets when the next beat is.
+func (s *Session) beatAfter(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.next != nil && !s.next.Reset(d) {
+		s.beats.Add(1)
+	}
 }
 
 func config(t timing, log *slog.Logger) *yamux.Config {
@@ -162,7 +194,7 @@ func config(t timing, log *slog.Logger) *yamux.Config {
 	c.EnableKeepAlive = false
 	c.ConnectionWriteTimeout = t.write
 	c.MaxStreamWindowSize = streamWindow
-	c.StreamOpenTimeout = t.write
+	c.StreamOpenTimeout = openTimeout
 	c.StreamCloseTimeout = closeTimeout
 	c.LogOutput = nil
 	c.Logger = yamuxLog{log}
@@ -221,6 +253,14 @@ func (s *Session) explain(doing string, err error) error {
 	return fmt.Errorf("%s: %w", doing, err)
 }
 
+// most is how much one frame carries now.
+func (s *Session) most() int {
+	if s.slow.Load() {
+		return slowStep
+	}
+	return s.step
+}
+
 // Stream is one conversation.
 type Stream struct {
 	inner   *yamux.Stream
@@ -233,7 +273,10 @@ func (s *Stream) Read(p []byte) (int, error) {
 	n, err := s.inner.Read(p)
 	s.session.guard.consumed(s.inner.StreamID(), n)
 	if err != nil && s.session.guard.violation() != nil {
-		err = s.session.guard.violation()
+		return n, s.session.guard.violation()
+	}
+	if errors.Is(err, yamux.ErrTimeout) && s.session.guard.over() {
+		return n, io.EOF
 	}
 	return n, err
 }
@@ -254,12 +297,15 @@ func (s *Stream) Await(f func()) { s.session.guard.await(s.inner.StreamID(), f) 
 func (s *Stream) Write(p []byte) (int, error) {
 	total := 0
 	for {
-		step := p[total:min(len(p), total+s.session.step)]
+		step := p[total:min(len(p), total+s.session.most())]
 		if err := s.inner.SetWriteDeadline(time.Now().Add(s.session.timing.write)); err != nil {
 			return total, fmt.Errorf("bound a write: %w", err)
 		}
 		n, err := s.inner.Write(step)
 		total += n
+		if errors.Is(err, yamux.ErrTimeout) && s.session.guard.over() {
+			return total, s.session.explain("write", yamux.ErrSessionShutdown)
+		}
 		if errors.Is(err, yamux.ErrTimeout) || errors.Is(err, yamux.ErrConnectionWriteTimeout) {
 			s.session.guard.fail(ErrWriteTimeout)
 			return total, errors.Join(ErrWriteTimeout, s.session.Close())

@@ -256,7 +256,7 @@ func TestLimitsLetAnOrdinaryPeerThrough(t *testing.T) {
 // TestUnreadPeerEndsTheSession writes to a peer that never reads.
 func TestUnreadPeerEndsTheSession(t *testing.T) {
 	t.Parallel()
-	client, server := sessions(t, timing{keepAlive: time.Hour, write: 200 * time.Millisecond})
+	client, server := sessions(t, timing{keepAlive: time.Hour, silence: time.Hour, write: 200 * time.Millisecond})
 	s, err := client.Open()
 	if err != nil {
 		t.Fatal(err)
@@ -310,6 +310,56 @@ func TestCloseUnblocks(t *testing.T) {
 	}
 	for range 3 {
 		<-ended
+	}
+}
+
+// sticky is a connection that takes its time to close.
+type sticky struct {
+	net.Conn
+	let chan struct{}
+}
+
+func (s sticky) Close() error {
+	<-s.let
+	return s.Conn.Close()
+}
+
+// TestReadsEndBeforeTheConnectionIsClosed closes a session whose connection takes its time: nobody spins until then.
+func TestReadsEndBeforeTheConnectionIsClosed(t *testing.T) {
+	t.Parallel()
+	left, right := pair(t)
+	slow := sticky{left, make(chan struct{})}
+	client, err := start(newGuard(slow, 0), yamux.Client, usual(), quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := start(newGuard(right, 1), yamux.Server, usual(), quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := client.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err = server.Accept(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	read, wrote, closed := make(chan error, 1), make(chan error, 1), make(chan error, 1)
+	go func() { _, err := s.Read(make([]byte, 1)); read <- err }()
+	go func() { _, err := s.Write(make([]byte, 4*streamWindow)); wrote <- err }()
+	go func() { <-client.Done(); closed <- nil }()
+	go func() { _ = client.Close() }()
+	<-closed
+	if err := <-read; !errors.Is(err, io.EOF) {
+		t.Errorf("the read ended with %v, want EOF", err)
+	}
+	if err := <-wrote; err == nil || errors.Is(err, ErrWriteTimeout) {
+		t.Errorf("the write ended with %v", err)
+	}
+	close(slow.let)
+	<-client.inner.CloseChan()
+	if err := errors.Join(client.Close(), server.Close()); err != nil {
+		t.Error(err)
 	}
 }
 

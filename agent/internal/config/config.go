@@ -11,13 +11,13 @@ import (
 	"log/slog"
 	"maps"
 	"net"
-	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/outfeed/outfeed/internal/address"
 	"github.com/outfeed/outfeed/internal/logging"
 	"github.com/outfeed/outfeed/internal/secret"
 )
@@ -127,8 +127,8 @@ func (c *Config) Validate() error {
 	if c.Listen != "" {
 		wrong = append(wrong, loopback(c.Listen))
 	}
-	if !validProxy(c.Proxy.Reveal()) {
-		wrong = append(wrong, errors.New("proxy is not a URL like http://proxy.plant.example:3128 (with a password: http://user:password@host:port, where special characters are percent-encoded, # as %23 and @ as %40), nor none"))
+	if err := checkProxy(c.Proxy.Reveal()); err != nil {
+		wrong = append(wrong, fmt.Errorf("proxy (or OUTFEED_AGENT_PROXY) is neither an address nor none: %w", err))
 	}
 	if c.CAFile != "" {
 		if _, err := os.Stat(c.CAFile); err != nil {
@@ -138,13 +138,13 @@ func (c *Config) Validate() error {
 	return errors.Join(wrong...)
 }
 
-// validProxy says whether a setting names a proxy, takes the environment's (empty), or takes none.
-func validProxy(setting string) bool {
+// checkProxy says what is wrong with a setting that names a proxy, takes the environment's (empty), or takes none.
+func checkProxy(setting string) error {
 	if setting == "" || setting == "none" {
-		return true
+		return nil
 	}
-	u, err := url.Parse(setting)
-	return err == nil && u.Host != "" && (u.Scheme == "http" || u.Scheme == "https")
+	_, err := address.Proxy(setting)
+	return err
 }
 
 // loopback refuses an address that other machines could reach.

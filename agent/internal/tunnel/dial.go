@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/outfeed/outfeed/internal/address"
 	"github.com/outfeed/outfeed/internal/mux"
 	"github.com/outfeed/outfeed/protocol/seal"
 )
@@ -34,6 +35,8 @@ func (e *BusyError) Error() string {
 	switch e.Status {
 	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
 		return text + "; it is busy or restarting"
+	case http.StatusBadGateway, http.StatusGatewayTimeout:
+		return text + "; what answers there is a load balancer that does not reach the control plane, which may be down or restarting"
 	case http.StatusNotFound:
 		return text + "; check the URL"
 	default:
@@ -50,9 +53,9 @@ type dialer struct {
 }
 
 func newDialer(l Link) (*dialer, error) {
-	u, err := url.Parse(l.URL)
-	if err != nil || u.Host == "" || u.User != nil {
-		return nil, fmt.Errorf("%q is not the address of a control plane: it must read https://host or https://host:port", l.URL)
+	u, err := address.ControlPlane(l.URL)
+	if err != nil {
+		return nil, err
 	}
 	if u.Scheme, err = webSocketScheme(u); err != nil {
 		return nil, err
@@ -74,12 +77,10 @@ func webSocketScheme(u *url.URL) (string, error) {
 	switch {
 	case u.Scheme == "https":
 		return "wss", nil
-	case u.Scheme == "http" && isLoopback(u.Hostname()):
+	case isLoopback(u.Hostname()):
 		return "ws", nil
-	case u.Scheme == "http":
-		return "", fmt.Errorf("%s is not encrypted; use https:// (http:// is accepted only for this machine itself, as http://127.0.0.1:PORT)", u)
 	default:
-		return "", fmt.Errorf("%q is not the address of a control plane: it must begin with https://", u)
+		return "", fmt.Errorf("%s is not encrypted; use https:// (http:// is accepted only for this machine itself, as http://127.0.0.1:PORT)", u)
 	}
 }
 

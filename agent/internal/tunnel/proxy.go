@@ -3,6 +3,7 @@ package tunnel
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -12,6 +13,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/outfeed/outfeed/internal/address"
 )
 
 // proxyFunc gives the proxy for a request; nil for none. It is http.Transport's.
@@ -20,19 +23,16 @@ type proxyFunc func(*http.Request) (*url.URL, error)
 func proxyOf(setting string) (proxyFunc, error) {
 	switch setting {
 	case "":
-		return http.ProxyFromEnvironment, nil
+		return address.ProxyFromEnvironment, nil
 	case "none":
 		return func(*http.Request) (*url.URL, error) { return nil, nil }, nil //nolint:nilnil // how a proxyFunc says: no proxy
 	}
-	via, err := url.Parse(setting)
-	if err != nil || via.Hostname() == "" || !proxyScheme(via) {
-		// The text may hold a password, so it is not repeated.
-		return nil, errors.New("the proxy's address is not valid: it must read http://host:port or http://user:password@host:port, with special characters of the password percent-encoded (# as %23, @ as %40)")
+	via, err := address.Proxy(setting)
+	if err != nil {
+		return nil, err
 	}
 	return http.ProxyURL(via), nil
 }
-
-func proxyScheme(via *url.URL) bool { return via.Scheme == "http" || via.Scheme == "https" }
 
 // ProxyError is when a proxy refuses, so that only a person can help.
 type ProxyError struct {
@@ -54,15 +54,7 @@ func (d *dialer) proxyFor(ctx context.Context) (*url.URL, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look for a proxy: %w", err)
 	}
-	via, err := d.proxy(request)
-	if err != nil {
-		// The text of the error holds the address and with it the password.
-		return nil, errors.New("the proxy's address in HTTPS_PROXY is not valid: it must read http://host:port or http://user:password@host:port, with special characters of the password percent-encoded")
-	}
-	if via != nil && !proxyScheme(via) {
-		return nil, fmt.Errorf("the proxy %s is not an HTTP proxy; Outfeed goes through HTTP proxies with CONNECT", via.Host)
-	}
-	return via, nil
+	return d.proxy(request)
 }
 
 // through asks the proxy for a connection to the address and gives it.
@@ -75,6 +67,9 @@ func (r route) through(ctx context.Context, via *url.URL, address string) (net.C
 		port = via.Port()
 	}
 	conn, err := r.reach(ctx, via.Hostname(), port, open)
+	if _, plain := errors.AsType[tls.RecordHeaderError](err); plain {
+		return nil, &UnreachedError{fmt.Errorf("the proxy %s does not speak TLS there; check its port, and whether its address must begin with http:// instead of https://: %w", via.Host, err)}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("the proxy %s cannot be reached; check its address, and whether it runs: %w", via.Host, err)
 	}
@@ -108,7 +103,7 @@ func ask(ctx context.Context, conn net.Conn, via *url.URL, address string) error
 	// agent that speaks first.
 	answer, err := http.ReadResponse(bufio.NewReader(io.LimitReader(conn, 64<<10)), request) //nolint:bodyclose // it is the connection
 	if err != nil {
-		return &UnreachedError{fmt.Errorf("the proxy %s gave no answer: %w", via.Host, err)}
+		return &UnreachedError{unanswered(via, err)}
 	}
 	if answer.StatusCode != http.StatusOK {
 		return refusedByProxy(via, answer)
@@ -120,6 +115,21 @@ func ask(ctx context.Context, conn net.Conn, via *url.URL, address string) error
 		return fmt.Errorf("lift the bound of the wait for the proxy: %w", err)
 	}
 	return nil
+}
+
+// unanswered turns what came instead of a proxy's answer into what to do about it.
+func unanswered(via *url.URL, err error) error {
+	var late net.Error
+	switch {
+	case errors.As(err, &late) && late.Timeout():
+		return fmt.Errorf("the proxy %s took the connection and has said nothing for %s; check whether it is an HTTP proxy, its port, and whether it is overloaded", via.Host, stepTimeout)
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return fmt.Errorf("the proxy %s closed the connection without an answer; check its port, whether its address must begin with https://, and whether it lets this machine in", via.Host)
+	case strings.Contains(err.Error(), "malformed"):
+		return fmt.Errorf("the proxy %s does not answer as an HTTP proxy does; check its port, and whether its address must begin with https://: %.120s", via.Host, err)
+	default:
+		return fmt.Errorf("the proxy %s gave no answer: %w", via.Host, err)
+	}
 }
 
 // refusedByProxy turns a proxy's answer into what to do about it.
@@ -143,7 +153,10 @@ func refusedByProxy(via *url.URL, answer *http.Response) error {
 	case http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		return &UnreachedError{fmt.Errorf("the proxy %s answered %s: %s", via.Host, answer.Status, squidSays(answer.Header))}
 	default:
-		refusal.Problem = "answered " + answer.Status
+		refusal.Problem = "answered " + answer.Status + " instead of connecting; check its address and port, and ask its administrator whether it allows CONNECT"
+		if to, err := answer.Location(); err == nil && to.Host != "" {
+			refusal.Problem = fmt.Sprintf("answered %s and sends on to %s, which may be a page to sign in at; ask its administrator for access without it", answer.Status, to.Host)
+		}
 		return refusal
 	}
 }

@@ -352,7 +352,7 @@ func TestNewRefuses(t *testing.T) {
 		"http://control.example":      "not encrypted",
 		"http://10.0.0.1:8080":        "not encrypted",
 		"http://127.0.0.1.example":    "not encrypted",
-		"https://user:pw@example.org": "not the address",
+		"https://user:pw@example.org": "holds a user or a password",
 	} {
 		_, err := tunnel.New(tunnel.Settings{Link: tunnel.Link{URL: url}})
 		if err == nil || !strings.Contains(err.Error(), says) {

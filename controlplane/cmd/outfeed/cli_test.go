@@ -149,12 +149,16 @@ func TestLoginRefusesWhatCannotBe(t *testing.T) {
 	b.env = map[string]string{"OUTFEED_CONFIG": filepath.Join(b.dir, "c.json"), "OUTFEED_API_KEY": "ofk_x"}
 	for url, want := range map[string]string{
 		"outfeed.example":            "not the address",
+		"https://me:hush@cp.example": "holds a user or a password",
 		"ftp://outfeed.example":      "not the address",
 		"https://outfeed.example/ui": "more than scheme",
 		"http://127.0.0.1:1":         "cannot reach the control plane at http://127.0.0.1:1",
 	} {
 		_, stderr := b.run(1, "login", url)
 		contains(t, stderr, want)
+		if strings.Contains(stderr, "hush") {
+			t.Errorf("a password is in %s", stderr)
+		}
 	}
 	_, stderr := b.run(1, "login", b.url, "--ca", b.file("ca.pem", "not PEM"))
 	contains(t, stderr, "no certificate")

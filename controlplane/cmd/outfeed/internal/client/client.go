@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/outfeed/outfeed/controlplane/internal/httpapi/api"
+	"github.com/outfeed/outfeed/internal/address"
 	"github.com/outfeed/outfeed/internal/secret"
 )
 
@@ -67,11 +68,11 @@ func (e *ProblemError) Error() string {
 
 // New makes a client. It sends nothing yet.
 func New(s Settings) (*Client, error) {
-	base, err := url.Parse(strings.TrimRight(s.URL, "/"))
-	if err != nil || base.Host == "" || (base.Scheme != "https" && base.Scheme != "http") {
-		return nil, fmt.Errorf("%q is not the address of a control plane; give one like https://outfeed.example", s.URL)
+	base, err := address.ControlPlane(strings.TrimRight(s.URL, "/"))
+	if err != nil {
+		return nil, err
 	}
-	if base.Path != "" || base.RawQuery != "" || base.User != nil {
+	if base.Path != "" || base.RawQuery != "" {
 		return nil, fmt.Errorf("%q has more than scheme, host and port; give one like https://outfeed.example", s.URL)
 	}
 	trust := &tls.Config{MinVersion: tls.VersionTLS12}
@@ -84,7 +85,7 @@ func New(s Settings) (*Client, error) {
 		}
 	}
 	transport := &http.Transport{
-		Proxy: http.ProxyFromEnvironment, TLSClientConfig: trust, ForceAttemptHTTP2: true,
+		Proxy: address.ProxyFromEnvironment, TLSClientConfig: trust, ForceAttemptHTTP2: true,
 		TLSHandshakeTimeout: 15 * time.Second, ResponseHeaderTimeout: requestTimeout,
 		IdleConnTimeout: time.Minute, MaxResponseHeaderBytes: 64 << 10,
 	}
