@@ -39,7 +39,7 @@ type TunnelStatus struct {
 	Since     time.Time `json:"since,omitzero"`
 	Error     string    `json:"error,omitempty"`
 	NextTry   time.Time `json:"next_try,omitzero"`
-	// ClockSkew is how many seconds this machine's clock was ahead of the control plane's when the newest session began.
+	// ClockSkew is how many seconds this machine's clock is ahead of the control plane's, by what that has said last.
 	ClockSkew int64 `json:"clock_skew_seconds"`
 }
 

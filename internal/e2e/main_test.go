@@ -53,9 +53,11 @@ func (f *folder) build() error {
 	return f.error
 }
 
-func buildPrograms(dir string) error {
-	c := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", dir, //nolint:gosec,noctx // the project itself; the test's own time limit bounds it
-		"./agent/cmd/outfeed-agent", "./controlplane/cmd/outfeed-controlplane", "./controlplane/cmd/outfeed")
+// buildPrograms builds the programs into a folder, with more options if given.
+func buildPrograms(dir string, options ...string) error {
+	args := append([]string{"build", "-trimpath", "-ldflags=-s -w", "-o", dir}, options...)
+	args = append(args, "./agent/cmd/outfeed-agent", "./controlplane/cmd/outfeed-controlplane", "./controlplane/cmd/outfeed")
+	c := exec.Command("go", args...) //nolint:gosec,noctx // the project itself; the test's own time limit bounds it
 	c.Dir = filepath.Join("..", "..")
 	c.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := c.CombinedOutput(); err != nil {

@@ -42,6 +42,8 @@ type site struct {
 	agentConfig string
 	// controlPlaneExtra is environment beyond controlPlaneEnv, such as the address of a PostgreSQL of the test's own.
 	controlPlaneExtra []string
+	// programs finds the project's programs; bin when nil.
+	programs func(t *testing.T, name string) string
 }
 
 // bin is the path of one of the project's programs, such as outfeed-agent.
@@ -51,6 +53,15 @@ func bin(t *testing.T, name string) string {
 		t.Fatal(err)
 	}
 	return filepath.Join(programs.dir, name)
+}
+
+// bin is the path of a program as this site runs it.
+func (s *site) bin(name string) string {
+	s.t.Helper()
+	if s.programs != nil {
+		return s.programs(s.t, name)
+	}
+	return bin(s.t, name)
 }
 
 // enterable is a folder that the account that PostgreSQL runs as may enter, which t.TempDir is not for root.
@@ -150,7 +161,7 @@ func (s *site) startControlPlane() {
 // launchControlPlane starts it and waits for nothing.
 func (s *site) launchControlPlane() {
 	s.t.Helper()
-	s.controlPlane = start(s.t, s.path("controlplane.log"), s.controlPlaneEnv(), bin(s.t, "outfeed-controlplane"), "serve")
+	s.controlPlane = start(s.t, s.path("controlplane.log"), s.controlPlaneEnv(), s.bin("outfeed-controlplane"), "serve")
 }
 
 func (s *site) waitReady() {
@@ -174,7 +185,7 @@ func (s *site) createTenant() {
 	var made struct {
 		APIKey string `json:"api_key"`
 	}
-	out := s.command(s.controlPlaneEnv(), nil, bin(s.t, "outfeed-controlplane"), "admin", "tenant", "create", "Plant "+rand.Text()[:6], "--owner", "owner@example.com", "--json")
+	out := s.command(s.controlPlaneEnv(), nil, s.bin("outfeed-controlplane"), "admin", "tenant", "create", "Plant "+rand.Text()[:6], "--owner", "owner@example.com", "--json")
 	if err := json.Unmarshal(out, &made); err != nil || made.APIKey == "" {
 		s.t.Fatalf("admin tenant create printed %s (%v)", out, err)
 	}
@@ -205,7 +216,7 @@ func (s *site) enrol(address string) {
 	if err := os.WriteFile(file, []byte(s.token()), 0o600); err != nil {
 		s.t.Fatal(err)
 	}
-	s.command(s.agentEnv(), nil, bin(s.t, "outfeed-agent"), "enroll", "--url", "https://"+address, "--token-file", file)
+	s.command(s.agentEnv(), nil, s.bin("outfeed-agent"), "enroll", "--url", "https://"+address, "--token-file", file)
 }
 
 func (s *site) startAgent() {
@@ -218,7 +229,7 @@ func (s *site) startAgent() {
 		}
 		args = append(args, "--config", file)
 	}
-	s.agent = start(s.t, s.agentLog(), s.agentEnv(), bin(s.t, "outfeed-agent"), args...)
+	s.agent = start(s.t, s.agentLog(), s.agentEnv(), s.bin("outfeed-agent"), args...)
 }
 
 func (s *site) agentLog() string { return s.agentDir + ".log" }
@@ -245,7 +256,7 @@ func (s *site) waitConnected() {
 // outfeed runs the client, signed in.
 func (s *site) outfeed(stdin *strings.Reader, args ...string) []byte {
 	s.t.Helper()
-	return s.command([]string{"OUTFEED_CONFIG=" + s.path("client.json")}, stdin, bin(s.t, "outfeed"), args...)
+	return s.command([]string{"OUTFEED_CONFIG=" + s.path("client.json")}, stdin, s.bin("outfeed"), args...)
 }
 
 // command runs a program that must succeed and gives its standard output.

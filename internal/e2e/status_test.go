@@ -98,7 +98,7 @@ type agentStatus struct {
 func (s *site) agentStatus() agentStatus {
 	s.t.Helper()
 	var st agentStatus
-	out, said, err := s.try(s.agentEnv(), nil, bin(s.t, "outfeed-agent"), "status", "--json")
+	out, said, err := s.try(s.agentEnv(), nil, s.bin("outfeed-agent"), "status", "--json")
 	if err != nil {
 		st.Refused = fmt.Sprintf("%v: %s", err, said)
 		return st

@@ -907,8 +907,10 @@ func (x *Rotated) GetEd25519PublicKey() []byte {
 
 // Desired is everything that the agent shall run: a DSSE envelope around a Bundle.
 type Desired struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Envelope      []byte                 `protobuf:"bytes,1,opt,name=envelope,proto3" json:"envelope,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Envelope []byte                 `protobuf:"bytes,1,opt,name=envelope,proto3" json:"envelope,omitempty"`
+	// What the control plane's clock says, which may have been set since the Welcome; 0 when it does not say.
+	Clock         int64 `protobuf:"varint,2,opt,name=clock,proto3" json:"clock,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -948,6 +950,13 @@ func (x *Desired) GetEnvelope() []byte {
 		return x.Envelope
 	}
 	return nil
+}
+
+func (x *Desired) GetClock() int64 {
+	if x != nil {
+		return x.Clock
+	}
+	return 0
 }
 
 // Refusal ends the session, or tells why one thing was not accepted.
@@ -2332,9 +2341,10 @@ const file_protocol_wire_wire_proto_rawDesc = "" +
 	"\x11x25519_public_key\x18\x02 \x01(\fR\x0fx25519PublicKey\x12\x1c\n" +
 	"\tsignature\x18\x03 \x01(\fR\tsignature\"7\n" +
 	"\aRotated\x12,\n" +
-	"\x12ed25519_public_key\x18\x01 \x01(\fR\x10ed25519PublicKey\"%\n" +
+	"\x12ed25519_public_key\x18\x01 \x01(\fR\x10ed25519PublicKey\";\n" +
 	"\aDesired\x12\x1a\n" +
-	"\benvelope\x18\x01 \x01(\fR\benvelope\"]\n" +
+	"\benvelope\x18\x01 \x01(\fR\benvelope\x12\x14\n" +
+	"\x05clock\x18\x02 \x01(\x03R\x05clock\"]\n" +
 	"\aRefusal\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12$\n" +

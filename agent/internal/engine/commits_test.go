@@ -94,3 +94,26 @@ func TestInsightsAreCommittedBeforeState(t *testing.T) {
 		})
 	}
 }
+
+// TestUntilCommit wants the time to the next commit to be above zero and at most the interval, and the moments the same,
+// whatever the clock shows.
+func TestUntilCommit(t *testing.T) {
+	t.Parallel()
+	const every = 1500 * time.Millisecond
+	for _, now := range []time.Time{
+		time.Date(2026, 11, 22, 6, 0, 0, 123_456_789, time.UTC), time.Unix(0, 0), time.Unix(0, 1), time.Unix(-1, 999_999_999),
+		time.Date(1901, 1, 1, 0, 0, 0, 1, time.UTC), time.Date(2107, 1, 1, 0, 0, 0, 0, time.UTC),
+	} {
+		for moment := range int64(commitMoments) {
+			r := NewRunner(RunSettings{Program: program(t, pressFlow), CommitEvery: every})
+			r.moment = moment
+			wait := r.untilCommit(now, every)
+			if wait <= 0 || wait > every {
+				t.Errorf("%s, moment %d: the next commit is in %s, want at most %s", now, moment, wait, every)
+			}
+			if again := r.untilCommit(now.Add(wait), every); again != every {
+				t.Errorf("%s, moment %d: the commit after that is %s later, want %s", now, moment, again, every)
+			}
+		}
+	}
+}

@@ -361,7 +361,11 @@ func (r *Runner) scheduleCommit() {
 // commit lies in memory meanwhile.
 func (r *Runner) untilCommit(now time.Time, every time.Duration) time.Duration {
 	moment := stateEvery * int64(r.set.CommitEvery) / commitMoments * r.moment
-	return every - time.Duration((now.UnixNano()-moment)%int64(every))
+	past := time.Duration((now.UnixNano() - moment) % int64(every))
+	if past < 0 { // on a clock that shows a time before 1970
+		past += every
+	}
+	return every - past
 }
 
 func stoppedTimer() *time.Timer {

@@ -188,7 +188,8 @@ func (r *run) report(status string, now engine.Report, problem string) *wire.Run
 		RecordsFailed: since(now.Failed, r.base.Failed), RecordsLate: since(now.Late, r.base.Late), Insights: since(now.Insights, r.base.Insights),
 	}
 	if status != runRunning {
-		out.Ended = r.u.now().UnixMicro()
+		// By the time that has passed, so that a clock that is set meanwhile makes no run longer, nor end before it began.
+		out.Ended = r.started.Add(r.u.now().Sub(r.started)).UnixMicro()
 	}
 	for i, s := range now.Steps {
 		var before engine.StepCount

@@ -118,7 +118,7 @@ func (d *dialer) wire(ctx context.Context) (net.Conn, error) {
 	})
 	if err != nil {
 		if answer != nil && answer.StatusCode != http.StatusSwitchingProtocols {
-			return nil, &BusyError{Status: answer.StatusCode, RetryAfter: retryAfter(answer.Header.Get("Retry-After"))}
+			return nil, &BusyError{Status: answer.StatusCode, RetryAfter: retryAfter(answer.Header.Get("Retry-After"), answer.Header.Get("Date"))}
 		}
 		return nil, d.explain(err)
 	}
@@ -202,8 +202,9 @@ func (d *dialer) roots() (*x509.CertPool, error) {
 	return roots, nil
 }
 
-// retryAfter reads the header of that name: seconds or a date, at most a day.
-func retryAfter(header string) time.Duration {
+// retryAfter reads the header of that name: seconds or a date, at most a day. A date is compared with the answer's own, if it
+// has one, because this machine's clock may be wrong.
+func retryAfter(header, date string) time.Duration {
 	const longest = 24 * time.Hour
 	if seconds, err := strconv.ParseUint(header, 10, 32); err == nil {
 		return min(time.Duration(seconds)*time.Second, longest)
@@ -212,5 +213,9 @@ func retryAfter(header string) time.Duration {
 	if err != nil {
 		return 0
 	}
-	return min(max(time.Until(at), 0), longest)
+	from, err := http.ParseTime(date)
+	if err != nil {
+		from = time.Now()
+	}
+	return min(max(at.Sub(from), 0), longest)
 }

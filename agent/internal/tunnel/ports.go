@@ -41,7 +41,8 @@ type Bundles interface {
 	DesiredSerial() uint64
 }
 
-// Clock is told what the control plane's clock says, in UTC microseconds, when a session begins; 0 when it does not say.
+// Clock is told what the control plane's clock says, in UTC microseconds, when a session begins, 0 when it does not say; and
+// before each envelope that ApplyBundle gets.
 type Clock interface {
 	ControlPlaneClock(now int64)
 }

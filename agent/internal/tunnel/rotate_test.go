@@ -107,10 +107,17 @@ func TestNothingIsSaidBeforeTheValueIsKept(t *testing.T) {
 func TestSkewIsTold(t *testing.T) {
 	t.Parallel()
 	p := newPlane(t, func(p *plane) { p.clock = 56 * 365 * 24 * time.Hour })
-	client, stop := run(t, settingsFor(t, p, newAgent(t)))
+	a := newAgent(t)
+	client, stop := run(t, settingsFor(t, p, a))
 	<-p.statuses
 	if got := client.State().Skew + p.clock; got < -time.Minute || got > time.Minute {
 		t.Errorf("the skew is %s, want %s", client.State().Skew, -p.clock)
+	}
+	// The control plane's clock was set since: what it says beside a bundle is newer.
+	p.down <- &wire.ControlDown{Message: &wire.ControlDown_Desired{Desired: &wire.Desired{Envelope: []byte("bundle"), Clock: time.Now().UnixMicro()}}}
+	<-a.bundles
+	if got := client.State().Skew; got < -time.Minute || got > time.Minute {
+		t.Errorf("the skew is %s, want none", got)
 	}
 	stop()
 }

@@ -67,7 +67,7 @@ func (c *Client) session(ctx context.Context) error {
 		err = c.settings.Identity.KeepSession(welcome.GetSession())
 	}
 	if err == nil {
-		c.setState(State{Connected: true, Since: time.Now(), Skew: skew(welcome)})
+		c.setState(State{Connected: true, Since: time.Now()})
 		c.settings.Log.InfoContext(ctx, "the tunnel is up", slog.Uint64("insights_stored", welcome.GetInsightsStored()))
 		err = s.work(ctx, welcome)
 	}
@@ -104,9 +104,7 @@ func (s *session) hello(counter uint64) (*wire.Welcome, error) {
 	if welcome == nil {
 		return nil, fmt.Errorf("the control plane answered the hello with a %T", answer.GetMessage())
 	}
-	if s.settings.Clock != nil {
-		s.settings.Clock.ControlPlaneClock(welcome.GetClock())
-	}
+	s.hearClock(welcome.GetClock())
 	return welcome, nil
 }
 
@@ -158,6 +156,9 @@ func (s *session) receive(ctx context.Context) error {
 		}
 		switch m := down.GetMessage().(type) {
 		case *wire.ControlDown_Desired:
+			if clock := m.Desired.GetClock(); clock != 0 {
+				s.hearClock(clock)
+			}
 			s.offer(m.Desired.GetEnvelope())
 		case *wire.ControlDown_RunReportsStored:
 			if err := s.reportsStored(ctx, &acknowledged, m.RunReportsStored); err != nil {

@@ -80,7 +80,7 @@ type State struct {
 	NextTry time.Time
 	// Sent is the last sequence of the outbox that was sent since this Client was made; 0 before the first.
 	Sent uint64
-	// Skew is how far this machine's clock was before the control plane's when the newest session began.
+	// Skew is how far this machine's clock is before the control plane's, by what that has said last and the time since.
 	Skew time.Duration
 }
 
@@ -97,6 +97,8 @@ type Client struct {
 
 	mu    sync.Mutex
 	state State
+	// theirs is the control plane's clock.
+	theirs remoteClock
 }
 
 // New checks the settings.
@@ -113,7 +115,7 @@ func (c *Client) State() State {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	state := c.state
-	state.Sent = c.sent.Load()
+	state.Sent, state.Skew = c.sent.Load(), c.theirs.skew()
 	return state
 }
 
@@ -128,7 +130,7 @@ func (c *Client) Run(ctx context.Context) error {
 		c.trying()
 		err := c.session(ctx)
 		if ctx.Err() != nil {
-			c.setState(State{Since: time.Now(), Skew: c.State().Skew})
+			c.setState(State{Since: time.Now()})
 			return nil
 		}
 		down := c.State()

@@ -140,11 +140,14 @@ func newSession(id AgentIdentity, from Caller, h *wire.Hello) (NewSession, error
 		Applied: int64(h.GetDesiredSerial()), Connectors: specs, Before: hashOf(string(h.GetSession())), //nolint:gosec // bounded above
 	}
 	if h.GetClock() != 0 {
-		// In whole seconds, without an overflow whatever the agent says.
-		n.Skew = h.GetClock()/1_000_000 - time.Now().Unix()
+		n.Skew = skewOf(h.GetClock())
 	}
 	return n, nil
 }
+
+// skewOf is how far an agent's clock, in UTC microseconds, is before this one: in whole seconds, without an overflow whatever
+// the agent says.
+func skewOf(clock int64) int64 { return clock/1_000_000 - time.Now().Unix() }
 
 // heard is what a hello shows beside its counter: the session's value, and the fingerprint of the key.
 type heard struct {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/outfeed/outfeed/controlplane/internal/fleet"
 	"github.com/outfeed/outfeed/protocol/wire"
@@ -285,6 +286,17 @@ func TestClockSkew(t *testing.T) {
 		g, err := w.Agent(t.Context(), owner, "press-pc")
 		if err != nil || g.ClockSkew < c.low || g.ClockSkew > c.high {
 			t.Errorf("clock %d: skew %d, %v", c.clock, g.ClockSkew, err)
+		}
+	}
+	// A clock that was set since shows in the next status. What a status took on the way is no skew.
+	year := int64((365 * 24 * time.Hour).Seconds())
+	for _, c := range []struct{ after, want int64 }{{year, year}, {year - 50, year}, {-year, -year}, {0, 0}, {-50, 0}} {
+		status := &wire.Status{Time: time.Now().UnixMicro() + c.after*1_000_000}
+		if err := w.StoreStatus(t.Context(), m.id, status); err != nil {
+			t.Fatal(err)
+		}
+		if g, err := w.Agent(t.Context(), owner, "press-pc"); err != nil || g.ClockSkew < c.want-5 || g.ClockSkew > c.want+5 {
+			t.Errorf("a status of %d s ahead: skew %d, want %d, %v", c.after, g.ClockSkew, c.want, err)
 		}
 	}
 }

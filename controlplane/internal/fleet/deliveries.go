@@ -43,8 +43,12 @@ func (s *Service) StoreStatus(ctx context.Context, id AgentIdentity, w *wire.Sta
 	}
 	st := statusOf(w)
 	applied := int64(min(w.GetDesiredSerial(), math.MaxInt64))
+	var skew *int64
+	if w.GetTime() != 0 {
+		skew = new(skewOf(w.GetTime()))
+	}
 	return s.write(ctx, id.Tenant, func(ctx context.Context, tx Tx) error {
-		if err := tx.SaveStatus(ctx, id, applied, st); errors.Is(err, ErrNoRow) {
+		if err := tx.SaveStatus(ctx, id, applied, skew, st); errors.Is(err, ErrNoRow) {
 			return whyOut(ctx, tx, id.Agent)
 		} else if err != nil {
 			return err

@@ -79,7 +79,8 @@ type Agent struct {
 	LastSeen    time.Time
 	// Lock is set while both copies of an agent whose data directory was copied are kept out.
 	Lock *AgentLock
-	// ClockSkew is how many seconds the agent's clock was before the control plane's when it connected last.
+	// ClockSkew is how many seconds the agent's clock was before the control plane's when it connected last, or in its newest
+	// status if its clock was set since.
 	ClockSkew int64
 	// RotationAsked is since when new keys are asked for; zero when they are not. Rotated is when they changed last.
 	RotationAsked, Rotated time.Time

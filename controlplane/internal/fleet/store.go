@@ -181,8 +181,10 @@ type AgentTx interface {
 	BeginSession(ctx context.Context, s NewSession) error
 	EndSession(ctx context.Context, agent ID, counter int64) error
 	// SaveStatus keeps the newest report and what it says was applied, and refreshes the agent's session; ErrNoRow when
-	// the agent is revoked or locked. A report of the newest session proves that its value was kept.
-	SaveStatus(ctx context.Context, id AgentIdentity, applied int64, s AgentStatus) error
+	// the agent is revoked or locked. A report of the newest session proves that its value was kept. skew is by how many seconds
+	// the report is before this clock, nil when it does not say. What the session's begin has shown is nearer the truth,
+	// since a report may wait on a slow link: so only a difference of a minute counts, which is that of a clock that was set.
+	SaveStatus(ctx context.Context, id AgentIdentity, applied int64, skew *int64, s AgentStatus) error
 }
 
 // NewAgent is an agent as it enrols.

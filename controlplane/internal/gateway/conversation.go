@@ -51,7 +51,8 @@ func (p *peer) pushDesired(ctx context.Context, changes <-chan struct{}, rotate 
 		case err != nil:
 			p.log.ErrorContext(ctx, "the desired state of an agent could not be read", slog.String("error", err.Error()))
 		case first || serial != sent:
-			if err = p.send(&wire.ControlDown{Message: &wire.ControlDown_Desired{Desired: &wire.Desired{Envelope: envelope}}}); err != nil {
+			desired := &wire.Desired{Envelope: envelope, Clock: time.Now().UnixMicro()}
+			if err = p.send(&wire.ControlDown{Message: &wire.ControlDown_Desired{Desired: desired}}); err != nil {
 				return err
 			}
 			sent = serial

@@ -92,14 +92,15 @@ func (t *tx) RenewAgent(ctx context.Context, a fleet.NewAgent) error {
 }
 
 // selectAgents is read by scanAgent. A session that nobody has heard of for a minute is over: its control
-// plane was killed.
+// plane was killed. One that was heard of in the future is, too: the database's clock was set back since.
 const selectAgents = `
 	SELECT a.id, a.workspace_id, a.name, a.labels, a.hostname, a.os, a.arch, a.version, a.fingerprint, a.created_at, a.revoked_at,
 		a.desired, a.applied, a.stored_seq, a.refused_insights,
 		(SELECT coalesce(json_object_agg(r.reason, r.insights), '{}') FROM insight_receipts r WHERE r.tenant_id = a.tenant_id AND r.agent_id = a.id),
 		a.status, a.connectors,
 		a.lock, a.clock_skew, a.rotate_asked_at, a.rotated_at,
-		coalesce(bool_or(s.ended_at IS NULL AND s.seen_at > now() - interval '60 seconds'), false), max(s.seen_at)
+		coalesce(bool_or(s.ended_at IS NULL AND s.seen_at BETWEEN now() - interval '60 seconds' AND now() + interval '60 seconds'), false),
+		(array_agg(s.seen_at ORDER BY s.counter DESC))[1]
 	FROM agents a
 	LEFT JOIN agent_sessions s ON s.tenant_id = a.tenant_id AND s.agent_id = a.id
 	WHERE a.tenant_id = @tenant AND a.workspace_id = @workspace
@@ -206,14 +207,15 @@ func (t *tx) EndSession(ctx context.Context, agent fleet.ID, counter int64) erro
 		args{"agent": agent, "counter": counter})
 }
 
-func (t *tx) SaveStatus(ctx context.Context, id fleet.AgentIdentity, applied int64, s fleet.AgentStatus) error {
+func (t *tx) SaveStatus(ctx context.Context, id fleet.AgentIdentity, applied int64, skew *int64, s fleet.AgentStatus) error {
 	text, err := json.Marshal(s)
 	if err != nil {
 		return fmt.Errorf("write an agent's status: %w", err)
 	}
-	a := args{"agent": id.Agent, "session": id.Session, "applied": applied, "status": string(text)}
+	a := args{"agent": id.Agent, "session": id.Session, "applied": applied, "skew": skew, "status": string(text)}
 	err = t.must(ctx, `
-		UPDATE agents SET status = @status::json, applied = @applied, session_kept = session_kept OR counter = @session
+		UPDATE agents SET status = @status::json, applied = @applied, session_kept = session_kept OR counter = @session,
+			clock_skew = CASE WHEN abs(clock_skew - @skew) >= 60 THEN @skew ELSE clock_skew END
 		WHERE tenant_id = @tenant AND id = @agent AND revoked_at IS NULL AND locked_at IS NULL`, a)
 	if err != nil {
 		return err

@@ -43,7 +43,7 @@ func (t *tx) LockConnect(ctx context.Context, agent fleet.ID) (fleet.ConnectStat
 func (t *tx) LastSession(ctx context.Context, agent fleet.ID) (fleet.LockSide, error) {
 	return one(ctx, t, `
 		SELECT hostname, address, seen_at, counter FROM agent_sessions
-		WHERE tenant_id = @tenant AND agent_id = @agent ORDER BY started_at DESC, counter DESC LIMIT 1`, args{"agent": agent},
+		WHERE tenant_id = @tenant AND agent_id = @agent ORDER BY counter DESC LIMIT 1`, args{"agent": agent},
 		func(row pgx.CollectableRow) (l fleet.LockSide, err error) {
 			return scanned(row, &l, &l.Hostname, &l.Address, &l.Seen, &l.Counter)
 		})

@@ -91,7 +91,7 @@ type Agent struct {
 	Connected       bool              `json:"connected"`
 	LastSeenAt      time.Time         `json:"last_seen_at,omitzero"`
 	Lock            *AgentLock        `json:"lock,omitempty" doc:"Present while the agent is locked because a copy of its data directory has connected. Neither copy may connect until an owner decides."`
-	ClockSkew       int64             `json:"clock_skew_seconds" doc:"How many seconds its clock was ahead of the control plane's when it connected last; negative when behind."`
+	ClockSkew       int64             `json:"clock_skew_seconds" doc:"How many seconds its clock was ahead of the control plane's when it connected last, or in its newest status if it was set since; negative when behind."`
 	RotationAskedAt time.Time         `json:"rotation_asked_at,omitzero" doc:"Since when it shall change its keys; absent when it need not."`
 	RotatedAt       time.Time         `json:"rotated_at,omitzero" doc:"When its keys changed last; absent when they never did."`
 	DesiredSerial   int64             `json:"desired_serial" doc:"The serial of what it shall run."`

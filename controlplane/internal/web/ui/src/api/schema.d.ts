@@ -501,7 +501,7 @@ export interface components {
             arch: string;
             /**
              * Format: int64
-             * @description How many seconds its clock was ahead of the control plane's when it connected last; negative when behind.
+             * @description How many seconds its clock was ahead of the control plane's when it connected last, or in its newest status if it was set since; negative when behind.
              */
             clock_skew_seconds: number;
             connected: boolean;
