@@ -1734,8 +1734,8 @@ type DamagedFile struct {
 	// How many insights were taken out of it whole, and how many could not be.
 	Salvaged uint64 `protobuf:"varint,4,opt,name=salvaged,proto3" json:"salvaged,omitempty"`
 	Lost     uint64 `protobuf:"varint,5,opt,name=lost,proto3" json:"lost,omitempty"`
-	// The ids of the flows that start from nothing because of it, and of those that go on from an earlier commit. Either
-	// repeats what it had read since.
+	// The ids of the deployments whose flows start from nothing because of it, and of those whose flows go on from an
+	// earlier commit. Either repeats what it had read since.
 	StartedAnew   []string `protobuf:"bytes,6,rep,name=started_anew,json=startedAnew,proto3" json:"started_anew,omitempty"`
 	SetBack       []string `protobuf:"bytes,7,rep,name=set_back,json=setBack,proto3" json:"set_back,omitempty"`
 	unknownFields protoimpl.UnknownFields
