@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -63,6 +64,7 @@ func printStatus(w *tabwriter.Writer, s agent.LocalStatus) error {
 		fmt.Fprintf(w, "left behind\t%d runs\tdid not stop when they were told to; restart the agent to be rid of them\n", s.LeftBehind)
 	}
 	printOutbox(w, &s.Outbox)
+	printDamage(w, &s)
 	if len(s.Flows) == 0 {
 		fmt.Fprintln(w, "flows\tnone deployed\t")
 	}
@@ -141,6 +143,38 @@ func printOutbox(w io.Writer, o *agent.OutboxStatus) {
 			waiting = strconv.FormatInt(a.Waiting, 10)
 		}
 		fmt.Fprintf(w, "\tset aside\t%s insights of agent %s that were not sent, in %s\n", waiting, a.AgentID, a.Dir)
+	}
+}
+
+// printDamage prints what happened to the damaged files that are still kept, and what to do about them.
+func printDamage(w io.Writer, s *agent.LocalStatus) {
+	o := &s.Outbox
+	if o.DamagedFiles == 0 {
+		return
+	}
+	advice := ""
+	if len(o.Damage) > 0 {
+		advice = "; check this machine's disk"
+	}
+	fmt.Fprintf(w, "damaged files\t%d\tset aside so far, with %d insights salvaged%s\n", o.DamagedFiles, o.Salvaged, advice)
+	names := map[string]string{}
+	for _, f := range s.Flows {
+		names[f.DeploymentID] = f.Name
+	}
+	repeats := func(ids []string, what string) {
+		for _, id := range ids {
+			name := cmp.Or(names[id], "that is not deployed any more ("+id+")")
+			fmt.Fprintf(w, "\t\tflow %s %s; some of its insights may come twice\n", terminal.Line(name), what)
+		}
+	}
+	for i := range o.Damage {
+		d := &o.Damage[i]
+		fmt.Fprintf(w, "  %s\t%d salvaged, %d lost\t%s: %s\n", d.At.Local().Format(time.DateTime), d.Salvaged, d.Lost, terminal.Line(d.File), terminal.Line(d.Reason))
+		repeats(d.SetBack, "went on from an earlier state")
+		repeats(d.StartedAnew, "started anew")
+	}
+	if len(o.Damage) > 0 {
+		fmt.Fprintln(w, "\t\tthe agent goes on without these files; remove them when nobody needs them, and its next start forgets them")
 	}
 }
 
