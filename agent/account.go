@@ -89,7 +89,7 @@ func outboxStatus(o *stage.Stats, sent uint64) OutboxStatus {
 	for i := range o.Damaged {
 		d := &o.Damaged[i]
 		out.Damage = append(out.Damage, DamagedFile{
-			File: d.File, At: d.At, Reason: d.Reason, Salvaged: d.Salvaged, Lost: d.Lost,
+			File: d.File, At: d.At, Reason: plainReason(d.Reason), Salvaged: d.Salvaged, Lost: d.Lost,
 			StartedAnew: append([]string{}, d.StartedAnew...), SetBack: append([]string{}, d.SetBack...),
 		})
 	}
@@ -97,6 +97,15 @@ func outboxStatus(o *stage.Stats, sent uint64) OutboxStatus {
 		out.SetAside = append(out.SetAside, SetAsideStaging{Dir: f.Dir, AgentID: f.Owner, Waiting: f.Waiting})
 	}
 	return out
+}
+
+// plainReason leaves out of the reason for damage by which ways it was found: whoever reads it knows what it is about.
+func plainReason(reason string) string {
+	const said = ": "
+	if i := strings.LastIndex(reason, stage.ErrDamaged.Error()+said); i >= 0 {
+		return reason[i+len(stage.ErrDamaged.Error()+said):]
+	}
+	return reason
 }
 
 // wire is the account for the control plane.

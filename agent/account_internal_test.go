@@ -19,7 +19,7 @@ func TestTheAccountTellsOfDamagedFiles(t *testing.T) {
 		Produced: 90, Lost: 2, SetAside: 5, Salvaged: 70,
 		Damaged: []stage.DamagedFile{
 			{File: "state.db.corrupt-2", At: at, Reason: "page 3\xff", SetBack: []string{"a"}, StartedAnew: []string{"b"}},
-			{File: "outbox-1.db.corrupt-1", At: at, Reason: "it is cut off", Salvaged: 60, Lost: 2},
+			{File: "outbox-1.db.corrupt-1", At: at, Reason: "the staged data is damaged: verify /a/b: the staged data is damaged: it is cut off", Salvaged: 60, Lost: 2},
 		},
 	}
 	o := outboxStatus(&stats, 0)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -113,12 +112,12 @@ func lastRecord(t time.Time) string {
 func printOutbox(w io.Writer, o *agent.OutboxStatus) {
 	line := func(name string, n uint64, text string) { fmt.Fprintf(w, "%s\t%d\t%s\n", name, n, text) }
 	line("insights produced", o.Produced, "staged on this machine")
-	line("  sent", o.Sent, "at least once")
+	line("  sent", o.Sent, "or told why they do not come; at least once")
 	line("  acknowledged", o.Acknowledged, "by the control plane")
 	line("  waiting", o.WaitingRecords, terminal.Bytes(o.WaitingBytes))
 	for _, rule := range slices.Sorted(maps.Keys(o.Expired)) {
 		if n := o.Expired[rule]; n > 0 {
-			line("  expired", n, "dropped by the rule for "+strings.TrimPrefix(rule, "expired_"))
+			line("  expired", n, expiredBy(rule))
 		}
 	}
 	if o.Lost > 0 {
@@ -146,6 +145,17 @@ func printOutbox(w io.Writer, o *agent.OutboxStatus) {
 	}
 }
 
+// expiredBy says which setting has dropped insights.
+func expiredBy(rule string) string {
+	switch rule {
+	case "expired_age":
+		return "had waited for longer than staging.max_age allows"
+	case "expired_bytes":
+		return "made room for newer ones, as staging.when_full: drop_oldest says"
+	}
+	return "dropped by the rule for " + strings.TrimPrefix(rule, "expired_")
+}
+
 // printDamage prints what happened to the damaged files that are still kept, and what to do about them.
 func printDamage(w io.Writer, s *agent.LocalStatus) {
 	o := &s.Outbox
@@ -163,8 +173,7 @@ func printDamage(w io.Writer, s *agent.LocalStatus) {
 	}
 	repeats := func(ids []string, what string) {
 		for _, id := range ids {
-			name := cmp.Or(names[id], "that is not deployed any more ("+id+")")
-			fmt.Fprintf(w, "\t\tflow %s %s; some of its insights may come twice\n", terminal.Line(name), what)
+			fmt.Fprintf(w, "\t\t%s %s; some of its insights may come twice\n", terminal.Line(flowCalled(names[id], id)), what)
 		}
 	}
 	for i := range o.Damage {
@@ -176,6 +185,18 @@ func printDamage(w io.Writer, s *agent.LocalStatus) {
 	if len(o.Damage) > 0 {
 		fmt.Fprintln(w, "\t\tthe agent goes on without these files; remove them when nobody needs them, and its next start forgets them")
 	}
+}
+
+// flowCalled is what to call a flow of that deployment; the name is empty when it is not deployed any more. The stage says
+// of a flow in round brackets why it does not know which one it was.
+func flowCalled(name, deployment string) string {
+	if inner, ok := strings.CutPrefix(deployment, "("); ok {
+		return strings.TrimSuffix(inner, ")")
+	}
+	if name == "" {
+		return "a flow that is not deployed any more (" + deployment + ")"
+	}
+	return "flow " + name
 }
 
 // runway says how long the room lasts.

@@ -89,6 +89,10 @@ func (a *app) describeDamage(g *api.Agent) error {
 		out := make([]string, len(ids))
 		for i, id := range ids {
 			out[i] = cmp.Or(names[id], "a flow that is gone ("+id+")")
+			if inner, ok := strings.CutPrefix(id, "("); ok {
+				// The agent says why it does not know which one it was.
+				out[i] = strings.TrimSuffix(inner, ")")
+			}
 		}
 		return cmp.Or(strings.Join(out, ", "), "-")
 	}

@@ -3,7 +3,7 @@
 import { useInfiniteQuery } from "@tanstack/react-query";
 import { missingQuery } from "../api/queries";
 import type { Agent } from "../api/types";
-import { count, plural } from "../lib/format";
+import { count } from "../lib/format";
 import { missingReasons, neverCame, reasonText } from "../lib/outbox";
 import { Loaded, MoreButton, Panel, Table, Time } from "./ui";
 
@@ -63,9 +63,8 @@ export function MissingPanel({ agent }: { agent: Agent }) {
               </Table>
               <MoreButton query={query} />
               <p className="border-t border-line px-3 py-2 text-sm text-muted">
-                A place in the sequence is an insight's number among all that the agent has produced; the insights
-                before and after it are stored. The newest 1{"\u202f"}000 ranges are kept; {plural(all, "insight")} in
-                all.
+                A place in the sequence is an insight's number among all that this agent has produced. The newest 1
+                {"\u202f"}000 ranges are kept.
               </p>
             </>
           );

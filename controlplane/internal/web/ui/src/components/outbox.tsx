@@ -113,7 +113,11 @@ function numbers(outbox: Outbox): Num[] {
       n: outbox.produced,
       meaning: "Insights that the agent has staged on its disk since it was enrolled.",
     },
-    { name: "Sent", n: outbox.sent, meaning: "Insights that were sent at least once, acknowledged or not." },
+    {
+      name: "Sent",
+      n: outbox.sent,
+      meaning: "Up to this insight each was sent at least once, or the control plane was told why it does not come.",
+    },
     {
       name: "Acknowledged",
       n: outbox.acknowledged,

@@ -94,7 +94,11 @@ describe("damaged files", () => {
   it("names the flows that repeat, also those that are gone", () => {
     const flows = [{ deployment_id: "d1", name: "press" } as FlowStatus];
     const agent = { status: { flows } } as Agent;
-    expect(flowNames(agent, ["d1", "d2"])).toEqual(["press", "A flow that is no longer deployed (d2)"]);
+    expect(flowNames(agent, ["d1", "d2", "(a flow whose name is lost)"])).toEqual([
+      "press",
+      "A flow that is no longer deployed (d2)",
+      "A flow whose name is lost",
+    ]);
   });
 });
 

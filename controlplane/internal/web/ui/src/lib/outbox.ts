@@ -144,11 +144,16 @@ export function damageResult({ file, salvaged, lost }: DamagedFile): string {
   return `${plural(lost, "insight")} lost, ${count(salvaged)} salvaged.`;
 }
 
-/** The names of the flows that run, or ran, under these deployments of an agent. */
+/**
+ * What to call the flows that run, or ran, under these deployments of an agent. In round brackets the agent says why it
+ * does not know which one it was.
+ */
 export function flowNames({ status }: Agent, deployments: readonly string[]): string[] {
-  return deployments.map(
-    (id) => status?.flows.find((f) => f.deployment_id === id)?.name ?? `A flow that is no longer deployed (${id})`,
-  );
+  return deployments.map((id) => {
+    const unknown = /^\((.*)\)$/.exec(id)?.[1];
+    if (unknown) return unknown.charAt(0).toUpperCase() + unknown.slice(1);
+    return status?.flows.find((f) => f.deployment_id === id)?.name ?? `A flow that is no longer deployed (${id})`;
+  });
 }
 
 /** How much of a refused record is shown, in characters. */
