@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"strings"
 	"time"
 
 	"github.com/outfeed/outfeed/agent/internal/stage"
@@ -31,6 +32,11 @@ type OutboxStatus struct {
 	// plane lost after it had acknowledged them.
 	Lost         uint64 `json:"lost"`
 	LostRemotely uint64 `json:"lost_remotely"`
+	// DamagedFiles counts the files of the staging that were ever found damaged and set aside, Salvaged the insights that
+	// were taken out of them whole. Damage says what happened to those that are still kept, the newest first.
+	DamagedFiles uint64        `json:"damaged_files"`
+	Salvaged     uint64        `json:"salvaged"`
+	Damage       []DamagedFile `json:"damage"`
 	// Degraded says why nothing can be written at present.
 	Degraded string `json:"degraded,omitempty"`
 	// Blocked is how many commits wait for room, and BlockedBy why.
@@ -38,6 +44,21 @@ type OutboxStatus struct {
 	BlockedBy string `json:"blocked_by,omitempty"`
 	// SetAside are the staging directories of agents that this machine was before.
 	SetAside []SetAsideStaging `json:"set_aside"`
+}
+
+// DamagedFile is a file of the staging that was found damaged and set aside.
+type DamagedFile struct {
+	// File is its name in the staging directory now, At when that was by this machine's clock, Reason what was wrong.
+	File   string    `json:"file"`
+	At     time.Time `json:"at"`
+	Reason string    `json:"reason"`
+	// Salvaged is how many insights were taken out of it whole, Lost how many could not be.
+	Salvaged uint64 `json:"salvaged"`
+	Lost     uint64 `json:"lost"`
+	// StartedAnew are the ids of the deployments whose flows start from nothing because of it, SetBack of those whose flows
+	// go on from an earlier commit. Either repeats what it had read since, so its insights may come twice.
+	StartedAnew []string `json:"started_anew"`
+	SetBack     []string `json:"set_back"`
 }
 
 // SetAsideStaging is a staging directory of another agent, which is kept and never sent.
@@ -56,6 +77,7 @@ func outboxStatus(o *stage.Stats, sent uint64) OutboxStatus {
 		RoomBytes: o.RoomBytes, RunwaySeconds: -1,
 		Late: o.Late, Expired: map[string]uint64{},
 		Lost: o.Lost, LostRemotely: o.LostRemotely,
+		DamagedFiles: o.SetAside, Salvaged: o.Salvaged, Damage: []DamagedFile{},
 		Degraded: o.Degraded, Blocked: o.Blocked, BlockedBy: o.BlockedBy, SetAside: []SetAsideStaging{},
 	}
 	if o.Runway != stage.RunwayUnknown {
@@ -64,17 +86,43 @@ func outboxStatus(o *stage.Stats, sent uint64) OutboxStatus {
 	for _, rule := range []string{stage.GoneExpiredAge, stage.GoneExpiredBytes} {
 		out.Expired[rule] = o.Expired[rule]
 	}
+	for i := range o.Damaged {
+		d := &o.Damaged[i]
+		out.Damage = append(out.Damage, DamagedFile{
+			File: d.File, At: d.At, Reason: plainReason(d.Reason), Salvaged: d.Salvaged, Lost: d.Lost,
+			StartedAnew: append([]string{}, d.StartedAnew...), SetBack: append([]string{}, d.SetBack...),
+		})
+	}
 	for _, f := range o.Formers {
 		out.SetAside = append(out.SetAside, SetAsideStaging{Dir: f.Dir, AgentID: f.Owner, Waiting: f.Waiting})
 	}
 	return out
 }
 
+// plainReason leaves out of the reason for damage by which ways it was found: whoever reads it knows what it is about.
+func plainReason(reason string) string {
+	const said = ": "
+	if i := strings.LastIndex(reason, stage.ErrDamaged.Error()+said); i >= 0 {
+		return reason[i+len(stage.ErrDamaged.Error()+said):]
+	}
+	return reason
+}
+
 // wire is the account for the control plane.
 func (o *OutboxStatus) wire() *wire.Outbox {
-	return &wire.Outbox{
+	out := &wire.Outbox{
 		Produced: o.Produced, Sent: o.Sent, Acknowledged: o.Acknowledged, WaitingRecords: o.WaitingRecords, WaitingBytes: o.WaitingBytes,
 		RoomBytes: o.RoomBytes, RunwaySeconds: o.RunwaySeconds, Late: o.Late, Expired: o.Expired, Lost: o.Lost, LostRemotely: o.LostRemotely,
 		Degraded: o.Degraded, Blocked: uint64(max(o.Blocked, 0)), BlockedBy: o.BlockedBy,
+		DamagedFiles: o.DamagedFiles, Salvaged: o.Salvaged,
 	}
+	valid := func(text string) string { return strings.ToValidUTF8(text, "\uFFFD") }
+	for i := range o.Damage {
+		d := &o.Damage[i]
+		out.Damage = append(out.Damage, &wire.DamagedFile{
+			File: valid(d.File), At: d.At.UnixMicro(), Reason: valid(d.Reason), Salvaged: d.Salvaged, Lost: d.Lost,
+			StartedAnew: d.StartedAnew, SetBack: d.SetBack,
+		})
+	}
+	return out
 }

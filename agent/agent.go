@@ -252,7 +252,7 @@ func (s *status) local() LocalStatus {
 
 func localFlow(f *wire.FlowStatus) FlowStatus {
 	out := FlowStatus{
-		ID: f.GetFlowId(), Name: f.GetName(), Version: f.GetVersion(), State: f.GetState(), Error: f.GetError(),
+		ID: f.GetFlowId(), DeploymentID: f.GetDeploymentId(), Name: f.GetName(), Version: f.GetVersion(), State: f.GetState(), Error: f.GetError(),
 		SetBackFrom: f.GetSetBackFrom(), Since: micros(f.GetSince()), Sources: []SourceStatus{},
 	}
 	for _, src := range f.GetSources() {

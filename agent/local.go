@@ -45,9 +45,10 @@ type TunnelStatus struct {
 
 // FlowStatus is how one deployed flow is doing.
 type FlowStatus struct {
-	ID      string `json:"id"`
-	Name    string `json:"name"`
-	Version uint32 `json:"version"`
+	ID           string `json:"id"`
+	DeploymentID string `json:"deployment_id"`
+	Name         string `json:"name"`
+	Version      uint32 `json:"version"`
 	// SetBackFrom is the version that failed and was set back to this one.
 	SetBackFrom uint32         `json:"set_back_from,omitempty"`
 	State       string         `json:"state"`

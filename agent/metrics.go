@@ -45,7 +45,7 @@ type collector struct {
 	connected, flows                            *prometheus.Desc
 	produced, sent, acknowledged, expired, lost *prometheus.Desc
 	waiting, waitingBytes, room, runway, late   *prometheus.Desc
-	degraded, blocked                           *prometheus.Desc
+	degraded, blocked, damaged, salvaged        *prometheus.Desc
 	refused, isolated, setBack, left            *prometheus.Desc
 }
 
@@ -68,6 +68,8 @@ func newCollector(s *status) *collector {
 		runway:       desc("outbox_runway_seconds", "How long the room lasts at the present rate; +Inf when it does not fill."),
 		degraded:     desc("staging_degraded", "1 while nothing can be written to the disk."),
 		blocked:      desc("staging_blocked_commits", "Commits of flows that wait for room."),
+		damaged:      desc("staging_damaged_files_total", "Files of the staging that were found damaged and set aside."),
+		salvaged:     desc("insights_salvaged_total", "Insights that were taken whole out of damaged files."),
 		flows:        desc("flows", "Deployed flows by state.", "state"),
 		refused:      desc("bundles_refused_total", "Bundles of flows that were refused, by reason.", "reason"),
 		isolated:     desc("flow_failures_total", "Runs that failed by the flow's own doing, by kind.", "kind"),
@@ -114,6 +116,8 @@ func (c *collector) collectOutbox(o *OutboxStatus, send func(*prometheus.Desc, p
 	}
 	send(c.lost, prometheus.CounterValue, float64(o.Lost), "agent")
 	send(c.lost, prometheus.CounterValue, float64(o.LostRemotely), "control_plane")
+	send(c.damaged, prometheus.CounterValue, float64(o.DamagedFiles))
+	send(c.salvaged, prometheus.CounterValue, float64(o.Salvaged))
 	send(c.late, prometheus.CounterValue, float64(o.Late))
 	send(c.waiting, prometheus.GaugeValue, float64(o.WaitingRecords))
 	send(c.waitingBytes, prometheus.GaugeValue, float64(o.WaitingBytes))

@@ -123,6 +123,7 @@ func fill(t *testing.T, c *pgx.Conn, tenant string) {
 		"INSERT INTO insight_names (tenant_id, workspace_id, flow_id, name) VALUES (@t, @id, @id, 'n')",
 		"INSERT INTO refused_insights (tenant_id, agent_id, seq, reason, record) VALUES (@t, @id, 1, 'r', '')",
 		"INSERT INTO insight_receipts (tenant_id, agent_id, reason, insights) VALUES (@t, @id, 'damaged', 1)",
+		"INSERT INTO missing_insights (tenant_id, agent_id, first_seq, last_seq, reason) VALUES (@t, @id, 1, 1, 'damaged')",
 		`INSERT INTO insights (tenant_id, workspace_id, agent_id, seq, flow_id, flow_version, name, insight_time, received_at, key_json, values_json)
 		 SELECT @t, @id, @id, 1, @id, 1, 'n', now(), at, '{}', '{}' FROM (VALUES (now()), ('1999-01-01')) AS v (at)`,
 		`INSERT INTO audit_log (tenant_id, seq, at, actor_kind, actor_ref, actor_name, action, object_kind, object_id, object_name, detail, previous, hash)
@@ -336,7 +337,7 @@ func TestTheApplicationRoleIsHarmless(t *testing.T) {
 	for _, sql := range []string{
 		"TRUNCATE insights", "DELETE FROM insights", "UPDATE insights SET seq = 2", "DELETE FROM audit_log", "UPDATE audit_log SET detail = ''",
 		"UPDATE flow_versions SET definition = ''", "UPDATE api_keys SET role = 'owner'", "UPDATE enroll_tokens SET expires_at = now()",
-		"UPDATE refused_insights SET reason = ''", "UPDATE insight_receipts SET reason = 'x'", "DELETE FROM insight_receipts", "DELETE FROM sessions", "UPDATE sessions SET expires_at = now()", "UPDATE sessions SET api_key_id = id",
+		"UPDATE refused_insights SET reason = ''", "UPDATE insight_receipts SET reason = 'x'", "DELETE FROM insight_receipts", "UPDATE missing_insights SET reason = 'x'", "DELETE FROM sessions", "UPDATE sessions SET expires_at = now()", "UPDATE sessions SET api_key_id = id",
 		"DELETE FROM agents", "INSERT INTO tenants (tenant_id, name, owner_email) VALUES ('" + tenantA + "', '', '')", "UPDATE tenants SET name = ''",
 		"SELECT * FROM installation_keys", "INSERT INTO installation_keys (name, fingerprint) VALUES ('master', '')", "DELETE FROM installation_keys",
 		"SELECT * FROM insights_default", "SELECT * FROM goose_db_version", "SET ROLE outfeed_lookup", "SET ROLE " + pgtest.Owner,

@@ -22,7 +22,7 @@ import (
 //	1 (2026-11-21): control and insights streams.
 //	2 (2026-11-22): run reports count the failed, late and outside rows of each step, and carry notes.
 //	3 (2026-11-22): a session's value in Welcome and Hello, rotation of keys, receipts for insights that do not come,
-//	  bundles that expire, the clock beside each, and the whole account of the outbox.
+//	  bundles that expire, the clock beside each, and the whole account of the outbox with the files that were damaged.
 const Version = 3
 
 // MinVersion is the oldest version that this program still speaks. Those before it were in no release.

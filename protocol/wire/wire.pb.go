@@ -1571,8 +1571,13 @@ type Outbox struct {
 	// Why staging does not work now, in a sentence; empty while it does.
 	Degraded string `protobuf:"bytes,12,opt,name=degraded,proto3" json:"degraded,omitempty"`
 	// How many commits wait for room, and why.
-	Blocked       uint64 `protobuf:"varint,13,opt,name=blocked,proto3" json:"blocked,omitempty"`
-	BlockedBy     string `protobuf:"bytes,14,opt,name=blocked_by,json=blockedBy,proto3" json:"blocked_by,omitempty"`
+	Blocked   uint64 `protobuf:"varint,13,opt,name=blocked,proto3" json:"blocked,omitempty"`
+	BlockedBy string `protobuf:"bytes,14,opt,name=blocked_by,json=blockedBy,proto3" json:"blocked_by,omitempty"`
+	// How many files of the staging were ever found damaged and set aside, and how many insights were taken out of them whole.
+	DamagedFiles uint64 `protobuf:"varint,15,opt,name=damaged_files,json=damagedFiles,proto3" json:"damaged_files,omitempty"`
+	Salvaged     uint64 `protobuf:"varint,16,opt,name=salvaged,proto3" json:"salvaged,omitempty"`
+	// What happened to those of them that are still kept, the newest first.
+	Damage        []*DamagedFile `protobuf:"bytes,17,rep,name=damage,proto3" json:"damage,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1705,6 +1710,126 @@ func (x *Outbox) GetBlockedBy() string {
 	return ""
 }
 
+func (x *Outbox) GetDamagedFiles() uint64 {
+	if x != nil {
+		return x.DamagedFiles
+	}
+	return 0
+}
+
+func (x *Outbox) GetSalvaged() uint64 {
+	if x != nil {
+		return x.Salvaged
+	}
+	return 0
+}
+
+func (x *Outbox) GetDamage() []*DamagedFile {
+	if x != nil {
+		return x.Damage
+	}
+	return nil
+}
+
+// DamagedFile is a file of the staging that was found damaged and set aside.
+type DamagedFile struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name in the staging directory now.
+	File string `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
+	// When that was, by the agent's clock.
+	At int64 `protobuf:"varint,2,opt,name=at,proto3" json:"at,omitempty"`
+	// What was wrong with it, in a sentence.
+	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// How many insights were taken out of it whole, and how many could not be.
+	Salvaged uint64 `protobuf:"varint,4,opt,name=salvaged,proto3" json:"salvaged,omitempty"`
+	Lost     uint64 `protobuf:"varint,5,opt,name=lost,proto3" json:"lost,omitempty"`
+	// The ids of the deployments whose flows start from nothing because of it, and of those whose flows go on from an
+	// earlier commit. Either repeats what it had read since.
+	StartedAnew   []string `protobuf:"bytes,6,rep,name=started_anew,json=startedAnew,proto3" json:"started_anew,omitempty"`
+	SetBack       []string `protobuf:"bytes,7,rep,name=set_back,json=setBack,proto3" json:"set_back,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DamagedFile) Reset() {
+	*x = DamagedFile{}
+	mi := &file_protocol_wire_wire_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DamagedFile) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DamagedFile) ProtoMessage() {}
+
+func (x *DamagedFile) ProtoReflect() protoreflect.Message {
+	mi := &file_protocol_wire_wire_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DamagedFile.ProtoReflect.Descriptor instead.
+func (*DamagedFile) Descriptor() ([]byte, []int) {
+	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *DamagedFile) GetFile() string {
+	if x != nil {
+		return x.File
+	}
+	return ""
+}
+
+func (x *DamagedFile) GetAt() int64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
+func (x *DamagedFile) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *DamagedFile) GetSalvaged() uint64 {
+	if x != nil {
+		return x.Salvaged
+	}
+	return 0
+}
+
+func (x *DamagedFile) GetLost() uint64 {
+	if x != nil {
+		return x.Lost
+	}
+	return 0
+}
+
+func (x *DamagedFile) GetStartedAnew() []string {
+	if x != nil {
+		return x.StartedAnew
+	}
+	return nil
+}
+
+func (x *DamagedFile) GetSetBack() []string {
+	if x != nil {
+		return x.SetBack
+	}
+	return nil
+}
+
 // RunReport is an execution insight: one run of a batch flow, or one reporting interval of a continuous one.
 type RunReport struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1732,7 +1857,7 @@ type RunReport struct {
 
 func (x *RunReport) Reset() {
 	*x = RunReport{}
-	mi := &file_protocol_wire_wire_proto_msgTypes[20]
+	mi := &file_protocol_wire_wire_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1744,7 +1869,7 @@ func (x *RunReport) String() string {
 func (*RunReport) ProtoMessage() {}
 
 func (x *RunReport) ProtoReflect() protoreflect.Message {
-	mi := &file_protocol_wire_wire_proto_msgTypes[20]
+	mi := &file_protocol_wire_wire_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1757,7 +1882,7 @@ func (x *RunReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunReport.ProtoReflect.Descriptor instead.
 func (*RunReport) Descriptor() ([]byte, []int) {
-	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{20}
+	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RunReport) GetRunId() string {
@@ -1880,7 +2005,7 @@ type StepCount struct {
 
 func (x *StepCount) Reset() {
 	*x = StepCount{}
-	mi := &file_protocol_wire_wire_proto_msgTypes[21]
+	mi := &file_protocol_wire_wire_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1892,7 +2017,7 @@ func (x *StepCount) String() string {
 func (*StepCount) ProtoMessage() {}
 
 func (x *StepCount) ProtoReflect() protoreflect.Message {
-	mi := &file_protocol_wire_wire_proto_msgTypes[21]
+	mi := &file_protocol_wire_wire_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1905,7 +2030,7 @@ func (x *StepCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepCount.ProtoReflect.Descriptor instead.
 func (*StepCount) Descriptor() ([]byte, []int) {
-	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{21}
+	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *StepCount) GetStep() string {
@@ -1962,7 +2087,7 @@ type FailedRecord struct {
 
 func (x *FailedRecord) Reset() {
 	*x = FailedRecord{}
-	mi := &file_protocol_wire_wire_proto_msgTypes[22]
+	mi := &file_protocol_wire_wire_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1974,7 +2099,7 @@ func (x *FailedRecord) String() string {
 func (*FailedRecord) ProtoMessage() {}
 
 func (x *FailedRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_protocol_wire_wire_proto_msgTypes[22]
+	mi := &file_protocol_wire_wire_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1987,7 +2112,7 @@ func (x *FailedRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailedRecord.ProtoReflect.Descriptor instead.
 func (*FailedRecord) Descriptor() ([]byte, []int) {
-	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{22}
+	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *FailedRecord) GetStep() string {
@@ -2034,7 +2159,7 @@ type InsightsUp struct {
 
 func (x *InsightsUp) Reset() {
 	*x = InsightsUp{}
-	mi := &file_protocol_wire_wire_proto_msgTypes[23]
+	mi := &file_protocol_wire_wire_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2046,7 +2171,7 @@ func (x *InsightsUp) String() string {
 func (*InsightsUp) ProtoMessage() {}
 
 func (x *InsightsUp) ProtoReflect() protoreflect.Message {
-	mi := &file_protocol_wire_wire_proto_msgTypes[23]
+	mi := &file_protocol_wire_wire_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2059,7 +2184,7 @@ func (x *InsightsUp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InsightsUp.ProtoReflect.Descriptor instead.
 func (*InsightsUp) Descriptor() ([]byte, []int) {
-	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{23}
+	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *InsightsUp) GetFirstSeq() uint64 {
@@ -2096,7 +2221,7 @@ type Receipt struct {
 
 func (x *Receipt) Reset() {
 	*x = Receipt{}
-	mi := &file_protocol_wire_wire_proto_msgTypes[24]
+	mi := &file_protocol_wire_wire_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2108,7 +2233,7 @@ func (x *Receipt) String() string {
 func (*Receipt) ProtoMessage() {}
 
 func (x *Receipt) ProtoReflect() protoreflect.Message {
-	mi := &file_protocol_wire_wire_proto_msgTypes[24]
+	mi := &file_protocol_wire_wire_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2121,7 +2246,7 @@ func (x *Receipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Receipt.ProtoReflect.Descriptor instead.
 func (*Receipt) Descriptor() ([]byte, []int) {
-	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{24}
+	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Receipt) GetCount() uint64 {
@@ -2149,7 +2274,7 @@ type InsightsDown struct {
 
 func (x *InsightsDown) Reset() {
 	*x = InsightsDown{}
-	mi := &file_protocol_wire_wire_proto_msgTypes[25]
+	mi := &file_protocol_wire_wire_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2161,7 +2286,7 @@ func (x *InsightsDown) String() string {
 func (*InsightsDown) ProtoMessage() {}
 
 func (x *InsightsDown) ProtoReflect() protoreflect.Message {
-	mi := &file_protocol_wire_wire_proto_msgTypes[25]
+	mi := &file_protocol_wire_wire_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2174,7 +2299,7 @@ func (x *InsightsDown) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InsightsDown.ProtoReflect.Descriptor instead.
 func (*InsightsDown) Descriptor() ([]byte, []int) {
-	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{25}
+	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *InsightsDown) GetStored() uint64 {
@@ -2206,7 +2331,7 @@ type InsightRecord struct {
 
 func (x *InsightRecord) Reset() {
 	*x = InsightRecord{}
-	mi := &file_protocol_wire_wire_proto_msgTypes[26]
+	mi := &file_protocol_wire_wire_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2218,7 +2343,7 @@ func (x *InsightRecord) String() string {
 func (*InsightRecord) ProtoMessage() {}
 
 func (x *InsightRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_protocol_wire_wire_proto_msgTypes[26]
+	mi := &file_protocol_wire_wire_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2231,7 +2356,7 @@ func (x *InsightRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InsightRecord.ProtoReflect.Descriptor instead.
 func (*InsightRecord) Descriptor() ([]byte, []int) {
-	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{26}
+	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *InsightRecord) GetFlowId() string {
@@ -2401,7 +2526,7 @@ const file_protocol_wire_wire_proto_rawDesc = "" +
 	"\x05state\x18\x03 \x01(\tR\x05state\x12\x14\n" +
 	"\x05error\x18\x04 \x01(\tR\x05error\x12\x1f\n" +
 	"\vlast_record\x18\x05 \x01(\x03R\n" +
-	"lastRecord\"\x8b\x04\n" +
+	"lastRecord\"\xff\x04\n" +
 	"\x06Outbox\x12\x1a\n" +
 	"\bproduced\x18\x01 \x01(\x04R\bproduced\x12\"\n" +
 	"\facknowledged\x18\x02 \x01(\x04R\facknowledged\x12'\n" +
@@ -2419,10 +2544,21 @@ const file_protocol_wire_wire_proto_rawDesc = "" +
 	"\bdegraded\x18\f \x01(\tR\bdegraded\x12\x18\n" +
 	"\ablocked\x18\r \x01(\x04R\ablocked\x12\x1d\n" +
 	"\n" +
-	"blocked_by\x18\x0e \x01(\tR\tblockedBy\x1a:\n" +
+	"blocked_by\x18\x0e \x01(\tR\tblockedBy\x12#\n" +
+	"\rdamaged_files\x18\x0f \x01(\x04R\fdamagedFiles\x12\x1a\n" +
+	"\bsalvaged\x18\x10 \x01(\x04R\bsalvaged\x121\n" +
+	"\x06damage\x18\x11 \x03(\v2\x19.outfeed.wire.DamagedFileR\x06damage\x1a:\n" +
 	"\fExpiredEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xf0\x03\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xb7\x01\n" +
+	"\vDamagedFile\x12\x12\n" +
+	"\x04file\x18\x01 \x01(\tR\x04file\x12\x0e\n" +
+	"\x02at\x18\x02 \x01(\x03R\x02at\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x1a\n" +
+	"\bsalvaged\x18\x04 \x01(\x04R\bsalvaged\x12\x12\n" +
+	"\x04lost\x18\x05 \x01(\x04R\x04lost\x12!\n" +
+	"\fstarted_anew\x18\x06 \x03(\tR\vstartedAnew\x12\x19\n" +
+	"\bset_back\x18\a \x03(\tR\asetBack\"\xf0\x03\n" +
 	"\tRunReport\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12#\n" +
 	"\rdeployment_id\x18\x02 \x01(\tR\fdeploymentId\x12\x17\n" +
@@ -2486,7 +2622,7 @@ func file_protocol_wire_wire_proto_rawDescGZIP() []byte {
 	return file_protocol_wire_wire_proto_rawDescData
 }
 
-var file_protocol_wire_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_protocol_wire_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_protocol_wire_wire_proto_goTypes = []any{
 	(*StreamHeader)(nil),     // 0: outfeed.wire.StreamHeader
 	(*ControlUp)(nil),        // 1: outfeed.wire.ControlUp
@@ -2508,22 +2644,23 @@ var file_protocol_wire_wire_proto_goTypes = []any{
 	(*FlowStatus)(nil),       // 17: outfeed.wire.FlowStatus
 	(*SourceStatus)(nil),     // 18: outfeed.wire.SourceStatus
 	(*Outbox)(nil),           // 19: outfeed.wire.Outbox
-	(*RunReport)(nil),        // 20: outfeed.wire.RunReport
-	(*StepCount)(nil),        // 21: outfeed.wire.StepCount
-	(*FailedRecord)(nil),     // 22: outfeed.wire.FailedRecord
-	(*InsightsUp)(nil),       // 23: outfeed.wire.InsightsUp
-	(*Receipt)(nil),          // 24: outfeed.wire.Receipt
-	(*InsightsDown)(nil),     // 25: outfeed.wire.InsightsDown
-	(*InsightRecord)(nil),    // 26: outfeed.wire.InsightRecord
-	nil,                      // 27: outfeed.wire.Enroll.LabelsEntry
-	nil,                      // 28: outfeed.wire.BundleConnection.SealedSecretsEntry
-	nil,                      // 29: outfeed.wire.Outbox.ExpiredEntry
+	(*DamagedFile)(nil),      // 20: outfeed.wire.DamagedFile
+	(*RunReport)(nil),        // 21: outfeed.wire.RunReport
+	(*StepCount)(nil),        // 22: outfeed.wire.StepCount
+	(*FailedRecord)(nil),     // 23: outfeed.wire.FailedRecord
+	(*InsightsUp)(nil),       // 24: outfeed.wire.InsightsUp
+	(*Receipt)(nil),          // 25: outfeed.wire.Receipt
+	(*InsightsDown)(nil),     // 26: outfeed.wire.InsightsDown
+	(*InsightRecord)(nil),    // 27: outfeed.wire.InsightRecord
+	nil,                      // 28: outfeed.wire.Enroll.LabelsEntry
+	nil,                      // 29: outfeed.wire.BundleConnection.SealedSecretsEntry
+	nil,                      // 30: outfeed.wire.Outbox.ExpiredEntry
 }
 var file_protocol_wire_wire_proto_depIdxs = []int32{
 	3,  // 0: outfeed.wire.ControlUp.enroll:type_name -> outfeed.wire.Enroll
 	6,  // 1: outfeed.wire.ControlUp.hello:type_name -> outfeed.wire.Hello
 	16, // 2: outfeed.wire.ControlUp.status:type_name -> outfeed.wire.Status
-	20, // 3: outfeed.wire.ControlUp.run_report:type_name -> outfeed.wire.RunReport
+	21, // 3: outfeed.wire.ControlUp.run_report:type_name -> outfeed.wire.RunReport
 	9,  // 4: outfeed.wire.ControlUp.rotate:type_name -> outfeed.wire.Rotate
 	5,  // 5: outfeed.wire.ControlDown.enrolled:type_name -> outfeed.wire.Enrolled
 	7,  // 6: outfeed.wire.ControlDown.welcome:type_name -> outfeed.wire.Welcome
@@ -2532,25 +2669,26 @@ var file_protocol_wire_wire_proto_depIdxs = []int32{
 	8,  // 9: outfeed.wire.ControlDown.rotate_now:type_name -> outfeed.wire.RotateNow
 	10, // 10: outfeed.wire.ControlDown.rotated:type_name -> outfeed.wire.Rotated
 	4,  // 11: outfeed.wire.Enroll.host:type_name -> outfeed.wire.Host
-	27, // 12: outfeed.wire.Enroll.labels:type_name -> outfeed.wire.Enroll.LabelsEntry
+	28, // 12: outfeed.wire.Enroll.labels:type_name -> outfeed.wire.Enroll.LabelsEntry
 	4,  // 13: outfeed.wire.Hello.host:type_name -> outfeed.wire.Host
 	14, // 14: outfeed.wire.Bundle.flows:type_name -> outfeed.wire.BundleFlow
 	15, // 15: outfeed.wire.Bundle.connections:type_name -> outfeed.wire.BundleConnection
-	28, // 16: outfeed.wire.BundleConnection.sealed_secrets:type_name -> outfeed.wire.BundleConnection.SealedSecretsEntry
+	29, // 16: outfeed.wire.BundleConnection.sealed_secrets:type_name -> outfeed.wire.BundleConnection.SealedSecretsEntry
 	17, // 17: outfeed.wire.Status.flows:type_name -> outfeed.wire.FlowStatus
 	19, // 18: outfeed.wire.Status.outbox:type_name -> outfeed.wire.Outbox
 	18, // 19: outfeed.wire.FlowStatus.sources:type_name -> outfeed.wire.SourceStatus
-	29, // 20: outfeed.wire.Outbox.expired:type_name -> outfeed.wire.Outbox.ExpiredEntry
-	21, // 21: outfeed.wire.RunReport.steps:type_name -> outfeed.wire.StepCount
-	22, // 22: outfeed.wire.RunReport.failed_sample:type_name -> outfeed.wire.FailedRecord
-	26, // 23: outfeed.wire.InsightsUp.insights:type_name -> outfeed.wire.InsightRecord
-	24, // 24: outfeed.wire.InsightsUp.receipts:type_name -> outfeed.wire.Receipt
-	12, // 25: outfeed.wire.InsightsDown.refusal:type_name -> outfeed.wire.Refusal
-	26, // [26:26] is the sub-list for method output_type
-	26, // [26:26] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	30, // 20: outfeed.wire.Outbox.expired:type_name -> outfeed.wire.Outbox.ExpiredEntry
+	20, // 21: outfeed.wire.Outbox.damage:type_name -> outfeed.wire.DamagedFile
+	22, // 22: outfeed.wire.RunReport.steps:type_name -> outfeed.wire.StepCount
+	23, // 23: outfeed.wire.RunReport.failed_sample:type_name -> outfeed.wire.FailedRecord
+	27, // 24: outfeed.wire.InsightsUp.insights:type_name -> outfeed.wire.InsightRecord
+	25, // 25: outfeed.wire.InsightsUp.receipts:type_name -> outfeed.wire.Receipt
+	12, // 26: outfeed.wire.InsightsDown.refusal:type_name -> outfeed.wire.Refusal
+	27, // [27:27] is the sub-list for method output_type
+	27, // [27:27] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_protocol_wire_wire_proto_init() }
@@ -2580,7 +2718,7 @@ func file_protocol_wire_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_protocol_wire_wire_proto_rawDesc), len(file_protocol_wire_wire_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   30,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

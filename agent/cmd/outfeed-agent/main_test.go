@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 	"text/tabwriter"
+	"time"
 
 	"github.com/outfeed/outfeed/agent"
 	"github.com/outfeed/outfeed/agent/internal/engine"
@@ -81,6 +82,10 @@ func TestTheStatusTellsTheWholeAccount(t *testing.T) {
 		Produced: 1000, Sent: 700, Acknowledged: 600, WaitingRecords: 380, WaitingBytes: 3 << 20, RoomBytes: 1 << 30, RunwaySeconds: 76 * 3600,
 		Late: 3, Expired: map[string]uint64{"expired_age": 20, "expired_bytes": 0}, Lost: 4, LostRemotely: 5,
 		Degraded: "the disk is full\x1b", Blocked: 2, BlockedBy: "1 GiB wait",
+		DamagedFiles: 3, Salvaged: 70, Damage: []agent.DamagedFile{{
+			File: "state.db.corrupt-1", At: time.Date(2026, 3, 1, 6, 0, 0, 0, time.Local), Reason: "page 3\x1b", Salvaged: 60, Lost: 2,
+			SetBack: []string{"d1"}, StartedAnew: []string{"d2"},
+		}},
 	}
 	if err := printStatus(tabwriter.NewWriter(&out, 0, 4, 2, ' ', 0), s); err != nil {
 		t.Fatal(err)

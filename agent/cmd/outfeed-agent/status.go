@@ -63,6 +63,7 @@ func printStatus(w *tabwriter.Writer, s agent.LocalStatus) error {
 		fmt.Fprintf(w, "left behind\t%d runs\tdid not stop when they were told to; restart the agent to be rid of them\n", s.LeftBehind)
 	}
 	printOutbox(w, &s.Outbox)
+	printDamage(w, &s)
 	if len(s.Flows) == 0 {
 		fmt.Fprintln(w, "flows\tnone deployed\t")
 	}
@@ -111,12 +112,12 @@ func lastRecord(t time.Time) string {
 func printOutbox(w io.Writer, o *agent.OutboxStatus) {
 	line := func(name string, n uint64, text string) { fmt.Fprintf(w, "%s\t%d\t%s\n", name, n, text) }
 	line("insights produced", o.Produced, "staged on this machine")
-	line("  sent", o.Sent, "at least once")
+	line("  sent", o.Sent, "or told why they do not come; at least once")
 	line("  acknowledged", o.Acknowledged, "by the control plane")
 	line("  waiting", o.WaitingRecords, terminal.Bytes(o.WaitingBytes))
 	for _, rule := range slices.Sorted(maps.Keys(o.Expired)) {
 		if n := o.Expired[rule]; n > 0 {
-			line("  expired", n, "dropped by the rule for "+strings.TrimPrefix(rule, "expired_"))
+			line("  expired", n, expiredBy(rule))
 		}
 	}
 	if o.Lost > 0 {
@@ -142,6 +143,60 @@ func printOutbox(w io.Writer, o *agent.OutboxStatus) {
 		}
 		fmt.Fprintf(w, "\tset aside\t%s insights of agent %s that were not sent, in %s\n", waiting, a.AgentID, a.Dir)
 	}
+}
+
+// expiredBy says which setting has dropped insights.
+func expiredBy(rule string) string {
+	switch rule {
+	case "expired_age":
+		return "had waited for longer than staging.max_age allows"
+	case "expired_bytes":
+		return "made room for newer ones, as staging.when_full: drop_oldest says"
+	}
+	return "dropped by the rule for " + strings.TrimPrefix(rule, "expired_")
+}
+
+// printDamage prints what happened to the damaged files that are still kept, and what to do about them.
+func printDamage(w io.Writer, s *agent.LocalStatus) {
+	o := &s.Outbox
+	if o.DamagedFiles == 0 {
+		return
+	}
+	advice := ""
+	if len(o.Damage) > 0 {
+		advice = "; check this machine's disk"
+	}
+	fmt.Fprintf(w, "damaged files\t%d\tset aside so far, with %d insights salvaged%s\n", o.DamagedFiles, o.Salvaged, advice)
+	names := map[string]string{}
+	for _, f := range s.Flows {
+		names[f.DeploymentID] = f.Name
+	}
+	repeats := func(ids []string, what string) {
+		for _, id := range ids {
+			fmt.Fprintf(w, "\t\t%s %s; some of its insights may come twice\n", terminal.Line(flowCalled(names[id], id)), what)
+		}
+	}
+	for i := range o.Damage {
+		d := &o.Damage[i]
+		fmt.Fprintf(w, "  %s\t%d salvaged, %d lost\t%s: %s\n", d.At.Local().Format(time.DateTime), d.Salvaged, d.Lost, terminal.Line(d.File), terminal.Line(d.Reason))
+		repeats(d.SetBack, "went on from an earlier state")
+		repeats(d.StartedAnew, "started anew")
+	}
+	if len(o.Damage) > 0 {
+		fmt.Fprintln(w, "\t\tthe agent goes on without these files; remove them when nobody needs them, and its next start forgets them")
+	}
+}
+
+// flowCalled is what to call a flow of that deployment; the name is empty when it is not deployed any more. The stage says
+// of a flow in round brackets why it does not know which one it was.
+func flowCalled(name, deployment string) string {
+	if inner, ok := strings.CutPrefix(deployment, "("); ok {
+		return strings.TrimSuffix(inner, ")")
+	}
+	if name == "" {
+		return "a flow that is not deployed any more (" + deployment + ")"
+	}
+	return "flow " + name
 }
 
 // runway says how long the room lasts.

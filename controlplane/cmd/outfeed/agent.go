@@ -120,7 +120,7 @@ func (a *app) describeAgent(g api.Agent) error {
 	if err := a.print(""); err != nil {
 		return err
 	}
-	if err := a.describeOutbox(&g.Outbox); err != nil {
+	if err := a.describeOutbox(&g); err != nil {
 		return err
 	}
 	if g.Status == nil || len(g.Status.Flows) == 0 {

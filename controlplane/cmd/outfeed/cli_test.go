@@ -39,19 +39,27 @@ func newBench(t *testing.T) *bench {
 		StoredSeq: 90, RefusedInsights: 1, Receipts: map[string]int64{"damaged": 2, "expired_age": 5},
 		Status: &fleet.AgentStatus{
 			Flows: []fleet.FlowStatus{{
-				Name: "press-health", Version: 1, State: "waiting", Error: "the broker \x1b[31mrefused",
+				Deployment: "d1", Name: "press-health", Version: 1, State: "waiting", Error: "the broker \x1b[31mrefused",
 				Sources: []fleet.SourceStatus{{Step: "readings", Connection: "press-plc", State: "retrying"}},
 			}},
 			Time: apitest.Clock(),
 			Outbox: fleet.OutboxStatus{
 				Produced: 112, Sent: 105, Acknowledged: 90, WaitingRecords: 12, WaitingBytes: 3400, RoomBytes: 5 << 20, RunwaySeconds: 76 * 3600,
 				Late: 4, Expired: map[string]uint64{"expired_age": 10}, Lost: 2, Degraded: "the disk is \x1bfull", Blocked: 3, BlockedBy: "64 MiB free",
+				DamagedFiles: 2, Salvaged: 70, Damage: []fleet.DamagedFile{{
+					File: "state.db.corrupt-1", At: apitest.Clock(), Reason: "page 3: it is \x1bno page", Salvaged: 60, Lost: 2,
+					SetBack: []fleet.ID{"d1", "d2"},
+				}},
 			},
 		},
 	}}
 	f.RefusedList = []fleet.RefusedInsight{
 		{Agent: apitest.ID(10), Received: apitest.Clock(), Seq: 7, Reason: "it has \x1bno name"},
 		{Agent: apitest.ID(10), Received: apitest.Clock(), Seq: 6, Reason: "its key is no JSON object"},
+	}
+	f.MissingList = []fleet.MissingInsights{
+		{Agent: apitest.ID(10), FirstAt: apitest.Clock(), LastAt: apitest.Clock(), First: 20, Last: 24, Reason: "expired_age"},
+		{Agent: apitest.ID(10), FirstAt: apitest.Clock(), LastAt: apitest.Clock(), First: 7, Last: 8, Reason: "damaged"},
 	}
 	f.RunList = []fleet.Run{{
 		ID: apitest.ID(30), Agent: apitest.ID(10), FlowName: "lathe", Version: 2, Status: "failed", Started: apitest.Clock(),
@@ -180,7 +188,7 @@ func TestAgentCommands(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	stdout, _ := b.run(0, "agent", "list")
-	contains(t, stdout, "NAME", "hall-3", "connected", "site=berlin", "0/1", "12 (3.3 KiB)", "3 days and 4 h", "degraded, blocked, 2 lost, 10 expired, 1 refused", "no (3 of 4)")
+	contains(t, stdout, "NAME", "hall-3", "connected", "site=berlin", "0/1", "12 (3.3 KiB)", "3 days and 4 h", "degraded, blocked, 2 lost, 10 expired, 1 damaged file, 1 refused", "no (3 of 4)")
 	stdout, _ = b.run(0, "agent", "list", "--json")
 	var agents []api.Agent
 	if err := json.Unmarshal([]byte(stdout), &agents); err != nil || len(agents) != 1 || agents[0].Name != "hall-3" {
@@ -195,6 +203,9 @@ func TestAgentCommands(t *testing.T) {
 		"Expired          10        dropped by the agent's rule for age", "Lost             2 ", "Lost afterwards  0 ",
 		"Staging          degraded  the disk is \\x1bfull", "Commits waiting  3         64 MiB free", "Stored here      82 ", "Refused here     1 ",
 		"Never came       2         damaged on the agent's disk", "Never came       5         dropped by the agent's rule for age",
+		"Damaged files    2 ", "Salvaged         70 ", "outfeed insight missing --agent hall-3",
+		"2026-03-01T06:00:00Z    state.db.corrupt-1  60        2     press-health, a flow that is gone (d2)  -             page 3: it is \\x1bno page",
+		"Check the disk of edge:",
 	} {
 		contains(t, stdout, line)
 	}
@@ -230,6 +241,20 @@ func TestInsightRefused(t *testing.T) {
 	}
 	b.run(2, "insight", "refused", "--limit", "0")
 	b.run(1, "insight", "refused", "--agent", "nobody")
+}
+
+func TestInsightMissing(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	stdout, _ := b.run(0, "insight", "missing", "--agent", "hall-3")
+	contains(t, stdout, "TOLD", "hall-3  20    24  5         dropped by the agent's rule for age", "hall-3  7     8   2         damaged on the agent's disk")
+	stdout, _ = b.run(0, "insight", "missing", "--limit", "1", "--json")
+	var one api.MissingInsights
+	if err := json.Unmarshal([]byte(stdout), &one); err != nil || one.FirstSeq != 20 || one.Insights != 5 || strings.Count(stdout, "\n") != 1 {
+		t.Errorf("JSON is %s, %v", stdout, err)
+	}
+	b.run(2, "insight", "missing", "--limit", "0")
+	b.run(1, "insight", "missing", "--agent", "nobody")
 }
 
 func TestLockedAgent(t *testing.T) {
@@ -502,7 +527,7 @@ func TestEveryCommandIsExplained(t *testing.T) {
 	want := []string{
 		"agent list", "agent revoke", "agent rotate", "agent show", "agent token", "agent unlock", "api-key create", "api-key list", "api-key revoke",
 		"connection apply", "connection delete", "connection list", "connector list", "flow apply", "flow check",
-		"flow deploy", "flow export", "flow history", "flow list", "flow publish", "flow undeploy", "insight query",
+		"flow deploy", "flow export", "flow history", "flow list", "flow publish", "flow undeploy", "insight missing", "insight query",
 		"insight refused", "insight tail", "login", "run list", "run show", "version",
 	}
 	if diff := cmp.Diff(want, walk(b.app(io.Discard, io.Discard).root())); diff != "" {

@@ -22,7 +22,7 @@ const (
 )
 
 func (a *app) insightCommand() *cobra.Command {
-	return group("insight", "Query and follow insights", a.insightQuery(), a.insightTail(), a.insightRefused())
+	return group("insight", "Query and follow insights", a.insightQuery(), a.insightTail(), a.insightRefused(), a.insightMissing())
 }
 
 // selection is the flags that choose insights.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -54,6 +55,7 @@ func trouble(o *api.Outbox) string {
 		{o.Blocked > 0, "blocked"},
 		{o.Lost+o.LostRemotely > 0, strconv.FormatUint(o.Lost+o.LostRemotely, 10) + " lost"},
 		{expired > 0, strconv.FormatUint(expired, 10) + " expired"},
+		{len(o.Damage) > 0, plural(len(o.Damage), "damaged file")},
 		{o.Refused > 0, strconv.FormatInt(o.Refused, 10) + " refused"},
 	} {
 		if w.there {
@@ -63,8 +65,64 @@ func trouble(o *api.Outbox) string {
 	return strings.Join(words, ", ")
 }
 
+// plural is a number of things.
+func plural(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return strconv.Itoa(n) + " " + thing + "s"
+}
+
+// describeDamage prints what happened to the damaged files that an agent keeps, and what to do about them.
+func (a *app) describeDamage(g *api.Agent) error {
+	damage := g.Outbox.Damage
+	if len(damage) == 0 {
+		return nil
+	}
+	names := map[string]string{}
+	if g.Status != nil {
+		for _, f := range g.Status.Flows {
+			names[f.DeploymentID] = f.Name
+		}
+	}
+	flows := func(ids []string) string {
+		out := make([]string, len(ids))
+		for i, id := range ids {
+			out[i] = cmp.Or(names[id], "a flow that is gone ("+id+")")
+			if inner, ok := strings.CutPrefix(id, "("); ok {
+				// The agent says why it does not know which one it was.
+				out[i] = strings.TrimSuffix(inner, ")")
+			}
+		}
+		return cmp.Or(strings.Join(out, ", "), "-")
+	}
+	rows := make([][]string, len(damage))
+	for i := range damage {
+		d := &damage[i]
+		rows[i] = []string{
+			stamp(d.At), d.File, strconv.FormatUint(d.Salvaged, 10), strconv.FormatUint(d.Lost, 10),
+			flows(d.SetBack), flows(d.StartedAnew), d.Reason,
+		}
+	}
+	if err := a.print(""); err != nil {
+		return err
+	}
+	if err := a.table([]string{"DAMAGED FILE SET ASIDE", "NAME", "SALVAGED", "LOST", "SET BACK", "STARTED ANEW", "REASON"}, rows); err != nil {
+		return err
+	}
+	return a.print("%s", damageAdvice(g.Hostname))
+}
+
+// damageAdvice is what to do about damaged files.
+func damageAdvice(host string) string {
+	return "Check the disk of " + cmp.Or(terminal.Text(host), "its machine") + ": only a failing disk, its driver, or somebody writing into the folder damages files.\n" +
+		"Flows that were set back or started anew read again, so some of their insights may come twice. The agent goes on by itself;\n" +
+		"remove the files from its staging folder when nobody needs them, and this note is gone after its next start."
+}
+
 // describeOutbox prints the account of an agent's insights.
-func (a *app) describeOutbox(o *api.Outbox) error {
+func (a *app) describeOutbox(g *api.Agent) error {
+	o := &g.Outbox
 	rows := [][]string{
 		{"Stored here", strconv.FormatInt(o.Stored, 10), ""},
 		{"Refused here", strconv.FormatInt(o.Refused, 10), "came and could never be stored: outfeed insight refused"},
@@ -75,7 +133,15 @@ func (a *app) describeOutbox(o *api.Outbox) error {
 	if reported(o) {
 		rows = append(a.agentRows(o), rows...)
 	}
-	return a.table([]string{"INSIGHTS", "NUMBER", "MEANING"}, rows)
+	if err := a.table([]string{"INSIGHTS", "NUMBER", "MEANING"}, rows); err != nil {
+		return err
+	}
+	if len(o.Receipts) > 0 {
+		if err := a.print("Which never came, and when that was told: outfeed insight missing --agent %s", terminal.Text(g.Name)); err != nil {
+			return err
+		}
+	}
+	return a.describeDamage(g)
 }
 
 // agentRows is what the agent says itself.
@@ -99,6 +165,11 @@ func (a *app) agentRows(o *api.Outbox) [][]string {
 	rows = append(rows,
 		[]string{"Lost", number(o.Lost), "damaged on the agent's disk, or too large to be sent"},
 		[]string{"Lost afterwards", number(o.LostRemotely), "acknowledged, and then gone from this control plane's database"})
+	if o.DamagedFiles > 0 {
+		rows = append(rows,
+			[]string{"Damaged files", number(o.DamagedFiles), "of the agent's staging, set aside so far"},
+			[]string{"Salvaged", number(o.Salvaged), "taken whole out of damaged files"})
+	}
 	if o.Degraded != "" {
 		rows = append(rows, []string{"Staging", "degraded", o.Degraded})
 	}
@@ -152,17 +223,68 @@ nothing. The newest 1,000 of each agent are kept. With --json, each is one line 
 	return c
 }
 
+func (a *app) insightMissing() *cobra.Command {
+	var agent string
+	var limit int
+	c := &cobra.Command{
+		Use: "missing", Short: "List insights that never came, and why",
+		Long: `Lists the ranges of agents' sequences that hold no insight, with the reason that the agent gave and when it told of them,
+newest first. The newest 1,000 ranges of each agent are kept; outfeed agent show counts them all.`,
+		Example: `  outfeed insight missing --agent hall-3
+  outfeed insight missing --limit 1000 --json > missing.jsonl`,
+		Args: cobra.NoArgs,
+	}
+	c.Flags().StringVar(&agent, "agent", "", "only those of an agent, by name or id")
+	c.Flags().IntVar(&limit, "limit", 100, "how many ranges at most")
+	asJSON := jsonFlag(c)
+	c.RunE = a.asks(func(ctx context.Context, remote *client.Client, _ []string) error {
+		if limit < 1 || limit > maxInsights {
+			return usagef("--limit %d: it is between 1 and %d", limit, maxInsights)
+		}
+		q := url.Values{}
+		setIf(q, "agent", agent)
+		return a.listMissing(ctx, remote, q, limit, asJSON)
+	})
+	return c
+}
+
 // refusedPage is how many refused insights are asked for at once.
 const refusedPage = 200
 
-func (a *app) listRefused(ctx context.Context, remote *client.Client, q url.Values, limit int, asJSON *bool) error {
+// agentNames are the names of the agents by their ids.
+func agentNames(ctx context.Context, remote *client.Client) (map[string]string, error) {
 	agents, err := client.Get[api.List[api.Agent]](ctx, remote, "/agents", nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	names := map[string]string{}
 	for _, g := range agents.Items {
 		names[g.ID] = g.Name
+	}
+	return names, nil
+}
+
+func (a *app) listMissing(ctx context.Context, remote *client.Client, q url.Values, limit int, asJSON *bool) error {
+	names, err := agentNames(ctx, remote)
+	if err != nil {
+		return err
+	}
+	next := func(n int) ([]api.MissingInsights, string, error) {
+		q.Set("limit", strconv.Itoa(min(n, refusedPage)))
+		page, err := client.Get[api.MissingInsightsPage](ctx, remote, "/insights/missing", q)
+		q.Set("after", page.Next)
+		return page.Items, page.Next, err
+	}
+	return listEach(a, asJSON, pages(limit, next), []string{"TOLD", "AGENT", "FROM", "TO", "INSIGHTS", "REASON"}, func(m api.MissingInsights) []string {
+		number := func(n int64) string { return strconv.FormatInt(n, 10) }
+		return []string{stamp(m.LastAt), names[m.AgentID], number(m.FirstSeq), number(m.LastSeq), number(m.Insights), receiptText(m.Reason)}
+	})
+}
+
+func (a *app) listRefused(ctx context.Context, remote *client.Client, q url.Values, limit int, asJSON *bool) error {
+	names, err := agentNames(ctx, remote)
+	if err != nil {
+		return err
 	}
 	next := func(n int) ([]api.RefusedInsight, string, error) {
 		q.Set("limit", strconv.Itoa(min(n, refusedPage)))

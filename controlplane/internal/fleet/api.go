@@ -67,6 +67,8 @@ type API interface {
 	InsightsBySeq(ctx context.Context, a Actor, agent ID, from, to int64) ([]Insight, error)
 	// RefusedInsights lists what agents sent and what could never be stored, newest first.
 	RefusedInsights(ctx context.Context, a Actor, f RefusedFilter) (RefusedPage, error)
+	// MissingInsights lists which insights never came, and why, newest first.
+	MissingInsights(ctx context.Context, a Actor, f RefusedFilter) (MissingPage, error)
 	// Subscribe gives the tenant's events until ctx ends. A listener that is too slow gets its channel closed.
 	Subscribe(ctx context.Context, a Actor) (<-chan Event, error)
 	// Ready says why the control plane cannot serve, or nil.

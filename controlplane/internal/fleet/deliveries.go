@@ -17,6 +17,7 @@ const (
 	mostFlows    = 1000
 	mostSteps    = 1000
 	mostSamples  = 100
+	mostDamaged  = 100
 	longestEntry = 200
 )
 
@@ -89,6 +90,13 @@ func outboxOf(o *wire.Outbox) OutboxStatus {
 		RoomBytes: o.GetRoomBytes(), RunwaySeconds: max(o.GetRunwaySeconds(), -1),
 		Late: o.GetLate(), Lost: o.GetLost(), LostRemotely: o.GetLostRemotely(),
 		Degraded: clean(o.GetDegraded(), longestText), Blocked: o.GetBlocked(), BlockedBy: clean(o.GetBlockedBy(), longestText),
+		DamagedFiles: o.GetDamagedFiles(), Salvaged: o.GetSalvaged(),
+	}
+	for _, d := range o.GetDamage()[:min(len(o.GetDamage()), mostDamaged)] {
+		out.Damage = append(out.Damage, DamagedFile{
+			File: clean(d.GetFile(), longestEntry), At: timeOf(d.GetAt()), Reason: clean(d.GetReason(), longestText),
+			Salvaged: d.GetSalvaged(), Lost: d.GetLost(), StartedAnew: deploymentIDs(d.GetStartedAnew()), SetBack: deploymentIDs(d.GetSetBack()),
+		})
 	}
 	for rule, n := range o.GetExpired() {
 		if out.Expired == nil {
@@ -97,6 +105,14 @@ func outboxOf(o *wire.Outbox) OutboxStatus {
 		out.Expired[receiptReason(rule)] += n
 	}
 	return out
+}
+
+// deploymentIDs are the ids of an agent's deployments; those that are none any more may be among them.
+func deploymentIDs(of []string) (ids []ID) {
+	for _, id := range of[:min(len(of), mostFlows)] {
+		ids = append(ids, ID(clean(id, longestEntry)))
+	}
+	return ids
 }
 
 // StoreRun stores a run report.

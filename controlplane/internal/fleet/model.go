@@ -199,11 +199,31 @@ type OutboxStatus struct {
 	// acknowledged and then lost.
 	Lost         uint64 `json:"lost"`
 	LostRemotely uint64 `json:"lost_remotely"`
+	// DamagedFiles counts the files of the staging that were ever found damaged, Salvaged the insights that were taken out
+	// of them whole. Damage are those files that the agent still keeps, the newest first.
+	DamagedFiles uint64        `json:"damaged_files"`
+	Salvaged     uint64        `json:"salvaged"`
+	Damage       []DamagedFile `json:"damage,omitempty"`
 	// Degraded says why staging does not work now.
 	Degraded string `json:"degraded,omitempty"`
 	// Blocked is how many commits wait for room, and BlockedBy why.
 	Blocked   uint64 `json:"blocked"`
 	BlockedBy string `json:"blocked_by,omitempty"`
+}
+
+// DamagedFile is a file of an agent's staging that was found damaged and set aside.
+type DamagedFile struct {
+	File string `json:"file"`
+	// At is when that was, by the agent's clock.
+	At     time.Time `json:"at"`
+	Reason string    `json:"reason"`
+	// Salvaged is how many insights were taken out of it whole, Lost how many could not be.
+	Salvaged uint64 `json:"salvaged"`
+	Lost     uint64 `json:"lost"`
+	// StartedAnew are the deployments whose flows start from nothing because of it, SetBack those whose flows go on from an
+	// earlier commit.
+	StartedAnew []ID `json:"started_anew,omitempty"`
+	SetBack     []ID `json:"set_back,omitempty"`
 }
 
 // Connection is how to reach one plant system. Secrets are write-only: reading one gives their names in SecretNames.

@@ -107,6 +107,7 @@ func (p parcel) halves() (a, b parcel) {
 // delivery puts everything where it belongs.
 func (p parcel) delivery() Delivery {
 	d := Delivery{Last: int64(p.last()), Receipts: map[string]int64{}} //nolint:gosec // parcelOf bounds it
+	d.Missing = p.missing()
 	for _, r := range p.receipts {
 		d.Receipts[r.reason] += int64(r.count) //nolint:gosec // parcelOf bounds it
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -132,6 +133,42 @@ func TestTheBooksBalance(t *testing.T) {
 	w.checkBooks(t, p, o)
 }
 
+// ranges are the runs of what does not come, the newest first.
+func (o outbox) ranges() (out []string) {
+	for at := 0; at < len(o); {
+		first := at
+		for at < len(o) && o[at] == o[first] {
+			at++
+		}
+		if o[first] != "" && o[first] != "refused" {
+			out = append(out, fmt.Sprintf("%d to %d %s", first+1, at, o[first]))
+		}
+	}
+	slices.Reverse(out)
+	return out
+}
+
+// missing reads the ranges that are told to be missing, in pages.
+func (w *world) missing(t *testing.T, owner fleet.Actor, agent fleet.ID, page int) (out []string) {
+	t.Helper()
+	began := time.Now().Add(time.Minute)
+	for after, more := "", true; more; {
+		p, err := w.MissingInsights(t.Context(), owner, fleet.RefusedFilter{Agent: agent, Limit: page, After: after})
+		if err != nil || len(p.Missing) > page {
+			t.Fatalf("a page of %d, %v", len(p.Missing), err)
+		}
+		for _, m := range p.Missing {
+			if m.FirstAt.After(m.LastAt) || m.LastAt.After(began) || m.FirstAt.IsZero() {
+				t.Errorf("%d to %d were told from %s to %s", m.First, m.Last, m.FirstAt, m.LastAt)
+			}
+			began = m.LastAt
+			out = append(out, fmt.Sprintf("%d to %d %s", m.First, m.Last, m.Reason))
+		}
+		after, more = p.Next, p.Next != ""
+	}
+	return out
+}
+
 // checkBooks compares what the control plane tells with what the agent had.
 func (w *world) checkBooks(t *testing.T, p *plant, o outbox) {
 	t.Helper()
@@ -147,6 +184,9 @@ func (w *world) checkBooks(t *testing.T, p *plant, o outbox) {
 	}
 	if g.StoredInsights() != want[""] || g.RefusedInsights != want["refused"] || fmt.Sprint(g.Receipts) != fmt.Sprint(receipts) {
 		t.Errorf("the agent has %d stored, %d refused and the receipts %v, want %v", g.StoredInsights(), g.RefusedInsights, g.Receipts, want)
+	}
+	if got, ranges := w.missing(t, p.owner, p.agent.id.Agent, 7), o.ranges(); fmt.Sprint(got) != fmt.Sprint(ranges) {
+		t.Errorf("missing are %v, want %v", got, ranges)
 	}
 	in, err := w.InsightsBySeq(t.Context(), p.owner, p.agent.id.Agent, 1, int64(len(o)))
 	if err != nil || int64(len(in)) != want[""] {
@@ -247,6 +287,63 @@ func TestADatabaseThatTakesNothingBlamesNoInsight(t *testing.T) {
 	}
 }
 
+// Of the ranges the newest are kept, also of one message with more than that; the counts know them all.
+func TestTheNewestMissingRangesAreKept(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.plant(t, "acme")
+	up := &wire.InsightsUp{FirstSeq: 1}
+	for i := range 2400 {
+		up.Receipts = append(up.Receipts, &wire.Receipt{Count: 2, Reason: []string{wire.ReceiptDamaged, wire.ReceiptExpiredAge}[i%2]})
+		up.FirstSeq += 2
+	}
+	for _, part := range []int{3, 1200, 2400} {
+		now := &wire.InsightsUp{FirstSeq: 1 + 2*uint64(part), Receipts: up.GetReceipts()[:part]} //nolint:gosec // small
+		if stored, err := w.StoreInsights(t.Context(), p.agent.id, now); err != nil || stored != 2*uint64(part) { //nolint:gosec // small
+			t.Fatalf("stored up to %d, %v", stored, err)
+		}
+	}
+	got := w.missing(t, p.owner, p.agent.id.Agent, 200)
+	if len(got) != 1000 || got[0] != "4799 to 4800 expired_age" || got[999] != "2801 to 2802 damaged" {
+		t.Errorf("%d are kept: %q", len(got), got)
+	}
+	g, err := w.Agent(t.Context(), p.owner, "press-pc")
+	if err != nil || fmt.Sprint(g.Receipts) != "map[damaged:2400 expired_age:2400]" {
+		t.Errorf("the receipts are %v, %v", g.Receipts, err)
+	}
+}
+
+// What an agent tells of damaged files is kept, within bounds.
+func TestDamagedFilesAreTold(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.plant(t, "acme")
+	at := time.Date(2026, 3, 1, 6, 0, 0, 0, time.UTC)
+	st := &wire.Status{Outbox: &wire.Outbox{DamagedFiles: 200, Salvaged: 40}}
+	for range 200 {
+		st.Outbox.Damage = append(st.Outbox.Damage, &wire.DamagedFile{
+			File: "state.db.corrupt\x00", At: at.UnixMicro(), Reason: "page 3: it is no page", Salvaged: 3, Lost: 4,
+			SetBack: []string{"a"}, StartedAnew: []string{"b", "c"},
+		})
+	}
+	if err := w.StoreStatus(t.Context(), p.agent.id, st); err != nil {
+		t.Fatal(err)
+	}
+	g, err := w.Agent(t.Context(), p.owner, "press-pc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := &g.Status.Outbox
+	if o.DamagedFiles != 200 || o.Salvaged != 40 || len(o.Damage) != 100 {
+		t.Fatalf("%d damaged files, %d salvaged, %d listed", o.DamagedFiles, o.Salvaged, len(o.Damage))
+	}
+	d := o.Damage[99]
+	if !d.At.Equal(at) || d.Reason != "page 3: it is no page" || d.Salvaged != 3 || d.Lost != 4 || strings.Contains(d.File, "\x00") ||
+		fmt.Sprint(d.SetBack, d.StartedAnew) != "[a] [b c]" {
+		t.Errorf("a damaged file is told as %+v", d)
+	}
+}
+
 // What a newer agent gives as a reason is counted all the same, and the numbers of a hostile one are refused.
 func TestOddReceipts(t *testing.T) {
 	t.Parallel()
@@ -268,4 +365,15 @@ func TestOddReceipts(t *testing.T) {
 	if err != nil || fmt.Sprint(g.Receipts) != "map[other:9]" {
 		t.Errorf("the receipts are %v, %v", g.Receipts, err)
 	}
+	if got := w.missing(t, p.owner, "", 50); fmt.Sprint(got) != "[1 to 9 other]" {
+		t.Errorf("missing are %q", got)
+	}
+	other := w.plant(t, "rival")
+	if got := w.missing(t, other.owner, "", 50); len(got) != 0 {
+		t.Errorf("another tenant sees %q", got)
+	}
+	viewer := p.owner
+	viewer.Role = ""
+	_, err = w.MissingInsights(t.Context(), viewer, fleet.RefusedFilter{})
+	wantCode(t, "somebody without a role lists what is missing", err, fleet.Forbidden)
 }

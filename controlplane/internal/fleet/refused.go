@@ -90,7 +90,7 @@ type RefusedPage struct {
 	Next string
 }
 
-// RefusedFilter selects refused insights.
+// RefusedFilter selects refused insights, or missing ones.
 type RefusedFilter struct {
 	// Agent selects those of one agent; empty selects all.
 	Agent ID
@@ -100,23 +100,26 @@ type RefusedFilter struct {
 	After string
 }
 
-// RefusedInsights lists what agents sent and what could never be stored. The newest 1,000 of each agent are kept.
-func (s *Service) RefusedInsights(ctx context.Context, a Actor, f RefusedFilter) (RefusedPage, error) {
+// pageOf checks who asks and what for, and gives how many are wanted behind which.
+func pageOf(a Actor, f RefusedFilter) (n int, after *InsightCursor, err error) {
 	if err := require(a, Viewer); err != nil {
-		return RefusedPage{}, err
+		return 0, nil, err
 	}
 	if err := checkFilterIDs("", f.Agent); err != nil {
-		return RefusedPage{}, err
+		return 0, nil, err
 	}
-	n, err := limit(f.Limit, 50, 200)
+	if n, err = limit(f.Limit, 50, 200); err != nil || f.After == "" {
+		return n, nil, err
+	}
+	after, err = parseCursor(f.After)
+	return n, after, err
+}
+
+// RefusedInsights lists what agents sent and what could never be stored. The newest 1,000 of each agent are kept.
+func (s *Service) RefusedInsights(ctx context.Context, a Actor, f RefusedFilter) (RefusedPage, error) {
+	n, after, err := pageOf(a, f)
 	if err != nil {
 		return RefusedPage{}, err
-	}
-	var after *InsightCursor
-	if f.After != "" {
-		if after, err = parseCursor(f.After); err != nil {
-			return RefusedPage{}, err
-		}
 	}
 	var p RefusedPage
 	// One more than asked for tells whether there is a next page.

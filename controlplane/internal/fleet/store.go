@@ -325,8 +325,8 @@ type AgentFlow struct {
 
 // DeliveryTx holds what agents deliver: insights and runs.
 type DeliveryTx interface {
-	// StoreInsights stores a delivery and advances the agent's sequence to its last. Of what was refused the agent's
-	// newest 1,000 are kept. The caller holds the agent's lock.
+	// StoreInsights stores a delivery and advances the agent's sequence to its last. Of what was refused, and of the ranges
+	// that are missing, the agent's newest 1,000 are kept. The caller holds the agent's lock.
 	StoreInsights(ctx context.Context, d Delivery) error
 	// Insights gives a page, newest first, of those after the cursor (none: from the newest).
 	Insights(ctx context.Context, workspace ID, f InsightFilter, after *InsightCursor) ([]Insight, error)
@@ -334,6 +334,8 @@ type DeliveryTx interface {
 	InsightNames(ctx context.Context, workspace ID) ([]InsightName, error)
 	// RefusedInsights gives a page, newest first, of those after the cursor (none: from the newest).
 	RefusedInsights(ctx context.Context, workspace ID, f RefusedFilter, after *InsightCursor) ([]RefusedInsight, error)
+	// MissingInsights gives a page, newest first, of those after the cursor (none: from the newest).
+	MissingInsights(ctx context.Context, workspace ID, f RefusedFilter, after *InsightCursor) ([]MissingInsights, error)
 
 	// StoreRun stores a report, replacing that of the same run and agent.
 	StoreRun(ctx context.Context, workspace ID, r Run) error
@@ -349,6 +351,8 @@ type Delivery struct {
 	Refused  []RefusedInsight
 	// Receipts is how many sequences hold nothing because the agent did not send them, by its reason.
 	Receipts map[string]int64
+	// Missing are the sequences that Receipts counts, in their order, without the agent.
+	Missing []MissingInsights
 	// Last is the sequence up to which everything is accounted for.
 	Last int64
 }

@@ -82,7 +82,7 @@ func toAgentStatus(s fleet.AgentStatus) api.AgentStatus {
 // toOutbox puts together what the agent says and what is known here.
 func toOutbox(a *fleet.Agent) api.Outbox {
 	out := api.Outbox{
-		RunwaySeconds: -1, Expired: map[string]uint64{},
+		RunwaySeconds: -1, Expired: map[string]uint64{}, Damage: []api.DamagedFile{},
 		Accounted: a.StoredSeq, Stored: a.StoredInsights(), Refused: a.RefusedInsights, Receipts: map[string]int64{},
 	}
 	maps.Copy(out.Receipts, a.Receipts)
@@ -95,9 +95,18 @@ func toOutbox(a *fleet.Agent) api.Outbox {
 	out.WaitingRecords, out.WaitingBytes = o.WaitingRecords, o.WaitingBytes
 	out.RoomBytes, out.RunwaySeconds = o.RoomBytes, o.RunwaySeconds
 	out.Late, out.Lost, out.LostRemotely = o.Late, o.Lost, o.LostRemotely
+	out.DamagedFiles, out.Salvaged, out.Damage = o.DamagedFiles, o.Salvaged, list(o.Damage, toDamagedFile)
 	out.Degraded, out.Blocked, out.BlockedBy = o.Degraded, o.Blocked, o.BlockedBy
 	maps.Copy(out.Expired, o.Expired)
 	return out
+}
+
+func toDamagedFile(d fleet.DamagedFile) api.DamagedFile {
+	text := func(id fleet.ID) string { return string(id) }
+	return api.DamagedFile{
+		File: d.File, At: d.At, Reason: d.Reason, Salvaged: d.Salvaged, Lost: d.Lost,
+		StartedAnew: list(d.StartedAnew, text), SetBack: list(d.SetBack, text),
+	}
 }
 
 func toFlowStatus(f fleet.FlowStatus) api.FlowStatus {
@@ -229,6 +238,13 @@ func toRefusedInsight(r fleet.RefusedInsight) api.RefusedInsight {
 	return api.RefusedInsight{
 		AgentID: string(r.Agent), Seq: r.Seq, ReceivedAt: r.Received, Reason: r.Reason,
 		Name: in.Name, FlowID: string(in.Flow), Version: in.Version, Time: in.Time, Record: r.Record,
+	}
+}
+
+func toMissingInsights(m fleet.MissingInsights) api.MissingInsights {
+	return api.MissingInsights{
+		AgentID: string(m.Agent), FirstSeq: m.First, LastSeq: m.Last, Insights: m.Last - m.First + 1, Reason: m.Reason,
+		FirstAt: m.FirstAt, LastAt: m.LastAt,
 	}
 }
 

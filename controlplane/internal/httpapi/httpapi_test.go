@@ -131,6 +131,7 @@ func agent() fleet.Agent {
 			Outbox: fleet.OutboxStatus{
 				Produced: 27, Sent: 24, Acknowledged: 19, WaitingRecords: 2, WaitingBytes: 100, RoomBytes: 1000, RunwaySeconds: 90, Late: 3,
 				Expired: map[string]uint64{"expired_age": 6}, Lost: 5, LostRemotely: 1, Degraded: "the disk is full", Blocked: 2, BlockedBy: "1 GiB waits",
+				DamagedFiles: 3, Salvaged: 70, Damage: []fleet.DamagedFile{{File: "state.db.corrupt-1", At: apitest.Clock(), Reason: "page 3", Lost: 1, SetBack: []fleet.ID{"d"}}},
 			},
 		},
 		Connectors: []flowdef.ConnectorSpec{{Kind: "mqtt"}},
@@ -236,6 +237,9 @@ func TestAgents(t *testing.T) {
 		want := api.Outbox{
 			ReportedAt: apitest.Clock(), Produced: 27, Sent: 24, Acknowledged: 19, WaitingRecords: 2, WaitingBytes: 100, RoomBytes: 1000,
 			RunwaySeconds: 90, Late: 3, Expired: map[string]uint64{"expired_age": 6}, Lost: 5, LostRemotely: 1, Degraded: "the disk is full",
+			DamagedFiles: 3, Salvaged: 70, Damage: []api.DamagedFile{{
+				File: "state.db.corrupt-1", At: apitest.Clock(), Reason: "page 3", Lost: 1, SetBack: []string{"d"}, StartedAnew: []string{},
+			}},
 			Blocked: 2, BlockedBy: "1 GiB waits", Accounted: 20, Stored: 9, Refused: 6, Receipts: map[string]int64{"damaged": 5},
 		}
 		if diff := cmp.Diff(want, got.Outbox); diff != "" {
@@ -427,6 +431,36 @@ func TestRefusedInsights(t *testing.T) {
 	}
 	problemOf(c, 404, "GET", "/api/v1/insights/refused?agent=nobody", "")
 	problemOf(c, 422, "GET", "/api/v1/insights/refused?limit=201", "")
+}
+
+func TestMissingInsights(t *testing.T) {
+	t.Parallel()
+	f := apitest.New()
+	f.AgentList = []fleet.Agent{agent()}
+	f.MissingList = []fleet.MissingInsights{
+		{Agent: apitest.ID(10), FirstAt: apitest.Clock(), LastAt: apitest.Clock().Add(time.Minute), First: 90, Last: 99, Reason: "expired_age"},
+		{Agent: apitest.ID(11), First: 4, Last: 4, Reason: "damaged"},
+		{Agent: apitest.ID(10), First: 7, Last: 8, Reason: "damaged"},
+	}
+	c := serve(t, f, apitest.Options{})
+	page := get[api.MissingInsightsPage](c, 200, "GET", "/api/v1/insights/missing?limit=2", "")
+	want := api.MissingInsights{
+		AgentID: string(apitest.ID(10)), FirstSeq: 90, LastSeq: 99, Insights: 10, Reason: "expired_age",
+		FirstAt: apitest.Clock(), LastAt: apitest.Clock().Add(time.Minute),
+	}
+	if diff := cmp.Diff(want, page.Items[0]); diff != "" || len(page.Items) != 2 || page.Next == "" {
+		t.Errorf("the first page is %+v\n%s", page, diff)
+	}
+	page = get[api.MissingInsightsPage](c, 200, "GET", "/api/v1/insights/missing?limit=2&after="+page.Next, "")
+	if len(page.Items) != 1 || page.Next != "" {
+		t.Errorf("the second page is %+v", page)
+	}
+	page = get[api.MissingInsightsPage](c, 200, "GET", "/api/v1/insights/missing?agent=hall-3", "")
+	if len(page.Items) != 2 {
+		t.Errorf("those of one agent are %+v", page)
+	}
+	problemOf(c, 404, "GET", "/api/v1/insights/missing?agent=nobody", "")
+	problemOf(c, 422, "GET", "/api/v1/insights/missing?limit=201", "")
 }
 
 func TestViewerIsForbidden(t *testing.T) {

@@ -163,6 +163,22 @@ func (s *service) registerInsights(h huma.API) {
 		return answer(api.RefusedInsightPage{Items: list(page.Refused, toRefusedInsight), Next: page.Next}), nil
 	})
 	add(s, h, operation{
+		method: http.MethodGet, path: "/insights/missing", id: "list-missing-insights", tag: tag,
+		summary: "List insights that never came, newest first",
+		description: "The ranges of agents' sequences that hold no insight, with the reason that the agent gave. " +
+			"The newest 1,000 ranges of each agent are kept; the receipts in the agent's outbox count them all.",
+	}, func(ctx context.Context, a fleet.Actor, in *refusedQuery) (*body[api.MissingInsightsPage], error) {
+		agent, err := s.agentID(ctx, a, in.Agent)
+		if err != nil {
+			return nil, err
+		}
+		page, err := s.fleet.MissingInsights(ctx, a, fleet.RefusedFilter{Agent: agent, Limit: in.Limit, After: in.After})
+		if err != nil {
+			return nil, err
+		}
+		return answer(api.MissingInsightsPage{Items: list(page.Missing, toMissingInsights), Next: page.Next}), nil
+	})
+	add(s, h, operation{
 		method: http.MethodGet, path: "/insights/names", id: "list-insight-names", tag: tag,
 		summary: "List the insights that exist",
 	}, func(ctx context.Context, a fleet.Actor, _ *none) (*body[api.List[api.InsightName]], error) {

@@ -14,7 +14,7 @@ import (
 	"github.com/outfeed/outfeed/controlplane/internal/fleet"
 )
 
-// keptRefused is how many refused insights of an agent are kept.
+// keptRefused is how many refused insights of an agent are kept, and how many ranges of missing ones.
 const keptRefused = 1000
 
 func (t *tx) StoreInsights(ctx context.Context, d fleet.Delivery) error {
@@ -42,11 +42,65 @@ func (t *tx) addReceipts(ctx context.Context, d fleet.Delivery) error {
 	for i, reason := range reasons {
 		counts[i] = d.Receipts[reason]
 	}
+	if err := t.insertMissing(ctx, d); err != nil {
+		return err
+	}
 	return t.do(ctx, `
 		INSERT INTO insight_receipts (tenant_id, agent_id, reason, insights)
 		SELECT @tenant, @agent, u.reason, u.insights FROM unnest(@reasons::text[], @counts::bigint[]) AS u (reason, insights)
 		ON CONFLICT (tenant_id, agent_id, reason) DO UPDATE SET insights = insight_receipts.insights + excluded.insights`,
 		args{"agent": d.Agent, "reasons": reasons, "counts": counts})
+}
+
+// insertMissing keeps which sequences are missing, and removes the agent's oldest ranges beyond keptRefused. A range that
+// goes on where the newest ended, for the same reason, makes that one longer.
+func (t *tx) insertMissing(ctx context.Context, d fleet.Delivery) error {
+	missing := d.Missing[max(0, len(d.Missing)-keptRefused):]
+	n := len(missing)
+	firsts, lasts, reasons := make([]int64, n), make([]int64, n), make([]string, n)
+	for i := range missing {
+		firsts[i], lasts[i], reasons[i] = missing[i].First, missing[i].Last, missing[i].Reason
+	}
+	a := args{"agent": d.Agent, "firsts": firsts, "lasts": lasts, "reasons": reasons, "kept": keptRefused}
+	if err := t.do(ctx, `
+		WITH new AS (
+			SELECT u.first_seq, u.last_seq, u.reason
+			FROM unnest(@firsts::bigint[], @lasts::bigint[], @reasons::text[]) AS u (first_seq, last_seq, reason)
+		), longer AS (
+			UPDATE missing_insights m SET last_seq = new.last_seq, last_at = now() FROM new
+			WHERE m.tenant_id = @tenant AND m.agent_id = @agent AND m.reason = new.reason AND m.last_seq = new.first_seq - 1
+				AND m.first_seq = (SELECT max(o.first_seq) FROM missing_insights o WHERE o.tenant_id = @tenant AND o.agent_id = @agent)
+			RETURNING new.first_seq
+		)
+		INSERT INTO missing_insights (tenant_id, agent_id, first_seq, last_seq, reason)
+		SELECT @tenant, @agent, new.first_seq, new.last_seq, new.reason FROM new
+		WHERE new.first_seq NOT IN (SELECT longer.first_seq FROM longer)`, a); err != nil {
+		return err
+	}
+	return t.do(ctx, `
+		DELETE FROM missing_insights WHERE tenant_id = @tenant AND agent_id = @agent AND first_seq < (
+			SELECT min(newest.first_seq) FROM (
+				SELECT m.first_seq FROM missing_insights m WHERE m.tenant_id = @tenant AND m.agent_id = @agent
+				ORDER BY m.first_seq DESC LIMIT @kept) AS newest)`, a)
+}
+
+func (t *tx) MissingInsights(ctx context.Context, workspace fleet.ID, f fleet.RefusedFilter, after *fleet.InsightCursor) ([]fleet.MissingInsights, error) {
+	below, agent, seq := beginning(after)
+	return many(ctx, t, `
+		SELECT m.agent_id, m.first_at, m.last_at, m.first_seq, m.last_seq, m.reason
+		FROM missing_insights m
+		JOIN agents a ON a.tenant_id = m.tenant_id AND a.id = m.agent_id
+		WHERE m.tenant_id = @tenant AND a.workspace_id = @workspace
+			AND (@of_agent = '' OR m.agent_id = nullif(@of_agent, '')::uuid)
+			AND (m.last_at, m.agent_id, m.first_seq) < (@below::timestamptz, @below_agent::uuid, @below_seq::bigint)
+		ORDER BY m.last_at DESC, m.agent_id DESC, m.first_seq DESC
+		LIMIT @limit`,
+		args{
+			"workspace": workspace, "of_agent": string(f.Agent), "below": below, "below_agent": agent, "below_seq": seq, "limit": f.Limit,
+		},
+		func(row pgx.CollectableRow) (m fleet.MissingInsights, err error) {
+			return scanned(row, &m, &m.Agent, &m.FirstAt, &m.LastAt, &m.First, &m.Last, &m.Reason)
+		})
 }
 
 func (t *tx) insertInsights(ctx context.Context, d fleet.Delivery) error {

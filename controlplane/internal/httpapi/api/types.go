@@ -166,6 +166,9 @@ type Outbox struct {
 	Expired        map[string]uint64 `json:"expired" doc:"Insights that a rule of the plant has dropped, by the rule: expired_age, expired_bytes. The control plane may not have been told of all of them yet."`
 	Lost           uint64            `json:"lost" doc:"Insights that were damaged on the agent's disk, or that no message can hold. The control plane may not have been told of all of them yet."`
 	LostRemotely   uint64            `json:"lost_remotely" doc:"Insights that the control plane acknowledged and lost afterwards, because its database went back to an earlier state."`
+	DamagedFiles   uint64            `json:"damaged_files" doc:"Files of the agent's staging that were ever found damaged and set aside."`
+	Salvaged       uint64            `json:"salvaged" doc:"Insights that were taken whole out of damaged files; they are sent like any other."`
+	Damage         []DamagedFile     `json:"damage" doc:"What happened to the damaged files that the agent still keeps, the newest first."`
 	Degraded       string            `json:"degraded,omitempty" doc:"Why the agent can write nothing to its disk at present."`
 	Blocked        uint64            `json:"blocked" doc:"Commits of flows that wait for room."`
 	BlockedBy      string            `json:"blocked_by,omitempty" doc:"What they wait for."`
@@ -174,6 +177,17 @@ type Outbox struct {
 	Stored    int64            `json:"stored" doc:"Insights that the control plane has stored."`
 	Refused   int64            `json:"refused" doc:"Insights that came and could never be stored; list-refused-insights lists the newest."`
 	Receipts  map[string]int64 `json:"receipts" doc:"Insights that did not come, by the agent's reason: damaged, restored (lost_remotely), expired_age, expired_bytes, unsendable, other."`
+}
+
+// DamagedFile is a file of an agent's staging that was found damaged and set aside.
+type DamagedFile struct {
+	File        string    `json:"file" doc:"Its name in the staging directory on the agent's machine."`
+	At          time.Time `json:"at" doc:"When it was set aside, by the agent's clock."`
+	Reason      string    `json:"reason" doc:"What was wrong with it."`
+	Salvaged    uint64    `json:"salvaged" doc:"Insights that were taken out of it whole."`
+	Lost        uint64    `json:"lost" doc:"Insights that could not be; lost counts them too."`
+	StartedAnew []string  `json:"started_anew" doc:"The ids of the deployments whose flows start from nothing because of it, so that they read everything again."`
+	SetBack     []string  `json:"set_back" doc:"The ids of the deployments whose flows go on from an earlier commit, so that they repeat what they had read since."`
 }
 
 // Connection is how to reach one plant system. Secrets are write-only: only their names are shown.
@@ -356,6 +370,23 @@ type RefusedInsight struct {
 type RefusedInsightPage struct {
 	Items []RefusedInsight `json:"items"`
 	Next  string           `json:"next,omitempty" doc:"Give it as ?after= for the next page; absent on the last."`
+}
+
+// MissingInsights are consecutive insights of an agent that never came, for one reason.
+type MissingInsights struct {
+	AgentID  string    `json:"agent_id"`
+	FirstSeq int64     `json:"first_seq" doc:"The place of the first in the agent's sequence."`
+	LastSeq  int64     `json:"last_seq" doc:"The place of the last."`
+	Insights int64     `json:"insights" doc:"How many they are."`
+	Reason   string    `json:"reason" doc:"Why they never came, as in the receipts of the agent's outbox: damaged, restored, expired_age, expired_bytes, unsendable, other."`
+	FirstAt  time.Time `json:"first_at" doc:"When the agent told of the first of them."`
+	LastAt   time.Time `json:"last_at" doc:"When it told of the last of them."`
+}
+
+// MissingInsightsPage is one page of missing insights, newest first.
+type MissingInsightsPage struct {
+	Items []MissingInsights `json:"items"`
+	Next  string            `json:"next,omitempty" doc:"Give it as ?after= for the next page; absent on the last."`
 }
 
 // InsightName is an insight that some flow has produced.

@@ -40,6 +40,8 @@ type Fleet struct {
 	ConnectorList []flowdef.ConnectorSpec
 	// RefusedList is what was refused, newest first.
 	RefusedList []fleet.RefusedInsight
+	// MissingList is what never came, newest first.
+	MissingList []fleet.MissingInsights
 
 	mu          sync.Mutex
 	ids         int

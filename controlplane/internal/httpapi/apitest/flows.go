@@ -293,25 +293,37 @@ func hasKey(i fleet.Insight, want map[string]string) bool {
 func (f *Fleet) RefusedInsights(_ context.Context, _ fleet.Actor, q fleet.RefusedFilter) (fleet.RefusedPage, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	var found []fleet.RefusedInsight
-	for _, r := range f.RefusedList {
-		if q.Agent == "" || r.Agent == q.Agent {
-			found = append(found, r)
+	refused, next, err := page(f.RefusedList, q, func(r fleet.RefusedInsight) fleet.ID { return r.Agent })
+	return fleet.RefusedPage{Refused: refused, Next: next}, err
+}
+
+// MissingInsights gives a page of MissingList in the same way.
+func (f *Fleet) MissingInsights(_ context.Context, _ fleet.Actor, q fleet.RefusedFilter) (fleet.MissingPage, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	missing, next, err := page(f.MissingList, q, func(m fleet.MissingInsights) fleet.ID { return m.Agent })
+	return fleet.MissingPage{Missing: missing, Next: next}, err
+}
+
+// page is the part of a list that a filter selects, and what continues behind it.
+func page[T any](list []T, q fleet.RefusedFilter, agentOf func(T) fleet.ID) (items []T, next string, err error) {
+	var found []T
+	for _, item := range list {
+		if q.Agent == "" || agentOf(item) == q.Agent {
+			found = append(found, item)
 		}
 	}
 	from := 0
 	if q.After != "" {
-		var err error
 		if from, err = strconv.Atoi(q.After); err != nil || from > len(found) {
-			return fleet.RefusedPage{}, &fleet.Error{Code: fleet.Invalid, Message: "there is no such page"}
+			return nil, "", &fleet.Error{Code: fleet.Invalid, Message: "there is no such page"}
 		}
 	}
 	end := min(from+cmp.Or(q.Limit, 50), len(found))
-	page := fleet.RefusedPage{Refused: found[from:end]}
 	if end < len(found) {
-		page.Next = strconv.Itoa(end)
+		next = strconv.Itoa(end)
 	}
-	return page, nil
+	return found[from:end], next, nil
 }
 
 // InsightNames lists the names of InsightList.

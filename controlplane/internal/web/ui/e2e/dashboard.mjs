@@ -6,87 +6,33 @@
 // them: the demo may have been started just now. OUTFEED_CHROMIUM names another browser than /usr/bin/chromium. It ends
 // with status 1 and a list of what is wrong.
 
-import { mkdir, readFile } from "node:fs/promises";
-import { createRequire } from "node:module";
-import path from "node:path";
-import { chromium } from "playwright-core";
+import { look, problems, signIn, url, walks } from "./visit.mjs";
 
-const url = process.env.OUTFEED_URL?.replace(/\/$/, "");
-const apiKey = process.env.OUTFEED_API_KEY;
-const shots = process.argv[2] ?? process.env.OUTFEED_SCREENSHOTS;
-const patienceMs = 20_000;
 /** A flow that runs by the minute has its first insight and its first run after two. */
 const firstDataMs = 150_000;
 /** How many flows and how many insights are looked at. */
 const mostOfAKind = 5;
 
-if (!url || !apiKey) {
-  console.error("Set OUTFEED_URL and OUTFEED_API_KEY to a running control plane and one of its API keys.");
-  process.exit(2);
-}
-if (shots) await mkdir(shots, { recursive: true });
-
-const problems = [];
-const axe = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
-const browser = await chromium.launch({
-  executablePath: process.env.OUTFEED_CHROMIUM ?? "/usr/bin/chromium",
-  args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"],
-});
-try {
-  await walk("wide-light", { viewport: { width: 1280, height: 900 }, colorScheme: "light" });
-  await walk("narrow-dark", { viewport: { width: 390, height: 844 }, colorScheme: "dark" });
-} finally {
-  await browser.close();
-}
-for (const problem of problems) console.error(`FAIL ${problem}`);
-if (problems.length > 0) process.exit(1);
-console.log("The dashboard shows what it should.");
-
 /** One visitor: signs in and looks at every page. */
-async function walk(name, view) {
-  const context = await browser.newContext({ ...view, ignoreHTTPSErrors: true });
-  const page = await context.newPage();
-  page.setDefaultTimeout(patienceMs);
-  const visit = { name, page, expectRefusal: true };
-  watch(visit);
-  try {
-    await signIn(visit);
-    visit.expectRefusal = false;
-    await overview(visit);
-    await agents(visit);
-    await flows(visit);
-    await runs(visit);
-    await insights(visit);
-    await connections(visit);
-    await signOut(visit);
-  } catch (error) {
-    problems.push(`${name}: the walk ended early: ${error.message}`);
-    await shoot(visit, "failed").catch(() => undefined);
-  } finally {
-    await context.close();
-  }
-}
+await walks(process.argv[2] ?? process.env.OUTFEED_SCREENSHOTS, ["wide-light", "narrow-dark"], async (visit) => {
+  await enter(visit);
+  await overview(visit);
+  await agents(visit);
+  await flows(visit);
+  await runs(visit);
+  await insights(visit);
+  await connections(visit);
+  await signOut(visit);
+});
 
-/** Errors in the console fail the walk, except that the browser itself logs the refusal that leads to the sign-in. */
-function watch(visit) {
-  visit.page.on("pageerror", (error) => problems.push(`${visit.name}: ${error.message}`));
-  visit.page.on("console", (message) => {
-    if (message.type() !== "error") return;
-    if (visit.expectRefusal && /status of 401/.test(message.text())) return;
-    problems.push(`${visit.name}: console: ${message.text()} (${message.location().url})`);
-  });
-}
-
-async function signIn(visit) {
+async function enter(visit) {
   const { page } = visit;
   await page.goto(`${url}/`);
   await page.getByLabel("API key").fill("ofk_this-is-no-key");
   await page.getByRole("button", { name: "Sign in" }).click();
   await page.getByRole("alert").waitFor();
   await look(visit, "sign-in");
-  await page.getByLabel("API key").fill(apiKey);
-  await page.getByRole("button", { name: "Sign in" }).click();
-  await page.locator('[data-live="live"]').waitFor();
+  await signIn(visit);
 }
 
 async function overview(visit) {
@@ -210,24 +156,4 @@ async function go({ page }, place) {
 async function rows({ page }, table) {
   const first = page.getByRole("region", { name: table, exact: true }).locator("tbody tr").first();
   await first.waitFor({ timeout: firstDataMs });
-}
-
-/** Checks what is in view for accessibility and width, and takes its picture. */
-async function look(visit, what) {
-  const { page, name } = visit;
-  await page.evaluate(axe);
-  const result = await page.evaluate(() =>
-    window.axe.run(document, { runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"] }),
-  );
-  for (const violation of result.violations) {
-    const where = violation.nodes.map((node) => node.target.join(" ")).slice(0, 3);
-    problems.push(`${name}/${what}: ${violation.id}: ${violation.help} at ${where.join("; ")}`);
-  }
-  const wide = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
-  if (wide > 0) problems.push(`${name}/${what}: the page is ${wide} px wider than its window`);
-  await shoot(visit, what);
-}
-
-async function shoot({ page, name }, what) {
-  if (shots) await page.screenshot({ path: path.join(shots, `${name}-${what}.png`), fullPage: true });
 }

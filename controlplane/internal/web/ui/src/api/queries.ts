@@ -114,6 +114,19 @@ export const refusedQuery = (agent: string) =>
     refetchInterval,
   });
 
+/** Which insights of an agent never came, page by page, newest first. */
+export const missingQuery = (agent: string) =>
+  infiniteQueryOptions({
+    queryKey: ["missing", agent],
+    queryFn: ({ signal, pageParam }) => {
+      const query = { agent, ...(pageParam ? { after: pageParam } : {}) };
+      return answer(api.GET("/api/v1/insights/missing", { params: { query }, signal }));
+    },
+    initialPageParam: "",
+    getNextPageParam: (page) => page.next,
+    refetchInterval,
+  });
+
 /** Which insights a page shows: of one name over the last minutes, or the newest of all names. */
 export interface InsightSelection {
   name: string | undefined;

@@ -379,6 +379,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/insights/missing": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List insights that never came, newest first
+         * @description The ranges of agents' sequences that hold no insight, with the reason that the agent gave. The newest 1,000 ranges of each agent are kept; the receipts in the agent's outbox count them all.
+         */
+        get: operations["list-missing-insights"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/insights/names": {
         parameters: {
             query?: never;
@@ -678,6 +698,31 @@ export interface components {
             title: string;
             write_options?: components["schemas"]["Option"][];
         };
+        DamagedFile: {
+            /**
+             * Format: date-time
+             * @description When it was set aside, by the agent's clock.
+             */
+            at: string;
+            /** @description Its name in the staging directory on the agent's machine. */
+            file: string;
+            /**
+             * Format: int64
+             * @description Insights that could not be; lost counts them too.
+             */
+            lost: number;
+            /** @description What was wrong with it. */
+            reason: string;
+            /**
+             * Format: int64
+             * @description Insights that were taken out of it whole.
+             */
+            salvaged: number;
+            /** @description The ids of the deployments whose flows go on from an earlier commit, so that they repeat what they had read since. */
+            set_back: string[];
+            /** @description The ids of the deployments whose flows start from nothing because of it, so that they read everything again. */
+            started_anew: string[];
+        };
         Deployment: {
             agent_id: string;
             /** Format: date-time */
@@ -935,6 +980,41 @@ export interface components {
             tenant_id: string;
             workspace_id: string;
         };
+        MissingInsights: {
+            agent_id: string;
+            /**
+             * Format: date-time
+             * @description When the agent told of the first of them.
+             */
+            first_at: string;
+            /**
+             * Format: int64
+             * @description The place of the first in the agent's sequence.
+             */
+            first_seq: number;
+            /**
+             * Format: int64
+             * @description How many they are.
+             */
+            insights: number;
+            /**
+             * Format: date-time
+             * @description When it told of the last of them.
+             */
+            last_at: string;
+            /**
+             * Format: int64
+             * @description The place of the last.
+             */
+            last_seq: number;
+            /** @description Why they never came, as in the receipts of the agent's outbox: damaged, restored, expired_age, expired_bytes, unsendable, other. */
+            reason: string;
+        };
+        MissingInsightsPage: {
+            items: components["schemas"]["MissingInsights"][];
+            /** @description Give it as ?after= for the next page; absent on the last. */
+            next?: string;
+        };
         Option: {
             default?: string;
             enum?: string[];
@@ -965,6 +1045,13 @@ export interface components {
             blocked: number;
             /** @description What they wait for. */
             blocked_by?: string;
+            /** @description What happened to the damaged files that the agent still keeps, the newest first. */
+            damage: components["schemas"]["DamagedFile"][];
+            /**
+             * Format: int64
+             * @description Files of the agent's staging that were ever found damaged and set aside.
+             */
+            damaged_files: number;
             /** @description Why the agent can write nothing to its disk at present. */
             degraded?: string;
             /** @description Insights that a rule of the plant has dropped, by the rule: expired_age, expired_bytes. The control plane may not have been told of all of them yet. */
@@ -1015,6 +1102,11 @@ export interface components {
              * @description How many seconds that room lasts at the present rate; -1 when it does not fill.
              */
             runway_seconds: number;
+            /**
+             * Format: int64
+             * @description Insights that were taken whole out of damaged files; they are sent like any other.
+             */
+            salvaged: number;
             /**
              * Format: int64
              * @description The last place that was sent at least once.
@@ -1966,6 +2058,42 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["InsightPage"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "list-missing-insights": {
+        parameters: {
+            query?: {
+                /** @description The next of the page before. */
+                after?: string;
+                /** @description An agent's name or id. */
+                agent?: string;
+                /** @description 0 means 50. */
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MissingInsightsPage"];
                 };
             };
             /** @description Error */

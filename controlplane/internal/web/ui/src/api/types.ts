@@ -7,6 +7,7 @@ type Schemas = components["schemas"];
 export type Me = Schemas["Me"];
 export type Agent = Schemas["Agent"];
 export type Outbox = Schemas["Outbox"];
+export type DamagedFile = Schemas["DamagedFile"];
 export type AgentLock = Schemas["AgentLock"];
 export type LockSide = Schemas["LockSide"];
 export type AgentTokenCreated = Schemas["AgentTokenCreated"];

@@ -1,12 +1,12 @@
 // The account of an agent's insights: what waits and for how long there is room, what came, and what never will.
 
 import { useInfiniteQuery } from "@tanstack/react-query";
-import type { ReactNode } from "react";
+import { type ReactNode, useState } from "react";
 import { refusedQuery } from "../api/queries";
 import type { Agent, Outbox } from "../api/types";
 import { bytes, count, parseTime, plural } from "../lib/format";
-import { fullness, reasonText, runwayText, troubles } from "../lib/outbox";
-import { Ago, Badge, Loaded, Panel, Table, Time } from "./ui";
+import { fullness, neverCame, reasonText, recordText, runwayText, troubles } from "../lib/outbox";
+import { Ago, Badge, Loaded, MoreButton, Panel, Table, Time } from "./ui";
 
 /** What needs attention in an outbox, as badges; nothing when nothing does. */
 export function OutboxBadges({ agent }: { agent: Agent }) {
@@ -43,7 +43,7 @@ export function OutboxPanel({ agent }: { agent: Agent }) {
       ) : (
         <p className="px-3 pt-4 text-muted">The agent has not reported yet.</p>
       )}
-      <dl className="grid grid-cols-2 gap-px border-t border-line bg-line md:grid-cols-5">
+      <dl className="grid grid-cols-2 gap-px border-t border-line bg-line md:grid-cols-4">
         {numbers(outbox).map((number) => (
           <Tile key={number.name} {...number} />
         ))}
@@ -113,7 +113,11 @@ function numbers(outbox: Outbox): Num[] {
       n: outbox.produced,
       meaning: "Insights that the agent has staged on its disk since it was enrolled.",
     },
-    { name: "Sent", n: outbox.sent, meaning: "Insights that were sent at least once, acknowledged or not." },
+    {
+      name: "Sent",
+      n: outbox.sent,
+      meaning: "Up to this insight each was sent at least once, or the control plane was told why it does not come.",
+    },
     {
       name: "Acknowledged",
       n: outbox.acknowledged,
@@ -147,10 +151,22 @@ function numbers(outbox: Outbox): Num[] {
         "Insights that the control plane had acknowledged and that its database no longer held, as after a restore.",
     },
     {
+      name: "Never came",
+      n: neverCame(outbox),
+      tone: "bad",
+      meaning:
+        "Places in the agent's sequence that hold no insight here. The agent has told why: it is listed below, by reason.",
+    },
+    {
       name: "Refused here",
       n: outbox.refused,
       tone: "bad",
       meaning: "Insights that came and could never be stored. The newest are listed below with the reason.",
+    },
+    {
+      name: "Salvaged",
+      n: outbox.salvaged,
+      meaning: "Insights that were taken whole out of damaged files on the agent's disk. They are sent like any other.",
     },
     {
       name: "Rows too late",
@@ -173,6 +189,22 @@ function Tile({ name, n, meaning, tone }: Num) {
       </dt>
       <dd className={`tabular mt-0.5 text-base font-medium ${colour}`}>{count(n)}</dd>
     </div>
+  );
+}
+
+/** The beginning of a refused insight as it came, once somebody wants to see it. */
+function RefusedRecord({ record }: { record: string | null }) {
+  const [open, setOpen] = useState(false);
+  if (!record) return null;
+  return (
+    <details className="mt-0.5 text-sm" onToggle={(e) => setOpen(e.currentTarget.open)}>
+      <summary className="cursor-pointer text-muted">What came</summary>
+      {open && (
+        <pre className="mt-1 max-h-48 overflow-auto rounded-md border border-line bg-sunken p-2 font-mono text-xs whitespace-pre-wrap">
+          {recordText(record)}
+        </pre>
+      )}
+    </details>
   );
 }
 
@@ -209,22 +241,14 @@ export function RefusedPanel({ agent }: { agent: Agent }) {
                     <td className="whitespace-nowrap">
                       {refused.name || <span className="text-muted">unreadable</span>}
                     </td>
-                    <td className="min-w-64 wrap-anywhere">{refused.reason}</td>
+                    <td className="min-w-64 wrap-anywhere">
+                      {refused.reason}
+                      <RefusedRecord record={refused.record} />
+                    </td>
                   </tr>
                 ))}
             </Table>
-            {query.hasNextPage && (
-              <p className="border-t border-line p-3 text-center">
-                <button
-                  type="button"
-                  className="button"
-                  disabled={query.isFetchingNextPage}
-                  onClick={() => void query.fetchNextPage()}
-                >
-                  Show more
-                </button>
-              </p>
-            )}
+            <MoreButton query={query} />
           </>
         )}
       </Loaded>

@@ -128,6 +128,23 @@ export function Loaded<T>(props: {
   );
 }
 
+/** Loads the next page of a listing; nothing when there is none. */
+export function MoreButton({ query }: { query: UseInfiniteQueryResult }) {
+  if (!query.hasNextPage) return null;
+  return (
+    <p className="border-t border-line p-3 text-center">
+      <button
+        type="button"
+        className="button"
+        disabled={query.isFetchingNextPage}
+        onClick={() => void query.fetchNextPage()}
+      >
+        Show more
+      </button>
+    </p>
+  );
+}
+
 /** What to do where there is nothing yet, with the command that does it. */
 export function Empty({ title, children, command }: { title: string; children?: ReactNode; command?: string }) {
   return (

@@ -1,6 +1,6 @@
 // The account of an agent's insights in words. Pure: the same rules for the lists, the overview and the tests.
 
-import type { Agent, Outbox } from "../api/types";
+import type { Agent, DamagedFile, Outbox } from "../api/types";
 import { count, plural, span } from "./format";
 
 export interface Trouble {
@@ -55,6 +55,14 @@ export function troubles({ outbox }: Agent): Trouble[] {
       },
     ],
     [
+      outbox.damage.length > 0,
+      {
+        severity: "warn",
+        short: plural(outbox.damage.length, "damaged file"),
+        long: `${plural(outbox.damage.length, "file")} on its disk found damaged and set aside; its page says what was saved and what to do.`,
+      },
+    ],
+    [
       outbox.refused > 0,
       {
         severity: "warn",
@@ -77,6 +85,85 @@ export function runwayText({ runway_seconds, blocked }: Outbox): string {
   if (blocked > 0) return "Full: flows wait";
   if (runway_seconds < 0) return "Does not fill at the present rate";
   return `${span(runway_seconds)} of room left at the present rate`;
+}
+
+/** How many insights never came, for whatever reason. */
+export function neverCame({ receipts }: Outbox): number {
+  return total(receipts);
+}
+
+export interface MissingReason {
+  reason: string;
+  n: number;
+  /** What happened, and what to do about it, in sentences. */
+  what: string;
+  advice: string;
+}
+
+const missingTexts: Record<string, [what: string, advice: string]> = {
+  damaged: [
+    "They were damaged on the agent's disk and could not be salvaged.",
+    "Check the disk of its machine; the panel of damaged files says more.",
+  ],
+  restored: [
+    "They were stored here once. Then this control plane's database went back to an earlier state, as after a restore, and the agent no longer had them.",
+    "A newer backup of the database may still hold them.",
+  ],
+  expired_age: [
+    "They had waited for longer than staging.max_age in the agent's configuration allows.",
+    "To keep them for longer, raise it, and see why the agent could not send.",
+  ],
+  expired_bytes: [
+    "The outbox was full, and staging.when_full in the agent's configuration has the oldest make room for the newest.",
+    "To keep more, raise staging.max_bytes, and see why the agent could not send.",
+  ],
+  unsendable: [
+    "They are too large for a message, or the agent could not read them.",
+    "Let the flow put less into one insight.",
+  ],
+};
+
+/** Why insights never came, the most frequent reason first. */
+export function missingReasons({ receipts }: Outbox): MissingReason[] {
+  return Object.entries(receipts)
+    .filter(([, n]) => n > 0)
+    .sort(([, a], [, b]) => b - a)
+    .map(([reason, n]) => {
+      const [what, advice] = missingTexts[reason] ?? [
+        "The agent gave a reason that this control plane does not know.",
+        "",
+      ];
+      return { reason, n, what, advice };
+    });
+}
+
+/** What was saved of a damaged file, in a sentence. */
+export function damageResult({ file, salvaged, lost }: DamagedFile): string {
+  if (file.startsWith("state.db")) return "The flows' state was rebuilt from what is whole in it.";
+  if (lost === 0) return salvaged === 0 ? "Nothing was lost." : `All ${plural(salvaged, "insight")} salvaged.`;
+  return `${plural(lost, "insight")} lost, ${count(salvaged)} salvaged.`;
+}
+
+/**
+ * What to call the flows that run, or ran, under these deployments of an agent. In round brackets the agent says why it
+ * does not know which one it was.
+ */
+export function flowNames({ status }: Agent, deployments: readonly string[]): string[] {
+  return deployments.map((id) => {
+    const unknown = /^\((.*)\)$/.exec(id)?.[1];
+    if (unknown) return unknown.charAt(0).toUpperCase() + unknown.slice(1);
+    return status?.flows.find((f) => f.deployment_id === id)?.name ?? `A flow that is no longer deployed (${id})`;
+  });
+}
+
+/** How much of a refused record is shown, in characters. */
+const shownRecord = 4000;
+
+/** What can be read of a record: its texts as they are, and a dot for each byte that is none. */
+export function recordText(base64: string): string {
+  const bytes = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
+  const text = new TextDecoder().decode(bytes).replace(/[\p{Cc}\uFFFD]/gu, "·");
+  return text.length > shownRecord ? `${text.slice(0, shownRecord)}…` : text;
 }
 
 /** What the reason of a receipt or the name of a rule means. */

@@ -3,6 +3,8 @@ import { Link, useParams } from "@tanstack/react-router";
 import { agentQuery } from "../api/queries";
 import type { Agent, FlowStatus } from "../api/types";
 import { KeysFact, LockBanner } from "../components/agentidentity";
+import { DamagePanel } from "../components/damage";
+import { MissingPanel } from "../components/missing";
 import { OutboxPanel, RefusedPanel } from "../components/outbox";
 import { AgentState, FlowStateBadge, SourceState } from "../components/state";
 import { Ago, Badge, Empty, ErrorNote, Facts, Labels, Loaded, PageHead, Panel, Table, Time } from "../components/ui";
@@ -72,6 +74,8 @@ function Detail({ agent }: { agent: Agent }) {
         </p>
       </Panel>
       <OutboxPanel agent={agent} />
+      <DamagePanel agent={agent} />
+      <MissingPanel agent={agent} />
       <RefusedPanel agent={agent} />
       <Panel title="Flows on this agent">
         {status && status.flows.length > 0 ? (

@@ -1,0 +1,82 @@
+// Files of an agent's staging that its disk has damaged: what was saved of them, and what a person should do.
+
+import type { Agent, DamagedFile } from "../api/types";
+import { count, plural } from "../lib/format";
+import { damageResult, flowNames } from "../lib/outbox";
+import { Panel, Table, Time } from "./ui";
+
+export function DamagePanel({ agent }: { agent: Agent }) {
+  const { outbox } = agent;
+  if (outbox.damaged_files === 0) return null;
+  const aside = `${plural(outbox.damaged_files, "file")} so far, ${plural(outbox.salvaged, "insight")} salvaged`;
+  return (
+    <Panel title="Damaged files" aside={aside}>
+      {outbox.damage.length === 0 ? (
+        <p className="px-3 py-2.5 text-muted">None of them is on the machine any more.</p>
+      ) : (
+        <>
+          <Advice agent={agent} />
+          <Table
+            label="Damaged files"
+            head={
+              <>
+                <th scope="col">Set aside</th>
+                <th scope="col">What became of it</th>
+                <th scope="col">What was wrong</th>
+              </>
+            }
+          >
+            {outbox.damage.map((file) => (
+              <Row key={file.file} file={file} agent={agent} />
+            ))}
+          </Table>
+        </>
+      )}
+    </Panel>
+  );
+}
+
+function Advice({ agent }: { agent: Agent }) {
+  return (
+    <div role="status" className="m-3 rounded-md border border-warn bg-warn-soft px-3 py-2">
+      <p className="font-medium text-warn">
+        Check the disk of {agent.hostname || "its machine"}: something has damaged what the agent keeps there.
+      </p>
+      <p className="mt-0.5 max-w-prose">
+        A failing disk, its driver, or a program that writes into the agent's folder does that; a power cut alone does
+        not. The agent has saved what is whole and goes on by itself. Once nobody needs the damaged files, remove them
+        from the <span className="font-mono">stage</span> folder of its data directory: after its next start this note
+        is gone, and the numbers stay.
+      </p>
+    </div>
+  );
+}
+
+function Row({ file, agent }: { file: DamagedFile; agent: Agent }) {
+  const again = [
+    ...flowNames(agent, file.set_back).map((name) => `${name} goes on from an earlier state`),
+    ...flowNames(agent, file.started_anew).map((name) => `${name} started anew`),
+  ];
+  return (
+    <tr>
+      <td>
+        <Time time={file.at} />
+      </td>
+      <td className="min-w-56">
+        <p className={file.lost > 0 ? "text-bad" : ""}>{damageResult(file)}</p>
+        {again.map((text) => (
+          <p key={text}>{text}; some of its insights may come twice.</p>
+        ))}
+        {file.salvaged + file.lost > 0 && (
+          <p className="text-sm text-muted">
+            {count(file.salvaged)} whole, {count(file.lost)} damaged
+          </p>
+        )}
+      </td>
+      <td className="min-w-56 wrap-anywhere">
+        {file.reason || <span className="text-muted">not known</span>}
+        <p className="font-mono text-xs text-muted">{file.file}</p>
+      </td>
+    </tr>
+  );
+}

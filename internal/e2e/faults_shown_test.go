@@ -1,0 +1,212 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// compareMissing checks that the ranges of what never came add up to the receipts.
+func (b *books) compareMissing(receipts map[string]uint64) {
+	b.t.Helper()
+	var missing struct {
+		Items []struct {
+			First    uint64 `json:"first_seq"`
+			Last     uint64 `json:"last_seq"`
+			Insights uint64 `json:"insights"`
+			Reason   string `json:"reason"`
+		} `json:"items"`
+		Next string `json:"next"`
+	}
+	if err := b.get("/insights/missing?limit=200", &missing); err != nil || missing.Next != "" {
+		b.t.Fatalf("what is missing: %+v, %v", missing, err)
+	}
+	sums := map[string]uint64{}
+	for _, m := range missing.Items {
+		if sums[m.Reason] += m.Insights; m.Insights != m.Last-m.First+1 {
+			b.t.Errorf("from %d to %d there are %d insights", m.First, m.Last, m.Insights)
+		}
+	}
+	want := maps.Clone(receipts)
+	maps.DeleteFunc(want, func(_ string, n uint64) bool { return n == 0 })
+	if !maps.Equal(sums, want) {
+		b.t.Errorf("the missing ranges add up to %v, and the receipts to %v", sums, want)
+	}
+}
+
+// look has a real browser look at the page of the only agent, which must say some texts.
+func (s *site) look(name string, texts ...string) {
+	s.t.Helper()
+	var list struct {
+		Items []struct {
+			ID string `json:"id"`
+		} `json:"items"`
+	}
+	if err := s.get("/agents", &list); err != nil || len(list.Items) != 1 {
+		s.t.Fatalf("%d agents, %v", len(list.Items), err)
+	}
+	s.lookAt(list.Items[0].ID, name, texts...)
+}
+
+// lookAt does so for one of several agents. The pictures are kept with go test -artifacts.
+func (s *site) lookAt(agent, name string, texts ...string) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), 2*deadline)
+	defer cancel()
+	// At length it looks in a wide and in a narrow window, light and dark.
+	views := "wide-light,narrow-dark"
+	if *long {
+		views = ""
+	}
+	args := append([]string{"run", "--silent", "e2e:agent", "--", agent, filepath.Join(s.t.ArtifactDir(), name)}, texts...)
+	c := exec.CommandContext(ctx, "npm", args...) //nolint:gosec // a folder of this test
+	c.Dir = filepath.Join("..", "..", "controlplane", "internal", "web", "ui")
+	c.Env = append(cleanEnv(), "OUTFEED_URL=http://"+s.api, "OUTFEED_API_KEY="+s.apiKey, "OUTFEED_VIEWS="+views)
+	if out, err := c.CombinedOutput(); err != nil {
+		s.t.Errorf("a look at the dashboard (it needs: apt-get install chromium; make build): %v\n%s", err, out)
+	}
+}
+
+// deployment is the id under which a flow runs.
+func (b *books) deployment(flow string) string {
+	b.t.Helper()
+	var list struct {
+		Items []struct {
+			Status struct {
+				Flows []struct {
+					Deployment string `json:"deployment_id"`
+					Name       string `json:"name"`
+				} `json:"flows"`
+			} `json:"status"`
+		} `json:"items"`
+	}
+	if err := b.get("/agents", &list); err != nil || len(list.Items) != 1 {
+		b.t.Fatalf("%d agents, %v", len(list.Items), err)
+	}
+	for _, f := range list.Items[0].Status.Flows {
+		if f.Name == flow {
+			return f.Deployment
+		}
+	}
+	b.t.Fatalf("the agent runs %+v", list.Items[0].Status.Flows)
+	return ""
+}
+
+// breakBehind destroys some bytes behind each place in files of the staging that holds a text. The files' names match.
+func (b *books) breakBehind(pattern, text string) {
+	b.t.Helper()
+	const long = 16
+	files, err := filepath.Glob(b.path("agent", "stage", pattern))
+	if err != nil || len(files) == 0 {
+		b.t.Fatalf("the files %q: %v", files, err)
+	}
+	for _, file := range files {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		parts := bytes.SplitAfter(content, []byte(text))
+		if len(parts) == 1 {
+			b.t.Fatalf("%s does not hold %q", file, text)
+		}
+		for _, part := range parts[1:] {
+			copy(part, bytes.Repeat([]byte{0xaa}, long))
+		}
+		if err := os.WriteFile(file, content, 0o600); err != nil { //nolint:gosec // the test's own folder
+			b.t.Fatal(err)
+		}
+	}
+}
+
+// TestFaultDamageIsShownEverywhere damages the files of an agent that was killed. What is whole arrives; what was lost, salvaged and
+// set back is the same in the agent's status, its metrics, the API, the client, and in the dashboard.
+func TestFaultDamageIsShownEverywhere(t *testing.T) {
+	t.Parallel()
+	b := newBooks(t)
+	b.write(100)
+	b.until("the first rows are acknowledged", func(a account) bool { return a.Acknowledged == 100 })
+	deployment := b.deployment("account")
+	b.controlPlane.stop()
+	b.write(400)
+	b.until("more wait", func(a account) bool { return a.Produced == 500 })
+	b.agent.kill()
+	b.breakBehind("outbox-*.db", padOf(300))
+	b.breakBehind("state.db", deployment)
+	b.run()
+	told := b.until("a damaged file is told", func(a account) bool { return a.DamagedFiles > 0 })
+	if told.DamagedFiles != 2 || len(told.Damage) != 2 {
+		t.Errorf("the account is %+v", told)
+	}
+	lost, salvaged, again := uint64(0), uint64(0), []string{}
+	for _, d := range told.Damage {
+		lost, salvaged = lost+d.Lost, salvaged+d.Salvaged
+		again = append(again, slices.Concat(d.SetBack, d.StartedAnew)...)
+		if d.Reason == "" || !strings.Contains(d.File, ".corrupt-") {
+			t.Errorf("a damaged file is told as %+v", d)
+		}
+	}
+	if !slices.Contains(again, deployment) {
+		t.Errorf("flow %s is damaged, and those that repeat are %q", deployment, again)
+	}
+	if told.Lost == 0 || told.Lost != lost || told.Salvaged != salvaged || salvaged+lost < 400 {
+		t.Errorf("the account is %+v", told)
+	}
+	b.startControlPlane()
+	done := b.until("what is whole is acknowledged", func(a account) bool { return a.Produced >= 500 && a.Acknowledged == a.Produced })
+	b.compare(done, bookkeeping{Receipts: map[string]uint64{"damaged": lost}})
+
+	status := string(b.command(b.agentEnv(), nil, bin(t, "outfeed-agent"), "status"))
+	client := string(b.outfeed(nil, "agent", "list")) + string(b.outfeed(nil, "insight", "missing"))
+	for _, want := range []string{fmt.Sprint(salvaged), "check this machine's disk", ".corrupt-"} {
+		if !strings.Contains(status, want) {
+			t.Errorf("the status does not say %q:\n%s", want, status)
+		}
+	}
+	for _, want := range []string{"2 damaged files", fmt.Sprint(lost, " lost"), "damaged on the agent's disk"} {
+		if !strings.Contains(client, want) {
+			t.Errorf("the client does not say %q:\n%s", want, client)
+		}
+	}
+	t.Logf("%d insights salvaged, %d lost, %d flows repeat:\n%s", salvaged, lost, len(again), status)
+	b.look("damaged", "Check the disk of", "account started anew; some of its insights may come twice.", fmt.Sprintf("%d salvaged.", salvaged), "Insights that never came", "could not be salvaged")
+}
+
+// TestFaultExpiredByAgeIsShownEverywhere lets insights expire while the control plane is away.
+func TestFaultExpiredByAgeIsShownEverywhere(t *testing.T) {
+	t.Parallel()
+	b := newBooks(t)
+	b.write(50)
+	b.until("the first rows are acknowledged", func(a account) bool { return a.Acknowledged == 50 })
+	b.agent.stop()
+	b.controlPlane.stop()
+	b.run("OUTFEED_AGENT_STAGING_MAX_AGE=1m")
+	b.write(200)
+	gone := b.until("they expire", func(a account) bool { return a.Produced == 250 && a.Expired["expired_age"] == 200 })
+	if gone.WaitingRecords != 0 || gone.Acknowledged != 50 || gone.Lost != 0 || gone.Expired["expired_bytes"] != 0 {
+		t.Errorf("after they have expired the account is %+v", gone)
+	}
+	status := string(b.command(b.agentEnv(), nil, bin(t, "outfeed-agent"), "status"))
+	if !strings.Contains(status, "200") || !strings.Contains(status, "staging.max_age") {
+		t.Errorf("the status does not say why 200 are gone:\n%s", status)
+	}
+	b.startControlPlane()
+	b.write(10)
+	done := b.until("the rest is acknowledged", func(a account) bool { return a.Acknowledged == 260 })
+	b.compare(done, bookkeeping{Receipts: map[string]uint64{"expired_age": 200}})
+	if m := b.measured(); m[`insights_expired_total{rule="age"}`] != 200 {
+		t.Errorf("the metrics are %v", m)
+	}
+	show := string(b.outfeed(nil, "insight", "missing"))
+	if !strings.Contains(show, "51") || !strings.Contains(show, "250") || !strings.Contains(show, "rule for age") {
+		t.Errorf("the client says\n%s", show)
+	}
+	t.Logf("the status while they were expiring:\n%s", status)
+	b.look("expired", "Insights that never came", "51 to 250", "staging.max_age")
+}
