@@ -372,6 +372,7 @@ func (s *Stage) writeState(batch []*request, next *meta) error {
 			}
 		}
 		s.noteAge(next)
+		next.listed = s.files.firsts()
 		return next.put(tx, &s.sealed, &s.files.stored)
 	})
 	if err != nil {
@@ -395,7 +396,7 @@ func (s *Stage) land(batch []*request, parts []appended, next meta) {
 	f.settledStored = next.floor()
 	f.acknowledged = max(f.acknowledged, next.acknowledged)
 	f.gone = next.gone.behind(f.acknowledged)
-	f.ages, f.ranMillis, s.ranStored = next.ages, next.ranMillis, next.ranMillis
+	f.ages, f.ranMillis, s.ranStored, f.listed = next.ages, next.ranMillis, next.ranMillis, next.listed
 	for _, r := range batch {
 		if r.landed != nil {
 			r.landed(f)

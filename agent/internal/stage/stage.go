@@ -45,6 +45,9 @@ type Settings struct {
 	// Salvage takes what is whole out of a damaged file, as the function Salvage does; it should run that in a child process
 	// too. Nil salvages inside this process.
 	Salvage func(ctx context.Context, path, target string, end uint64) error
+	// KnownFlows are the keys of the flows that are known from elsewhere to have staged here. They are what is told to start
+	// anew when the state is missing, so that it cannot tell. Nil is fine.
+	KnownFlows []string
 	// segmentBytes bounds a segment's file; tests make it small.
 	segmentBytes int
 }
@@ -126,6 +129,8 @@ type Stage struct {
 // files is the open databases and what was read from them.
 type files struct {
 	meta
+	// origin is what state.db says of the directory.
+	origin origin
 	// stored is what of the meta is on the disk. Only the writer uses it.
 	stored meta
 	state  *database
