@@ -146,7 +146,7 @@ func (a *Agent) assemble(ctx context.Context, id *identity.Identity, open stores
 	s.bundles = &bundles{identity: id, stage: st, log: a.log, changed: s.signal}
 	sup := supervisor.New(supervisor.Settings{
 		Staging: staging{reports: reports, stage: st}, Connector: all.Find, AgentID: id.Profile().Agent, Logger: a.log,
-		Writes: writeRule(a.config),
+		MaxInsight: stage.MaxRecordBytes, Writes: writeRule(a.config),
 		Memory: limitMemory(a.config.MemoryLimit), Scratch: scratch{open.scratch},
 		History: open.history, Reopen: s.bundles.reopen, Program: buildinfo.Version(),
 	})
