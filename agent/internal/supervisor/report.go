@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/outfeed/outfeed/agent/internal/connector"
 	"github.com/outfeed/outfeed/agent/internal/engine"
@@ -234,7 +233,7 @@ func since(now, before int64) uint64 { return uint64(max(0, now-before)) }
 
 // put stores a report. A report that cannot be stored is lost, and the flow goes on.
 func (r *run) put(ctx context.Context, m *wire.RunReport) {
-	payload, err := proto.Marshal(m)
+	payload, err := wire.Encode(m)
 	if err == nil {
 		err = r.u.s.settings.Staging.PutRunReport(ctx, m.GetRunId(), payload)
 	}
