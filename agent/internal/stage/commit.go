@@ -172,6 +172,8 @@ func (s *Stage) write() {
 		defer tick.Stop()
 		old = tick.C
 	}
+	disk := time.NewTicker(idleDiskCheck)
+	defer disk.Stop()
 	var held *request
 	for {
 		first := held
@@ -183,6 +185,9 @@ func (s *Stage) write() {
 				continue
 			case <-old:
 				s.expireByAge()
+				continue
+			case <-disk.C:
+				s.lookAtDisk()
 				continue
 			case <-s.closing:
 				return

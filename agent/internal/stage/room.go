@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -65,7 +66,7 @@ type diskSpace struct {
 	mu     sync.Mutex
 	bytes  uint64
 	looked time.Time
-	// last is bytes for those who must not wait for the disk; none before the first look.
+	// last is bytes for those who must not wait for the disk, 0 while nothing can be written; none before the first look.
 	last atomic.Pointer[uint64]
 }
 
@@ -88,12 +89,27 @@ func (d *diskSpace) free(set Settings) (uint64, error) {
 		err = fmt.Errorf("the disk of %s has room for no more files: remove some on it", set.Dir)
 	}
 	d.bytes, d.looked = bytes, time.Now()
+	told := bytes
 	if err != nil {
-		d.bytes = 0 // so that it is looked at again
-	} else {
-		d.last.Store(&bytes)
+		// It is looked at again, and until then nothing more may be written.
+		d.bytes, told = 0, 0
 	}
+	d.last.Store(&told)
 	return bytes, err
+}
+
+// idleDiskCheck is how often the disk is looked at while nobody commits, so that what Stats says of the room holds then too.
+const idleDiskCheck = 5 * time.Second
+
+// lookAtDisk is for the writer while it has nothing to do.
+func (s *Stage) lookAtDisk() {
+	if s.spare.due() {
+		s.keepSpare()
+		return
+	}
+	if _, err := s.disk.free(s.settings); err != nil {
+		s.settings.Logger.Debug("the disk has no room", slog.Any("error", err))
+	}
 }
 
 // IsNoSpace says whether an error is that of a disk that has no room, or no room for another file.
