@@ -309,3 +309,36 @@ func TestTheRoomIsRightAfterAStartWithoutInodes(t *testing.T) {
 		})
 	}
 }
+
+// TestARefusedFirstStartLeavesNothing wants nothing of the folders that it has made on the way either, and those that were
+// there to stay.
+func TestARefusedFirstStartLeavesNothing(t *testing.T) {
+	t.Parallel()
+	disk := smallDisk(t, "size=64m,nr_inodes=64")
+	if err := os.MkdirAll(filepath.Join(disk, "there"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	deep := filepath.Join(disk, "there", "a", "b", "stage")
+	s := settings(t, deep)
+	for name, refused := range map[string]struct {
+		prepare, mend func()
+		says          string
+	}{
+		"no inodes": {func() { crowd(t, disk) }, func() { empty(t, disk, "crowd") }, "make room"},
+		"no bytes":  {func() { fill(t, disk) }, func() { empty(t, disk, "fill") }, "make room"},
+	} {
+		refused.prepare()
+		s.MinFreeBytes = 1 << 20
+		_, err := stage.Open(t.Context(), s)
+		if err == nil || !strings.Contains(err.Error(), refused.says) || !strings.Contains(err.Error(), "--data-dir") {
+			t.Errorf("%s: Open gives %v", name, err)
+		}
+		refused.mend()
+		if entries, err := os.ReadDir(filepath.Join(disk, "there")); err != nil || len(entries) != 0 {
+			t.Errorf("%s: it leaves %v, %v", name, entries, err)
+		}
+	}
+	if err := open(t, s).Close(); err != nil {
+		t.Error(err)
+	}
+}

@@ -61,15 +61,15 @@ func Owner(dir string) (string, error) {
 // somebody else.
 func take(ctx context.Context, settings Settings) (*directoryLock, error) {
 	for {
+		if err := roomToBegin(settings); err != nil {
+			return nil, err
+		}
 		if err := makeDir(settings.Dir); err != nil {
 			return nil, err
 		}
 		lock, err := acquireLock(ctx, settings)
 		if err != nil {
 			return nil, err
-		}
-		if err := roomToBegin(settings); err != nil {
-			return nil, errors.Join(err, lock.release())
 		}
 		other, err := claim(ctx, settings)
 		switch {

@@ -86,7 +86,7 @@ func (d *diskSpace) free(set Settings) (uint64, error) {
 	}
 	bytes, err := freeBytes(set.Dir)
 	if err == nil && fewFiles(set.Dir) {
-		err = fmt.Errorf("the disk of %s has room for no more files: remove some on it", set.Dir)
+		err = fmt.Errorf("the disk of %s has room for no more files: make room on it by removing some", set.Dir)
 	}
 	d.bytes, d.looked = bytes, time.Now()
 	told := bytes
@@ -125,12 +125,29 @@ func CheckRoom(dir string, minFree uint64) error {
 		if !there && at != filepath.Dir(at) {
 			continue
 		}
-		free, err := new(diskSpace).free(Settings{Dir: at})
-		if err == nil && free < minFree {
+		if readOnlyDisk(at) {
+			return fmt.Errorf("the disk of %s is mounted read-only; mount it to be written, or name another folder with --data-dir", dir)
+		}
+		free, err := freeBytes(at)
+		switch {
+		case err == nil && fewFiles(at):
+			err = fmt.Errorf("the disk of %s has room for no more files; make room on it by removing some, or name another with --data-dir", dir)
+		case err == nil && free < minFree:
 			err = fmt.Errorf("the disk of %s has %d MiB left and %d MiB must stay free; make room on it, or name another with --data-dir", dir, free>>20, minFree>>20)
 		}
 		return err
 	}
+}
+
+// Advise adds to the error of a disk that takes nothing what to do about it. Any other error stays as it is, also nil.
+func Advise(dir string, err error) error {
+	switch {
+	case isReadOnly(err):
+		return fmt.Errorf("%w; the disk of %s is read-only: mount it to be written, or name another folder with --data-dir", err, dir)
+	case isNoSpace(err):
+		return fmt.Errorf("%w; the disk of %s is full, or has room for no more files: make room on it, or name another with --data-dir", err, dir)
+	}
+	return err
 }
 
 // roomToBegin refuses a first start on a disk that is too full for what comes after it. A directory with a state may be
