@@ -1,9 +1,9 @@
 package agent
 
 import (
-	"fmt"
 	"log/slog"
 	"path/filepath"
+	"strconv"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -29,11 +29,11 @@ func TestReportsOfBytesThatAreNoTextReachTheTunnel(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, text := range []string{"M\xfcller", "plain"} {
-		payload, err := wire.Encode(&wire.RunReport{RunId: fmt.Sprint(i), Error: text})
+		payload, err := wire.Encode(&wire.RunReport{RunId: strconv.Itoa(i), Error: text})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := r.PutRunReport(t.Context(), fmt.Sprint(i), payload); err != nil {
+		if err := r.PutRunReport(t.Context(), strconv.Itoa(i), payload); err != nil {
 			t.Fatal(err)
 		}
 	}

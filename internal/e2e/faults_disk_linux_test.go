@@ -65,7 +65,7 @@ func (d *smallDisk) crowd() {
 		d.t.Fatal(err)
 	}
 	for n := 0; ; n++ {
-		err := os.WriteFile(filepath.Join(dir, fmt.Sprint(n)), nil, 0o600)
+		err := os.WriteFile(filepath.Join(dir, strconv.Itoa(n)), nil, 0o600)
 		if errors.Is(err, syscall.ENOSPC) {
 			return
 		}

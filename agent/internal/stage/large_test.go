@@ -2,6 +2,7 @@ package stage_test
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -26,7 +27,7 @@ func shape(t *testing.T, st *stage.Stage) (out []string) {
 				if r.Gone != "" {
 					out = append(out, r.Gone)
 				} else {
-					out = append(out, fmt.Sprint(len(r.Payload)))
+					out = append(out, strconv.Itoa(len(r.Payload)))
 				}
 			}
 		}
@@ -61,7 +62,7 @@ func TestAnInsightThatIsTooLargeIsSetAsideAndTheFlowGoesOn(t *testing.T) {
 	if len(both.Insights[1]) != len(huge) {
 		t.Error("the caller's insights were changed")
 	}
-	want := fmt.Sprint([]string{"3", "unsendable", "2", fmt.Sprint(stage.MaxRecordBytes), "unsendable", "unsendable", "1", "unsendable"})
+	want := fmt.Sprint([]string{"3", "unsendable", "2", strconv.Itoa(stage.MaxRecordBytes), "unsendable", "unsendable", "1", "unsendable"})
 	if got := fmt.Sprint(shape(t, st)); got != want {
 		t.Errorf("the outbox has %s, want %s", got, want)
 	}

@@ -140,8 +140,7 @@ func TestAMissingSegmentIsToldAndBlamesNobody(t *testing.T) {
 func TestAMissingStateIsDamage(t *testing.T) {
 	t.Parallel()
 	for name, how := range map[string]struct {
-		insights int
-		keep     []string
+		insights uint64
 		unclean  bool
 	}{
 		"with an outbox":   {insights: 40},
@@ -170,15 +169,15 @@ func TestAMissingStateIsDamage(t *testing.T) {
 			for start := range 2 {
 				st := open(t, s)
 				got := st.Stats()
-				if got.Produced != uint64(how.insights) || got.SetAside != 1 || len(got.Damaged) != 1 || !got.Damaged[0].Missing ||
+				if got.Produced != how.insights || got.SetAside != 1 || len(got.Damaged) != 1 || !got.Damaged[0].Missing ||
 					!slices.Equal(got.Damaged[0].StartedAnew, []string{"flow-1", "flow-2"}) {
 					t.Fatalf("start %d: %+v", start, got)
 				}
 				// What the control plane has settles what waits: none of it comes again.
-				if after, err := st.Reconcile(t.Context(), uint64(how.insights)*3/4); err != nil || after != uint64(how.insights)*3/4 {
+				if after, err := st.Reconcile(t.Context(), how.insights*3/4); err != nil || after != how.insights*3/4 {
 					t.Fatalf("Reconcile gives %d, %v", after, err)
 				}
-				if got := st.Stats(); got.WaitingRecords != uint64(how.insights)/4 || got.Lost != 0 {
+				if got := st.Stats(); got.WaitingRecords != how.insights/4 || got.Lost != 0 {
 					t.Errorf("start %d: of what the control plane does not have there waits %+v", start, got)
 				}
 				if err := st.Close(); err != nil {

@@ -2,6 +2,7 @@ package supervisor_test
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -41,7 +42,7 @@ func (p *plant) sizes() string {
 	for _, r := range records {
 		for range r.Count {
 			if r.Gone == "" {
-				out = append(out, fmt.Sprint(len(r.Payload)/1_000_000))
+				out = append(out, strconv.Itoa(len(r.Payload)/1_000_000))
 			} else {
 				out = append(out, r.Gone)
 			}
