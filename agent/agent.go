@@ -68,12 +68,12 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	}
 	st, err := stage.Open(ctx, stageSettings(a.config, id.Profile().Agent, a.log))
 	if err != nil {
-		return fmt.Errorf("open the staging in %s: %w", a.config.DataDir, err)
+		return stage.Advise(a.config.DataDir, fmt.Errorf("open the staging in %s: %w", a.config.DataDir, err))
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
 	spill, err := stage.OpenScratch(scratchDir(a.config.DataDir), uint64(a.config.Staging.MinFree)) //nolint:gosec // Validate has seen it
 	if err != nil {
-		return err
+		return stage.Advise(a.config.DataDir, err)
 	}
 	defer func() { err = errors.Join(err, spill.Close()) }()
 	// Only who has the lock of the staging may touch what else is in the data directory.
@@ -146,7 +146,7 @@ func (a *Agent) assemble(ctx context.Context, id *identity.Identity, open stores
 	s.bundles = &bundles{identity: id, stage: st, log: a.log, changed: s.signal}
 	sup := supervisor.New(supervisor.Settings{
 		Staging: staging{reports: reports, stage: st}, Connector: all.Find, AgentID: id.Profile().Agent, Logger: a.log,
-		Writes: writeRule(a.config),
+		MaxInsight: stage.MaxRecordBytes, Writes: writeRule(a.config),
 		Memory: limitMemory(a.config.MemoryLimit), Scratch: scratch{open.scratch},
 		History: open.history, Reopen: s.bundles.reopen, Program: buildinfo.Version(),
 	})

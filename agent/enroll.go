@@ -49,7 +49,7 @@ func Enroll(ctx context.Context, c Config, e Enrollment) (agentID string, err er
 	}
 	draft, err := identity.Create(c.DataDir)
 	if err != nil {
-		return "", err
+		return "", stage.Advise(c.DataDir, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, enrolTimeout)
 	defer cancel()
@@ -68,7 +68,8 @@ func Enroll(ctx context.Context, c Config, e Enrollment) (agentID string, err er
 		URL: strings.TrimRight(e.URL, "/"), Fingerprint: token.Fingerprint, BundleKeys: keys,
 	})
 	if err != nil {
-		return "", fmt.Errorf("keep the identity of agent %s (the token is used up; make another): %w", enrolled.GetAgentId(), err)
+		err = fmt.Errorf("keep the identity of agent %s (the token is used up; make another): %w", enrolled.GetAgentId(), err)
+		return "", errors.Join(stage.Advise(c.DataDir, err), draft.Discard())
 	}
 	return enrolled.GetAgentId(), nil
 }

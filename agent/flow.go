@@ -18,6 +18,7 @@ import (
 	"github.com/outfeed/outfeed/agent/internal/connector"
 	"github.com/outfeed/outfeed/agent/internal/connectors/all"
 	"github.com/outfeed/outfeed/agent/internal/engine"
+	"github.com/outfeed/outfeed/agent/internal/stage"
 	"github.com/outfeed/outfeed/agent/internal/supervisor"
 	"github.com/outfeed/outfeed/protocol/flowdef"
 )
@@ -252,6 +253,9 @@ func RunFlow(ctx context.Context, r FlowRun) (summary RunSummary, err error) {
 	defer func() { err = errors.Join(err, spill.Close()) }()
 	settings := localSettings(staging, log)
 	settings.Writes = r.Writes
+	if r.DataDir != "" {
+		settings.MaxInsight = stage.MaxRecordBytes
+	}
 	settings.Memory, settings.Scratch = limitMemory(cmp.Or(r.MemoryLimit, config.DefaultMemoryLimit)), scratch{spill}
 	started := time.Now()
 	report, err := supervisor.RunOnce(ctx, settings, r.deployment(plan, connections), encodeLine)

@@ -41,7 +41,7 @@ func (r *FlowRun) openStaging(ctx context.Context, log *slog.Logger) (flowStagin
 	}
 	st, err := stage.Open(ctx, stage.Settings{Dir: dir, Owner: localAgent, Logger: log, Verify: verifyInChild, Salvage: salvageInChild})
 	if err != nil {
-		return nil, fmt.Errorf("open the staging in %s: %w", r.DataDir, err)
+		return nil, stage.Advise(r.DataDir, fmt.Errorf("open the staging in %s: %w", r.DataDir, err))
 	}
 	s := &stagedPrinter{printer: out, staging: staging{stage: st}}
 	// What an earlier run staged and did not get to print goes first.
@@ -56,7 +56,8 @@ func (r *FlowRun) openScratch() (*stage.Scratch, error) {
 	if r.DataDir == "" {
 		return stage.TemporaryScratch(0), nil
 	}
-	return stage.OpenScratch(scratchDir(r.DataDir), 0)
+	spill, err := stage.OpenScratch(scratchDir(r.DataDir), 0)
+	return spill, stage.Advise(r.DataDir, err)
 }
 
 // printer writes insights as they are committed. It keeps no state: every run starts anew. What it cannot write ends the

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/outfeed/outfeed/agent/internal/config"
@@ -20,12 +22,23 @@ func stageSettings(c Config, owner string, log *slog.Logger) stage.Settings {
 	set := stage.Settings{
 		Dir: filepath.Join(c.DataDir, stageDir), Owner: owner, Logger: log, Verify: verifyInChild, Salvage: salvageInChild,
 		MaxBytes: uint64(c.Staging.MaxBytes), MinFreeBytes: uint64(c.Staging.MinFree), //nolint:gosec // Validate has seen them
-		MaxAge: time.Duration(c.Staging.MaxAge),
+		MaxAge: time.Duration(c.Staging.MaxAge), KnownFlows: knownFlows(c.DataDir),
 	}
 	if c.Staging.WhenFull == config.WhenFullDropOldest {
 		set.WhenFull = stage.DropOldest
 	}
 	return set
+}
+
+// knownFlows are the deployments whose versions are kept beside the staging.
+func knownFlows(dataDir string) (ids []string) {
+	entries, _ := os.ReadDir(filepath.Join(dataDir, historyDir)) // without it nothing is known
+	for _, e := range entries {
+		if id, ok := strings.CutSuffix(e.Name(), recordSuffix); ok {
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }
 
 // staging is the supervisor's view of the stage.
@@ -48,7 +61,7 @@ func (s staging) Commit(ctx context.Context, c supervisor.Checkpoint) error {
 		out.Changes[i] = stage.Change(change)
 	}
 	_, err := s.stage.Commit(ctx, out)
-	if errors.Is(err, stage.ErrStaleCommit) || errors.Is(err, stage.ErrTooLarge) || errors.Is(err, stage.ErrClosed) {
+	if errors.Is(err, stage.ErrStaleCommit) || errors.Is(err, stage.ErrClosed) {
 		return fmt.Errorf("%w: %w", engine.ErrCannotCommit, err)
 	}
 	return err

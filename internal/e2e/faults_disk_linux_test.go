@@ -57,6 +57,31 @@ func newSmallDisk(t *testing.T, options string) *smallDisk {
 	return d
 }
 
+// crowd makes files until the disk takes no more of them.
+func (d *smallDisk) crowd() {
+	d.t.Helper()
+	dir := filepath.Join(d.dir, "crowd")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		d.t.Fatal(err)
+	}
+	for n := 0; ; n++ {
+		err := os.WriteFile(filepath.Join(dir, strconv.Itoa(n)), nil, 0o600)
+		if errors.Is(err, syscall.ENOSPC) {
+			return
+		}
+		if err != nil {
+			d.t.Fatal(err)
+		}
+	}
+}
+
+func (d *smallDisk) disperse() {
+	d.t.Helper()
+	if err := os.RemoveAll(filepath.Join(d.dir, "crowd")); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
 // fill writes until the disk takes no more.
 func (d *smallDisk) fill() {
 	d.t.Helper()
@@ -250,7 +275,7 @@ func left(t *testing.T, dir string) (names []string) {
 // TestFaultAFirstStartOnADiskThatTakesNothing enrols and runs on full and read-only disks.
 func TestFaultAFirstStartOnADiskThatTakesNothing(t *testing.T) {
 	t.Parallel()
-	d := newSmallDisk(t, "size=96m")
+	d := newSmallDisk(t, "size=96m,nr_inodes=400")
 	s := newSiteOn(t, d)
 	file := s.path("token")
 	if err := os.WriteFile(file, []byte(s.token()), 0o600); err != nil {
@@ -261,7 +286,7 @@ func TestFaultAFirstStartOnADiskThatTakesNothing(t *testing.T) {
 		t.Helper()
 		_, said, err := s.try(s.agentEnv(), nil, bin(t, "outfeed-agent"), args...)
 		var exit *exec.ExitError
-		if !errors.As(err, &exit) || exit.ExitCode() <= 0 || !strings.Contains(said, want) || strings.Contains(said, "goroutine ") {
+		if !errors.As(err, &exit) || exit.ExitCode() <= 0 || !strings.Contains(said, want) || !strings.Contains(said, "--data-dir") || strings.Contains(said, "goroutine ") {
 			t.Errorf("%s: it ends with %v and says %q, which should be about %q", what, err, said, want)
 		}
 	}
@@ -269,6 +294,9 @@ func TestFaultAFirstStartOnADiskThatTakesNothing(t *testing.T) {
 	d.fill()
 	refused("enroll on a full disk", "make room", enroll...)
 	d.empty()
+	d.crowd()
+	refused("enroll on a disk without inodes", "make room", enroll...)
+	d.disperse()
 	d.remount("ro")
 	refused("enroll on a read-only disk", "read-only", enroll...)
 	d.remount("rw")
@@ -281,11 +309,32 @@ func TestFaultAFirstStartOnADiskThatTakesNothing(t *testing.T) {
 	d.fill()
 	refused("run on a full disk", "make room", "run")
 	d.empty()
+	d.crowd()
+	refused("run on a disk without inodes", "make room", "run")
+	d.disperse()
 	d.remount("ro")
 	refused("run on a read-only disk", "read-only", "run")
 	d.remount("rw")
 	if after := left(t, data); strings.Join(after, " ") != strings.Join(before, " ") {
 		t.Errorf("a refused start leaves %v, and before there was %v", after, before)
+	}
+	// A flow that is tried out, in a folder that is not there yet.
+	if err := errors.Join(os.WriteFile(s.path("try.yaml"), []byte("flow: try\nsteps:\n  - read: here\n    with: {path: \"*.csv\", format: csv}\n    schema: {n: int}\n  - insight: all\n"), 0o600),
+		os.WriteFile(s.path("conn.yaml"), fmt.Appendf(nil, "here: {kind: file, root: %q}\n", s.path()), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	try := []string{"flow", "run", s.path("try.yaml"), "--connections", s.path("conn.yaml"), "--data-dir", filepath.Join(d.dir, "try", "data")}
+	d.fill()
+	refused("flow run on a full disk", "make room", try...)
+	d.empty()
+	d.crowd()
+	refused("flow run on a disk without inodes", "make room", try...)
+	d.disperse()
+	d.remount("ro")
+	refused("flow run on a read-only disk", "read-only", try...)
+	d.remount("rw")
+	if _, err := os.Lstat(filepath.Join(d.dir, "try")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a refused flow run leaves %v", left(t, d.dir))
 	}
 	s.startAgent()
 	s.waitConnected()

@@ -97,7 +97,7 @@ func CheckHeader(h *StreamHeader) (Kind, error) {
 	return kind, nil
 }
 
-// WriteMessage writes one message with its length before it, in a single Write.
+// WriteMessage writes one message with its length before it, in a single Write. Its texts become valid as in Encode.
 func WriteMessage(w io.Writer, m proto.Message) error {
 	size := proto.Size(m)
 	if size > MaxMessage {
@@ -106,7 +106,13 @@ func WriteMessage(w io.Writer, m proto.Message) error {
 	buf := make([]byte, lengthSize, lengthSize+size)
 	buf, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(buf, m)
 	if err != nil {
-		return fmt.Errorf("encode a %s: %w", m.ProtoReflect().Descriptor().Name(), err)
+		buf, err = appendMessage(make([]byte, lengthSize), m)
+	}
+	if err != nil {
+		return err
+	}
+	if len(buf)-lengthSize > MaxMessage {
+		return fmt.Errorf("write a %s of %d bytes, at most %d are allowed: %w", m.ProtoReflect().Descriptor().Name(), len(buf)-lengthSize, MaxMessage, ErrTooBig)
 	}
 	binary.BigEndian.PutUint32(buf, uint32(len(buf)-lengthSize)) //nolint:gosec // at most MaxMessage
 	if _, err := w.Write(buf); err != nil {

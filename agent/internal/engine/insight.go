@@ -78,6 +78,16 @@ func newInsightStep(step *flowdef.PlanStep, input expr.Schema, started int64) *i
 	return s
 }
 
+// InsightStep is the id of the step that makes the insights of that name, or an empty text.
+func (p *Program) InsightStep(name string) string {
+	for i := range p.plan.Steps {
+		if s := &p.plan.Steps[i]; s.Insight != nil && s.Insight.Name == name {
+			return s.ID
+		}
+	}
+	return ""
+}
+
 func members(schema expr.Schema, cols []int) []member {
 	list := make([]member, len(cols))
 	for i, pos := range cols {

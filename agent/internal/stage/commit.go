@@ -41,6 +41,12 @@ type Checkpoint struct {
 	Insights [][]byte
 	// Late is how many rows came too late since the flow's last commit. It is added to Stats.Late once, with the rest.
 	Late uint64
+
+	// count is how many insights there are; voids are the places among them, from 1 on, of those that were too large, and
+	// largest is the size of the largest of these. sum sets them.
+	count   uint64
+	voids   []uint64
+	largest uint64
 }
 
 // all are the payloads in order.
@@ -79,18 +85,20 @@ func (c *Checkpoint) sum() (sum uint32, size uint64, err error) {
 			part(change.Value)
 		}
 	}
-	n := 0
+	n := uint64(0)
+	c.voids, c.largest = nil, 0
 	for p, err := range c.all() {
 		if err != nil {
 			return 0, 0, fmt.Errorf("read what is to be committed: %w", err)
 		}
 		n++
-		if len(p) > MaxRecordBytes {
-			return 0, 0, fmt.Errorf("%w: insight %d of this commit has %d bytes and the limit is %d", ErrTooLarge, n, len(p), MaxRecordBytes)
+		if large := voidBytes(p); large > 0 {
+			c.voids, c.largest = append(c.voids, n), max(c.largest, large)
 		}
 		size += recordBytes(p)
 		part(p)
 	}
+	c.count = n
 	return sum, size, nil
 }
 
@@ -164,6 +172,8 @@ func (s *Stage) write() {
 		defer tick.Stop()
 		old = tick.C
 	}
+	disk := time.NewTicker(idleDiskCheck)
+	defer disk.Stop()
 	var held *request
 	for {
 		first := held
@@ -175,6 +185,9 @@ func (s *Stage) write() {
 				continue
 			case <-old:
 				s.expireByAge()
+				continue
+			case <-disk.C:
+				s.lookAtDisk()
 				continue
 			case <-s.closing:
 				return
@@ -372,6 +385,7 @@ func (s *Stage) writeState(batch []*request, next *meta) error {
 			}
 		}
 		s.noteAge(next)
+		next.listed = s.files.firsts()
 		return next.put(tx, &s.sealed, &s.files.stored)
 	})
 	if err != nil {
@@ -395,7 +409,7 @@ func (s *Stage) land(batch []*request, parts []appended, next meta) {
 	f.settledStored = next.floor()
 	f.acknowledged = max(f.acknowledged, next.acknowledged)
 	f.gone = next.gone.behind(f.acknowledged)
-	f.ages, f.ranMillis, s.ranStored = next.ages, next.ranMillis, next.ranMillis
+	f.ages, f.ranMillis, s.ranStored, f.listed = next.ages, next.ranMillis, next.ranMillis, next.listed
 	for _, r := range batch {
 		if r.landed != nil {
 			r.landed(f)
@@ -426,11 +440,15 @@ func (s *Stage) at(point string) error {
 // Commit makes the checkpoint durable as a whole and gives the sequence of the last outbox record behind it. It waits
 // while the outbox or the disk is too full, and for the disk; ctx ends the wait.
 //
-// After an error other than ErrStaleCommit and ErrTooLarge the outcome is unknown. The caller either commits the same
+// An insight of more than MaxRecordBytes keeps its place in the sequence and nothing else: it counts as lost, and
+// ReadOutbox gives it as GoneUnsendable.
+//
+// After an error other than ErrStaleCommit the outcome is unknown. The caller either commits the same
 // checkpoint again under the same number, or loads the flow again: LoadFlow tells what became of it. When it was ctx that
 // ended the wait, the commit may still be under way: nothing may change what the checkpoint refers to before a later
 // call for the flow has come back without ctx ending, or Close has.
 func (s *Stage) Commit(ctx context.Context, c Checkpoint) (lastSeq uint64, err error) {
+	c.voidLarge()
 	sum, size, err := c.sum()
 	if err != nil {
 		return 0, err
@@ -465,6 +483,7 @@ func (s *Stage) Commit(ctx context.Context, c Checkpoint) (lastSeq uint64, err e
 	if err := s.submit(ctx, r); err != nil {
 		return 0, err
 	}
+	s.noteVoids(ctx, &c, r.lastSeq)
 	return r.lastSeq, nil
 }
 

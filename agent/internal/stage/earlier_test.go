@@ -85,9 +85,4 @@ func TestACommitThatCannotBeReadLeavesNothing(t *testing.T) {
 	if got := texts(readAll(t, st, 0)); !slices.Equal(got, []string{"only"}) {
 		t.Errorf("the outbox has %d records", len(got))
 	}
-	if _, err := st.Commit(t.Context(), stage.Checkpoint{Flow: "x", Number: 1, Earlier: func(yield func([]byte, error) bool) {
-		yield(make([]byte, stage.MaxRecordBytes+1), nil)
-	}}); !errors.Is(err, stage.ErrTooLarge) {
-		t.Errorf("a record that is too large gives %v", err)
-	}
 }

@@ -14,8 +14,6 @@ var (
 	// ErrStaleCommit says that a checkpoint does not follow the flow's last one: another runner of the same flow has
 	// committed since. The caller must load the flow again.
 	ErrStaleCommit = errors.New("the checkpoint does not follow the flow's last one")
-	// ErrTooLarge says that an insight is larger than MaxRecordBytes.
-	ErrTooLarge = errors.New("the insight is too large to be staged")
 	// ErrBeyondEnd says that somebody acknowledged what was never produced.
 	ErrBeyondEnd = errors.New("the acknowledged sequence is beyond the last one produced")
 	// ErrNone says that there is no desired state yet.

@@ -2,6 +2,7 @@ package stage
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -113,10 +114,13 @@ func publish(temp, path string) error {
 }
 
 // checkFormat refuses the directory of a newer agent, and marks a fresh one.
-func checkFormat(dir string) error {
-	path := filepath.Join(dir, formatName)
+func (s *Settings) checkFormat(ctx context.Context) error {
+	path := filepath.Join(s.Dir, formatName)
 	text, err := os.ReadFile(path) //nolint:gosec // the directory is the agent's own
 	if errors.Is(err, fs.ErrNotExist) {
+		if err := s.formatMissing(ctx); err != nil {
+			return err
+		}
 		return createFile(path, formatPrefix+strconv.Itoa(formatVersion)+"\n")
 	}
 	if err != nil {
@@ -125,10 +129,10 @@ func checkFormat(dir string) error {
 	digits, ok := strings.CutPrefix(strings.TrimSpace(string(text)), formatPrefix)
 	version, err := strconv.Atoi(digits)
 	if !ok || err != nil || version < 1 {
-		return fmt.Errorf("%w: %s says %.40q; restore the directory from a backup, or move it away to begin a new one", ErrDamaged, path, text)
+		return fmt.Errorf("%w: %s says %.40q; if no newer outfeed-agent than this one was ever started with the directory, write the line %q into that file, or move the directory away to begin a new one", ErrDamaged, path, text, fmt.Sprint(formatPrefix, formatVersion))
 	}
 	if version > formatVersion {
-		return fmt.Errorf("%w: %s has format %d and this agent knows %d; start the newer agent again", ErrNewerFormat, dir, version, formatVersion)
+		return fmt.Errorf("%w: %s has format %d and this agent knows %d; start the newer agent again", ErrNewerFormat, s.Dir, version, formatVersion)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package stage_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -261,4 +262,83 @@ func TestAFileSystemThatTurnsReadOnly(t *testing.T) {
 	run("mount", "-o", "loop", image, mount)
 	c.checkAfter(t, dir)
 	run("umount", mount)
+}
+
+// TestTheRoomIsRightAfterAStartWithoutInodes starts on a disk that has room for no more files, and then makes some, while
+// nothing commits.
+func TestTheRoomIsRightAfterAStartWithoutInodes(t *testing.T) {
+	t.Parallel()
+	for _, filled := range []struct {
+		name, options, filler string
+		fill                  func(*testing.T, string)
+	}{
+		{"no inodes", "size=64m,nr_inodes=64", "crowd", crowd},
+		{"no bytes", "size=8m", "fill", fill},
+	} {
+		t.Run(filled.name, func(t *testing.T) {
+			t.Parallel()
+			disk := smallDisk(t, filled.options)
+			s := settings(t, filepath.Join(disk, "stage"))
+			s.MinFreeBytes = 1 << 20
+			st := open(t, s)
+			commit(t, st, stage.Checkpoint{Flow: "f", Number: 1, Insights: payloads(1, "p")})
+			if st.Stats().RoomBytes == 0 {
+				t.Error("there is no room before anything has filled the disk")
+			}
+			if err := st.Close(); err != nil {
+				t.Fatal(err)
+			}
+			filled.fill(t, disk)
+			st = open(t, s)
+			if room := st.Stats().RoomBytes; room != 0 {
+				t.Errorf("on a full disk there is room for %d bytes", room)
+			}
+			empty(t, disk, filled.filler)
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			defer cancel()
+			look := time.NewTicker(50 * time.Millisecond)
+			defer look.Stop()
+			for st.Stats().RoomBytes == 0 {
+				select {
+				case <-look.C:
+				case <-ctx.Done():
+					t.Fatalf("30 s after there was room again: %+v", st.Stats())
+				}
+			}
+			commit(t, st, stage.Checkpoint{Flow: "f", Number: 2, Insights: payloads(1, "p")})
+		})
+	}
+}
+
+// TestARefusedFirstStartLeavesNothing wants nothing of the folders that it has made on the way either, and those that were
+// there to stay.
+func TestARefusedFirstStartLeavesNothing(t *testing.T) {
+	t.Parallel()
+	disk := smallDisk(t, "size=64m,nr_inodes=64")
+	if err := os.MkdirAll(filepath.Join(disk, "there"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	deep := filepath.Join(disk, "there", "a", "b", "stage")
+	s := settings(t, deep)
+	for name, refused := range map[string]struct {
+		prepare, mend func()
+		says          string
+	}{
+		"no inodes": {func() { crowd(t, disk) }, func() { empty(t, disk, "crowd") }, "make room"},
+		"no bytes":  {func() { fill(t, disk) }, func() { empty(t, disk, "fill") }, "make room"},
+	} {
+		refused.prepare()
+		s.MinFreeBytes = 1 << 20
+		_, err := stage.Open(t.Context(), s)
+		if err == nil || !strings.Contains(err.Error(), refused.says) || !strings.Contains(err.Error(), "--data-dir") {
+			t.Errorf("%s: Open gives %v", name, err)
+		}
+		refused.mend()
+		if entries, err := os.ReadDir(filepath.Join(disk, "there")); err != nil || len(entries) != 0 {
+			t.Errorf("%s: it leaves %v, %v", name, entries, err)
+		}
+	}
+	if err := open(t, s).Close(); err != nil {
+		t.Error(err)
+	}
 }

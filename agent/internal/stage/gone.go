@@ -12,6 +12,8 @@ import (
 const (
 	// GoneDamaged is for what cannot be read any more.
 	GoneDamaged = wire.ReceiptDamaged
+	// GoneUnsendable is for what is too large to be sent.
+	GoneUnsendable = wire.ReceiptUnsendable
 	// GoneExpiredAge and GoneExpiredBytes are for what the rule Settings.MaxAge or DropOldest has dropped.
 	GoneExpiredAge   = wire.ReceiptExpiredAge
 	GoneExpiredBytes = wire.ReceiptExpiredBytes

@@ -1,6 +1,7 @@
 package stage
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -22,7 +23,10 @@ func (s *Stage) openFiles(ctx context.Context, found map[string]error) (*files, 
 		err = f.openSegments(ctx, s, found)
 	}
 	if err == nil {
-		err = f.begin(s.settings.Dir)
+		err = f.checkOrigin(&s.settings)
+	}
+	if err == nil {
+		err = f.begin(&s.settings)
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.close())
@@ -36,9 +40,11 @@ func (s *Stage) openFiles(ctx context.Context, found map[string]error) (*files, 
 func (f *files) openState(ctx context.Context, s *Stage, found map[string]error) error {
 	path := filepath.Join(s.settings.Dir, stateName)
 	there, err := exists(path)
-	if err != nil || !there {
-		f.uncertain = true
+	if err != nil {
 		return err
+	}
+	if !there {
+		return f.missingState(ctx, s)
 	}
 	reason := found[path]
 	if reason == nil {
@@ -86,6 +92,9 @@ func (f *files) loadState(path string) error {
 			return err
 		}
 		f.stored = f.meta
+		if f.origin, err = readOrigin(tx); err != nil {
+			return err
+		}
 		if f.marks, err = readMarks(tx, f.markSum); err != nil {
 			return err
 		}
@@ -176,6 +185,9 @@ func (f *files) listOpenings(ctx context.Context, s *Stage, found map[string]err
 		}
 		end = f.produced
 	}
+	if names, err = f.replaceMissing(ctx, s, names); err != nil {
+		return nil, err
+	}
 	var list []opening
 	for i, name := range names {
 		if end < ^uint64(0) && name.first > end+1 {
@@ -258,29 +270,37 @@ func (f *files) account(s *Stage, o *opening) error {
 	return o.damaged.describe(s.settings.Dir)
 }
 
-// begin makes a state.db that continues behind the outbox, where there is none, and stores what salvages have changed.
-func (f *files) begin(dir string) error {
-	path := filepath.Join(dir, stateName)
+// begin makes a state.db that continues behind the outbox, where there is none, and stores what salvages have changed and
+// whose directory this is.
+func (f *files) begin(set *Settings) error {
+	path := filepath.Join(set.Dir, stateName)
+	f.listed = f.firsts()
+	own := set.origin()
+	own.owner = cmp.Or(own.owner, f.origin.owner)
 	if f.state == nil {
 		f.markSum = 0
-		if err := createState(path, f.meta); err != nil {
+		if err := createState(path, f.meta, own); err != nil {
 			return err
 		}
 		return f.loadState(path)
 	}
-	if !f.repaired && f.restored == nil {
+	if !f.repaired && f.restored == nil && f.origin == own {
+		f.listed = f.stored.listed
 		return nil
 	}
 	err := f.state.Update(func(tx *bolt.Tx) error {
 		if err := tx.Bucket([]byte(metaBucket)).Delete([]byte(salvageKey)); err != nil {
 			return fmt.Errorf("take note of a salvage: %w", err)
 		}
+		if err := putOrigin(tx, own); err != nil {
+			return err
+		}
 		return f.put(tx, &sealer{}, nil)
 	})
 	if err != nil {
 		return fmt.Errorf("store what a salvage has changed: %w", err)
 	}
-	f.stored, f.restored = f.meta, nil
+	f.stored, f.restored, f.origin = f.meta, nil, own
 	return nil
 }
 

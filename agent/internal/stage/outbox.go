@@ -19,7 +19,7 @@ type Record struct {
 	Count uint64
 	// Payload is what was committed. It is nil when Gone.
 	Payload []byte
-	// Gone says why the places Seq to Last do not come: GoneDamaged, GoneExpiredAge or GoneExpiredBytes. It is empty for
+	// Gone says why the places Seq to Last do not come: GoneDamaged, GoneUnsendable, GoneExpiredAge or GoneExpiredBytes. It is empty for
 	// an insight.
 	Gone string
 }
@@ -43,6 +43,7 @@ func (s *Stage) ReadOutbox(ctx context.Context, after uint64, maxRecords, maxByt
 		}
 		r, err := s.readOutbox(after, maxRecords, maxBytes)
 		if err == nil && r.problem == nil {
+			s.noteDamaged(r.damaged)
 			return r.records, nil
 		}
 		problem, found := errors.AsType[*damageError](err)
@@ -172,6 +173,11 @@ func (r *outboxReader) add(seg *segment, seq uint64, payload []byte, ok bool) {
 	}
 	if len(r.records) > 0 && r.bytes+len(payload) > r.maxBytes {
 		r.full = true
+		return
+	}
+	if voidBytes(payload) > 0 {
+		r.damaged = append(r.damaged, seq)
+		r.append(Record{Seq: seq, Count: 1, Gone: GoneUnsendable})
 		return
 	}
 	r.bytes += len(payload)
@@ -409,7 +415,7 @@ func (s *Stage) renumber(next *meta, base uint64) ([]appended, error) {
 			switch rec.Gone {
 			case "":
 				payloads = append(payloads, rec.Payload)
-			case GoneDamaged:
+			case GoneDamaged, GoneUnsendable:
 				next.lost += rec.Count
 			}
 		}

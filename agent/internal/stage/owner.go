@@ -1,6 +1,7 @@
 package stage
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -51,7 +52,7 @@ func Owner(dir string) (string, error) {
 	}
 	owner, complete := strings.CutSuffix(string(text), "\n")
 	if !complete || owner == "" || len(owner) > maxOwner || strings.ContainsAny(owner, "\n\x00") {
-		return "", fmt.Errorf("%w: %s should name one owner and says %.40q; restore the directory from a backup, or move it away to begin a new one", ErrDamaged, path, text)
+		return "", fmt.Errorf("%w: %s should name one owner and says %.40q; write the id of the agent that staged here as its only line, or move the directory away to begin a new one", ErrDamaged, path, text)
 	}
 	return owner, nil
 }
@@ -60,6 +61,9 @@ func Owner(dir string) (string, error) {
 // somebody else.
 func take(ctx context.Context, settings Settings) (*directoryLock, error) {
 	for {
+		if err := roomToBegin(settings); err != nil {
+			return nil, err
+		}
 		if err := makeDir(settings.Dir); err != nil {
 			return nil, err
 		}
@@ -67,10 +71,7 @@ func take(ctx context.Context, settings Settings) (*directoryLock, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := roomToBegin(settings); err != nil {
-			return nil, errors.Join(err, lock.release())
-		}
-		other, err := claim(settings)
+		other, err := claim(ctx, settings)
 		switch {
 		case err != nil:
 			return nil, errors.Join(err, lock.release())
@@ -83,19 +84,25 @@ func take(ctx context.Context, settings Settings) (*directoryLock, error) {
 	}
 }
 
-// claim makes a directory without an owner that of the settings', and gives the owner when it is another one.
-func claim(settings Settings) (other string, err error) {
-	if err := checkFormat(settings.Dir); err != nil || settings.Owner == "" {
+// claim makes an empty directory without an owner that of the settings', and gives the owner when it is another one.
+func claim(ctx context.Context, settings Settings) (other string, err error) {
+	if err := settings.checkFormat(ctx); err != nil || settings.Owner == "" {
 		return "", err
 	}
 	owner, err := Owner(settings.Dir)
-	switch {
-	case err != nil:
+	if err != nil {
 		return "", err
-	case owner == "":
-		// It is new, or from before owners were recorded.
-		return "", createFile(filepath.Join(settings.Dir, ownerName), settings.Owner+"\n")
-	case owner != settings.Owner:
+	}
+	if owner == "" {
+		if owner, err = settings.ownerMissing(ctx); err != nil {
+			return "", err
+		}
+		owner = cmp.Or(owner, settings.Owner)
+		if err := createFile(filepath.Join(settings.Dir, ownerName), owner+"\n"); err != nil {
+			return "", err
+		}
+	}
+	if owner != settings.Owner {
 		return owner, nil
 	}
 	return "", nil

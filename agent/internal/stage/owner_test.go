@@ -76,12 +76,17 @@ func TestWhatAnotherOwnerStagedIsSetAside(t *testing.T) {
 	}
 }
 
-func TestADirectoryWithoutAnOwnerIsClaimed(t *testing.T) {
+// TestADirectoryThatHoldsNothingIsClaimed begins where a first start was stopped before it had an owner.
+func TestADirectoryThatHoldsNothingIsClaimed(t *testing.T) {
 	t.Parallel()
 	s := settings(t, filepath.Join(t.TempDir(), "stage"))
-	leave(t, s)
+	for _, name := range []string{"LOCK", "OWNER.new", "lost+found"} {
+		if err := errors.Join(os.MkdirAll(s.Dir, 0o700), os.WriteFile(filepath.Join(s.Dir, name), nil, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	s.Owner = "agent-a"
-	if got := open(t, s).Stats(); got.WaitingRecords != 2 || len(got.Formers) != 0 {
+	if got := open(t, s).Stats(); got.Produced != 0 || len(got.Formers) != 0 || got.SetAside != 0 {
 		t.Errorf("the claimed staging has %+v", got)
 	}
 	if owner, err := stage.Owner(s.Dir); owner != "agent-a" || err != nil {

@@ -33,6 +33,15 @@ func (l *directoryLock) move(dir, target string) error {
 // isNoSpace says whether the error is that of a disk that has no room, or no room for another file.
 func isNoSpace(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
 
+// isReadOnly says whether the error is that of a disk that is mounted to be read only.
+func isReadOnly(err error) bool { return errors.Is(err, unix.EROFS) }
+
+// readOnlyDisk says whether the disk of dir is mounted to be read only.
+func readOnlyDisk(dir string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(dir, &st) == nil && mountedReadOnly(&st)
+}
+
 // minFreeFiles is how many more files the disk must be able to hold for a commit.
 const minFreeFiles = 8
 

@@ -41,6 +41,12 @@ func isNoSpace(err error) bool {
 	return errors.Is(err, windows.ERROR_DISK_FULL) || errors.Is(err, windows.ERROR_HANDLE_DISK_FULL)
 }
 
+// isReadOnly says whether the error is that of a disk that is protected against writing.
+func isReadOnly(err error) bool { return errors.Is(err, windows.ERROR_WRITE_PROTECT) }
+
+// readOnlyDisk says no: the first write tells.
+func readOnlyDisk(string) bool { return false }
+
 // fewFiles says no: NTFS makes room for another file from the bytes that are free.
 func fewFiles(string) bool { return false }
 

@@ -36,6 +36,11 @@ type DamagedFile struct {
 	// Salvaged is how many records were taken out of it, Lost how many could not be. Both are 0 for state.db.
 	Salvaged uint64 `json:"salvaged"`
 	Lost     uint64 `json:"lost"`
+	// LostFirst and LostLast are the sequences that went with a file that is missing, 0 for any other.
+	LostFirst uint64 `json:"lost_first,omitempty"`
+	LostLast  uint64 `json:"lost_last,omitempty"`
+	// Missing says that there was no file any more, so that File names only what is said of it.
+	Missing bool `json:"missing,omitempty"`
 	// StartedAnew are the flows whose state could not be proven whole, so that they start from nothing; SetBack are those
 	// that go on from an earlier commit. Either repeats what it had read since.
 	StartedAnew []string `json:"started_anew,omitempty"`
@@ -86,16 +91,21 @@ func damagedFiles(dir string) ([]DamagedFile, error) {
 	}
 	list := []DamagedFile{}
 	for _, e := range entries {
-		_, at, ok := strings.Cut(e.Name(), corruptInfix)
-		if !ok || strings.HasSuffix(at, whySuffix) || e.IsDir() {
+		name, explains := strings.CutSuffix(e.Name(), whySuffix)
+		_, at, ok := strings.Cut(name, corruptInfix)
+		if !ok || e.IsDir() {
 			continue
 		}
-		d := DamagedFile{File: e.Name()}
-		if why, err := os.ReadFile(filepath.Join(dir, e.Name()+whySuffix)); err == nil { //nolint:gosec // the directory is the agent's own
+		d := DamagedFile{File: name}
+		if why, err := os.ReadFile(filepath.Join(dir, name+whySuffix)); err == nil { //nolint:gosec // the directory is the agent's own
 			// What it says is for people; a damaged explanation is as good as none.
 			_ = json.Unmarshal(why, &d)
 		}
-		d.File = e.Name()
+		if explains != d.Missing {
+			// The file itself stands for it, or a person has removed that.
+			continue
+		}
+		d.File = name
 		if d.At, err = time.Parse(corruptTime, at); err != nil {
 			continue
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -65,7 +66,7 @@ type diskSpace struct {
 	mu     sync.Mutex
 	bytes  uint64
 	looked time.Time
-	// last is bytes for those who must not wait for the disk; none before the first look.
+	// last is bytes for those who must not wait for the disk, 0 while nothing can be written; none before the first look.
 	last atomic.Pointer[uint64]
 }
 
@@ -85,15 +86,30 @@ func (d *diskSpace) free(set Settings) (uint64, error) {
 	}
 	bytes, err := freeBytes(set.Dir)
 	if err == nil && fewFiles(set.Dir) {
-		err = fmt.Errorf("the disk of %s has room for no more files: remove some on it", set.Dir)
+		err = fmt.Errorf("the disk of %s has room for no more files: make room on it by removing some", set.Dir)
 	}
 	d.bytes, d.looked = bytes, time.Now()
+	told := bytes
 	if err != nil {
-		d.bytes = 0 // so that it is looked at again
-	} else {
-		d.last.Store(&bytes)
+		// It is looked at again, and until then nothing more may be written.
+		d.bytes, told = 0, 0
 	}
+	d.last.Store(&told)
 	return bytes, err
+}
+
+// idleDiskCheck is how often the disk is looked at while nobody commits, so that what Stats says of the room holds then too.
+const idleDiskCheck = 5 * time.Second
+
+// lookAtDisk is for the writer while it has nothing to do.
+func (s *Stage) lookAtDisk() {
+	if s.spare.due() {
+		s.keepSpare()
+		return
+	}
+	if _, err := s.disk.free(s.settings); err != nil {
+		s.settings.Logger.Debug("the disk has no room", slog.Any("error", err))
+	}
 }
 
 // IsNoSpace says whether an error is that of a disk that has no room, or no room for another file.
@@ -109,12 +125,29 @@ func CheckRoom(dir string, minFree uint64) error {
 		if !there && at != filepath.Dir(at) {
 			continue
 		}
-		free, err := new(diskSpace).free(Settings{Dir: at})
-		if err == nil && free < minFree {
+		if readOnlyDisk(at) {
+			return fmt.Errorf("the disk of %s is mounted read-only; mount it to be written, or name another folder with --data-dir", dir)
+		}
+		free, err := freeBytes(at)
+		switch {
+		case err == nil && fewFiles(at):
+			err = fmt.Errorf("the disk of %s has room for no more files; make room on it by removing some, or name another with --data-dir", dir)
+		case err == nil && free < minFree:
 			err = fmt.Errorf("the disk of %s has %d MiB left and %d MiB must stay free; make room on it, or name another with --data-dir", dir, free>>20, minFree>>20)
 		}
 		return err
 	}
+}
+
+// Advise adds to the error of a disk that takes nothing what to do about it. Any other error stays as it is, also nil.
+func Advise(dir string, err error) error {
+	switch {
+	case isReadOnly(err):
+		return fmt.Errorf("%w; the disk of %s is read-only: mount it to be written, or name another folder with --data-dir", err, dir)
+	case isNoSpace(err):
+		return fmt.Errorf("%w; the disk of %s is full, or has room for no more files: make room on it, or name another with --data-dir", err, dir)
+	}
+	return err
 }
 
 // roomToBegin refuses a first start on a disk that is too full for what comes after it. A directory with a state may be

@@ -16,6 +16,9 @@ import (
 // unknownFlow stands in a report for flows whose names could not be read.
 const unknownFlow = "(a flow whose name could not be read)"
 
+// allFlows stands for all flows that there were, when nothing says which.
+const allFlows = "(all flows; their names went with the state)"
+
 // salvagedState is what a salvage says of the state.db that it has made.
 type salvagedState struct {
 	// Certain says that the numbers are those of the last commit; otherwise the outbox may be further.

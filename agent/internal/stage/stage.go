@@ -45,6 +45,9 @@ type Settings struct {
 	// Salvage takes what is whole out of a damaged file, as the function Salvage does; it should run that in a child process
 	// too. Nil salvages inside this process.
 	Salvage func(ctx context.Context, path, target string, end uint64) error
+	// KnownFlows are the keys of the flows that are known from elsewhere to have staged here. They are what is told to start
+	// anew when the state is missing, so that it cannot tell. Nil is fine.
+	KnownFlows []string
 	// segmentBytes bounds a segment's file; tests make it small.
 	segmentBytes int
 }
@@ -126,6 +129,8 @@ type Stage struct {
 // files is the open databases and what was read from them.
 type files struct {
 	meta
+	// origin is what state.db says of the directory.
+	origin origin
 	// stored is what of the meta is on the disk. Only the writer uses it.
 	stored meta
 	state  *database
@@ -155,18 +160,48 @@ func Open(ctx context.Context, settings Settings) (*Stage, error) {
 	if len(settings.Owner) > maxOwner || strings.ContainsAny(settings.Owner, "\n\x00") {
 		return nil, fmt.Errorf("the owner %.40q of a staging directory must be one line of at most %d bytes", settings.Owner, maxOwner)
 	}
-	there, err := exists(settings.Dir)
+	made, err := firstMissing(settings.Dir)
 	if err != nil {
 		return nil, err
 	}
 	s, err := openDir(ctx, settings)
-	if err != nil && !there {
-		// Nothing of a first start that failed stays behind. It is only what this call has made: the next one begins anew.
-		if made, _ := exists(filepath.Join(settings.Dir, stateName)); !made && !errors.Is(err, ErrLocked) {
-			err = errors.Join(err, os.RemoveAll(settings.Dir))
-		}
+	if err != nil && made != "" && !errors.Is(err, ErrLocked) {
+		err = errors.Join(err, unmake(settings.Dir, made))
 	}
 	return s, err
+}
+
+// firstMissing is the highest folder on the way to dir that is not there, dir included, or an empty text.
+func firstMissing(dir string) (missing string, err error) {
+	for at := filepath.Clean(dir); ; at = filepath.Dir(at) {
+		there, err := exists(at)
+		if err != nil || there || at == filepath.Dir(at) {
+			return missing, err
+		}
+		missing = at
+	}
+}
+
+// unmake removes what a first start that failed has made, up to the folder made: the next one begins anew. It must not have
+// come as far as a state.
+func unmake(dir, made string) error {
+	dir = filepath.Clean(dir)
+	state, err := exists(filepath.Join(dir, stateName))
+	if err != nil || state {
+		return err
+	}
+	if there, err := exists(dir); err != nil || there {
+		if err = errors.Join(err, os.RemoveAll(dir)); err != nil {
+			return fmt.Errorf("remove what the start that failed has made: %w", err)
+		}
+	}
+	for dir != made {
+		dir = filepath.Dir(dir)
+		if os.Remove(dir) != nil {
+			return nil //nolint:nilerr // somebody else uses it by now, or it was never made
+		}
+	}
+	return nil
 }
 
 // openDir opens the directory, and makes what is missing of it.

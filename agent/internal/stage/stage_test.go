@@ -565,15 +565,6 @@ func TestReconcile(t *testing.T) {
 	}
 }
 
-func TestATooLargeInsightIsRefused(t *testing.T) {
-	t.Parallel()
-	st := open(t, settings(t, t.TempDir()))
-	if _, err := st.Commit(t.Context(), stage.Checkpoint{Flow: "a", Number: 1, Insights: [][]byte{make([]byte, stage.MaxRecordBytes+1)}}); !errors.Is(err, stage.ErrTooLarge) {
-		t.Errorf("Commit gave %v", err)
-	}
-	commit(t, st, stage.Checkpoint{Flow: "a", Number: 1, Insights: [][]byte{make([]byte, stage.MaxRecordBytes)}})
-}
-
 func TestAClosedStageSaysSo(t *testing.T) {
 	t.Parallel()
 	st := open(t, settings(t, t.TempDir()))

@@ -46,9 +46,12 @@ const (
 	salvageKey = "salvage"
 )
 
-func createState(path string, m meta) error {
+func createState(path string, m meta, o origin) error {
 	return createDatabase(path, func(tx *bolt.Tx) error {
 		if err := createStateBuckets(tx); err != nil {
+			return err
+		}
+		if err := putOrigin(tx, o); err != nil {
 			return err
 		}
 		return m.put(tx, &sealer{}, nil)
@@ -83,6 +86,9 @@ type meta struct {
 	// ranMillis is for how long the agent has run with this directory, in milliseconds, and ages how old is what waits.
 	ranMillis uint64
 	ages      ages
+	// listed are the first sequences of the segments, as they were at the last commit. An older list does no harm, so that
+	// the stamp leaves it out.
+	listed []uint64
 }
 
 // floor is the last sequence that is acknowledged or that a rule has dropped with all before it.
@@ -145,6 +151,11 @@ func (m *meta) put(tx *bolt.Tx, sealed *sealer, stored *meta) error {
 			return err
 		}
 	}
+	if stored == nil || !slices.Equal(m.listed, stored.listed) {
+		if err := sealed.put(b, []byte(segmentsKey), encodeListed(m.listed)); err != nil {
+			return err
+		}
+	}
 	return sealed.put(b, []byte(stampKey), m.stamp(uint64(tx.ID()))) //nolint:gosec // bbolt's is a uint64 itself
 }
 
@@ -202,6 +213,14 @@ func (m *meta) readLists(b *bolt.Bucket) error {
 	}
 	if errors.Is(err, errAbsent) {
 		err = fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	if err != nil {
+		return err
+	}
+	if value, err = getSealed(b, []byte(segmentsKey)); err == nil {
+		m.listed, err = parseListed(value)
+	} else if errors.Is(err, errAbsent) {
+		err = nil
 	}
 	return err
 }

@@ -22,10 +22,13 @@ func RunOnce(ctx context.Context, s Settings, d Deployment, encode Encoder) (eng
 		return engine.Report{}, err
 	}
 	set := p.runSettings(s)
-	set.Store, set.Logger = &store{staging: s.Staging, dep: &d, encode: encode}, s.Logger
+	st := newStore(s, p, &d, encode)
+	set.Store, set.Logger = st, s.Logger
 	runner := engine.NewRunner(set)
 	err = runner.Run(ctx)
-	return runner.Report(), err
+	report := runner.Report()
+	report.Sample = append(report.Sample, st.large.addTo(&report)...)
+	return report, err
 }
 
 // Check says what a run of the deployment would refuse before it reads anything: the definition, and the settings of

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/outfeed/outfeed/agent/internal/connector"
 	"github.com/outfeed/outfeed/agent/internal/engine"
@@ -42,7 +41,7 @@ type run struct {
 	id      string
 	started time.Time
 	// base is what the reports before have told.
-	base engine.Report
+	base report
 	// seen are the sources as they were looked at last.
 	seen []engine.SourceReport
 }
@@ -118,7 +117,7 @@ func (r *run) watch(ctx context.Context) {
 	look := time.NewTicker(r.u.s.settings.WatchEvery)
 	defer look.Stop()
 	if !r.continuous {
-		r.put(ctx, r.report(runRunning, r.runner.Report(), ""))
+		r.put(ctx, r.report(runRunning, r.current(), ""))
 	}
 	trouble := ""
 	var now []engine.SourceReport
@@ -148,7 +147,7 @@ func sameState(a, b engine.SourceReport) bool {
 
 // interval reports a run that goes on.
 func (r *run) interval(ctx context.Context) {
-	now := r.runner.Report()
+	now := r.current()
 	trouble := r.trouble(now.Sources)
 	if !r.continuous {
 		r.put(ctx, r.report(runRunning, now, trouble))
@@ -173,14 +172,14 @@ func (r *run) finish(ctx context.Context, stopped bool, err error) {
 	}
 	limited, cancel := context.WithTimeout(ctx, finishTimeout)
 	defer cancel()
-	r.put(limited, r.report(status, r.runner.Report(), problem))
+	r.put(limited, r.report(status, r.current(), problem))
 }
 
 // finishTimeout bounds how long a stopping flow waits for its last report to be stored.
 const finishTimeout = 5 * time.Second
 
 // report makes the message; the counts are those since base.
-func (r *run) report(status string, now engine.Report, problem string) *wire.RunReport {
+func (r *run) report(status string, now report, problem string) *wire.RunReport {
 	out := &wire.RunReport{
 		RunId: r.id, DeploymentId: r.u.dep.ID, FlowId: r.u.dep.FlowID, Version: r.u.runs.Version,
 		Status: status, Started: r.started.UnixMicro(), Error: problem,
@@ -209,12 +208,25 @@ func (r *run) report(status string, now engine.Report, problem string) *wire.Run
 
 // sample is what is new in the sample since base, which may be notes although no record failed. Where records failed and
 // the sample was full already, the records of before stand for them.
-func (r *run) sample(now engine.Report) []engine.FailedRecord {
-	known := min(len(r.base.Sample), len(now.Sample))
-	if known == len(now.Sample) && now.Failed > r.base.Failed {
-		return now.Sample
+func (r *run) sample(now report) []engine.FailedRecord {
+	known, knownLarge := min(len(r.base.Sample), len(now.Sample)), min(len(r.base.large), len(now.large))
+	if known == len(now.Sample) && knownLarge == len(now.large) && now.Failed > r.base.Failed {
+		return slices.Concat(now.Sample, now.large)
 	}
-	return now.Sample[known:]
+	return slices.Concat(now.Sample[known:], now.large[knownLarge:])
+}
+
+// report is what a run did so far; large are some of its insights that were too large.
+type report struct {
+	engine.Report
+	large []engine.FailedRecord
+}
+
+// current is what the run did so far.
+func (r *run) current() report {
+	now := report{Report: r.runner.Report()}
+	now.large = r.store.large.addTo(&now.Report)
+	return now
 }
 
 // since is how far a counter has risen.
@@ -222,7 +234,7 @@ func since(now, before int64) uint64 { return uint64(max(0, now-before)) }
 
 // put stores a report. A report that cannot be stored is lost, and the flow goes on.
 func (r *run) put(ctx context.Context, m *wire.RunReport) {
-	payload, err := proto.Marshal(m)
+	payload, err := wire.Encode(m)
 	if err == nil {
 		err = r.u.s.settings.Staging.PutRunReport(ctx, m.GetRunId(), payload)
 	}

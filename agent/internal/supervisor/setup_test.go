@@ -59,7 +59,7 @@ func (s *staging) Commit(ctx context.Context, c supervisor.Checkpoint) error {
 		out.Changes = append(out.Changes, stage.Change(change))
 	}
 	_, err := s.Stage.Commit(ctx, out)
-	if errors.Is(err, stage.ErrStaleCommit) || errors.Is(err, stage.ErrTooLarge) {
+	if errors.Is(err, stage.ErrStaleCommit) {
 		return fmt.Errorf("%w: %w", engine.ErrCannotCommit, err)
 	}
 	return err

@@ -20,6 +20,8 @@ type store struct {
 	dep     *Deployment
 	// encode makes the outbox record of an insight.
 	encode Encoder
+	// large are the insights that are too large to be sent.
+	large oversize
 	// number is that of the last commit known to have landed.
 	number uint64
 
@@ -29,6 +31,10 @@ type store struct {
 
 	mu      sync.Mutex
 	problem string
+}
+
+func newStore(s Settings, p *prepared, d *Deployment, encode Encoder) *store {
+	return &store{staging: s.Staging, dep: d, encode: encode, large: oversize{limit: s.MaxInsight, step: p.program.InsightStep}}
 }
 
 // Load gives the state of the last commit.
@@ -60,6 +66,7 @@ func (s *store) Commit(ctx context.Context, c engine.Checkpoint) error {
 	for step, cursor := range c.Cursors {
 		out.Cursors[step] = cursor
 	}
+	s.large.begin()
 	if c.Earlier != nil {
 		out.Earlier = s.encodeAll(c.Earlier)
 	}
@@ -69,11 +76,13 @@ func (s *store) Commit(ctx context.Context, c engine.Checkpoint) error {
 		if err != nil {
 			return fmt.Errorf("%w: %w", engine.ErrCannotCommit, err)
 		}
+		s.large.look(&s.large.now, &c.Insights[i], len(payload))
 		out.Insights = append(out.Insights, payload)
 	}
 	err := s.staging.Commit(ctx, out)
 	if err == nil {
 		s.number++
+		s.large.landed()
 		s.setProblem("")
 		return nil
 	}
@@ -94,12 +103,14 @@ func (s *store) fence() bool {
 // encodeAll encodes insights as they are asked for.
 func (s *store) encodeAll(insights iter.Seq2[engine.Insight, error]) iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
+		s.large.earlier = tally{}
 		for in, err := range insights {
 			var payload []byte
 			if err == nil {
 				if payload, err = s.encode(&in); err != nil {
 					err = fmt.Errorf("%w: %w", engine.ErrCannotCommit, err)
 				}
+				s.large.look(&s.large.earlier, &in, len(payload))
 			}
 			if !yield(payload, err) || err != nil {
 				return

@@ -20,6 +20,9 @@ import (
 type Settings struct {
 	Staging   Staging
 	Connector Finder
+	// MaxInsight is the largest message of an insight that can be sent, in bytes, 0 for no limit. Larger ones are left to the
+	// staging, and the reports count them as failed.
+	MaxInsight int
 	// Writes is the plant's rule for flows that write into its systems; the zero value denies them.
 	Writes WriteRule
 	// AgentID makes the names under which sources are known to the plant's systems different from other agents'.

@@ -277,7 +277,7 @@ func (u *unit) runOnce(ctx context.Context, p *prepared) error {
 	u.set(stateStarting, nil)
 	settings := u.s.settings
 	settings.Memory = u.memory
-	st := &store{staging: settings.Staging, dep: &u.runs, encode: recordEncoder(&u.runs)}
+	st := newStore(settings, p, &u.runs, recordEncoder(&u.runs))
 	set := p.runSettings(settings)
 	set.Store = st
 	set.Logger = settings.Logger.With("deployment", u.dep.ID, "flow", u.dep.Name, "version", u.runs.Version)

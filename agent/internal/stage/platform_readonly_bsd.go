@@ -1,0 +1,7 @@
+//go:build unix && !linux
+
+package stage
+
+import "golang.org/x/sys/unix"
+
+func mountedReadOnly(st *unix.Statfs_t) bool { return st.Flags&unix.MNT_RDONLY != 0 }
