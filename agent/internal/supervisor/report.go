@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -43,8 +44,11 @@ type run struct {
 	started time.Time
 	// base is what the reports before have told.
 	base engine.Report
-	// seen are the sources as they were looked at last.
-	seen []engine.SourceReport
+
+	// now and seen are the sources as they are and as they were looked at last, and problem is what kept the run from
+	// working then. They belong to the supervisor's watch.
+	now, seen []engine.SourceReport
+	problem   string
 }
 
 func newRun(u *unit, runner *engine.Runner, st *store, continuous bool) *run {
@@ -111,32 +115,55 @@ func (r *run) trouble(sources []engine.SourceReport) string {
 	return ""
 }
 
-// watch reports at every interval, and says when a source has changed.
+// watch reports at every interval.
 func (r *run) watch(ctx context.Context) {
-	report := time.NewTicker(r.u.s.settings.ReportEvery)
-	defer report.Stop()
-	look := time.NewTicker(r.u.s.settings.WatchEvery)
-	defer look.Stop()
 	if !r.continuous {
 		r.put(ctx, r.report(runRunning, r.runner.Report(), ""))
 	}
-	trouble := ""
-	var now []engine.SourceReport
 	for {
 		select {
-		case <-report.C:
+		case <-r.u.s.interval.next():
 			r.interval(ctx)
 			r.u.versions.steady(ctx)
-		case <-look.C:
-			now = r.runner.Sources(now[:0])
-			is := r.trouble(now)
-			if is != trouble || !slices.EqualFunc(now, r.seen, sameState) {
-				trouble, r.seen = is, append(r.seen[:0], now...)
-				signal(r.u.s.changed)
-			}
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+// lookAtSources says when a source has changed.
+func (r *run) lookAtSources() {
+	r.now = r.runner.Sources(r.now[:0])
+	problem := r.trouble(r.now)
+	if problem != r.problem || !slices.EqualFunc(r.now, r.seen, sameState) {
+		r.problem, r.seen = problem, append(r.seen[:0], r.now...)
+		signal(r.u.s.changed)
+	}
+}
+
+// beat wakes all who wait for it at once: what many do at the same moment costs the processor, and the disk that it is
+// stored on, little more than what one does.
+type beat struct {
+	mu   sync.Mutex
+	wait chan struct{}
+}
+
+// next is closed by the next strike.
+func (b *beat) next() <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.wait == nil {
+		b.wait = make(chan struct{})
+	}
+	return b.wait
+}
+
+func (b *beat) strike() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.wait != nil {
+		close(b.wait)
+		b.wait = nil
 	}
 }
 

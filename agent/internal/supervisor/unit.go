@@ -322,10 +322,15 @@ func (u *unit) running() *run {
 	return u.current
 }
 
-// look is the watchdog's: it says whether the flow has been at the same piece of work since the last look.
+// look is the watchdog's: it says whether the flow has been at the same piece of work since the last look. It also looks at
+// the sources.
 func (u *unit) look(every time.Duration) bool {
 	r := u.running()
-	return r != nil && r.look(every)
+	if r == nil {
+		return false
+	}
+	r.lookAtSources()
+	return r.look(every)
 }
 
 // set changes the state and says so.
