@@ -14,6 +14,8 @@ type outbox struct {
 	data  []byte
 	items []pending
 	list  []Insight
+	// roomy counts the resets in a row at which there was far more memory than was used.
+	roomy int
 	// tooMuch is called in the middle of a batch that makes more insights than may wait in memory.
 	tooMuch func() error
 }
@@ -47,7 +49,23 @@ func (o *outbox) take() []Insight {
 	return o.list
 }
 
-func (o *outbox) reset() { o.data, o.items = o.data[:0], o.items[:0] }
+// reset empties the outbox. Memory of which little was used goes: most flows make many insights at a time at the end of a
+// window, and then few or none for long.
+func (o *outbox) reset() {
+	if cap(o.data) <= keptOutbox || len(o.data) >= cap(o.data)/4 {
+		o.roomy = 0
+	} else if o.roomy++; o.roomy == roomyResets {
+		*o = outbox{tooMuch: o.tooMuch}
+		return
+	}
+	o.data, o.items = o.data[:0], o.items[:0]
+}
+
+// An outbox has room for keptOutbox bytes of insights in any case, and for more until it was not used roomyResets times.
+const (
+	keptOutbox  = 1 << 10
+	roomyResets = 3
+)
 
 // insightStep turns rows into insights and passes them on, without those that failed.
 type insightStep struct {
