@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/outfeed/outfeed/agent/internal/column"
 	"github.com/outfeed/outfeed/agent/internal/connector"
@@ -38,7 +39,7 @@ type pending struct {
 
 // take gives the insights collected; they are valid until the next reset.
 func (o *outbox) take() []Insight {
-	o.list = o.list[:0]
+	o.list = slices.Grow(o.list[:0], len(o.items))
 	for i := range o.items {
 		p := &o.items[i]
 		o.list = append(o.list, Insight{
@@ -48,6 +49,17 @@ func (o *outbox) take() []Insight {
 	}
 	return o.list
 }
+
+// expect makes room for n more insights of about the size of the last one, so that the many that the end of a window makes
+// do not leave as much again in buffers that were too small.
+func (o *outbox) expect(n int) {
+	last := &o.items[len(o.items)-1]
+	o.items = slices.Grow(o.items, n)
+	o.data = slices.Grow(o.data, n*(last.end-last.key+expectedMore))
+}
+
+// expectedMore is by how much insights of one step may be longer than the first of a batch to fit in the room made for them.
+const expectedMore = 8
 
 // reset empties the outbox. Memory of which little was used goes: most flows make many insights at a time at the end of a
 // window, and then few or none for long.
@@ -120,8 +132,11 @@ func (s *insightStep) push(b *column.Batch) error {
 	if s.box != nil {
 		s.counts.in += int64(b.Len)
 		s.counts.out += int64(len(s.sel))
-		for _, row := range s.sel {
+		for i, row := range s.sel {
 			s.add(b, int(row))
+			if i == 0 {
+				s.box.expect(len(s.sel) - 1)
+			}
 			last := &s.box.items[len(s.box.items)-1]
 			if err := s.guard.collected(last.end - last.key); err != nil {
 				return err

@@ -39,7 +39,11 @@ type run struct {
 	stopping atomic.Bool
 	givenUp  chan struct{}
 
-	// What follows belongs to watch, and after it to finish.
+	// telling is held by the goroutine that reports, one at a time, which told waits for.
+	telling atomic.Bool
+	told    sync.WaitGroup
+
+	// What follows belongs to who is telling, and after them to finish.
 	id      string
 	started time.Time
 	// base is what the reports before have told.
@@ -70,10 +74,8 @@ func (r *run) run(ctx context.Context) error {
 	}()
 	stop := context.AfterFunc(ctx, func() { r.stopping.Store(true) })
 	defer stop()
-	select {
-	case err := <-returned:
+	if over, err := r.await(ctx, returned); over {
 		return err
-	case <-r.givenUp:
 	}
 	r.u.s.leave(returned)
 	err := errGivenUp
@@ -115,19 +117,37 @@ func (r *run) trouble(sources []engine.SourceReport) string {
 	return ""
 }
 
-// watch reports at every interval.
-func (r *run) watch(ctx context.Context) {
+// await waits for the end of the run, and reports at every interval. It is not over when the run is left behind.
+func (r *run) await(ctx context.Context, returned <-chan error) (over bool, err error) {
+	telling, stopTelling := context.WithCancel(ctx)
+	defer r.told.Wait()
+	defer stopTelling()
 	if !r.continuous {
-		r.put(ctx, r.report(runRunning, r.runner.Report(), ""))
+		r.tell(func() { r.put(telling, r.report(runRunning, r.runner.Report(), "")) })
 	}
 	for {
 		select {
+		case err = <-returned:
+			return true, err
+		case <-r.givenUp:
+			return false, nil
 		case <-r.u.s.interval.next():
-			r.interval(ctx)
-			r.u.versions.steady(ctx)
-		case <-ctx.Done():
-			return
+			r.tell(func() {
+				r.interval(telling)
+				r.u.versions.steady(telling)
+			})
 		}
+	}
+}
+
+// tell reports, unless the report before is still being stored. A goroutine of its own does so, which most runs have no need
+// of most of the time.
+func (r *run) tell(report func()) {
+	if r.telling.CompareAndSwap(false, true) {
+		r.told.Go(func() {
+			defer r.telling.Store(false)
+			report()
+		})
 	}
 }
 

@@ -284,12 +284,7 @@ func (u *unit) runOnce(ctx context.Context, p *prepared) error {
 	runner := engine.NewRunner(set)
 	r := newRun(u, runner, st, p.trigger.Kind == flowdef.Continuous)
 	u.enter(r)
-	watch, stopWatch := context.WithCancel(ctx)
-	var watching sync.WaitGroup
-	watching.Go(func() { r.watch(watch) })
 	err := r.run(ctx)
-	stopWatch()
-	watching.Wait()
 	u.leave(runner.Report().Sources)
 	// The last report is stored even though ctx may have ended.
 	r.finish(context.WithoutCancel(ctx), ctx.Err() != nil, err)
