@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"sync"
 
@@ -26,10 +27,14 @@ type reports struct {
 	// changed receives after a report was put.
 	changed <-chan struct{}
 
-	mu      sync.Mutex
-	last    uint64
+	mu   sync.Mutex
+	last uint64
+	// numbers has beingPut for reports of which nobody knows whether the old text or the new one is stored.
 	numbers map[string]uint64
 }
+
+// beingPut is above all numbers. A report under it is neither sent nor dropped.
+const beingPut = math.MaxUint64
 
 // newReports numbers what an earlier run has left, the newest first.
 func newReports(ctx context.Context, st *stage.Stage, log *slog.Logger) (*reports, error) {
@@ -45,16 +50,27 @@ func newReports(ctx context.Context, st *stage.Stage, log *slog.Logger) (*report
 	return r, nil
 }
 
-// PutRunReport keeps a report until the control plane has stored it.
+// PutRunReport keeps a report until the control plane has stored it. Reports of several runs can be put at once, which the
+// stage stores together; of one run there is only one at a time.
 func (r *reports) PutRunReport(ctx context.Context, id string, payload []byte) error {
 	r.mu.Lock()
+	before, known := r.numbers[id]
+	r.numbers[id] = beingPut
+	r.mu.Unlock()
+	err := r.stage.PutRunReport(ctx, id, payload)
+	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err := r.stage.PutRunReport(ctx, id, payload); err != nil {
-		return fmt.Errorf("keep a run report: %w", err)
+	switch {
+	case err == nil:
+		r.last++
+		r.numbers[id] = r.last
+		return nil
+	case known:
+		r.numbers[id] = before
+	default:
+		delete(r.numbers, id)
 	}
-	r.last++
-	r.numbers[id] = r.last
-	return nil
+	return fmt.Errorf("keep a run report: %w", err)
 }
 
 // ReadReports is for the tunnel.
@@ -65,7 +81,7 @@ func (r *reports) ReadReports(ctx context.Context, after uint64, limit int) ([]t
 	if err != nil {
 		return nil, fmt.Errorf("read the run reports: %w", err)
 	}
-	stored = slices.DeleteFunc(stored, func(s stage.RunReport) bool { return r.numbers[s.ID] <= after })
+	stored = slices.DeleteFunc(stored, func(s stage.RunReport) bool { return r.numbers[s.ID] <= after || r.numbers[s.ID] == beingPut })
 	slices.SortFunc(stored, func(a, b stage.RunReport) int { return cmp.Compare(r.numbers[a.ID], r.numbers[b.ID]) })
 	var found []tunnel.Report
 	for _, s := range stored {

@@ -48,14 +48,15 @@ type aggregate struct {
 	// visible is the rows of out that are of shifts.
 	visible []int32
 	merged  [1]int32
-	// everyGroup is scratch of tidy.
-	everyGroup []int32
+	// everyGroup is scratch of tidy, keep of compact.
+	everyGroup, keep []int32
 
 	state aggregateState
 }
 
-// compactFloor is how many dead groups are left alone however few are alive.
-const compactFloor = 256
+// compactFloor is how many dead groups are left alone however few are alive. It is small, because there are agents with
+// hundreds of flows over a few tags each.
+const compactFloor = 16
 
 func newAggregate(step *flowdef.PlanStep, input expr.Schema, s span) (*aggregate, error) {
 	a := &aggregate{
@@ -342,7 +343,7 @@ func (a *aggregate) order(groups []int32) {
 // tidy compacts where what is gone outweighs what is there.
 func (a *aggregate) tidy() {
 	live := len(a.dead) - a.deaths
-	waste := a.deaths > live+compactFloor
+	waste := a.deaths > live/2+compactFloor
 	for _, acc := range a.accs {
 		if s, ok := acc.(sampler); ok {
 			if s.wasteful() {
@@ -351,10 +352,7 @@ func (a *aggregate) tidy() {
 			}
 		}
 	}
-	if k := a.keys; k != nil {
-		waste = waste || k.table.len() > 2*(live+k.carrying)+column.TargetRows
-	}
-	if waste {
+	if waste || a.keys.wasteful(live) {
 		a.compact()
 	}
 }
@@ -449,12 +447,13 @@ func (a *aggregate) fillShift(dst *column.Column, groups []int32) {
 
 // compact drops the dead groups, and the keys that nothing knows any more.
 func (a *aggregate) compact() {
-	keep := make([]int32, 0, len(a.dead)-a.deaths)
+	keep := a.keep[:0]
 	for g, dead := range a.dead {
 		if !dead {
 			keep = append(keep, i32(g))
 		}
 	}
+	a.keep = keep
 	a.table.compact(keep, nil)
 	for _, acc := range a.accs {
 		acc.compact(keep)
@@ -476,7 +475,9 @@ func (a *aggregate) compact() {
 	}
 	if a.keys != nil {
 		f.keys = compactSlice(f.keys, keep)
-		a.compactKeys()
+		if a.keys.wasteful(len(keep)) {
+			a.compactKeys()
+		}
 	}
 }
 

@@ -60,6 +60,11 @@ type keyring struct {
 	limit int
 }
 
+// wasteful says that there are many more keys than the living groups have and carry something. A nil keyring is not.
+func (k *keyring) wasteful(live int) bool {
+	return k != nil && k.table.len() > 2*(live+k.carrying)+column.TargetRows
+}
+
 func (k *keyring) grow() {
 	n := k.table.len()
 	k.carries, k.changed, k.committed = growTo(k.carries, n), growTo(k.changed, n), growTo(k.committed, n)

@@ -19,6 +19,7 @@ type distinctAcc struct {
 	prefix        []int64
 	arg           [1]*column.Column
 	copied        column.Column
+	renumbered    []int32
 }
 
 func newDistinctAcc(t expr.Type) *distinctAcc {
@@ -63,25 +64,26 @@ func (a *distinctAcc) result(dst *column.Column, groups []int32) {
 }
 
 func (a *distinctAcc) compact(keep []int32) {
-	renumbered := make([]int64, len(a.n))
-	for i := range renumbered {
-		renumbered[i] = noEntry
+	a.renumbered = resize(a.renumbered, len(a.n))
+	for i := range a.renumbered {
+		a.renumbered[i] = noEntry
 	}
 	for i, g := range keep {
-		renumbered[g] = int64(i)
+		a.renumbered[g] = i32(i)
 	}
-	var entries []int32
-	var prefix []int64
+	entries, prefix := a.entries[:0], a.prefix[:0]
 	committed := 0
 	for e, g := range a.table.prefix {
-		if renumbered[g] == noEntry {
+		to := a.renumbered[g]
+		if to == noEntry {
 			continue
 		}
-		entries, prefix = append(entries, i32(e)), append(prefix, renumbered[g])
+		entries, prefix = append(entries, i32(e)), append(prefix, int64(to))
 		if e < a.committed {
 			committed++
 		}
 	}
+	a.entries, a.prefix = entries, prefix
 	a.table.compact(entries, prefix)
 	a.n, a.head, a.next, a.committed = a.n[:len(keep)], a.head[:len(keep)], a.next[:0], committed
 	clear(a.n)

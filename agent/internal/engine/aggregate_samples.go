@@ -3,18 +3,23 @@ package engine
 import (
 	"encoding/binary"
 	"slices"
+	"sync"
 
 	"github.com/outfeed/outfeed/agent/internal/column"
 )
 
 // samples keeps the values of all groups in the order of arrival, those of one group in a chain. Entries are only ever
-// added at the end, so what is behind committed is what the next commit has to write.
+// added at the end, so what is behind committed is what the next commit has to write. They lie in pages, so that a log that
+// grows is never copied, and what a compact frees is given back: with hundreds of flows these are most of what an agent holds.
 type samples[T any] struct {
-	entries   []T
-	committed int
-	// head is the newest entry of a group and next the one before it, both plus one; zero ends the chain.
-	head, next []int32
-	n          []int32
+	pages []*samplePage[T]
+	// spare has pages that a compact has freed, as long as the garbage collector leaves them there.
+	spare sync.Pool
+	// count is how many entries there are.
+	count, committed int
+	// head is the number of a group's newest entry plus one; zero is a group without any.
+	head []int32
+	n    []int32
 	// dropped is how many entries belong to groups that are gone.
 	dropped int
 	// put and get write and read a value that follows another one, from which its difference may be shorter.
@@ -23,23 +28,47 @@ type samples[T any] struct {
 	// before is the last value of the entry that is being written or read.
 	before T
 
-	from    []int32 // scratch of compact
-	scratch []T     // the values of one group
+	scratch []T // the values of one group
+}
+
+// samplesPerPage is small, because many a flow has few.
+const samplesPerPage = 64
+
+// samplePage is entries: their values, and the number of the one before in the group plus one; zero ends the chain. In the
+// middle of a compact the latter is less than zero for what is kept: the bits of the group's new number turned round.
+type samplePage[T any] struct {
+	values [samplesPerPage]T
+	next   [samplesPerPage]int32
+}
+
+// at gives the page and the place of entry e, counted from zero.
+func (s *samples[T]) at(e int32) (p *samplePage[T], i int) {
+	return s.pages[e/samplesPerPage], int(e % samplesPerPage)
 }
 
 func (s *samples[T]) grow(n int) { s.head, s.n = growTo(s.head, n), growTo(s.n, n) }
 
 func (s *samples[T]) add(g int32, v T) {
-	s.entries, s.next = append(s.entries, v), append(s.next, s.head[g])
-	s.head[g] = i32(len(s.entries))
+	if s.count == len(s.pages)*samplesPerPage {
+		page, ok := s.spare.Get().(*samplePage[T])
+		if !ok {
+			page = &samplePage[T]{}
+		}
+		s.pages = append(s.pages, page)
+	}
+	p, i := s.at(i32(s.count))
+	p.values[i], p.next[i] = v, s.head[g]
+	s.count++
+	s.head[g] = i32(s.count)
 	s.n[g]++
 }
 
 // of appends the group's values to dst, the newest first.
 func (s *samples[T]) of(dst []T, g int32) []T {
 	dst = slices.Grow(dst, int(s.n[g]))
-	for e := s.head[g]; e > 0; e = s.next[e-1] {
-		dst = append(dst, s.entries[e-1])
+	for e := s.head[g]; e > 0; {
+		p, i := s.at(e - 1)
+		dst, e = append(dst, p.values[i]), p.next[i]
 	}
 	return dst
 }
@@ -67,38 +96,46 @@ func (s *samples[T]) drop(g int32) {
 
 // wasteful says that what is gone outweighs what is there, so that the cost of a compact is spread over what it frees.
 func (s *samples[T]) wasteful() bool {
-	return s.dropped > (len(s.entries)+len(s.head))/2+compactFloor
+	return s.dropped > (s.count+len(s.head))/2+compactFloor
 }
 
 func (s *samples[T]) compact(keep []int32) {
-	s.from = resize(s.from, len(s.entries))
-	clear(s.from)
-	for i, g := range keep {
-		for e := s.head[g]; e > 0; e = s.next[e-1] {
-			s.from[e-1] = i32(i) + 1
+	for to, g := range keep {
+		for e := s.head[g]; e > 0; {
+			p, i := s.at(e - 1)
+			e, p.next[i] = p.next[i], ^i32(to)
 		}
 	}
-	entries, committed := s.entries, 0
-	s.entries, s.next = s.entries[:0], s.next[:0]
+	count, committed := s.count, 0
 	s.head, s.n = s.head[:len(keep)], s.n[:len(keep)]
 	clear(s.head)
 	clear(s.n)
-	for e, g := range s.from {
-		if g == 0 {
+	s.count = 0
+	// An entry is never written behind the one that is read.
+	for e := range count {
+		p, i := s.at(i32(e))
+		g := ^p.next[i]
+		if g < 0 {
 			continue
 		}
 		if e < s.committed {
 			committed++
 		}
-		s.add(g-1, entries[e])
+		s.add(g, p.values[i])
 	}
 	s.committed, s.dropped = committed, 0
+	used := (s.count + samplesPerPage - 1) / samplesPerPage
+	for _, page := range s.pages[used:] {
+		s.spare.Put(page)
+	}
+	clear(s.pages[used:])
+	s.pages = s.pages[:used]
 }
 
 func (*samples[T]) keepsEntries() {}
 
 // commit says that all entries are written.
-func (s *samples[T]) commit() { s.committed = len(s.entries) }
+func (s *samples[T]) commit() { s.committed = s.count }
 
 // beginEntry begins to write or to read the values of an entry.
 func (s *samples[T]) beginEntry() {
@@ -109,8 +146,9 @@ func (s *samples[T]) beginEntry() {
 // encodeNew appends the group's values that are not committed, the newest first; nothing when there is none.
 func (s *samples[T]) encodeNew(dst []byte, g int32) []byte {
 	n := uint64(0)
-	for e := s.head[g]; int(e) > s.committed; e = s.next[e-1] {
-		n++
+	for e := s.head[g]; int(e) > s.committed; n++ {
+		p, i := s.at(e - 1)
+		e = p.next[i]
 	}
 	if n == 0 {
 		return dst
@@ -120,10 +158,10 @@ func (s *samples[T]) encodeNew(dst []byte, g int32) []byte {
 
 // putChain appends the values of a chain from entry e on, as long as they are behind the first ones.
 func (s *samples[T]) putChain(dst []byte, e int32, first int) []byte {
-	for ; int(e) > first; e = s.next[e-1] {
-		v := s.entries[e-1]
-		dst = s.put(dst, v, s.before)
-		s.before = v
+	for int(e) > first {
+		p, i := s.at(e - 1)
+		dst = s.put(dst, p.values[i], s.before)
+		s.before, e = p.values[i], p.next[i]
 	}
 	return dst
 }

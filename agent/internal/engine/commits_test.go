@@ -76,8 +76,11 @@ func TestInsightsAreCommittedBeforeState(t *testing.T) {
 					Open: func(need ReadNeed, from connector.Cursor) (connector.Source, error) {
 						source := newMemory(need, from, data, 1)
 						source.traits.Bounded = false
+						// The records come between the moments at which flows commit.
+						wait := 1100 * time.Millisecond
 						source.onNext = func(int) {
-							<-time.NewTimer(time.Second).C
+							<-time.NewTimer(wait).C
+							wait = time.Second
 							since.CompareAndSwap(0, time.Now().UnixNano())
 						}
 						return source, nil

@@ -28,6 +28,9 @@ type keyTable struct {
 	cols   []column.Column
 	hashes []uint64
 	places []uint64
+	// own and all are scratch of compact.
+	own []*column.Column
+	all []int32
 }
 
 // keySlot holds entry+1; zero is free.
@@ -415,18 +418,15 @@ func (t *keyTable) compact(keep []int32, prefix []int64) {
 	} else {
 		t.prefix = compactSlice(t.prefix, keep)
 	}
-	cols := make([]*column.Column, len(t.cols))
+	t.own = t.own[:0]
 	for c := range t.cols {
 		compactOwned(&t.cols[c], keep)
-		cols[c] = &t.cols[c]
+		t.own = append(t.own, &t.cols[c])
 	}
-	rows := make([]int32, len(keep))
-	for i := range rows {
-		rows[i] = i32(i)
-	}
+	t.all = sequence(t.all, len(keep))
 	clear(t.slots)
 	mask := t.mask()
-	for i, hv := range t.hash(keyRows{cols: cols, rows: rows, prefix: t.prefix}) {
+	for i, hv := range t.hash(keyRows{cols: t.own, rows: t.all, prefix: t.prefix}) {
 		p := hv & mask
 		for t.slots[p].entry != 0 {
 			p = (p + 1) & mask

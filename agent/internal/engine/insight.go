@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/outfeed/outfeed/agent/internal/column"
 	"github.com/outfeed/outfeed/agent/internal/connector"
@@ -14,6 +15,8 @@ type outbox struct {
 	data  []byte
 	items []pending
 	list  []Insight
+	// roomy counts the resets in a row at which there was far more memory than was used.
+	roomy int
 	// tooMuch is called in the middle of a batch that makes more insights than may wait in memory.
 	tooMuch func() error
 }
@@ -36,7 +39,7 @@ type pending struct {
 
 // take gives the insights collected; they are valid until the next reset.
 func (o *outbox) take() []Insight {
-	o.list = o.list[:0]
+	o.list = slices.Grow(o.list[:0], len(o.items))
 	for i := range o.items {
 		p := &o.items[i]
 		o.list = append(o.list, Insight{
@@ -47,7 +50,34 @@ func (o *outbox) take() []Insight {
 	return o.list
 }
 
-func (o *outbox) reset() { o.data, o.items = o.data[:0], o.items[:0] }
+// expect makes room for n more insights of about the size of the last one, so that the many that the end of a window makes
+// do not leave as much again in buffers that were too small.
+func (o *outbox) expect(n int) {
+	last := &o.items[len(o.items)-1]
+	o.items = slices.Grow(o.items, n)
+	o.data = slices.Grow(o.data, n*(last.end-last.key+expectedMore))
+}
+
+// expectedMore is by how much insights of one step may be longer than the first of a batch to fit in the room made for them.
+const expectedMore = 8
+
+// reset empties the outbox. Memory of which little was used goes: most flows make many insights at a time at the end of a
+// window, and then few or none for long.
+func (o *outbox) reset() {
+	if cap(o.data) <= keptOutbox || len(o.data) >= cap(o.data)/4 {
+		o.roomy = 0
+	} else if o.roomy++; o.roomy == roomyResets {
+		*o = outbox{tooMuch: o.tooMuch}
+		return
+	}
+	o.data, o.items = o.data[:0], o.items[:0]
+}
+
+// An outbox has room for keptOutbox bytes of insights in any case, and for more until it was not used roomyResets times.
+const (
+	keptOutbox  = 1 << 10
+	roomyResets = 3
+)
 
 // insightStep turns rows into insights and passes them on, without those that failed.
 type insightStep struct {
@@ -112,8 +142,11 @@ func (s *insightStep) push(b *column.Batch) error {
 	if s.box != nil {
 		s.counts.in += int64(b.Len)
 		s.counts.out += int64(len(s.sel))
-		for _, row := range s.sel {
+		for i, row := range s.sel {
 			s.add(b, int(row))
+			if i == 0 {
+				s.box.expect(len(s.sel) - 1)
+			}
 			last := &s.box.items[len(s.box.items)-1]
 			if err := s.guard.collected(last.end - last.key); err != nil {
 				return err

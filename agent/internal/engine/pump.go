@@ -17,22 +17,19 @@ const closeTimeout = 5 * time.Second
 // sourceBackoff is how long a source that fails is left alone.
 func sourceBackoff() backoff.Backoff { return backoff.Backoff{Min: time.Second, Max: time.Minute} }
 
-// event is what a pump hands to the goroutine that runs the operators: a delivery, or the error that ended the source
-// (io.EOF for its end).
+// event is the error that ended a source, io.EOF for its end.
 type event struct {
-	pump     *pump
-	delivery connector.Delivery
-	err      error
+	pump *pump
+	err  error
 }
 
-// pump owns a source: all calls of it come from its goroutine. After a delivery it waits for its turn, which says that
-// the batch is no longer in use.
+// pump owns a source: all calls of it come from its goroutine. So does the work on what it delivers, one batch after the
+// other.
 type pump struct {
 	read   int
 	source connector.Source
 	traits connector.Traits
-	events chan<- event
-	turn   chan struct{}
+	runner *Runner
 	report func(state, problem string)
 
 	mu sync.Mutex
@@ -45,30 +42,20 @@ type pump struct {
 	started, ended bool
 }
 
-func newPump(read int, source connector.Source, events chan<- event, report func(state, problem string)) *pump {
-	return &pump{
-		read: read, source: source, traits: source.Traits(), events: events,
-		turn: make(chan struct{}, 1), report: report,
-	}
+func newPump(read int, source connector.Source, r *Runner) *pump {
+	return &pump{read: read, source: source, traits: source.Traits(), runner: r, report: r.reporter(read)}
 }
 
 // run delivers until the source ends or ctx does, then waits for stop, tells the source what was committed and closes
 // it. stop is always closed at last.
 func (p *pump) run(ctx context.Context, stop <-chan struct{}) {
 	if err := connector.Guard(func() { p.deliver(ctx) }); err != nil {
-		p.hand(ctx, event{pump: p, err: err})
+		p.end(ctx, err)
 	}
-	for {
-		select {
-		case <-stop:
-			ackCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
-			p.acknowledge(ackCtx)
-			cancel()
-			return
-		case <-p.turn:
-			// The source has ended; what is committed later is told at stop.
-		}
-	}
+	<-stop
+	ackCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	defer cancel()
+	p.acknowledge(ackCtx)
 }
 
 func (p *pump) deliver(ctx context.Context) {
@@ -86,18 +73,18 @@ func (p *pump) deliver(ctx context.Context) {
 			}
 			p.report(sourceReading, "")
 			good, failing = time.Now(), false
-			if !p.hand(ctx, event{pump: p, delivery: d}) {
+			if !p.runner.take(ctx, p, &d) {
 				return
 			}
 		case ctx.Err() != nil:
 			return
 		case errors.Is(err, io.EOF):
 			p.report(sourceEnded, "")
-			p.hand(ctx, event{pump: p, err: io.EOF})
+			p.end(ctx, io.EOF)
 			return
 		case errors.As(err, &permanent):
 			p.report(sourceGivenUp, err.Error())
-			p.hand(ctx, event{pump: p, err: err})
+			p.end(ctx, err)
 			return
 		default:
 			p.report(sourceFailing, err.Error())
@@ -112,21 +99,11 @@ func (p *pump) deliver(ctx context.Context) {
 	}
 }
 
-// hand gives an event away and waits until its batch is no longer in use; false says that ctx ended.
-func (p *pump) hand(ctx context.Context, e event) bool {
+// end says how the source has ended.
+func (p *pump) end(ctx context.Context, err error) {
 	select {
-	case p.events <- e:
+	case p.runner.events <- event{pump: p, err: err}:
 	case <-ctx.Done():
-		return false
-	}
-	if e.err != nil {
-		return true
-	}
-	select {
-	case <-p.turn:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
 

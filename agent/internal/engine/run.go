@@ -13,8 +13,6 @@ import (
 	"time"
 
 	"github.com/outfeed/outfeed/agent/internal/connector"
-	"github.com/outfeed/outfeed/internal/backoff"
-	"github.com/outfeed/outfeed/protocol/flowdef"
 )
 
 // RunSettings is everything a run needs.
@@ -80,6 +78,14 @@ type Runner struct {
 	events  chan event
 	refresh chan refreshed
 
+	// working is held by the goroutine that runs the operators or commits: Run's own, or that of a pump with a delivery. It
+	// guards what follows, down to mu. over says that nothing is done any more, and failure why, where the work was the
+	// reason; broken receives then.
+	working sync.Mutex
+	over    bool
+	failure error
+	broken  chan struct{}
+
 	// dirty says that something was processed since the last commit, leaving that some of it is to leave the flow.
 	dirty, leaving bool
 	// cursors are the positions behind the last processed batches, by read; moved says which are not committed.
@@ -124,7 +130,7 @@ func NewRunner(set RunSettings) *Runner {
 	if set.Logger == nil {
 		set.Logger = slog.New(slog.DiscardHandler)
 	}
-	r := &Runner{set: set, events: make(chan event), refresh: make(chan refreshed), moment: rand.Int64N(commitMoments)} //nolint:gosec // no secret
+	r := &Runner{set: set, events: make(chan event), refresh: make(chan refreshed), broken: make(chan struct{}, 1), moment: rand.Int64N(commitMoments)} //nolint:gosec // no secret
 	r.life = &life{memory: set.Memory}
 	r.worker = r.life.worker()
 	for _, need := range set.Program.Reads() {
@@ -226,7 +232,7 @@ func (r *Runner) open(state State) error {
 			return sourceError(need, err)
 		}
 		r.cursors = append(r.cursors, state.Cursors[need.Step])
-		r.pumps = append(r.pumps, newPump(i, source, r.events, r.reporter(i)))
+		r.pumps = append(r.pumps, newPump(i, source, r))
 		s := endless
 		if source.Traits().Bounded {
 			s = bounded
@@ -289,7 +295,7 @@ func (r *Runner) restore(state State) error {
 	return nil
 }
 
-// loop processes what the pumps deliver until all have ended. start runs a pump.
+// loop starts the pumps and does what is not for them to do, until all have ended. start runs a pump.
 func (r *Runner) loop(ctx context.Context, start func(*pump)) error {
 	r.commitTimer, r.idleTimer = stoppedTimer(), stoppedTimer()
 	defer r.commitTimer.Stop()
@@ -299,19 +305,30 @@ func (r *Runner) loop(ctx context.Context, start func(*pump)) error {
 		r.ticks.Stop()
 	}
 	defer r.ticks.Stop()
+	err := r.attend(ctx, start)
+	if failure := r.endWork(); failure != nil {
+		err = failure
+	}
+	return err
+}
+
+// attend does what is due, until the pumps have ended or there is an error.
+func (r *Runner) attend(ctx context.Context, start func(*pump)) error {
 	for r.startPumps(start) {
 		var err error
 		select {
 		case e := <-r.events:
-			err = r.handle(ctx, e)
+			err = r.work(func() error { return r.ended(ctx, e) })
 		case t := <-r.refresh:
-			r.swap(t)
+			err = r.work(func() error { r.swap(t); return nil })
 		case <-r.commitTimer.C:
-			err = r.commitDue(ctx)
+			err = r.work(func() error { return r.commitDue(ctx) })
 		case <-r.idleTimer.C:
-			err = r.commitDue(ctx)
+			err = r.work(func() error { return r.commitDue(ctx) })
 		case <-r.ticks.C:
-			err = r.tick(ctx)
+			err = r.work(func() error { return r.tick(ctx) })
+		case <-r.broken:
+			err = errOver // endWork knows better
 		case <-ctx.Done():
 			err = context.Cause(ctx)
 		}
@@ -320,6 +337,43 @@ func (r *Runner) loop(ctx context.Context, start func(*pump)) error {
 		}
 	}
 	return nil
+}
+
+// errOver is for who comes with work when the run is over.
+var errOver = errors.New("the run is over")
+
+// work does something that no other goroutine may do meanwhile. After an error nothing is done any more.
+func (r *Runner) work(do func() error) error {
+	r.working.Lock()
+	defer r.working.Unlock()
+	if r.over {
+		return errOver
+	}
+	err := guard(do)
+	if err != nil {
+		r.over, r.failure = true, err
+		r.broken <- struct{}{} // there is room, because this happens once
+	}
+	return err
+}
+
+// endWork waits for who works, sees to it that nobody does any more, and gives the error with which the work has failed.
+func (r *Runner) endWork() error {
+	r.working.Lock()
+	defer r.working.Unlock()
+	r.over = true
+	return r.failure
+}
+
+// take processes a delivery, in the goroutine of its pump: that spares two switches of goroutines for every batch, which for
+// small batches cost more than all else. False says that the run is over.
+func (r *Runner) take(ctx context.Context, p *pump, d *connector.Delivery) bool {
+	return r.work(func() error {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		return r.handle(ctx, p, d)
+	}) == nil
 }
 
 // tick lets the operators act that must do so even when no row comes.
@@ -340,32 +394,6 @@ func (r *Runner) tick(ctx context.Context) error {
 	}
 	r.publish()
 	return r.commitWhenFull(ctx)
-}
-
-// scheduleCommit sets the time of the commit of what was processed just now.
-func (r *Runner) scheduleCommit() {
-	leaving := len(r.pipe.box.items) > 0 || r.sinksHold()
-	if r.dirty && (r.leaving || !leaving) {
-		return
-	}
-	r.dirty, r.leaving = true, leaving
-	every := r.set.CommitEvery
-	if !leaving {
-		every *= stateEvery
-	}
-	r.commitTimer.Reset(r.untilCommit(time.Now(), every))
-}
-
-// untilCommit is the time to the next commit, at most every. The flows of a machine commit together at a few moments of its
-// clock, because commits that come together cost the disk as much as one; not all at the same moment, because what they
-// commit lies in memory meanwhile.
-func (r *Runner) untilCommit(now time.Time, every time.Duration) time.Duration {
-	moment := stateEvery * int64(r.set.CommitEvery) / commitMoments * r.moment
-	past := time.Duration((now.UnixNano() - moment) % int64(every))
-	if past < 0 { // on a clock that shows a time before 1970
-		past += every
-	}
-	return every - past
 }
 
 func stoppedTimer() *time.Timer {
@@ -392,23 +420,24 @@ func (r *Runner) startPumps(start func(*pump)) bool {
 	return left
 }
 
-// handle processes one event.
-func (r *Runner) handle(ctx context.Context, e event) error {
-	p := e.pump
-	if e.err == nil {
-		if err := r.admit(e); err != nil {
-			return err
-		}
-		r.worker.work()
-		if err := r.worker.done(r.process(e)); err != nil {
-			return &partialError{err: err}
-		}
-		p.turn <- struct{}{}
-		if p.traits.AckGated && r.dirty {
-			r.idleTimer.Reset(ackIdle)
-		}
-		return r.commitBehindBatch(ctx)
+// handle processes one delivery.
+func (r *Runner) handle(ctx context.Context, p *pump, d *connector.Delivery) error {
+	if err := r.admit(p.read, d); err != nil {
+		return err
 	}
+	r.worker.work()
+	if err := r.worker.done(r.process(p.read, d)); err != nil {
+		return &partialError{err: err}
+	}
+	if p.traits.AckGated && r.dirty {
+		r.idleTimer.Reset(ackIdle)
+	}
+	return r.commitBehindBatch(ctx)
+}
+
+// ended is for a source that has ended, or that can never work.
+func (r *Runner) ended(ctx context.Context, e event) error {
+	p := e.pump
 	if !errors.Is(e.err, io.EOF) {
 		return sourceError(r.set.Program.main.reads[p.read].need, e.err)
 	}
@@ -424,16 +453,14 @@ func (r *Runner) handle(ctx context.Context, e event) error {
 
 // admit counts the records of a delivery. An error is of a failing record that the source reports and that ends the run
 // before anything of its batch is processed.
-func (r *Runner) admit(e event) error {
-	counts := r.pipe.sources[e.pump.read].counts
-	counts.in += e.delivery.Read
-	return counts.failAll(e.delivery.Failed)
+func (r *Runner) admit(read int, d *connector.Delivery) error {
+	counts := r.pipe.sources[read].counts
+	counts.in += d.Read
+	return counts.failAll(d.Failed)
 }
 
 // process runs a delivery through the operators.
-func (r *Runner) process(e event) error {
-	read := e.pump.read
-	d := &e.delivery
+func (r *Runner) process(read int, d *connector.Delivery) error {
 	source := r.pipe.sources[read]
 	moved := d.Cursor != nil && !bytes.Equal(d.Cursor, r.cursors[read])
 	if d.Batch != nil && d.Batch.Len > 0 {
@@ -471,113 +498,6 @@ func (r *Runner) finish(ctx context.Context, read int) error {
 				return context.Cause(ctx)
 			}
 		}
-	}
-	return nil
-}
-
-// commitBehindBatch commits when it is time, and always where the next record may end the run.
-func (r *Runner) commitBehindBatch(ctx context.Context) error {
-	if r.stops() && r.dirty && !r.holds() {
-		return r.commit(ctx)
-	}
-	return r.commitWhenFull(ctx)
-}
-
-// stops says whether a failing record ends the run.
-func (r *Runner) stops() bool {
-	flow := r.set.Program.plan.Flow
-	return flow != nil && flow.OnError == flowdef.OnErrorStop
-}
-
-func (r *Runner) commitWhenFull(ctx context.Context) error {
-	waiting := len(r.pipe.box.data)
-	if r.rows >= r.set.CommitRows || waiting >= maxPendingBytes || waiting >= asideBytes && r.holds() {
-		return r.commitDue(ctx)
-	}
-	return nil
-}
-
-// checkpoint collects what changed since the last one.
-func (r *Runner) checkpoint() *Checkpoint {
-	c := &Checkpoint{Cursors: map[string]connector.Cursor{}}
-	for read, moved := range r.moved {
-		if moved {
-			c.Cursors[r.set.Program.main.reads[read].need.Step] = r.cursors[read]
-		}
-	}
-	c.Changes, r.discarded = append(c.Changes, r.discarded...), nil
-	for _, k := range r.pipe.keepers {
-		c.Changes = k.changes(c.Changes)
-	}
-	c.Earlier, c.Insights = r.aside.all(), r.pipe.box.take()
-	c.Late = r.lateRows() - r.lateTold
-	return c
-}
-
-// commit makes everything processed so far durable. A commit that fails is of unknown outcome and is tried again, the
-// same checkpoint, until ctx ends.
-func (r *Runner) commit(ctx context.Context) error {
-	if r.uncommitted == nil {
-		if err := r.flushSinks(ctx); err != nil {
-			return err
-		}
-		c := r.checkpoint()
-		r.dirty, r.leaving = false, false
-		r.commitTimer.Stop()
-		r.idleTimer.Stop()
-		if c.empty() {
-			return nil
-		}
-		r.uncommitted = c
-	}
-	var wait backoff.Backoff
-	for {
-		err := r.set.Store.Commit(ctx, *r.uncommitted)
-		if err == nil {
-			break
-		}
-		if errors.Is(err, ErrCannotCommit) {
-			r.refused = true
-			return err
-		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		r.set.Logger.WarnContext(ctx, "the commit failed and will be tried again", "error", err)
-		if err = wait.Wait(ctx); err != nil {
-			return err
-		}
-	}
-	r.committed += int64(len(r.uncommitted.Insights) + r.aside.n)
-	r.lateTold += r.uncommitted.Late
-	r.uncommitted, r.rows = nil, 0
-	r.pipe.box.reset()
-	if err := r.aside.reset(); err != nil {
-		return err
-	}
-	for read, moved := range r.moved {
-		if moved {
-			r.moved[read] = false
-			r.pumps[read].committed(r.cursors[read])
-		}
-	}
-	return nil
-}
-
-// finalCommit is the last commit of a run. It has a time of its own, because ctx may have ended.
-func (r *Runner) finalCommit(ctx context.Context) error {
-	if r.commitTimer == nil || r.refused {
-		return nil // the loop never began, or has given up with an error of its own
-	}
-	if ctx.Err() == nil {
-		if err := r.commit(ctx); err == nil || r.refused || !commits(err) {
-			return err
-		}
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finalTimeout)
-	defer cancel()
-	if err := r.commit(ctx); err != nil {
-		return fmt.Errorf("the last commit did not succeed, so the next run repeats what it held: %w", err)
 	}
 	return nil
 }

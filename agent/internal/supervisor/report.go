@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -37,13 +38,20 @@ type run struct {
 	stopping atomic.Bool
 	givenUp  chan struct{}
 
-	// What follows belongs to watch, and after it to finish.
+	// telling is held by the goroutine that reports, one at a time, which told waits for.
+	telling atomic.Bool
+	told    sync.WaitGroup
+
+	// What follows belongs to who is telling, and after them to finish.
 	id      string
 	started time.Time
 	// base is what the reports before have told.
 	base report
-	// seen are the sources as they were looked at last.
-	seen []engine.SourceReport
+
+	// now and seen are the sources as they are and as they were looked at last, and problem is what kept the run from
+	// working then. They belong to the supervisor's watch.
+	now, seen []engine.SourceReport
+	problem   string
 }
 
 func newRun(u *unit, runner *engine.Runner, st *store, continuous bool) *run {
@@ -65,10 +73,8 @@ func (r *run) run(ctx context.Context) error {
 	}()
 	stop := context.AfterFunc(ctx, func() { r.stopping.Store(true) })
 	defer stop()
-	select {
-	case err := <-returned:
+	if over, err := r.await(ctx, returned); over {
 		return err
-	case <-r.givenUp:
 	}
 	r.u.s.leave(returned)
 	err := errGivenUp
@@ -110,32 +116,73 @@ func (r *run) trouble(sources []engine.SourceReport) string {
 	return ""
 }
 
-// watch reports at every interval, and says when a source has changed.
-func (r *run) watch(ctx context.Context) {
-	report := time.NewTicker(r.u.s.settings.ReportEvery)
-	defer report.Stop()
-	look := time.NewTicker(r.u.s.settings.WatchEvery)
-	defer look.Stop()
+// await waits for the end of the run, and reports at every interval. It is not over when the run is left behind.
+func (r *run) await(ctx context.Context, returned <-chan error) (over bool, err error) {
+	telling, stopTelling := context.WithCancel(ctx)
+	defer r.told.Wait()
+	defer stopTelling()
 	if !r.continuous {
-		r.put(ctx, r.report(runRunning, r.current(), ""))
+		r.tell(func() { r.put(telling, r.report(runRunning, r.current(), "")) })
 	}
-	trouble := ""
-	var now []engine.SourceReport
 	for {
 		select {
-		case <-report.C:
-			r.interval(ctx)
-			r.u.versions.steady(ctx)
-		case <-look.C:
-			now = r.runner.Sources(now[:0])
-			is := r.trouble(now)
-			if is != trouble || !slices.EqualFunc(now, r.seen, sameState) {
-				trouble, r.seen = is, append(r.seen[:0], now...)
-				signal(r.u.s.changed)
-			}
-		case <-ctx.Done():
-			return
+		case err = <-returned:
+			return true, err
+		case <-r.givenUp:
+			return false, nil
+		case <-r.u.s.interval.next():
+			r.tell(func() {
+				r.interval(telling)
+				r.u.versions.steady(telling)
+			})
 		}
+	}
+}
+
+// tell reports, unless the report before is still being stored. A goroutine of its own does so, which most runs have no need
+// of most of the time.
+func (r *run) tell(report func()) {
+	if r.telling.CompareAndSwap(false, true) {
+		r.told.Go(func() {
+			defer r.telling.Store(false)
+			report()
+		})
+	}
+}
+
+// lookAtSources says when a source has changed.
+func (r *run) lookAtSources() {
+	r.now = r.runner.Sources(r.now[:0])
+	problem := r.trouble(r.now)
+	if problem != r.problem || !slices.EqualFunc(r.now, r.seen, sameState) {
+		r.problem, r.seen = problem, append(r.seen[:0], r.now...)
+		signal(r.u.s.changed)
+	}
+}
+
+// beat wakes all who wait for it at once: what many do at the same moment costs the processor, and the disk that it is
+// stored on, little more than what one does.
+type beat struct {
+	mu   sync.Mutex
+	wait chan struct{}
+}
+
+// next is closed by the next strike.
+func (b *beat) next() <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.wait == nil {
+		b.wait = make(chan struct{})
+	}
+	return b.wait
+}
+
+func (b *beat) strike() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.wait != nil {
+		close(b.wait)
+		b.wait = nil
 	}
 }
 

@@ -70,6 +70,9 @@ type Supervisor struct {
 	desired []Deployment
 	units   []*unit
 
+	// interval strikes when all runs are to report.
+	interval beat
+
 	// left counts the runs that do not return; isolated the failures of flows' own doing by kind.
 	left     atomic.Int64
 	isolated isolations
@@ -180,15 +183,21 @@ func (s *Supervisor) keepDesired(ctx context.Context) error {
 	}
 }
 
-// watch looks at all runs now and then, ends those that harm others, and gives up those that do not return.
+// watch looks at all runs now and then, ends those that harm others, and gives up those that do not return. It also says
+// when they are to report.
 func (s *Supervisor) watch(ctx context.Context) {
 	every := s.settings.WatchEvery
 	tick := time.NewTicker(every)
 	defer tick.Stop()
+	report := time.NewTicker(s.settings.ReportEvery)
+	defer report.Stop()
 	var busy, marked []string
 	for {
 		select {
 		case <-tick.C:
+		case <-report.C:
+			s.interval.strike()
+			continue
 		case <-ctx.Done():
 			s.settings.History.MarkBusy(nil)
 			return

@@ -284,12 +284,7 @@ func (u *unit) runOnce(ctx context.Context, p *prepared) error {
 	runner := engine.NewRunner(set)
 	r := newRun(u, runner, st, p.trigger.Kind == flowdef.Continuous)
 	u.enter(r)
-	watch, stopWatch := context.WithCancel(ctx)
-	var watching sync.WaitGroup
-	watching.Go(func() { r.watch(watch) })
 	err := r.run(ctx)
-	stopWatch()
-	watching.Wait()
 	u.leave(runner.Report().Sources)
 	// The last report is stored even though ctx may have ended.
 	r.finish(context.WithoutCancel(ctx), ctx.Err() != nil, err)
@@ -322,10 +317,15 @@ func (u *unit) running() *run {
 	return u.current
 }
 
-// look is the watchdog's: it says whether the flow has been at the same piece of work since the last look.
+// look is the watchdog's: it says whether the flow has been at the same piece of work since the last look. It also looks at
+// the sources.
 func (u *unit) look(every time.Duration) bool {
 	r := u.running()
-	return r != nil && r.look(every)
+	if r == nil {
+		return false
+	}
+	r.lookAtSources()
+	return r.look(every)
 }
 
 // set changes the state and says so.
