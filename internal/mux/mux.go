@@ -42,7 +42,7 @@ const (
 	// maxFrame is the largest body of a frame that is taken; one that is sent is no larger than writeStep.
 	maxFrame = 256 << 10
 
-	// The peer is asked for a sign of life every 10 to 15 s, and dead after 40 s without one. Where the last answer took
+	// The peer is asked for a sign of life every 10 to 15 s, and dead after maxSilence without one. Where the last answer took
 	// longer than slowAnswer the link is a bad one, and it is asked every slowKeepAlive, whether it has answered or not. On
 	// a link of 4 s there and back that loses every fifth packet in each direction and sends it again after 5 s, 40 s pass
 	// without an answer then when seven packets in a row were sent in vain, which has a chance of 1 in 12,000 for each
@@ -50,6 +50,7 @@ const (
 	keepAliveMin  = 10 * time.Second
 	keepAliveMax  = 15 * time.Second
 	maxSilence    = 40 * time.Second
+	slowSilence   = 44 * time.Second
 	slowAnswer    = time.Second
 	slowKeepAlive = 5 * time.Second
 	// A peer that takes nothing for so long has lost its session, even if it gives signs of life.
@@ -152,7 +153,7 @@ func (s *Session) beat() {
 	if s.inner.IsClosed() {
 		return
 	}
-	left := s.timing.silence - s.guard.silence()
+	left := s.patience() - s.guard.silence()
 	if left <= 0 {
 		s.guard.fail(ErrSilent)
 		_ = s.inner.Close() // it gives no error
@@ -169,6 +170,14 @@ func (s *Session) beat() {
 	if slow := took > slowAnswer; s.slow.Swap(slow) != slow && slow {
 		s.beatAfter(max(0, s.every()-took))
 	}
+}
+
+// patience is how long the peer may be silent now.
+func (s *Session) patience() time.Duration {
+	if s.slow.Load() {
+		return max(slowSilence-maxSilence, 0) + s.timing.silence
+	}
+	return s.timing.silence
 }
 
 // every is how often the peer is asked for a sign of life now.

@@ -19,7 +19,7 @@ func TestPauseAfter(t *testing.T) {
 	}{
 		"a cut":          {errors.New("cut"), jitter, jitter},
 		"503":            {&BusyError{Status: 503}, jitter, jitter},
-		"503 and a wait": {fmt.Errorf("wrapped: %w", &BusyError{Status: 503, RetryAfter: 10 * time.Second}), 10 * time.Second, 15*time.Second + 2*jitter},
+		"503 and a wait": {fmt.Errorf("wrapped: %w", &BusyError{Status: 503, RetryAfter: 10 * time.Second}), 10 * time.Second, 12500*time.Millisecond + 2*jitter},
 		"restarting":     {refused(&wire.Refusal{Code: wire.RefusalUnavailable, RetryAfterMs: 2500}), 2500 * time.Millisecond, 2500*time.Millisecond + jitter},
 		"revoked":        {refused(&wire.Refusal{Code: wire.RefusalAgentRevoked}), 5 * time.Minute, 10*time.Minute + jitter},
 		"a clone":        {refused(&wire.Refusal{Code: wire.RefusalClone}), 5 * time.Minute, 10*time.Minute + jitter},

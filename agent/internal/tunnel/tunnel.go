@@ -213,7 +213,7 @@ func unansweredCeiling(err error) time.Duration {
 // a person can help. A Retry-After is a turn in a queue: what the backoff has grown to in the meantime would miss it.
 func pauseAfter(err error, jitter time.Duration) time.Duration {
 	if busy, ok := errors.AsType[*BusyError](err); ok && busy.RetryAfter > 0 {
-		return busy.RetryAfter + rand.N(busy.RetryAfter/2+time.Second) //nolint:gosec // jitter needs no cryptographic randomness
+		return busy.RetryAfter + rand.N(busy.RetryAfter/4+time.Second) //nolint:gosec // jitter needs no cryptographic randomness
 	}
 	if proxy, ok := errors.AsType[*ProxyError](err); ok && proxy.Credentials {
 		// A few wrong passwords lock an account in many companies.

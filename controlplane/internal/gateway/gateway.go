@@ -78,6 +78,8 @@ type Gateway struct {
 	peers    map[*peer]struct{}
 	// byAgent has the newest session of each agent.
 	byAgent map[fleet.ID]*peer
+	// parting is how many agents there were when Run's ctx ended.
+	parting int
 }
 
 // New makes a Gateway that does not serve yet.
@@ -112,6 +114,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	<-ctx.Done()
 	g.mu.Lock()
 	g.open = false
+	g.parting = len(g.byAgent)
 	for p := range g.peers {
 		p.cancel(errDraining)
 	}
@@ -242,7 +245,8 @@ func (g *Gateway) disconnected(p *peer) {
 // are let in.
 func (g *Gateway) spread() time.Duration {
 	g.mu.Lock()
-	agents := len(g.byAgent)
+	// Not how many are left: those that are told last would all come first.
+	agents := g.parting
 	g.mu.Unlock()
 	return rand.N(time.Duration(agents)*time.Second*5/4/time.Duration(g.perSecond) + time.Second) //nolint:gosec // as above
 }
