@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"maps"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -24,7 +25,7 @@ func TestInstallationKeys(t *testing.T) {
 	var wg sync.WaitGroup
 	told, errs := make([]map[string]string, 8), make([]error, 8)
 	for i := range told {
-		wg.Go(func() { told[i], errs[i] = st.RecordKeys(t.Context(), of(string(rune('0'+i))), nil) })
+		wg.Go(func() { told[i], errs[i] = st.RecordKeys(t.Context(), of(strconv.Itoa(i)), nil) })
 	}
 	wg.Wait()
 	first := told[0]
