@@ -40,6 +40,9 @@ func (c *Config) certificate() (tls.Certificate, error) {
 		return tls.Certificate{}, fmt.Errorf("load the TLS certificate: %w", err)
 	}
 	keyPEM, err := c.readTLSKey()
+	if errors.Is(err, os.ErrNotExist) && c.TLSCertFile == "" {
+		return tls.Certificate{}, fmt.Errorf("%w; restore it from a backup, or remove %s, and a new pair is made at the next start, which agents with ca_file need", err, certFile)
+	}
 	if err != nil {
 		return tls.Certificate{}, err
 	}

@@ -196,9 +196,14 @@ func listenPlain(ctx context.Context, address string) (net.Listener, error) {
 }
 
 func (c *ControlPlane) listenTLS(ctx context.Context, address string) (net.Listener, error) {
+	certFile, _ := c.config.certificateFiles()
+	_, missing := os.Stat(certFile)
 	cert, err := c.config.certificate()
 	if err != nil {
 		return nil, err
+	}
+	if missing != nil {
+		c.log.WarnContext(ctx, "made a certificate that signs itself; browsers and agents (ca_file) need it to trust this address", "file", certFile)
 	}
 	l, err := listenPlain(ctx, address)
 	if err != nil {

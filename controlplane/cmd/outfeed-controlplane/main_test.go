@@ -23,6 +23,12 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"admin", "tenant", "create", "x"}, exitUsage},
 		{[]string{"admin", "tenant", "create", "--owner", "a@b.example"}, exitUsage},
 		{[]string{"admin", "tenant", "create", "a", "b", "--owner", "a@b.example"}, exitUsage},
+		{[]string{"keys"}, exitOK},
+		{[]string{"keys", "show", "identity"}, exitUsage},
+		{[]string{"keys", "replace"}, exitUsage},
+		{[]string{"keys", "replace", "tls"}, exitUsage},
+		{[]string{"keys", "show"}, exitFailed},
+		{[]string{"keys", "replace", "identity"}, exitFailed},
 		{[]string{"migrate"}, exitFailed},
 		{[]string{"admin", "tenant", "create", "x", "--owner", "a@b.example"}, exitFailed},
 	} {

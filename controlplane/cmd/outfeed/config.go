@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/outfeed/outfeed/internal/durable"
 )
 
 // The environment variables that the command knows.
@@ -79,17 +81,7 @@ func (a *app) saveConfig(c config) (path string, err error) {
 	if err = os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return "", fmt.Errorf("keep the login: %w", err)
 	}
-	// CreateTemp makes the file readable by its owner only.
-	file, err := os.CreateTemp(filepath.Dir(path), ".config-*")
-	if err != nil {
-		return "", fmt.Errorf("keep the login: %w", err)
-	}
-	defer func() { _ = os.Remove(file.Name()) }() // gone already when all went well
-	_, err = file.Write(append(text, '\n'))
-	if err = errors.Join(err, file.Close()); err != nil {
-		return "", fmt.Errorf("keep the login: %w", err)
-	}
-	if err = os.Rename(file.Name(), path); err != nil {
+	if err = durable.Replace(path, append(text, '\n'), 0o600); err != nil {
 		return "", fmt.Errorf("keep the login: %w", err)
 	}
 	return path, nil
