@@ -60,6 +60,7 @@ type account struct {
 	Damage         []damagedFile     `json:"damage"`
 	Degraded       string            `json:"degraded"`
 	Blocked        uint64            `json:"blocked"`
+	BlockedBy      string            `json:"blocked_by"`
 }
 
 // damagedFile is a file of the staging that was set aside.

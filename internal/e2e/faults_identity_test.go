@@ -190,6 +190,8 @@ func TestFaultCopiedDataDirectory(t *testing.T) {
 				connected.said("agent_locked")
 			}
 			out := string(s.outfeed(nil, "agent", "show", m.id))
+			s.agentDir = connected.dir
+			s.picture(m.id, name, "This agent is locked")
 			if !strings.Contains(out, "LOCKED") || !strings.Contains(out, "unlock") {
 				t.Errorf("agent show: %s", out)
 			}
@@ -478,4 +480,6 @@ func TestFaultRevokedWithinTenSeconds(t *testing.T) {
 	} else {
 		t.Logf("cut after %s", took)
 	}
+	s.agentDir = m.dir
+	s.picture(m.id, "revoked", "Revoked")
 }

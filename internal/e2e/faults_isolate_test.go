@@ -47,6 +47,7 @@ func TestFaultsOfAFlow(t *testing.T) {
 	t.Logf("set back after %s", time.Since(began).Round(time.Millisecond))
 	s.agent.mustLive()
 	s.line(folder, 2)
+	s.picture(s.only(), "set-back", "set back from 2")
 	s.agent.kill()
 	s.startAgent()
 	s.waitSeen("it is still set back after a kill", setBack)

@@ -44,15 +44,7 @@ func (b *books) compareMissing(receipts map[string]uint64) {
 // look has a real browser look at the page of the only agent, which must say some texts.
 func (s *site) look(name string, texts ...string) {
 	s.t.Helper()
-	var list struct {
-		Items []struct {
-			ID string `json:"id"`
-		} `json:"items"`
-	}
-	if err := s.get("/agents", &list); err != nil || len(list.Items) != 1 {
-		s.t.Fatalf("%d agents, %v", len(list.Items), err)
-	}
-	s.lookAt(list.Items[0].ID, name, texts...)
+	s.lookAt(s.only(), name, texts...)
 }
 
 // lookAt does so for one of several agents. The pictures are kept with go test -artifacts.
@@ -62,7 +54,7 @@ func (s *site) lookAt(agent, name string, texts ...string) {
 	defer cancel()
 	// At length it looks in a wide and in a narrow window, light and dark.
 	views := "wide-light,narrow-dark"
-	if *long {
+	if *long || *pictures {
 		views = ""
 	}
 	args := append([]string{"run", "--silent", "e2e:agent", "--", agent, filepath.Join(s.t.ArtifactDir(), name)}, texts...)
@@ -72,6 +64,33 @@ func (s *site) lookAt(agent, name string, texts ...string) {
 	if out, err := c.CombinedOutput(); err != nil {
 		s.t.Errorf("a look at the dashboard (it needs: apt-get install chromium; make build): %v\n%s", err, out)
 	}
+}
+
+// picture looks at an agent's page with -pictures alone, because a browser takes its time; the status of the agent on the
+// machine is printed beside it.
+func (s *site) picture(agent, name string, texts ...string) {
+	s.t.Helper()
+	if !*pictures {
+		return
+	}
+	out, said, _ := s.try(s.agentEnv(), nil, bin(s.t, "outfeed-agent"), "status")
+	s.t.Logf("%s: the status on the machine:\n%s%s", name, out, said)
+	s.t.Logf("%s: the client:\n%s", name, s.outfeed(nil, "agent", "show", agent))
+	s.lookAt(agent, name, texts...)
+}
+
+// only is the id of the only agent.
+func (s *site) only() string {
+	s.t.Helper()
+	var list struct {
+		Items []struct {
+			ID string `json:"id"`
+		} `json:"items"`
+	}
+	if err := s.get("/agents", &list); err != nil || len(list.Items) != 1 {
+		s.t.Fatalf("%d agents, %v", len(list.Items), err)
+	}
+	return list.Items[0].ID
 }
 
 // deployment is the id under which a flow runs.
@@ -209,4 +228,68 @@ func TestFaultExpiredByAgeIsShownEverywhere(t *testing.T) {
 	}
 	t.Logf("the status while they were expiring:\n%s", status)
 	b.look("expired", "Insights that never came", "51 to 250", "staging.max_age")
+}
+
+// TestFaultAStageThatCannotWriteIsShown makes the disk of a connected agent read-only, and then full. The status and the API say
+// what is the matter, and that it is over.
+func TestFaultAStageThatCannotWriteIsShown(t *testing.T) {
+	t.Parallel()
+	d := newSmallDisk(t, "size=160m")
+	b := &books{site: newSiteOn(t, d), metrics: freeAddress(t)}
+	if err := os.MkdirAll(b.path("plant"), 0o750); err != nil {
+		t.Fatal(err)
+	}
+	b.enrol(b.link.address)
+	b.run()
+	b.waitConnected()
+	b.connections(fmt.Sprintf("account-files: {kind: file, root: %q}", b.path("plant")))
+	b.apply(accountFlow)
+	b.write(20)
+	b.until("the first rows are acknowledged", func(a account) bool { return a.Acknowledged == 20 })
+	// shown waits until the agent and the API say so, and gives what the status says to people.
+	shown := func(what string, wanted func(account) bool) string {
+		b.until(what, wanted)
+		b.eventually(what+", in the API", func() error {
+			told, err := b.told()
+			if err == nil && !wanted(told.account) {
+				err = fmt.Errorf("it says %+v", told)
+			}
+			return err
+		})
+		return string(b.command(b.agentEnv(), nil, bin(t, "outfeed-agent"), "status"))
+	}
+	d.remount("ro")
+	b.write(20)
+	if said := shown("it cannot write", func(a account) bool { return a.Degraded != "" }); !strings.Contains(said, "read-only") {
+		t.Errorf("on a read-only disk the status says\n%s", said)
+	}
+	b.picture(b.only(), "degraded", "The agent cannot write to its disk")
+	d.remount("rw")
+	shown("it writes again", func(a account) bool { return a.Degraded == "" && a.Acknowledged == 40 })
+	d.fill()
+	b.write(20)
+	if said := shown("commits wait", func(a account) bool { return a.Blocked > 0 && a.BlockedBy != "" }); !strings.Contains(said, "min_free") {
+		t.Errorf("on a full disk the status says\n%s", said)
+	}
+	b.picture(b.only(), "blocked", "for room")
+	d.empty()
+	shown("they go on", func(a account) bool { return a.Blocked == 0 && a.Acknowledged == 60 })
+}
+
+// TestFaultLateAndRefusedAreShown looks at an agent whose rows came too late and whose insights no control plane takes.
+func TestFaultLateAndRefusedAreShown(t *testing.T) {
+	t.Parallel()
+	b := newBooks(t)
+	b.write(20, 3, 4)
+	b.late(7)
+	b.until("all is acknowledged", func(a account) bool { return a.Acknowledged == 21 && a.Late == 7 })
+	b.eventually("the API says so", func() error {
+		told, err := b.told()
+		if err == nil && (told.Refused != 2 || told.Late != 7) {
+			err = fmt.Errorf("it says %+v", told)
+		}
+		return err
+	})
+	b.sql("UPDATE agents SET clock_skew = -7300")
+	b.picture(b.only(), "refused", "Refused insights", "What came", "behind the control plane")
 }

@@ -15,7 +15,9 @@ import (
 // long is set by make faults: the tests of faults then go on as long as the figures that they hold ask for.
 var (
 	long = flag.Bool("long", false, "run the tests of faults at length")
-	seed = flag.Uint64("seed", 0, "what random faults begin with, as a test has printed it; 0 for another each time")
+	// pictures are of states that other tests bring about: with -artifacts they are kept.
+	pictures = flag.Bool("pictures", false, "look at the agent's page of the dashboard in every state that a test brings about")
+	seed     = flag.Uint64("seed", 0, "what random faults begin with, as a test has printed it; 0 for another each time")
 )
 
 // random is where a test's random faults come from. The test prints the seed, so that -seed repeats it.

@@ -27,6 +27,8 @@ await walks(directory, chosen, async (visit) => {
       .catch(() => problems.push(`${visit.name}: the page does not say "${text}"`));
   }
   await page.getByText("Loading…").waitFor({ state: "detached" });
+  const came = page.getByText("What came").first();
+  if (await came.isVisible()) await came.click();
   await look(visit, "agent");
   await page.getByRole("navigation", { name: "Main" }).getByRole("link", { name: "Agents" }).click();
   await page.getByRole("region", { name: "Installed agents" }).locator("tbody tr").first().waitFor();

@@ -1,7 +1,7 @@
 // Files of an agent's staging that its disk has damaged: what was saved of them, and what a person should do.
 
 import type { Agent, DamagedFile } from "../api/types";
-import { count, plural } from "../lib/format";
+import { plural } from "../lib/format";
 import { damageResult, flowNames } from "../lib/outbox";
 import { Panel, Table, Time } from "./ui";
 
@@ -67,11 +67,6 @@ function Row({ file, agent }: { file: DamagedFile; agent: Agent }) {
         {again.map((text) => (
           <p key={text}>{text}; some of its insights may come twice.</p>
         ))}
-        {file.salvaged + file.lost > 0 && (
-          <p className="text-sm text-muted">
-            {count(file.salvaged)} whole, {count(file.lost)} damaged
-          </p>
-        )}
       </td>
       <td className="min-w-56 wrap-anywhere">
         {file.reason || <span className="text-muted">not known</span>}
