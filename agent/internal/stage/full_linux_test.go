@@ -264,6 +264,16 @@ func TestAFileSystemThatTurnsReadOnly(t *testing.T) {
 	run("umount", mount)
 }
 
+// openOnDisk opens a stage that the test closes itself, because the small disk goes before the cleanup of a test.
+func openOnDisk(t *testing.T, s stage.Settings) *stage.Stage {
+	t.Helper()
+	st, err := stage.Open(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st
+}
+
 // TestTheRoomIsRightAfterAStartWithoutInodes starts on a disk that has room for no more files, and then makes some, while
 // nothing commits.
 func TestTheRoomIsRightAfterAStartWithoutInodes(t *testing.T) {
@@ -280,7 +290,7 @@ func TestTheRoomIsRightAfterAStartWithoutInodes(t *testing.T) {
 			disk := smallDisk(t, filled.options)
 			s := settings(t, filepath.Join(disk, "stage"))
 			s.MinFreeBytes = 1 << 20
-			st := open(t, s)
+			st := openOnDisk(t, s)
 			commit(t, st, stage.Checkpoint{Flow: "f", Number: 1, Insights: payloads(1, "p")})
 			if st.Stats().RoomBytes == 0 {
 				t.Error("there is no room before anything has filled the disk")
@@ -289,7 +299,7 @@ func TestTheRoomIsRightAfterAStartWithoutInodes(t *testing.T) {
 				t.Fatal(err)
 			}
 			filled.fill(t, disk)
-			st = open(t, s)
+			st = openOnDisk(t, s)
 			if room := st.Stats().RoomBytes; room != 0 {
 				t.Errorf("on a full disk there is room for %d bytes", room)
 			}
@@ -306,6 +316,9 @@ func TestTheRoomIsRightAfterAStartWithoutInodes(t *testing.T) {
 				}
 			}
 			commit(t, st, stage.Checkpoint{Flow: "f", Number: 2, Insights: payloads(1, "p")})
+			if err := st.Close(); err != nil {
+				t.Error(err)
+			}
 		})
 	}
 }
@@ -338,7 +351,7 @@ func TestARefusedFirstStartLeavesNothing(t *testing.T) {
 			t.Errorf("%s: it leaves %v, %v", name, entries, err)
 		}
 	}
-	if err := open(t, s).Close(); err != nil {
+	if err := openOnDisk(t, s).Close(); err != nil {
 		t.Error(err)
 	}
 }
