@@ -24,6 +24,7 @@ import (
 
 	"github.com/outfeed/outfeed/controlplane/internal/fleet"
 	"github.com/outfeed/outfeed/internal/mux"
+	"github.com/outfeed/outfeed/internal/source"
 	"github.com/outfeed/outfeed/protocol/seal"
 )
 
@@ -131,7 +132,7 @@ func (g *Gateway) Serving() bool {
 // be a large part of what an idle session costs. Run waits for the session.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(r.Context()))
-	p := &peer{gateway: g, remote: hostOf(r.RemoteAddr), log: g.log.With(slog.String("remote", r.RemoteAddr)), cancel: cancel}
+	p := &peer{gateway: g, remote: source.Host(r.RemoteAddr), log: g.log.With(slog.String("remote", r.RemoteAddr)), cancel: cancel}
 	if !g.enter(p) {
 		cancel(nil)
 		g.busy(w, g.admission.turn())
@@ -171,15 +172,6 @@ func closed(conn net.Conn) error {
 		return fmt.Errorf("close the connection: %w", err)
 	}
 	return nil
-}
-
-// hostOf is an address without its port, which says nothing to people.
-func hostOf(address string) string {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return address
-	}
-	return host
 }
 
 func reason(err error) string {

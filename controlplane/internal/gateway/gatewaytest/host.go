@@ -84,7 +84,6 @@ func Run(ctx context.Context, s Settings, ready func(Ready) error) error {
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w", s.Address, err)
 	}
-	secure := tls.NewListener(listener, &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}})
 	public, ok := key.Public().(ed25519.PublicKey)
 	if !ok {
 		return errors.New("the key is no Ed25519 key")
@@ -92,7 +91,10 @@ func Run(ctx context.Context, s Settings, ready func(Ready) error) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return lifecycle.UnlessDone(ctx, tunnels.Run(ctx)) })
 	g.Go(func() error {
-		return lifecycle.UnlessDone(ctx, httpapi.Serve(ctx, secure, handler(tunnels, domain, registry, s.Log), s.Log))
+		return lifecycle.UnlessDone(ctx, httpapi.Serve(ctx, listener, httpapi.ServeSettings{
+			Handler: handler(tunnels, domain, registry, s.Log), Logger: s.Log,
+			TLS: &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}},
+		}))
 	})
 	g.Go(func() error {
 		return ready(Ready{URL: "https://" + listener.Addr().String(), Fingerprint: seal.Fingerprint(public)})
