@@ -135,7 +135,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p := &peer{gateway: g, remote: source.Host(r.RemoteAddr), log: g.log.With(slog.String("remote", r.RemoteAddr)), cancel: cancel}
 	if !g.enter(p) {
 		cancel(nil)
-		g.busy(w, g.admission.turn())
+		g.busy(w, g.admission.turn(source.Site(r.RemoteAddr)))
 		return
 	}
 	rest, err := g.admit(ctx, p, w, r)
@@ -148,9 +148,10 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // admit takes a connection through its handshake, and gives what is left to do for it; nil when it is over already.
 func (g *Gateway) admit(ctx context.Context, p *peer, w http.ResponseWriter, r *http.Request) (rest func() error, err error) {
-	admitted, ok := g.admission.admit(p.cancel)
+	from := source.Site(r.RemoteAddr)
+	admitted, ok := g.admission.admit(from, p.cancel)
 	if !ok {
-		g.busy(w, g.admission.turn())
+		g.busy(w, g.admission.turn(from))
 		return nil, errBusy
 	}
 	// The slot is for the handshake alone.
