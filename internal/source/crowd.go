@@ -5,6 +5,10 @@ import "container/list"
 // Crowd keeps members in the order in which they came, and knows whose they are. K is the source, T what a member is.
 // The zero Crowd is empty.
 type Crowd[K comparable, T any] struct {
+	// Modest is how many members a source may have without being called greedy. Where each of many sources has one, who
+	// happens to have two is no reason for them to go.
+	Modest int
+
 	shares map[K]*list.List
 	count  int
 	// came is the number of the newest member.
@@ -67,33 +71,31 @@ func (c *Crowd[K, T]) Of(from K) int {
 // Sources is how many sources have a member.
 func (c *Crowd[K, T]) Sources() int { return len(c.shares) }
 
-// Oldest is the one that came first; nil when there is none. It looks at every source, of which there are no more than
-// members.
-func (c *Crowd[K, T]) Oldest() *Member[K, T] {
-	return c.pick(func(*list.List, *list.List) int { return 0 })
-}
-
 // Next is the one to go when there are too many: the oldest of the source that has the most; of sources that have the
-// same number, the oldest of all. It is nil when there is none. So who comes seldom is not touched by who comes often,
-// and of one source those that are slow go first.
+// same number, or are modest, the oldest of all. It is nil when there is none. So who comes seldom is not touched by who
+// comes often, and of one source those that are slow go first. It looks at every source, of which there are no more than
+// members.
 func (c *Crowd[K, T]) Next() *Member[K, T] {
-	return c.pick(func(a, b *list.List) int { return a.Len() - b.Len() })
+	return c.pick((*list.List).Front, func(more int, came, before uint64) bool { return more > 0 || more == 0 && came < before })
 }
 
-func (c *Crowd[K, T]) pick(compare func(a, b *list.List) int) *Member[K, T] {
-	var most *list.List
-	var oldest *Member[K, T]
+// First is the one to be served first when not all can be: the opposite of Next. It is the newest of the source that has the
+// fewest; of sources that have the same number, or are modest, the newest of all. Where more come than can be served, those
+// that are served are served at once, instead of all being served too late. It is nil when there is none.
+func (c *Crowd[K, T]) First() *Member[K, T] {
+	return c.pick((*list.List).Back, func(more int, came, before uint64) bool { return more < 0 || more == 0 && came > before })
+}
+
+// pick compares one member of each source with the best one before: by how many more its source has, and when they came.
+func (c *Crowd[K, T]) pick(of func(*list.List) *list.Element, better func(more int, came, before uint64) bool) *Member[K, T] {
+	var best *Member[K, T]
+	count := 0
 	for _, share := range c.shares {
-		first, ok := share.Front().Value.(*Member[K, T])
-		if !ok {
-			continue
+		m, ok := of(share).Value.(*Member[K, T])
+		n := max(share.Len(), c.Modest)
+		if ok && (best == nil || better(n-count, m.came, best.came)) {
+			best, count = m, n
 		}
-		if most != nil {
-			if d := compare(share, most); d < 0 || d == 0 && first.came > oldest.came {
-				continue
-			}
-		}
-		most, oldest = share, first
 	}
-	return oldest
+	return best
 }

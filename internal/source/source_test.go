@@ -57,7 +57,7 @@ func TestClient(t *testing.T) {
 func TestCrowd(t *testing.T) {
 	t.Parallel()
 	var c source.Crowd[string, int]
-	if c.Next() != nil || c.Oldest() != nil {
+	if c.Next() != nil || c.First() != nil {
 		t.Error("an empty crowd has nobody to go")
 	}
 	modest := c.Add("modest", 0)
@@ -75,9 +75,22 @@ func TestCrowd(t *testing.T) {
 		t.Errorf("gone are %v", gone)
 	}
 	// Of equals the oldest goes.
-	if m := c.Next(); m != modest || m.From() != "modest" || c.Oldest() != modest {
+	if m := c.Next(); m != modest || m.From() != "modest" {
 		t.Errorf("the next is %+v", m)
 	}
+	if m := c.First(); m.Value != 5 {
+		t.Errorf("the first is %+v", m)
+	}
+	again := c.Add("greedy", 6)
+	if m := c.First(); m != modest {
+		t.Errorf("the first is %+v", m)
+	}
+	// Who is modest is not greedy, even with more than others.
+	c.Modest = 2
+	if c.Next() != modest || c.First() != again {
+		t.Errorf("the next is %+v, the first %+v", c.Next(), c.First())
+	}
+	c.Remove(again)
 	c.Remove(modest)
 	c.Remove(nil)
 	if c.Len() != 1 || c.Of("modest") != 0 {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"sync/atomic"
 
 	"github.com/outfeed/outfeed/internal/source"
@@ -34,7 +35,10 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 	peer := raw.RemoteAddr().String()
 	one := &conn{Conn: raw, crowd: l.crowd, secure: l.secure, from: source.Site(peer), mayTell: l.crowd.proxies.Trust(peer), shy: true}
-	l.crowd.move(one, early)
+	if l.crowd.move(one, early) {
+		// Those that are closed already have goroutines that do not know it yet: they end before more of them begin.
+		runtime.Gosched()
+	}
 	return one, nil
 }
 
@@ -51,7 +55,7 @@ type conn struct {
 
 	// closed and waiting are the turns', and turn says whether the connection has one.
 	closed  bool
-	waiting *waiter
+	waiting *source.Member[netip.Addr, *waiter]
 	turn    atomic.Bool
 
 	// takenOver says that a handler took the connection over.

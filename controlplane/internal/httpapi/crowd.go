@@ -31,7 +31,10 @@ import (
 // alone it is at most 2 × 768 × 30 KB = 45 MiB.
 type limits struct{ early, fresh, idle, leaving int }
 
-func usualLimits() limits { return limits{early: 512, fresh: 768, idle: 512, leaving: 192} }
+func usualLimits() limits { return limits{early: 512, fresh: 512, idle: 384, leaving: 128} }
+
+// modestShare is the part of the places of which a source may have one without having to make room before others.
+const modestShare = 32
 
 // stage is what is waited for.
 type stage int
@@ -57,14 +60,20 @@ type crowd struct {
 }
 
 func newCrowd(l limits, proxies source.Proxies) *crowd {
-	return &crowd{limits: [stages]int{early: l.early, fresh: l.fresh, idle: l.idle, leaving: l.leaving}, proxies: proxies, turns: newTurns()}
+	c := &crowd{limits: [stages]int{early: l.early, fresh: l.fresh, idle: l.idle, leaving: l.leaving}, proxies: proxies, turns: newTurns()}
+	for at := range c.members {
+		c.members[at].Modest = c.limits[at] / modestShare
+	}
+	return c
 }
 
-// move puts a connection where it belongs, and closes another one there when there are too many.
-func (c *crowd) move(one *conn, to stage) {
-	if out := c.place(one, to); out != nil {
+// move puts a connection where it belongs, and closes another one there when there are too many, which it then says.
+func (c *crowd) move(one *conn, to stage) (full bool) {
+	out := c.place(one, to)
+	if out != nil {
 		out.cut()
 	}
+	return out != nil
 }
 
 // place gives the connection that must go, or nil.

@@ -81,7 +81,7 @@ func TestTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakes{crowd: newCrowd(usualLimits(), nil)}
 		turns := f.crowd.turns
-		turns.free = 1
+		turns.free, turns.waiting.Modest = 1, 1
 		first := f.come("first", "192.0.2.2:1")
 		if !turns.take(first) {
 			t.Fatal("no turn")
@@ -102,16 +102,16 @@ func TestTurns(t *testing.T) {
 		gone := wait("gone", "192.0.2.7:1")
 		turns.close(gone)
 		synctest.Wait()
-		for _, next := range []*conn{first, all[2], all[3], all[1], all[0]} {
+		for _, next := range []*conn{first, all[3], all[2], all[1], all[0]} {
 			turns.give(next)
 			turns.give(next)
 			synctest.Wait()
 		}
-		if want := []string{"gone not", "greedy3", "honest", "greedy2", "greedy1"}; !slices.Equal(order, want) {
+		if want := []string{"gone not", "honest", "greedy3", "greedy2", "greedy1"}; !slices.Equal(order, want) {
 			t.Errorf("the order was %q, want %q", order, want)
 		}
-		if turns.free != 1 || len(turns.waiting) != 0 || turns.order.Len() != 0 {
-			t.Errorf("%d are free, %d wait", turns.free, len(turns.waiting))
+		if turns.free != 1 || turns.waiting.Len() != 0 {
+			t.Errorf("%d are free, %d wait", turns.free, turns.waiting.Len())
 		}
 		if turns.take(gone) {
 			t.Error("a closed connection got a turn")

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,13 +23,13 @@ import (
 const (
 	// maxSeats is how many requests may be under way. One that waits for its client costs about 60 KB with its connection,
 	// which makes 24 MB, and 48 MB before the garbage is collected.
-	maxSeats = 384
+	maxSeats = 160
 	// maxBusy is how many of them the control plane may work for, rather than wait for their clients, and maxBusyOfOne how
 	// many of one organization, or of one address until it is known whose a request is. The database has fewer connections.
-	maxBusy      = 256
-	maxBusyOfOne = 96
+	maxBusy      = 128
+	maxBusyOfOne = 48
 	// maxHeldBytes bounds the bodies that are being read, all together.
-	maxHeldBytes = 8 << 20
+	maxHeldBytes = 4 << 20
 	// maxSignInBytes bounds the body of a request whose sender nobody knows yet.
 	maxSignInBytes = 4 << 10
 	// retryAfter is when a client that was turned away may come back, in seconds.
@@ -268,16 +269,36 @@ func (s *service) received(ctx huma.Context, next func(huma.Context)) {
 		return
 	}
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyReadTimeout)) // a connection that is closed cannot be read either
-	var text bytes.Buffer
-	_, err := io.Copy(&text, io.LimitReader(r.Body, op.MaxBodyBytes+1))
-	if err == nil && int64(text.Len()) <= op.MaxBodyBytes {
-		r.Body = io.NopCloser(&text)
+	text, err := readPieces(r.Body, op.MaxBodyBytes+1)
+	if err == nil && int64(len(text)) <= op.MaxBodyBytes {
+		r.Body = io.NopCloser(bytes.NewReader(text))
 		next(ctx)
 		return
 	}
 	p := bodyProblem(err, op.MaxBodyBytes)
 	p.headers.Set("Connection", "close")
 	writeProblem(ctx, p)
+}
+
+// readPieces reads all, up to a bound. What comes slowly lies in pieces until it is whole: a buffer that doubles would take up
+// to three times as much for each of those who do not come to an end.
+func readPieces(r io.Reader, most int64) ([]byte, error) {
+	const first, others = 1 << 10, 16 << 10
+	r = io.LimitReader(r, most)
+	piece := make([]byte, 0, first)
+	var pieces [][]byte
+	for {
+		n, err := r.Read(piece[len(piece):cap(piece)])
+		piece = piece[:len(piece)+n]
+		switch {
+		case errors.Is(err, io.EOF):
+			return slices.Concat(append(pieces, piece)...), nil
+		case err != nil:
+			return nil, err //nolint:wrapcheck // bodyProblem looks at it
+		case len(piece) == cap(piece):
+			pieces, piece = append(pieces, piece), make([]byte, 0, others)
+		}
+	}
 }
 
 // bodyProblem says why a body was not taken.

@@ -1,33 +1,40 @@
 package httpapi
 
 import (
-	queue "container/list"
 	"net/netip"
 	"runtime"
 	"sync"
+
+	"github.com/outfeed/outfeed/internal/source"
+)
+
+const (
+	// turnsPerProcessor is how many handshakes compute at once. One computes for less than half a millisecond, so that
+	// nothing else waits for the processor much longer than that times this; with fewer, processors would be idle while one
+	// that has its turn waits for being scheduled.
+	turnsPerProcessor = 4
+	// modestTurns is how many of one source may wait before it is greedy.
+	modestTurns = 16
 )
 
 // turns bounds how many TLS handshakes compute at once, so that whoever begins many of them leaves the processor to others.
-// The sources that wait take turns. Of one source the newest goes first: where more come than can be served, those that
-// are served are served at once, instead of all being served too late.
+// The source that has the fewest waiting goes first, and of one source the newest.
 type turns struct {
-	mu   sync.Mutex
-	free int
-	// waiting are those who wait, and order their sources: the one whose turn is next is first.
-	waiting map[netip.Addr]*queue.List
-	order   queue.List
+	mu      sync.Mutex
+	free    int
+	waiting source.Crowd[netip.Addr, *waiter]
 }
 
 // waiter is one who waits. granted gets true with the turn, and false when there will be none.
 type waiter struct {
+	conn    *conn
 	granted chan bool
-	from    netip.Addr
-	element *queue.Element
 }
 
-// newTurns lets half of the processors compute handshakes.
 func newTurns() *turns {
-	return &turns{free: max(1, runtime.GOMAXPROCS(0)/2), waiting: map[netip.Addr]*queue.List{}}
+	t := &turns{free: turnsPerProcessor * runtime.GOMAXPROCS(0)}
+	t.waiting.Modest = modestTurns
+	return t
 }
 
 // take waits for a turn, which the caller then has to give back. It is false when the connection was closed meanwhile.
@@ -43,15 +50,8 @@ func (t *turns) take(one *conn) bool {
 		t.mu.Unlock()
 		return true
 	}
-	w := &waiter{granted: make(chan bool, 1), from: one.from}
-	share := t.waiting[w.from]
-	if share == nil {
-		share = queue.New()
-		t.waiting[w.from] = share
-		t.order.PushBack(w.from)
-	}
-	w.element = share.PushFront(one)
-	one.waiting = w
+	w := &waiter{conn: one, granted: make(chan bool, 1)}
+	one.waiting = t.waiting.Add(one.from, w)
 	t.mu.Unlock()
 	return <-w.granted
 }
@@ -60,52 +60,32 @@ func (t *turns) take(one *conn) bool {
 func (t *turns) give(one *conn) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.giveLocked(one)
-}
-
-func (t *turns) giveLocked(one *conn) {
 	if !one.turn.CompareAndSwap(true, false) {
 		return
 	}
-	front := t.order.Front()
-	if front == nil {
+	next := t.waiting.First()
+	if next == nil {
 		t.free++
 		return
 	}
-	from, _ := t.order.Remove(front).(netip.Addr)
-	share := t.waiting[from]
-	next, _ := share.Remove(share.Front()).(*conn)
-	if share.Len() > 0 {
-		t.order.PushBack(from)
-	} else {
-		delete(t.waiting, from)
+	next.Value.conn.turn.Store(true)
+	t.end(next.Value.conn, true)
+}
+
+// end ends a wait. mu is held.
+func (t *turns) end(one *conn, granted bool) {
+	if m := one.waiting; m != nil {
+		t.waiting.Remove(m)
+		one.waiting = nil
+		m.Value.granted <- granted
 	}
-	next.turn.Store(true)
-	next.waiting.granted <- true
-	next.waiting = nil
 }
 
 // close ends the wait of a connection, and takes back its turn.
 func (t *turns) close(one *conn) {
+	t.give(one)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	one.closed = true
-	t.giveLocked(one)
-	w := one.waiting
-	if w == nil {
-		return
-	}
-	one.waiting = nil
-	share := t.waiting[w.from]
-	share.Remove(w.element)
-	if share.Len() == 0 {
-		delete(t.waiting, w.from)
-		for e := t.order.Front(); e != nil; e = e.Next() {
-			if e.Value == w.from {
-				t.order.Remove(e)
-				break
-			}
-		}
-	}
-	w.granted <- false
+	t.end(one, false)
 }

@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/outfeed/outfeed/controlplane/internal/gateway/gatewaytest"
+	"github.com/outfeed/outfeed/internal/source"
 )
 
 func main() {
@@ -31,9 +32,14 @@ func run(ctx context.Context, stop func(), args []string) error {
 	f.StringVar(&s.Dir, "dir", ".", "`FOLDER` that keeps the keys")
 	f.StringVar(&s.Address, "listen", "127.0.0.1:0", "`ADDRESS` to listen on")
 	f.IntVar(&s.AdmitPerSecond, "admit", 0, "connections to admit per second; 0 for the gateway's default")
+	proxies := f.String("trusted-proxies", "", "`ADDRESSES` that are believed when they say for whom they speak")
 	verbose := f.Bool("verbose", false, "log to standard error")
 	if err := f.Parse(args); err != nil {
 		return err //nolint:wrapcheck // it has said what is wrong
+	}
+	var err error
+	if s.Proxies, err = source.ParseProxies(*proxies); err != nil {
+		return err //nolint:wrapcheck // it says what is wrong
 	}
 	if *verbose {
 		s.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
