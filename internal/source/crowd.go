@@ -1,6 +1,9 @@
 package source
 
-import "container/list"
+import (
+	"container/list"
+	"iter"
+)
 
 // Crowd keeps members in the order in which they came, and knows whose they are. K is the source, T what a member is.
 // The zero Crowd is empty.
@@ -66,6 +69,19 @@ func (c *Crowd[K, T]) Of(from K) int {
 		return share.Len()
 	}
 	return 0
+}
+
+// All gives every member, those of a source together and its oldest first.
+func (c *Crowd[K, T]) All() iter.Seq[*Member[K, T]] {
+	return func(yield func(*Member[K, T]) bool) {
+		for _, share := range c.shares {
+			for e := share.Front(); e != nil; e = e.Next() {
+				if m, ok := e.Value.(*Member[K, T]); ok && !yield(m) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // Sources is how many sources have a member.

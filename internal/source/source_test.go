@@ -91,6 +91,11 @@ func TestCrowd(t *testing.T) {
 		t.Errorf("the next is %+v, the first %+v", c.Next(), c.First())
 	}
 	c.Remove(again)
+	for m := range c.All() {
+		if m.Value != 0 && m.Value != 5 {
+			t.Errorf("%+v is among all", m)
+		}
+	}
 	c.Remove(modest)
 	c.Remove(nil)
 	if c.Len() != 1 || c.Of("modest") != 0 {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"runtime"
 	"sync/atomic"
 
 	"github.com/outfeed/outfeed/internal/source"
@@ -35,10 +34,8 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 	peer := raw.RemoteAddr().String()
 	one := &conn{Conn: raw, crowd: l.crowd, secure: l.secure, from: source.Site(peer), mayTell: l.crowd.proxies.Trust(peer), shy: true}
-	if l.crowd.move(one, early) {
-		// Those that are closed already have goroutines that do not know it yet: they end before more of them begin.
-		runtime.Gosched()
-	}
+	l.crowd.move(one, early)
+	l.crowd.ending.yield()
 	return one, nil
 }
 
@@ -60,6 +57,8 @@ type conn struct {
 
 	// takenOver says that a handler took the connection over.
 	takenOver atomic.Bool
+	// wasCut says that the connection had to make room, or that it is over.
+	wasCut atomic.Bool
 	// client is the address that a proxy told, nil when none did.
 	client atomic.Pointer[string]
 	// again says that the handshake computes once more after the next message.
@@ -147,7 +146,19 @@ func (c *conn) Close() error {
 }
 
 // cut closes without a word to the peer.
-func (c *conn) cut() { _ = c.Close() }
+func (c *conn) cut() {
+	if c.wasCut.CompareAndSwap(false, true) {
+		c.crowd.ending.began()
+	}
+	_ = c.Close() // it may be closed
+}
+
+// ended is when the server is done with the connection.
+func (c *conn) ended() {
+	if c.wasCut.Swap(true) {
+		c.crowd.ending.done()
+	}
+}
 
 // handshake is for tls.Config.GetConfigForClient: it is asked when a client has said its first message whole, before
 // anything is computed.

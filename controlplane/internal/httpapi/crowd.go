@@ -5,7 +5,9 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"runtime"
 	"sync"
+	"sync/atomic"
 
 	"github.com/outfeed/outfeed/internal/source"
 )
@@ -31,7 +33,7 @@ import (
 // alone it is at most 2 × 768 × 30 KB = 45 MiB.
 type limits struct{ early, fresh, idle, leaving int }
 
-func usualLimits() limits { return limits{early: 512, fresh: 512, idle: 384, leaving: 128} }
+func usualLimits() limits { return limits{early: 768, fresh: 512, idle: 384, leaving: 128} }
 
 // modestShare is the part of the places of which a source may have one without having to make room before others.
 const modestShare = 32
@@ -49,11 +51,33 @@ const (
 	stages
 )
 
+// maxEnding is how many may be ending before those that end get the processor.
+const maxEnding = 64
+
+// ending counts goroutines whose work was ended and that do not know it yet. They hold memory until they are scheduled, so
+// before more is begun they get the processor.
+type ending struct{ count atomic.Int64 }
+
+func (e *ending) began() { e.count.Add(1) }
+func (e *ending) done()  { e.count.Add(-1) }
+
+// yield lets others run while too many are ending. It waits for nothing but the processor, and not for ever.
+func (e *ending) yield() {
+	for range maxEnding {
+		if e.count.Load() <= maxEnding {
+			return
+		}
+		runtime.Gosched()
+	}
+}
+
 // crowd bounds the connections that a server holds without working for them. It is safe for concurrent use.
 type crowd struct {
 	limits  [stages]int
 	proxies source.Proxies
 	turns   *turns
+	// ending are the connections that were cut and still have a goroutine.
+	ending ending
 
 	mu      sync.Mutex
 	members [stages]source.Crowd[netip.Addr, *conn]
@@ -67,13 +91,11 @@ func newCrowd(l limits, proxies source.Proxies) *crowd {
 	return c
 }
 
-// move puts a connection where it belongs, and closes another one there when there are too many, which it then says.
-func (c *crowd) move(one *conn, to stage) (full bool) {
-	out := c.place(one, to)
-	if out != nil {
+// move puts a connection where it belongs, and closes another one there when there are too many.
+func (c *crowd) move(one *conn, to stage) {
+	if out := c.place(one, to); out != nil {
 		out.cut()
 	}
-	return out != nil
 }
 
 // place gives the connection that must go, or nil.
@@ -131,7 +153,10 @@ func (c *crowd) changed(conn net.Conn, state http.ConnState) {
 	case http.StateHijacked:
 		one.takenOver.Store(true)
 		c.move(one, working)
-	case http.StateActive, http.StateClosed:
+	case http.StateClosed:
+		c.move(one, working)
+		one.ended()
+	case http.StateActive:
 		c.move(one, working)
 	}
 }

@@ -23,11 +23,11 @@ import (
 const (
 	// maxSeats is how many requests may be under way. One that waits for its client costs about 60 KB with its connection,
 	// which makes 24 MB, and 48 MB before the garbage is collected.
-	maxSeats = 160
+	maxSeats = 128
 	// maxBusy is how many of them the control plane may work for, rather than wait for their clients, and maxBusyOfOne how
 	// many of one organization, or of one address until it is known whose a request is. The database has fewer connections.
-	maxBusy      = 128
-	maxBusyOfOne = 48
+	maxBusy      = 96
+	maxBusyOfOne = 40
 	// maxHeldBytes bounds the bodies that are being read, all together.
 	maxHeldBytes = 4 << 20
 	// maxSignInBytes bounds the body of a request whose sender nobody knows yet.
@@ -57,6 +57,8 @@ type seats struct {
 	byHolder map[holder]int
 	// held is how many bytes of bodies are held.
 	held int
+	// ending are the requests that were ousted and do not know it yet.
+	ending ending
 }
 
 func newSeats() *seats { return &seats{byHolder: map[holder]int{}} }
@@ -84,22 +86,45 @@ func (s *seats) enter(from netip.Addr, control *http.ResponseController) *seat {
 	out := s.room()
 	s.mu.Unlock()
 	out.end()
+	s.ending.yield()
 	return one
 }
 
-// room ousts one when there are too many, and gives it, or nil. mu is held.
+// room ousts one when there are too many, or when they hold too much, and gives it, or nil. mu is held.
 func (s *seats) room() *seat {
-	if s.busy+s.slow.Len() <= maxSeats && s.held <= maxHeldBytes {
-		return nil
+	var next *source.Member[holder, *seat]
+	switch {
+	case s.busy+s.slow.Len() > maxSeats:
+		next = s.slow.Next()
+	case s.held > maxHeldBytes:
+		next = s.heaviest()
 	}
-	next := s.slow.Next()
 	if next == nil {
 		return nil
 	}
 	out := next.Value
 	out.ousted = true
+	s.ending.began()
 	out.forget()
 	return out
+}
+
+// heaviest is the oldest that holds something, of the holder that holds the most; nil when nobody does. mu is held.
+func (s *seats) heaviest() *source.Member[holder, *seat] {
+	var best *source.Member[holder, *seat]
+	held, oldest := map[holder]int{}, map[holder]*source.Member[holder, *seat]{}
+	for m := range s.slow.All() {
+		if m.Value.held == 0 {
+			continue
+		}
+		if held[m.From()] += m.Value.held; oldest[m.From()] == nil {
+			oldest[m.From()] = m
+		}
+		if best == nil || held[m.From()] > held[best.From()] {
+			best = oldest[m.From()]
+		}
+	}
+	return best
 }
 
 // forget takes a seat out of the counts. seats.mu is held.
@@ -182,6 +207,10 @@ func (s *seat) rest() {
 func (s *seat) leave() {
 	s.seats.mu.Lock()
 	s.forget()
+	if s.ousted {
+		s.ousted = false
+		s.seats.ending.done()
+	}
 	s.seats.mu.Unlock()
 	s.mu.Lock()
 	s.control = nil

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -251,17 +252,28 @@ func (h *host) probes() []*probe {
 // and from many. Honest clients, who come anew each time, are served in time, and the memory stays within bounds.
 func TestCrowds(t *testing.T) {
 	inTurn(t)
-	attackers, lasts := 400, 3*time.Second
+	attackers, lasts, what := 1000, time.Second, []string{"slow headers", "slow bodies"}
 	if *long {
-		attackers, lasts = 5000, 20*time.Second
+		attackers, lasts, what = 5000, 20*time.Second, slices.Sorted(maps.Keys(kinds()))
 	}
-	for kind := range kinds() {
+	for _, kind := range what {
 		for _, sources := range []int{1, 1000} {
 			t.Run(fmt.Sprintf("%s from %d", kind, sources), func(t *testing.T) {
 				h := startHost(t, t.TempDir())
 				h.besieged(t, siege{Kind: kind, Attackers: attackers, Sources: sources}, lasts)
 			})
 		}
+	}
+}
+
+// check holds a probe to what it must find. The short form shares its machine with others, and looks only whether all but
+// a few are served.
+func (p *probe) check(t *testing.T) {
+	t.Helper()
+	slices.Sort(p.took)
+	t.Logf("  %s: %d, p50 %v, p99 %v, %d failed", p.name, len(p.took), p.took[len(p.took)/2], p.p99(), len(p.failed))
+	if *long && p.p99() > maxP99() || len(p.failed) > max(1, len(p.took)/4) {
+		t.Errorf("%s: the p99 is %v; failed: %v", p.name, p.p99(), errors.Join(p.failed[:min(3, len(p.failed))]...))
 	}
 }
 
@@ -306,11 +318,7 @@ func (h *host) besieged(t *testing.T, s siege, lasts time.Duration) {
 	grew := peak - before
 	t.Logf("%d attackers, %d sources, coming %v times a second: memory grew by %.1f MiB, %d batches of another agent", s.Attackers, s.Sources, came, mib(grew), batches)
 	for _, p := range probes {
-		slices.Sort(p.took)
-		t.Logf("  %s: %d, p50 %v, p99 %v, %d failed", p.name, len(p.took), p.took[len(p.took)/2], p.p99(), len(p.failed))
-		if p.p99() > maxP99() {
-			t.Errorf("%s: the p99 is %v; failed: %v", p.name, p.p99(), errors.Join(p.failed[:min(3, len(p.failed))]...))
-		}
+		p.check(t)
 	}
 	if grew > maxGrowth {
 		t.Errorf("memory grew by %d bytes", grew)

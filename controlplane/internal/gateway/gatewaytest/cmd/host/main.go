@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/outfeed/outfeed/controlplane/internal/gateway/gatewaytest"
@@ -26,7 +27,11 @@ func main() {
 	}
 }
 
+// garbagePercent is the control plane's.
+const garbagePercent = 50
+
 func run(ctx context.Context, stop func(), args []string) error {
+	debug.SetGCPercent(garbagePercent)
 	s := gatewaytest.Settings{Log: slog.New(slog.DiscardHandler)}
 	f := flag.NewFlagSet("host", flag.ContinueOnError)
 	f.StringVar(&s.Dir, "dir", ".", "`FOLDER` that keeps the keys")
