@@ -11,6 +11,7 @@ import (
 	"github.com/outfeed/outfeed/controlplane/internal/fleet"
 	"github.com/outfeed/outfeed/internal/address"
 	"github.com/outfeed/outfeed/internal/secret"
+	"github.com/outfeed/outfeed/internal/source"
 )
 
 // Config is what the operator sets, each field with the environment variable named beside it.
@@ -35,6 +36,9 @@ type Config struct {
 	AdminListen, AdminTokenFile string
 	// MasterKeyFile wraps every other key (OUTFEED_MASTER_KEY_FILE). Empty: one in DataDir, made at the first start.
 	MasterKeyFile string
+	// TrustedProxies are the addresses of load balancers in front that are believed when they say for whom they speak
+	// (OUTFEED_TRUSTED_PROXIES, addresses and CIDR ranges with commas between them; empty: nobody is believed).
+	TrustedProxies source.Proxies
 	// Mode is saas, single-tenant or on-prem (OUTFEED_MODE).
 	Mode string
 	// LogLevel is debug, info, warn or error (OUTFEED_LOG_LEVEL), LogFormat json or text (OUTFEED_LOG_FORMAT).
@@ -58,6 +62,7 @@ func Variables() [][2]string {
 		{"OUTFEED_ADMIN_LISTEN", "operators' address, with /metrics (default 127.0.0.1:8481)"},
 		{"OUTFEED_ADMIN_TOKEN_FILE", "file with the operators' token (default admin-token in the data directory)"},
 		{"OUTFEED_MASTER_KEY_FILE", "key that wraps every other; empty: one in the data directory, made at the first start"},
+		{"OUTFEED_TRUSTED_PROXIES", "load balancers in front, as addresses and ranges like 127.0.0.1,10.1.0.0/16: their X-Forwarded-For, or PROXY protocol, says who comes (default none)"},
 		{"OUTFEED_MODE", "saas, single-tenant or on-prem (default single-tenant)"},
 		{"OUTFEED_LOG_LEVEL, OUTFEED_LOG_FORMAT", "debug|info|warn|error, text|json"},
 	}
@@ -89,6 +94,11 @@ func LoadConfig(lookup func(string) (string, bool)) (Config, error) {
 	if err := c.LogLevel.UnmarshalText([]byte(get("OUTFEED_LOG_LEVEL", "info"))); err != nil {
 		return Config{}, fmt.Errorf("OUTFEED_LOG_LEVEL: %w", err)
 	}
+	proxies, err := source.ParseProxies(get("OUTFEED_TRUSTED_PROXIES", ""))
+	if err != nil {
+		return Config{}, fmt.Errorf("OUTFEED_TRUSTED_PROXIES: %w", err)
+	}
+	c.TrustedProxies = proxies
 	if c.PublicURL == "" {
 		c.PublicURL = c.guessPublicURL()
 	}

@@ -51,6 +51,7 @@ func TestConfigSaysWhatIsWrong(t *testing.T) {
 		"public URL":  {map[string]string{"OUTFEED_PUBLIC_URL": "outfeed.example.com"}, "OUTFEED_PUBLIC_URL"},
 		"mode":        {map[string]string{"OUTFEED_MODE": "cloud"}, "OUTFEED_MODE"},
 		"log level":   {map[string]string{"OUTFEED_LOG_LEVEL": "loud"}, "OUTFEED_LOG_LEVEL"},
+		"proxies":     {map[string]string{"OUTFEED_TRUSTED_PROXIES": "nginx"}, "OUTFEED_TRUSTED_PROXIES"},
 		"log format":  {map[string]string{"OUTFEED_LOG_FORMAT": "xml"}, "OUTFEED_LOG_FORMAT"},
 	} {
 		t.Run(name, func(t *testing.T) {

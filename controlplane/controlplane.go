@@ -130,7 +130,7 @@ func (c *ControlPlane) serve(ctx context.Context, database secret.String) error 
 	g.Go(func() error { return lifecycle.UnlessDone(ctx, store.Run(ctx)) })
 	g.Go(func() error { return lifecycle.UnlessDone(ctx, tunnels.Run(ctx)) })
 	for _, l := range listeners {
-		g.Go(func() error { return lifecycle.UnlessDone(ctx, httpapi.Serve(ctx, l.listener, l.handler, c.log)) })
+		g.Go(func() error { return lifecycle.UnlessDone(ctx, httpapi.Serve(ctx, l.listener, l.settings)) })
 	}
 	return g.Wait() //nolint:wrapcheck // each part says what it is
 }
@@ -144,10 +144,10 @@ func replica() string {
 	return host + "/" + uuid.NewString()
 }
 
-// served is an address and what answers there.
+// served is an address and how it is served.
 type served struct {
 	listener net.Listener
-	handler  http.Handler
+	settings httpapi.ServeSettings
 }
 
 // listeners opens the addresses; when one fails, those before it are closed.
@@ -163,28 +163,36 @@ func (c *ControlPlane) listeners(ctx context.Context, service *fleet.Service, tu
 	if err != nil {
 		return nil, err
 	}
+	var secure *tls.Config
+	if c.config.TLSListen != "" {
+		if secure, err = c.tls(ctx); err != nil {
+			return nil, err
+		}
+	}
 	for _, l := range []struct {
 		variable, address string
-		open              func(context.Context, string) (net.Listener, error)
+		tls               *tls.Config
 		handler           http.Handler
 	}{
-		{"OUTFEED_LISTEN", c.config.Listen, listenPlain, public},
-		{"OUTFEED_TLS_LISTEN", c.config.TLSListen, c.listenTLS, public},
-		{"OUTFEED_ADMIN_LISTEN", c.config.AdminListen, listenPlain, admin},
+		{"OUTFEED_LISTEN", c.config.Listen, nil, public},
+		{"OUTFEED_TLS_LISTEN", c.config.TLSListen, secure, public},
+		{"OUTFEED_ADMIN_LISTEN", c.config.AdminListen, nil, admin},
 	} {
 		if l.address == "" {
 			continue
 		}
-		listener, err := l.open(ctx, l.address)
+		listener, err := listen(ctx, l.address)
 		if err != nil {
 			return all, fmt.Errorf("%s: %w", l.variable, err)
 		}
-		all = append(all, served{listener: listener, handler: l.handler})
+		all = append(all, served{listener: listener, settings: httpapi.ServeSettings{
+			Handler: l.handler, Logger: c.log, TLS: l.tls, Proxies: c.config.TrustedProxies,
+		}})
 	}
 	return all, nil
 }
 
-func listenPlain(ctx context.Context, address string) (net.Listener, error) {
+func listen(ctx context.Context, address string) (net.Listener, error) {
 	config := net.ListenConfig{Control: socket.Control}
 	// The options of the socket are those of plain TCP.
 	config.SetMultipathTCP(false)
@@ -195,7 +203,8 @@ func listenPlain(ctx context.Context, address string) (net.Listener, error) {
 	return l, nil
 }
 
-func (c *ControlPlane) listenTLS(ctx context.Context, address string) (net.Listener, error) {
+// tls is how the HTTPS address is served.
+func (c *ControlPlane) tls(ctx context.Context) (*tls.Config, error) {
 	certFile, _ := c.config.certificateFiles()
 	_, missing := os.Stat(certFile)
 	cert, err := c.config.certificate()
@@ -205,11 +214,7 @@ func (c *ControlPlane) listenTLS(ctx context.Context, address string) (net.Liste
 	if missing != nil {
 		c.log.WarnContext(ctx, "made a certificate that signs itself; browsers and agents (ca_file) need it to trust this address", "file", certFile)
 	}
-	l, err := listenPlain(ctx, address)
-	if err != nil {
-		return nil, err
-	}
-	return tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}}), nil
+	return &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}}, nil
 }
 
 // handlers makes what answers on the public and on the operators' addresses.

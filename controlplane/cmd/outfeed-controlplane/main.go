@@ -124,6 +124,7 @@ migrates it, and looks after it.`,
 			if cfg.FlowTest, err = flowTestLine(); err != nil {
 				return err
 			}
+			collectOften()
 			return controlplane.New(cfg, cfg.Logger(c.ErrOrStderr())).Run(c.Context())
 		},
 	}

@@ -7,13 +7,13 @@ package auth
 import (
 	"context"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strings"
 	"time"
 
 	"github.com/outfeed/outfeed/controlplane/internal/fleet"
 	"github.com/outfeed/outfeed/internal/secret"
+	"github.com/outfeed/outfeed/internal/source"
 )
 
 // Keys checks API keys. fleet.API is one.
@@ -28,8 +28,6 @@ type Settings struct {
 	Sessions fleet.Sessions
 	// PublicURL is the address that people use. With https the session's cookie never travels in the clear.
 	PublicURL *url.URL
-	// TrustedProxies may say in X-Forwarded-For whom they speak for.
-	TrustedProxies []netip.Prefix
 	// SessionTTL is how long a session lasts; 0 means 12 hours.
 	SessionTTL time.Duration
 	// Now is the clock; nil means time.Now.
@@ -84,9 +82,9 @@ func (a *Authenticator) Authenticate(r *http.Request) (fleet.Actor, error) {
 	return a.settings.Sessions.AuthenticateSession(r.Context(), session)
 }
 
-// SignIn begins a session with an API key. An address that has failed too often gets a *TooManyError.
+// SignIn begins a session with an API key. An address, or a site of IPv6, that has failed too often gets a *TooManyError.
 func (a *Authenticator) SignIn(r *http.Request, key secret.String) (fleet.Actor, *http.Cookie, error) {
-	from := clientAddress(r, a.settings.TrustedProxies)
+	from := source.Site(r.RemoteAddr)
 	if err := a.failures.check(from); err != nil {
 		return fleet.Actor{}, nil, err
 	}

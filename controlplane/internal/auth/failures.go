@@ -2,11 +2,7 @@ package auth
 
 import (
 	"fmt"
-	"net"
-	"net/http"
 	"net/netip"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 )
@@ -17,8 +13,6 @@ const (
 	failureWindow = 10 * time.Minute
 	// maxAddresses bounds the memory that strangers can take.
 	maxAddresses = 10_000
-	// ipv6Site is the part of an IPv6 address that one customer of a provider gets.
-	ipv6Site = 64
 )
 
 // TooManyError says that an address has failed to sign in too often.
@@ -89,35 +83,4 @@ func (f *failures) makeRoom(now time.Time) {
 		}
 		delete(f.by, from)
 	}
-}
-
-// clientAddress is where a request comes from: the peer, or the last address in X-Forwarded-For that no trusted proxy
-// has. IPv6 addresses are cut to their site, since one machine has many.
-func clientAddress(r *http.Request, trusted []netip.Prefix) netip.Addr {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		host = r.RemoteAddr
-	}
-	from, err := netip.ParseAddr(host)
-	if err != nil {
-		return netip.Addr{} // a peer without an address, such as a socket's: they count together
-	}
-	from = from.Unmap()
-	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
-	for _, hop := range slices.Backward(hops) {
-		if !slices.ContainsFunc(trusted, func(p netip.Prefix) bool { return p.Contains(from) }) {
-			break
-		}
-		next, err := netip.ParseAddr(strings.TrimSpace(hop))
-		if err != nil {
-			break
-		}
-		from = next.Unmap()
-	}
-	if from.Is6() {
-		if site, err := from.WithZone("").Prefix(ipv6Site); err == nil {
-			return site.Addr()
-		}
-	}
-	return from
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/outfeed/outfeed/internal/backoff"
@@ -37,11 +38,58 @@ func insist(ctx context.Context, try func() error) error {
 	}
 }
 
-// pushDesired sends the desired state now and after every change, and notices a revocation.
-func (p *peer) pushDesired(ctx context.Context, changes <-chan struct{}, rotate bool) error {
+// outbox is what an agent is still to be told of its desired state: the newest counts. What takes it from there is another
+// goroutine, so that an agent that takes nothing, or takes it slowly, does not keep its revocation from being noticed.
+type outbox struct {
+	mu      sync.Mutex
+	desired *wire.Desired
+	rotate  *wire.ControlDown
+	// sending says that a goroutine takes what there is.
+	sending bool
+}
+
+// next is what comes next; nil when there is nothing, after which nobody takes anything.
+func (o *outbox) next() *wire.ControlDown {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if m := o.rotate; m != nil {
+		o.rotate = nil
+		return m
+	}
+	desired := o.desired
+	o.desired, o.sending = nil, desired != nil
+	if desired == nil {
+		return nil
+	}
+	desired.Clock = time.Now().UnixMicro()
+	return &wire.ControlDown{Message: &wire.ControlDown_Desired{Desired: desired}}
+}
+
+// tell has the agent told, without waiting for it.
+func (p *peer) tell(s *session, put func(o *outbox)) {
+	s.out.mu.Lock()
+	put(&s.out)
+	begin := !s.out.sending
+	s.out.sending = true
+	s.out.mu.Unlock()
+	if !begin {
+		return
+	}
+	s.work.Go(func() {
+		for m := s.out.next(); m != nil; m = s.out.next() {
+			if err := p.send(m); err != nil {
+				s.end(err)
+				return
+			}
+		}
+	})
+}
+
+// watch has the desired state sent, now and after every change, and notices a revocation, also while the agent takes nothing.
+func (p *peer) watch(ctx context.Context, s *session, changes <-chan struct{}, rotate bool) error {
 	var sent uint64
 	for first := true; ; first = false {
-		if err := p.askRotation(ctx, first, rotate); err != nil {
+		if err := p.askRotation(ctx, s, first, rotate); err != nil {
 			return err
 		}
 		envelope, serial, err := p.desired(ctx)
@@ -51,10 +99,7 @@ func (p *peer) pushDesired(ctx context.Context, changes <-chan struct{}, rotate 
 		case err != nil:
 			p.log.ErrorContext(ctx, "the desired state of an agent could not be read", slog.String("error", err.Error()))
 		case first || serial != sent:
-			desired := &wire.Desired{Envelope: envelope, Clock: time.Now().UnixMicro()}
-			if err = p.send(&wire.ControlDown{Message: &wire.ControlDown_Desired{Desired: desired}}); err != nil {
-				return err
-			}
+			p.tell(s, func(o *outbox) { o.desired = &wire.Desired{Envelope: envelope} })
 			sent = serial
 		}
 		select {

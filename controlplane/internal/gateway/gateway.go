@@ -24,6 +24,7 @@ import (
 
 	"github.com/outfeed/outfeed/controlplane/internal/fleet"
 	"github.com/outfeed/outfeed/internal/mux"
+	"github.com/outfeed/outfeed/internal/source"
 	"github.com/outfeed/outfeed/protocol/seal"
 )
 
@@ -134,10 +135,10 @@ func (g *Gateway) Serving() bool {
 // be a large part of what an idle session costs. Run waits for the session.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(r.Context()))
-	p := &peer{gateway: g, remote: hostOf(r.RemoteAddr), log: g.log.With(slog.String("remote", r.RemoteAddr)), cancel: cancel}
+	p := &peer{gateway: g, remote: source.Host(r.RemoteAddr), log: g.log.With(slog.String("remote", r.RemoteAddr)), cancel: cancel}
 	if !g.enter(p) {
 		cancel(nil)
-		g.busy(w, g.admission.turn())
+		g.busy(w, g.admission.turn(source.Site(r.RemoteAddr)))
 		return
 	}
 	rest, err := g.admit(ctx, p, w, r)
@@ -150,9 +151,10 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // admit takes a connection through its handshake, and gives what is left to do for it; nil when it is over already.
 func (g *Gateway) admit(ctx context.Context, p *peer, w http.ResponseWriter, r *http.Request) (rest func() error, err error) {
-	admitted, ok := g.admission.admit(p.cancel)
+	from := source.Site(r.RemoteAddr)
+	admitted, ok := g.admission.admit(from, p.cancel)
 	if !ok {
-		g.busy(w, g.admission.turn())
+		g.busy(w, g.admission.turn(from))
 		return nil, errBusy
 	}
 	// The slot is for the handshake alone.
@@ -174,15 +176,6 @@ func closed(conn net.Conn) error {
 		return fmt.Errorf("close the connection: %w", err)
 	}
 	return nil
-}
-
-// hostOf is an address without its port, which says nothing to people.
-func hostOf(address string) string {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return address
-	}
-	return host
 }
 
 func reason(err error) string {

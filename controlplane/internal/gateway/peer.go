@@ -43,7 +43,7 @@ type peer struct {
 
 	// id is zero until the hello was accepted.
 	id fleet.AgentIdentity
-	// asked is whether this session was asked for new keys. Only pushDesired uses it.
+	// asked is whether this session was asked for new keys. Only watch uses it.
 	asked bool
 }
 
@@ -186,6 +186,8 @@ type session struct {
 	work sync.WaitGroup
 	// insights says that the insights stream is open. Only acceptInsights uses it.
 	insights bool
+	// out is what the agent is still to be told.
+	out outbox
 }
 
 // each has a conversation go on whenever there is something for it, until it gives an error. await calls back once there
@@ -220,7 +222,7 @@ func (p *peer) converse(ctx context.Context, begun fleet.Session, changes <-chan
 		defer close(over)
 		p.part(context.Cause(ctx))
 	})
-	end(p.pushDesired(ctx, changes, begun.Rotate))
+	end(p.watch(ctx, s, changes, begun.Rotate))
 	<-over
 	s.work.Wait()
 	return context.Cause(ctx)
@@ -228,8 +230,9 @@ func (p *peer) converse(ctx context.Context, begun fleet.Session, changes <-chan
 
 // part tells the peer why, and closes the streams, which unblocks those who still read or write.
 func (p *peer) part(why error) {
-	// Behind a message that the peer does not take, nothing can be told.
-	cut := time.AfterFunc(2*lingerTimeout, func() { _ = p.streams.Close() })
+	// Behind a message that the peer does not take, nothing can be told. Closing may take another 5 s, in which TLS tries to
+	// say good-bye; a revoked agent is cut within 10 s.
+	cut := time.AfterFunc(lingerTimeout+time.Second, func() { _ = p.streams.Close() })
 	defer cut.Stop()
 	p.finish(why)
 	_ = p.streams.Close()

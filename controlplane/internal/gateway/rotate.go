@@ -12,7 +12,7 @@ import (
 
 // askRotation asks the agent for new keys where they are wanted: at the beginning as the hello's answer had it, later as
 // the domain says.
-func (p *peer) askRotation(ctx context.Context, first, wanted bool) error {
+func (p *peer) askRotation(ctx context.Context, s *session, first, wanted bool) error {
 	if !first {
 		err := insist(ctx, func() (tryErr error) {
 			wanted, tryErr = p.gateway.fleet.RotationWanted(ctx, p.id)
@@ -31,7 +31,10 @@ func (p *peer) askRotation(ctx context.Context, first, wanted bool) error {
 	}
 	// Once in a session is enough: what was begun goes on by itself, also in the next one.
 	p.asked = true
-	return p.send(&wire.ControlDown{Message: &wire.ControlDown_RotateNow{RotateNow: &wire.RotateNow{}}})
+	p.tell(s, func(o *outbox) {
+		o.rotate = &wire.ControlDown{Message: &wire.ControlDown_RotateNow{RotateNow: &wire.RotateNow{}}}
+	})
+	return nil
 }
 
 // rotate stores the agent's next keys, which the agent proves to have.

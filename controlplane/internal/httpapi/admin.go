@@ -43,11 +43,11 @@ func NewAdmin(s AdminSettings) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", healthz)
 	mux.Handle("/", apiHeaders(crossOrigin(nil, operatorOnly(s.Token, svc.recovered(legible(guarded))))))
-	return transportHeaders(nil, mux)
+	return transportHeaders(nil, newSeats().bounded(mux))
 }
 
 func (s *service) registerAdmin(h huma.API) {
-	h.UseMiddleware(s.measured)
+	h.UseMiddleware(s.measured, s.received)
 	op := operation{
 		method: http.MethodPost, id: "create-tenant", tag: "tenants", summary: "Make a tenant", status: http.StatusCreated,
 	}.huma()

@@ -1,130 +1,171 @@
 package httpapi
 
 import (
-	queue "container/list"
+	"crypto/tls"
 	"net"
 	"net/http"
+	"net/netip"
+	"runtime"
 	"sync"
-	"time"
+	"sync/atomic"
+
+	"github.com/outfeed/outfeed/internal/source"
 )
+
+// limits are how many connections a server holds without working for them, by what is waited for.
+//
+// Nothing waits for room: a connection that comes is taken at once, and where there are too many, the oldest of the source
+// that has the most is closed. So the question is how long an honest client has before it is the oldest, when the others
+// come back as soon as they were closed and have the same address. Between its first byte and the end of its headers it
+// needs one round trip (TLS 1.3), which is some milliseconds to some tenths of a second.
+//
+//   - early holds those who have said nothing, or wait for their turn in the handshake. Before that only accepting costs
+//     something, of which a core does about 30,000 a second: 512 / 30,000/s = 17 ms. The first message of an honest client
+//     arrives with the packet that makes the connection, so that it waits for nothing but the processor.
+//   - fresh is entered through the handshake, of which as many as turns go on at once. One takes 0.3 to 0.5 ms of a core, so
+//     that on two cores at most 2,000 to 3,000 a second come in: 768 / 3,000/s = 256 ms; measured with 5,000 that come back
+//     at once, about 600 a second come in, and an honest client has more than a second.
+//   - idle is entered with a request that is done.
+//   - leaving are those whose last answer is not taken, or whose request is not sent to its end.
+//
+// A connection costs at most 30 KB (measured: 26 KB with TLS, half of a header, and a goroutine), and the garbage collector
+// lets the heap grow to twice what lives. All bounds together are 1,984 connections of 30 KB, which is 58 MiB; of one kind
+// alone it is at most 2 × 768 × 30 KB = 45 MiB.
+type limits struct{ early, fresh, idle, leaving int }
+
+func usualLimits() limits { return limits{early: 768, fresh: 512, idle: 384, leaving: 128} }
+
+// modestShare is the part of the places of which a source may have one without having to make room before others.
+const modestShare = 32
+
+// stage is what is waited for.
+type stage int
 
 const (
-	// maxFresh is how many connections may be without a first request, maxIdle how many between two requests. A connection
-	// that says nothing costs about 25 KB.
-	maxFresh = 800
-	maxIdle  = 1000
-	// freshGrace is how long a fresh connection has before it must make room for others.
-	freshGrace = 3 * time.Second
+	// working is a connection that is not waited for: it has a request under way, or was taken over.
+	working stage = iota
+	early
+	fresh
+	idle
+	leaving
+	stages
 )
 
-// crowd bounds the connections that a server holds without working for them. Where there are too many, the oldest goes:
-// who is served at all is served long before. Requests under way and tunnels do not count.
-type crowd struct {
-	freshLimit, idleLimit int
+// maxEnding is how many may be ending before those that end get the processor.
+const maxEnding = 64
 
-	mu    sync.Mutex
-	where map[net.Conn]place
-	// fresh and idle hold members, the oldest first.
-	fresh, idle queue.List
-	// room is closed when a fresh connection goes.
-	room chan struct{}
-}
+// ending counts goroutines whose work was ended and that do not know it yet. They hold memory until they are scheduled, so
+// before more is begun they get the processor.
+type ending struct{ count atomic.Int64 }
 
-type member struct {
-	conn  net.Conn
-	since time.Time
-}
+func (e *ending) began() { e.count.Add(1) }
+func (e *ending) done()  { e.count.Add(-1) }
 
-type place struct {
-	in      *queue.List
-	element *queue.Element
-}
-
-func newCrowd(freshLimit, idleLimit int) *crowd {
-	return &crowd{freshLimit: freshLimit, idleLimit: idleLimit, where: map[net.Conn]place{}, room: make(chan struct{})}
-}
-
-// changed is for http.Server.ConnState. For a new connection, which is told before the next is accepted, it may wait.
-func (c *crowd) changed(conn net.Conn, state http.ConnState) {
-	switch state {
-	case http.StateNew:
-		c.enter(conn)
-	case http.StateIdle:
-		c.rest(conn)
-	case http.StateActive, http.StateHijacked, http.StateClosed:
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.remove(conn)
-	}
-}
-
-// enter waits until there is room for a new connection, and makes some where others have had their time.
-func (c *crowd) enter(conn net.Conn) {
-	for {
-		wait, room, old := c.tryEnter(conn)
-		if old != nil {
-			_ = old.Close() // whatever comes of it, it is not waited for any more
-		}
-		if wait <= 0 {
+// yield lets others run while too many are ending. It waits for nothing but the processor, and not for ever.
+func (e *ending) yield() {
+	for range maxEnding {
+		if e.count.Load() <= maxEnding {
 			return
 		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-room:
-		case <-timer.C:
-		}
-		timer.Stop()
+		runtime.Gosched()
 	}
 }
 
-// tryEnter gives how long to wait, for room at the most; or 0 when the connection is in, perhaps in place of an old one.
-func (c *crowd) tryEnter(conn net.Conn) (wait time.Duration, room <-chan struct{}, old net.Conn) {
+// crowd bounds the connections that a server holds without working for them. It is safe for concurrent use.
+type crowd struct {
+	limits  [stages]int
+	proxies source.Proxies
+	turns   *turns
+	// ending are the connections that were cut and still have a goroutine.
+	ending ending
+
+	mu      sync.Mutex
+	members [stages]source.Crowd[netip.Addr, *conn]
+}
+
+func newCrowd(l limits, proxies source.Proxies) *crowd {
+	c := &crowd{limits: [stages]int{early: l.early, fresh: l.fresh, idle: l.idle, leaving: l.leaving}, proxies: proxies, turns: newTurns()}
+	for at := range c.members {
+		c.members[at].Modest = c.limits[at] / modestShare
+	}
+	return c
+}
+
+// move puts a connection where it belongs, and closes another one there when there are too many.
+func (c *crowd) move(one *conn, to stage) {
+	if out := c.place(one, to); out != nil {
+		out.cut()
+	}
+}
+
+// place gives the connection that must go, or nil.
+func (c *crowd) place(one *conn, to stage) *conn {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now := time.Now()
-	if c.fresh.Len() >= c.freshLimit {
-		oldest, ok := c.fresh.Front().Value.(member)
-		if left := freshGrace - now.Sub(oldest.since); ok && left > 0 {
-			return left, c.room, nil
-		}
-		c.remove(oldest.conn)
-		old = oldest.conn
+	c.members[one.stage].Remove(one.member)
+	one.member, one.stage = nil, to
+	if to == working {
+		return nil
 	}
-	c.add(&c.fresh, conn, now)
-	return 0, nil, old
+	in := &c.members[to]
+	one.member = in.Add(one.from, one)
+	if in.Len() <= c.limits[to] {
+		return nil
+	}
+	next := in.Next()
+	in.Remove(next)
+	next.Value.member, next.Value.stage = nil, working
+	return next.Value
 }
 
-// rest takes in a connection between two requests.
-func (c *crowd) rest(conn net.Conn) {
+// begun is when a connection has said what is needed to begin with it.
+func (c *crowd) begun(one *conn) {
 	c.mu.Lock()
-	c.remove(conn)
-	c.add(&c.idle, conn, time.Now())
-	var old net.Conn
-	if oldest, ok := c.idle.Front().Value.(member); ok && c.idle.Len() > c.idleLimit {
-		old = oldest.conn
-		c.remove(old)
-	}
+	still := one.stage == early
 	c.mu.Unlock()
-	if old != nil {
-		_ = old.Close() // as in enter
+	if still {
+		c.move(one, fresh)
 	}
 }
 
-// add is called with mu held.
-func (c *crowd) add(to *queue.List, conn net.Conn, now time.Time) {
-	c.where[conn] = place{in: to, element: to.PushBack(member{conn: conn, since: now})}
+// rename counts a connection as another source's.
+func (c *crowd) rename(one *conn, from netip.Addr) {
+	c.mu.Lock()
+	at := one.stage
+	one.from = from
+	c.mu.Unlock()
+	if at != working {
+		c.move(one, at)
+	}
 }
 
-// remove is called with mu held.
-func (c *crowd) remove(conn net.Conn) {
-	at, ok := c.where[conn]
-	if !ok {
+// changed is for http.Server.ConnState. It never waits.
+func (c *crowd) changed(conn net.Conn, state http.ConnState) {
+	one := under(conn)
+	if one == nil {
 		return
 	}
-	at.in.Remove(at.element)
-	delete(c.where, conn)
-	if at.in == &c.fresh {
-		close(c.room)
-		c.room = make(chan struct{})
+	switch state {
+	case http.StateNew:
+		// Accept has put it in its place.
+	case http.StateIdle:
+		c.move(one, idle)
+	case http.StateHijacked:
+		one.takenOver.Store(true)
+		c.move(one, working)
+	case http.StateClosed:
+		c.move(one, working)
+		one.ended()
+	case http.StateActive:
+		c.move(one, working)
 	}
+}
+
+// under is the conn below a server's connection; nil when there is none.
+func under(c net.Conn) *conn {
+	if secure, ok := c.(*tls.Conn); ok {
+		c = secure.NetConn()
+	}
+	one, _ := c.(*conn)
+	return one
 }

@@ -69,13 +69,20 @@ func (s *service) follow(ctx context.Context, _ *none) (*huma.StreamResponse, er
 		p.headers.Set("Retry-After", "30")
 		return nil, p
 	}
-	events, err := s.fleet.Subscribe(ctx, actor)
+	var events <-chan fleet.Event
+	err := busy(ctx, func() (err error) {
+		events, err = s.fleet.Subscribe(ctx, actor)
+		return err
+	})
 	if err != nil {
 		s.streams.leave(actor.Tenant)
 		return nil, s.problem(ctx, eventsOperation, err)
 	}
 	return &huma.StreamResponse{Body: func(hctx huma.Context) {
 		defer s.streams.leave(actor.Tenant)
+		if seat := seatIn(ctx); seat != nil {
+			seat.leave() // streams have a limit of their own
+		}
 		s.metrics.streams.Inc()
 		defer s.metrics.streams.Dec()
 		r, w := humago.Unwrap(hctx)

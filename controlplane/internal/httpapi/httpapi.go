@@ -83,15 +83,17 @@ func New(s Settings) http.Handler {
 	apiMux.HandleFunc("GET "+prefix+"/openapi.json", serveDocument(document))
 	apiMux.HandleFunc("/", notFound(apiMux))
 
+	inner := http.NewServeMux()
+	inner.Handle("/api/", apiHeaders(crossOrigin(s.PublicURL, svc.recovered(legible(apiMux)))))
+	inner.HandleFunc("GET /healthz", healthz)
+	inner.HandleFunc("GET /readyz", svc.readyz)
+	if s.Web != nil {
+		inner.Handle("/", webHeaders(s.Web))
+	}
 	mux := http.NewServeMux()
-	mux.Handle("/api/", apiHeaders(crossOrigin(s.PublicURL, svc.recovered(legible(apiMux)))))
-	mux.HandleFunc("GET /healthz", healthz)
-	mux.HandleFunc("GET /readyz", svc.readyz)
+	mux.Handle("/", newSeats().bounded(inner))
 	if s.Tunnel != nil {
 		mux.Handle("/tunnel/v1", s.Tunnel)
-	}
-	if s.Web != nil {
-		mux.Handle("/", webHeaders(s.Web))
 	}
 	return transportHeaders(s.PublicURL, mux)
 }

@@ -43,7 +43,7 @@ func (o operation) huma() huma.Operation {
 		Tags:            []string{o.tag},
 		DefaultStatus:   o.status,
 		MaxBodyBytes:    maxBodyBytes,
-		BodyReadTimeout: bodyReadTimeout,
+		BodyReadTimeout: -1, // received has read it, in bodyReadTimeout
 		Security:        []map[string][]string{{bearerScheme: {}}, {sessionScheme: {}}},
 
 		RejectUnknownQueryParameters: true,
@@ -66,7 +66,11 @@ func addOperation[I, O any](s *service, h huma.API, o huma.Operation, do handle[
 		if !ok {
 			return nil, s.problem(ctx, o.OperationID, errNoActor())
 		}
-		out, err := do(ctx, actor, in)
+		var out *O
+		err := busy(ctx, func() (err error) {
+			out, err = do(ctx, actor, in)
+			return err
+		})
 		if err != nil {
 			return nil, s.problem(ctx, o.OperationID, err)
 		}
@@ -85,7 +89,16 @@ func (s *service) authenticated(ctx huma.Context, next func(huma.Context)) {
 		return
 	}
 	r, _ := humago.Unwrap(ctx)
-	actor, err := s.auth.Authenticate(r)
+	var actor fleet.Actor
+	err := busy(r.Context(), func() (err error) {
+		if actor, err = s.auth.Authenticate(r); err != nil {
+			return err //nolint:wrapcheck // it becomes a problem as it is
+		}
+		if seat := seatIn(r.Context()); seat != nil {
+			seat.of(actor.Tenant)
+		}
+		return nil
+	})
 	if err != nil {
 		writeProblem(ctx, s.problem(ctx.Context(), ctx.Operation().OperationID, err))
 		return
@@ -104,7 +117,7 @@ func (s *service) measured(ctx huma.Context, next func(huma.Context)) {
 func (s *service) register(mux *http.ServeMux) []byte {
 	h := newAPI(mux, "Outfeed API")
 	h.OpenAPI().Info.Description = "Flows, agents and insights of one workspace. Errors are RFC 9457 problems, times are RFC 3339."
-	h.UseMiddleware(s.measured, s.authenticated)
+	h.UseMiddleware(s.measured, s.authenticated, s.received)
 	s.registerSession(h)
 	s.registerKeys(h)
 	s.registerAgents(h)

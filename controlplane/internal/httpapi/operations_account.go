@@ -45,6 +45,7 @@ func (s *service) registerSession(h huma.API) {
 		description: "Checks an API key and sets a session cookie.",
 	}.huma()
 	signIn.Security = nil
+	signIn.MaxBodyBytes = maxSignInBytes
 	signIn.Middlewares = huma.Middlewares{withRequest}
 	huma.Register(h, signIn, func(ctx context.Context, in *body[api.SignIn]) (*signedIn, error) {
 		out, err := s.signIn(ctx, in.Body)
@@ -84,7 +85,12 @@ func (s *service) signIn(ctx context.Context, in api.SignIn) (*signedIn, error) 
 	if err != nil {
 		return nil, err
 	}
-	actor, cookie, err := s.auth.SignIn(r, secret.New(in.APIKey))
+	var actor fleet.Actor
+	var cookie *http.Cookie
+	err = busy(ctx, func() (err error) {
+		actor, cookie, err = s.auth.SignIn(r, secret.New(in.APIKey))
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -20,6 +20,7 @@ const (
 	codeRateLimited      = "rate_limited"
 	codeMethodNotAllowed = "method_not_allowed"
 	codeTooLarge         = "too_large"
+	codeTooSlow          = "too_slow"
 )
 
 // statusOf is the HTTP status of a code of the domain.

@@ -2,12 +2,15 @@ package httpapi
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"time"
+
+	"github.com/outfeed/outfeed/internal/source"
 )
 
 const (
@@ -16,6 +19,13 @@ const (
 	idleTimeout       = 2 * time.Minute
 	maxHeaderBytes    = 64 << 10
 	shutdownTimeout   = 15 * time.Second
+	// tailTimeout is how long the rest of a request may take that is answered already.
+	tailTimeout = time.Second
+
+	// What HTTP/2 lets one connection do: streams at once, and bytes of bodies that nobody has read yet.
+	maxStreams       = 100
+	maxStreamBuffer  = 64 << 10
+	maxConnectionBuf = 256 << 10
 )
 
 // stoppingKey is the key of the channel that closes when the server begins to stop.
@@ -27,22 +37,38 @@ func stopping(ctx context.Context) <-chan struct{} {
 	return done
 }
 
-// Serve serves h on l until ctx ends, and then stops: it takes no new requests, ends the event streams, and gives the
-// requests that are under way 15 s. It closes l. The connections that it holds without a request are bounded. Connections that a handler took over (the tunnels) are that handler's
-// to end. For TLS, give a listener of crypto/tls.
-func Serve(ctx context.Context, l net.Listener, h http.Handler, logger *slog.Logger) error {
+// ServeSettings is how a listener is served. Handler and Logger must be set.
+type ServeSettings struct {
+	Handler http.Handler
+	Logger  *slog.Logger
+	// TLS is nil for plain HTTP.
+	TLS *tls.Config
+	// Proxies are believed when they say for whom they speak: with X-Forwarded-For, or with the PROXY protocol.
+	Proxies source.Proxies
+}
+
+// Serve serves on l, a listener of plain TCP, until ctx ends, and then stops: it takes no new requests, ends the event
+// streams, and gives the requests that are under way 15 s. It closes l. The connections that it holds without a request are
+// bounded. Connections that a handler took over (the tunnels) are that handler's to end. The handler sees in RemoteAddr
+// where a request comes from, which behind one of the proxies is what that says, without a port.
+func Serve(ctx context.Context, l net.Listener, s ServeSettings) error {
 	requests := context.WithValue(context.WithoutCancel(ctx), stoppingKey{}, ctx.Done())
+	crowd := newCrowd(usualLimits(), s.Proxies)
 	server := &http.Server{
-		Handler:           h,
+		Handler:           crowd.serve(s.Handler),
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		BaseContext:       func(net.Listener) context.Context { return requests },
-		ConnState:         newCrowd(maxFresh, maxIdle).changed,
-		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+		ConnContext:       withConn,
+		ConnState:         crowd.changed,
+		ErrorLog:          slog.NewLogLogger(s.Logger.Handler(), slog.LevelDebug),
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: maxStreams, MaxReceiveBufferPerStream: maxStreamBuffer, MaxReceiveBufferPerConnection: maxConnectionBuf,
+		},
 	}
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(l) }()
+	go func() { served <- server.Serve(crowd.listen(l, s.TLS)) }()
 	select {
 	case err := <-served:
 		return fmt.Errorf("serve HTTP on %s: %w", l.Addr(), err)
@@ -51,11 +77,57 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, logger *slog.Log
 	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 	defer cancel()
 	if err := server.Shutdown(limit); err != nil {
-		logger.WarnContext(ctx, "requests did not end in time and were cut", "error", err)
+		s.Logger.WarnContext(ctx, "requests did not end in time and were cut", "error", err)
 		_ = server.Close() // cutting is what is left to do
 	}
 	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve HTTP on %s: %w", l.Addr(), err)
 	}
 	return nil
+}
+
+// listen has the crowd below the TLS of a listener.
+func (c *crowd) listen(l net.Listener, config *tls.Config) net.Listener {
+	taken := &listener{Listener: l, crowd: c, secure: config != nil}
+	if config == nil {
+		return taken
+	}
+	config = config.Clone()
+	config.GetConfigForClient = handshake
+	return tls.NewListener(taken, config)
+}
+
+// serve gives a request the address that it comes from, and looks after what is left of it when it was answered.
+func (c *crowd) serve(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		one := connIn(r.Context())
+		peer := r.RemoteAddr
+		if one != nil {
+			if told := one.client.Load(); told != nil {
+				peer = *told
+			}
+		}
+		r.RemoteAddr = c.proxies.Client(peer, r.Header)
+		next.ServeHTTP(w, r)
+		if one == nil {
+			return
+		}
+		c.finish(one, w, r)
+	})
+}
+
+// finish bounds what comes after a handler: the server sends what it still holds of the answer, and reads what it can of the
+// rest of the request. Neither may take for ever, nor be done for too many at once.
+func (c *crowd) finish(one *conn, w http.ResponseWriter, r *http.Request) {
+	control := http.NewResponseController(w)
+	if r.ProtoMajor > 1 {
+		// A stream that is answered is reset, so only the answer is left.
+		_ = control.Flush() // whoever hung up has no use for it
+		return
+	}
+	if one.takenOver.Load() {
+		return
+	}
+	_ = control.SetReadDeadline(time.Now().Add(tailTimeout)) // a connection that is closed has nothing left to read
+	c.move(one, leaving)
 }

@@ -29,6 +29,8 @@ type Fleet struct {
 	// stored is the last insight of each agent, connected how many sessions each has.
 	stored    map[fleet.ID]uint64
 	connected map[fleet.ID]int
+	// address is where the newest session came from.
+	address string
 	// since is when the first agent came, and perSecond how many came in each second from then on.
 	since     time.Time
 	perSecond []int
@@ -45,7 +47,7 @@ func (*Fleet) AgentByKey(_ context.Context, key []byte) (fleet.AgentIdentity, er
 }
 
 // Connect counts.
-func (f *Fleet) Connect(_ context.Context, id fleet.AgentIdentity, _ fleet.Caller, _ *wire.Hello) (fleet.Session, error) {
+func (f *Fleet) Connect(_ context.Context, id fleet.AgentIdentity, from fleet.Caller, _ *wire.Hello) (fleet.Session, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := time.Now()
@@ -58,6 +60,7 @@ func (f *Fleet) Connect(_ context.Context, id fleet.AgentIdentity, _ fleet.Calle
 	}
 	f.perSecond[second]++
 	f.connected[id.Agent]++
+	f.address = from.Address
 	return fleet.Session{Stored: f.stored[id.Agent], Value: make([]byte, 32)}, nil
 }
 
@@ -98,9 +101,9 @@ func (*Fleet) Changes(context.Context, fleet.AgentIdentity) (<-chan struct{}, er
 	return make(chan struct{}, 1), nil
 }
 
-// counts are how many agents are connected now, and how many came in each second.
-func (f *Fleet) counts() (connected int, perSecond []int) {
+// counts are how many agents are connected now, how many came in each second, and where the newest one came from.
+func (f *Fleet) counts() (connected int, perSecond []int, address string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return len(f.connected), append([]int(nil), f.perSecond...)
+	return len(f.connected), append([]int(nil), f.perSecond...), f.address
 }

@@ -54,6 +54,13 @@ var programs = sync.OnceValues(func() (string, error) {
 })
 
 func TestMain(m *testing.M) {
+	if crowd := os.Getenv(crowdVariable); crowd != "" {
+		if err := crowdProgram(crowd); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	flag.Parse()
 	code := m.Run()
 	if dir, _ := programs(); dir != "" {
@@ -123,7 +130,7 @@ type host struct {
 
 func startHost(t *testing.T, dir string, args ...string) *host {
 	t.Helper()
-	h := &host{dir: dir, roots: x509.NewCertPool()}
+	h := &host{dir: dir}
 	h.child = start(t, "host", append([]string{"-dir", dir}, args...)...)
 	line, err := bufio.NewReader(h.stdout).ReadBytes('\n')
 	if err != nil {
@@ -132,12 +139,26 @@ func startHost(t *testing.T, dir string, args ...string) *host {
 	if err = json.Unmarshal(line, &h.Ready); err != nil {
 		t.Fatal(err)
 	}
-	pem, err := os.ReadFile(filepath.Join(dir, gatewaytest.CAFile))
-	if err != nil || !h.roots.AppendCertsFromPEM(pem) {
-		t.Fatalf("no certificate: %v", err)
+	trusted, err := trusting(dir)
+	if err != nil {
+		t.Fatal(err)
 	}
+	h.roots = trusted.RootCAs
 	h.api = h.client(false)
 	return h
+}
+
+// trusting is a client's configuration for the host with this folder.
+func trusting(dir string) (*tls.Config, error) {
+	pem, err := os.ReadFile(filepath.Join(dir, gatewaytest.CAFile))
+	if err != nil {
+		return nil, err
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, errors.New("no certificate")
+	}
+	return &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13}, nil
 }
 
 func (h *host) tls() *tls.Config { return &tls.Config{RootCAs: h.roots, MinVersion: tls.VersionTLS13} }
@@ -229,6 +250,10 @@ type agent struct {
 
 // inside opens the layers up to the inner TLS session.
 func (h *host) inside(ctx context.Context) (*tls.Conn, ed25519.PrivateKey, error) {
+	return h.insideBy(ctx, &http.Client{Transport: &http.Transport{TLSClientConfig: h.tls(), DisableKeepAlives: true}})
+}
+
+func (h *host) insideBy(ctx context.Context, client *http.Client) (*tls.Conn, ed25519.PrivateKey, error) {
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		return nil, nil, err
@@ -237,8 +262,7 @@ func (h *host) inside(ctx context.Context) (*tls.Conn, ed25519.PrivateKey, error
 	if err != nil {
 		return nil, nil, err
 	}
-	transport := &http.Transport{TLSClientConfig: h.tls(), DisableKeepAlives: true}
-	conn, _, err := mux.Dial(ctx, h.URL+"/tunnel/v1", &http.Client{Transport: transport}) //nolint:bodyclose // it is the connection
+	conn, _, err := mux.Dial(ctx, h.URL+"/tunnel/v1", client) //nolint:bodyclose // it is the connection
 	if err != nil {
 		return nil, nil, err
 	}
@@ -251,7 +275,11 @@ func (h *host) inside(ctx context.Context) (*tls.Conn, ed25519.PrivateKey, error
 
 // connect says hello and waits for the welcome.
 func (h *host) connect(ctx context.Context) (*agent, error) {
-	inner, key, err := h.inside(ctx)
+	return h.connectBy(ctx, &http.Client{Transport: &http.Transport{TLSClientConfig: h.tls(), DisableKeepAlives: true}})
+}
+
+func (h *host) connectBy(ctx context.Context, client *http.Client) (*agent, error) {
+	inner, key, err := h.insideBy(ctx, client)
 	if err != nil {
 		return nil, err
 	}

@@ -33,6 +33,7 @@ import (
 	"github.com/outfeed/outfeed/controlplane/internal/httpapi"
 	"github.com/outfeed/outfeed/controlplane/internal/httpapi/apitest"
 	"github.com/outfeed/outfeed/internal/lifecycle"
+	"github.com/outfeed/outfeed/internal/source"
 	"github.com/outfeed/outfeed/protocol/seal"
 )
 
@@ -55,7 +56,9 @@ type Settings struct {
 	Address string
 	// AdmitPerSecond is the gateway's; 0 for its default.
 	AdmitPerSecond int
-	Log            *slog.Logger
+	// Proxies are believed when they say for whom they speak.
+	Proxies source.Proxies
+	Log     *slog.Logger
 }
 
 // Ready is what a Host says once it listens.
@@ -84,7 +87,6 @@ func Run(ctx context.Context, s Settings, ready func(Ready) error) error {
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w", s.Address, err)
 	}
-	secure := tls.NewListener(listener, &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}})
 	public, ok := key.Public().(ed25519.PublicKey)
 	if !ok {
 		return errors.New("the key is no Ed25519 key")
@@ -92,7 +94,10 @@ func Run(ctx context.Context, s Settings, ready func(Ready) error) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return lifecycle.UnlessDone(ctx, tunnels.Run(ctx)) })
 	g.Go(func() error {
-		return lifecycle.UnlessDone(ctx, httpapi.Serve(ctx, secure, handler(tunnels, domain, registry, s.Log), s.Log))
+		return lifecycle.UnlessDone(ctx, httpapi.Serve(ctx, listener, httpapi.ServeSettings{
+			Handler: handler(tunnels, domain, registry, s.Log), Logger: s.Log, Proxies: s.Proxies,
+			TLS: &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}},
+		}))
 	})
 	g.Go(func() error {
 		return ready(Ready{URL: "https://" + listener.Addr().String(), Fingerprint: seal.Fingerprint(public)})

@@ -22,13 +22,15 @@ type Stats struct {
 	// Connected is how many agents are connected, PerSecond how many came in each second since the first.
 	Connected int   `json:"connected"`
 	PerSecond []int `json:"per_second"`
+	// Address is where the agent that came last came from.
+	Address string `json:"address"`
 }
 
 func measure(domain *Fleet) (Stats, error) {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	s := Stats{Heap: int64(m.HeapAlloc), Stacks: int64(m.StackInuse), Goroutines: runtime.NumGoroutine()} //nolint:gosec // far below 2^63
-	s.Connected, s.PerSecond = domain.counts()
+	s.Connected, s.PerSecond, s.Address = domain.counts()
 	files, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
 		return s, fmt.Errorf("count the open files: %w", err)

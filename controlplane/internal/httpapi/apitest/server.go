@@ -55,7 +55,7 @@ func ServeHandler(t *testing.T, handler http.Handler) *Server {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if err := httpapi.Serve(ctx, listener, handler, slog.New(slog.DiscardHandler)); err != nil {
+		if err := httpapi.Serve(ctx, listener, httpapi.ServeSettings{Handler: handler, Logger: slog.New(slog.DiscardHandler)}); err != nil {
 			t.Errorf("the server failed: %v", err)
 		}
 	}()

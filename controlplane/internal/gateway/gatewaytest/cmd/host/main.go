@@ -10,9 +10,11 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/outfeed/outfeed/controlplane/internal/gateway/gatewaytest"
+	"github.com/outfeed/outfeed/internal/source"
 )
 
 func main() {
@@ -25,15 +27,24 @@ func main() {
 	}
 }
 
+// garbagePercent is the control plane's.
+const garbagePercent = 50
+
 func run(ctx context.Context, stop func(), args []string) error {
+	debug.SetGCPercent(garbagePercent)
 	s := gatewaytest.Settings{Log: slog.New(slog.DiscardHandler)}
 	f := flag.NewFlagSet("host", flag.ContinueOnError)
 	f.StringVar(&s.Dir, "dir", ".", "`FOLDER` that keeps the keys")
 	f.StringVar(&s.Address, "listen", "127.0.0.1:0", "`ADDRESS` to listen on")
 	f.IntVar(&s.AdmitPerSecond, "admit", 0, "connections to admit per second; 0 for the gateway's default")
+	proxies := f.String("trusted-proxies", "", "`ADDRESSES` that are believed when they say for whom they speak")
 	verbose := f.Bool("verbose", false, "log to standard error")
 	if err := f.Parse(args); err != nil {
 		return err //nolint:wrapcheck // it has said what is wrong
+	}
+	var err error
+	if s.Proxies, err = source.ParseProxies(*proxies); err != nil {
+		return err //nolint:wrapcheck // it says what is wrong
 	}
 	if *verbose {
 		s.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
