@@ -172,8 +172,6 @@ func (s *Stage) write() {
 		defer tick.Stop()
 		old = tick.C
 	}
-	disk := time.NewTicker(idleDiskCheck)
-	defer disk.Stop()
 	var held *request
 	for {
 		first := held
@@ -186,7 +184,7 @@ func (s *Stage) write() {
 			case <-old:
 				s.expireByAge()
 				continue
-			case <-disk.C:
+			case <-s.look:
 				s.lookAtDisk()
 				continue
 			case <-s.closing:

@@ -77,6 +77,13 @@ const (
 	amplyFree = 1 << 30
 )
 
+// olderThan says whether the last look is.
+func (d *diskSpace) olderThan(age time.Duration) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return time.Since(d.looked) >= age
+}
+
 // free is how much of the disk is free.
 func (d *diskSpace) free(set Settings) (uint64, error) {
 	d.mu.Lock()
@@ -98,11 +105,15 @@ func (d *diskSpace) free(set Settings) (uint64, error) {
 	return bytes, err
 }
 
-// idleDiskCheck is how often the disk is looked at while nobody commits, so that what Stats says of the room holds then too.
+// idleDiskCheck is how far apart two looks at the disk are at least that Stats asks for, so that what it says of the room
+// holds while nobody commits.
 const idleDiskCheck = 5 * time.Second
 
 // lookAtDisk is for the writer while it has nothing to do.
 func (s *Stage) lookAtDisk() {
+	if !s.disk.olderThan(idleDiskCheck) {
+		return
+	}
 	if s.spare.due() {
 		s.keepSpare()
 		return

@@ -96,6 +96,8 @@ type Stage struct {
 	// sealed is the writer's.
 	sealed sealer
 	disk   diskSpace
+	// look asks the writer to look at the disk.
+	look   chan struct{}
 	growth growth
 	spare  spare
 	// trouble is the writer's, but for degraded, which mu guards.
@@ -213,7 +215,7 @@ func openDir(ctx context.Context, settings Settings) (*Stage, error) {
 	s := &Stage{
 		settings: settings, lock: lock,
 		requests: make(chan *request), closing: make(chan struct{}),
-		changed: make(chan struct{}, 1), space: make(chan struct{}), trouble: newTrouble(), opened: time.Now(),
+		changed: make(chan struct{}, 1), look: make(chan struct{}, 1), space: make(chan struct{}), trouble: newTrouble(), opened: time.Now(),
 		spare: spare{path: filepath.Join(settings.Dir, spareName)},
 	}
 	if err := s.start(ctx); err != nil {

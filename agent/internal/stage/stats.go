@@ -18,7 +18,8 @@ type Stats struct {
 	// Expired counts the insights that a rule has dropped, by GoneExpiredAge and GoneExpiredBytes; a rule that has dropped
 	// nothing is not there.
 	Expired map[string]uint64
-	// RoomBytes is how many more bytes may wait before Commit does, by Settings.MaxBytes and by what is free on the disk.
+	// RoomBytes is how many more bytes may wait before Commit does, by Settings.MaxBytes and by what is free on the disk, as
+	// it was when a commit or the call before this one last had it looked at.
 	RoomBytes uint64
 	// Runway is how long RoomBytes last if what waits goes on growing as it did over the last minutes, at most a hundred
 	// years; RunwayUnknown when nothing comes or it shrinks.
@@ -61,6 +62,10 @@ func (s *Stage) Stats() Stats {
 		}
 	}
 	st.RoomBytes = s.room(st.WaitingBytes)
+	select {
+	case s.look <- struct{}{}: // for the next call
+	default:
+	}
 	st.Runway = s.growth.runway(st.RoomBytes)
 	st.Lost, st.LostRemotely, st.SetAside, st.DroppedReports = m.lost, m.lostRemotely, m.setAside, m.droppedReports
 	st.Salvaged, st.Damaged = m.salvaged, s.damaged
