@@ -169,6 +169,7 @@ func newSample(t *testing.T, random *rand.Rand) *sample {
 	t.Helper()
 	s := settings(t, filepath.Join(t.TempDir(), "stage"))
 	stage.SmallSegments(&s, 1<<20)
+	stage.JournalBytes(&s, 640<<10)
 	sm := &sample{dir: s.Dir, states: map[string]map[uint64]stage.FlowState{}}
 	st := open(t, s)
 	const commits = 120
@@ -239,7 +240,7 @@ func randomBytes(random *rand.Rand, n int) []byte {
 func readFiles(t *testing.T, dir string) map[string][]byte {
 	t.Helper()
 	files := map[string][]byte{}
-	for _, path := range databases(t, dir) {
+	for _, path := range append(databases(t, dir), filepath.Join(dir, "JOURNAL")) {
 		b, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
@@ -433,7 +434,7 @@ func (sm *sample) one(t *testing.T, random *rand.Rand, copies map[string]map[uin
 			t.Fatal(err)
 		}
 	}
-	for name, text := range map[string]string{"FORMAT": "outfeed-stage 1\n", "RUNNING": ""} {
+	for name, text := range map[string]string{"FORMAT": "outfeed-stage 2\n", "RUNNING": ""} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}

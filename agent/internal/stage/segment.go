@@ -260,6 +260,8 @@ func (s *segment) room(limit int) (int, error) {
 type appended struct {
 	to          *segment
 	last, bytes uint64
+	// lost is what it notes as missing instead of appending; nil for nothing.
+	lost *span
 }
 
 // chunkWriter puts records into a segment, in order.
