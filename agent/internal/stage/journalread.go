@@ -1,6 +1,7 @@
 package stage
 
 import (
+	"cmp"
 	"encoding/binary"
 	"hash/crc32"
 	"maps"
@@ -114,6 +115,9 @@ func (c *journalContent) scan(from uint64) {
 		}
 		c.frames = append(c.frames, f)
 	}
+	// Damage may have moved some.
+	slices.SortStableFunc(c.frames, func(a, b journalFrame) int { return cmp.Compare(a.number, b.number) })
+	c.frames = slices.CompactFunc(c.frames, func(a, b journalFrame) bool { return a.number == b.number })
 }
 
 // replayed is what a replay has found wrong.
@@ -148,9 +152,13 @@ func (f *files) replay(c *journalContent) (r replayed, err error) {
 			r.unknown, r.problem = true, damaged("the frames %d to %d of the journal", number+1, fr.number-1)
 		}
 		number = fr.number
-		if fr.base > f.produced {
+		switch {
+		case fr.base <= f.produced:
+		case fr.whole:
 			// What is between the last whole frame and this one may still have records.
-			f.salvageRuns(c, c.data[end:fr.start], fr.base, &r)
+			f.salvageRuns(c, c.data[end:max(end, fr.start)], fr.base, &r)
+		case i+1 == len(c.frames):
+			f.salvageRuns(c, c.data[end:], fr.base, &r)
 		}
 		if !fr.whole {
 			if i+1 == len(c.frames) {

@@ -45,7 +45,9 @@ func TestMain(m *testing.M) {
 func settings(t *testing.T, dir string) stage.Settings {
 	t.Helper()
 	// A test that starts a process holds all locks of the others for a moment: between fork and exec.
-	return stage.Settings{Dir: dir, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), MinFreeBytes: 1, LockWait: 500 * time.Millisecond}
+	s := stage.Settings{Dir: dir, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), MinFreeBytes: 1, LockWait: 500 * time.Millisecond}
+	stage.JournalBytes(&s, 512<<10)
+	return s
 }
 
 // open opens a stage that the test closes; afterwards bbolt's own check runs over its files.
