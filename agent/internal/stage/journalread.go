@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"hash/crc32"
 	"maps"
+	"path/filepath"
 	"slices"
 )
 
@@ -118,6 +119,22 @@ func (c *journalContent) scan(from uint64) {
 	// Damage may have moved some.
 	slices.SortStableFunc(c.frames, func(a, b journalFrame) int { return cmp.Compare(a.number, b.number) })
 	c.frames = slices.CompactFunc(c.frames, func(a, b journalFrame) bool { return a.number == b.number })
+}
+
+// journalEnd is the last sequence that the journal has on top of a state, 0 where it has none.
+func journalEnd(dir string, m meta) (last uint64) {
+	data, err := readRaw(filepath.Join(dir, journalName))
+	if err != nil {
+		return 0
+	}
+	c := &journalContent{id: m.journal, data: data}
+	c.scan(m.epoch)
+	for i := range c.frames {
+		if n := len(c.frames[i].requests); c.frames[i].whole && n > 0 {
+			last = c.frames[i].requests[n-1].lastSeq
+		}
+	}
+	return last
 }
 
 // replayed is what a replay has found wrong.

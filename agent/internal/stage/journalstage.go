@@ -117,8 +117,9 @@ func (s *Stage) recoverJournal(ctx context.Context, f *files) (mended bool, err 
 // setJournalAside keeps a damaged journal for a person and lets a new one take its place once state.db has what was in it.
 func (s *Stage) setJournalAside(ctx context.Context, f *files, c *journalContent, r *replayed) error {
 	path := filepath.Join(s.settings.Dir, journalName)
+	// What was in the part that is gone cannot be told.
+	r.unknown = r.unknown || c.unclean && (len(c.frames) == 0 || int64(len(c.data)) < c.size)
 	if c.absent {
-		r.unknown = true
 		// There is nothing to keep, and yet somebody should see it.
 		if err := os.WriteFile(path, nil, 0o600); err != nil {
 			return err //nolint:wrapcheck // it names the file
