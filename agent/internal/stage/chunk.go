@@ -50,8 +50,9 @@ type chunk struct {
 // recordBytes is what a payload takes in the outbox.
 func recordBytes(payload []byte) uint64 { return frameHeaderBytes + uint64(len(payload)) }
 
-func newChunk(id segmentID, first, before, base uint64) *chunk {
-	value := make([]byte, chunkHeaderBytes)
+// newChunk begins a chunk for records of about so many bytes.
+func newChunk(id segmentID, first, before, base uint64, size int) *chunk {
+	value := make([]byte, chunkHeaderBytes, chunkHeaderBytes+size)
 	binary.LittleEndian.PutUint64(value, before)
 	binary.LittleEndian.PutUint64(value[8:], base)
 	return &chunk{id: id, first: first, value: value}
