@@ -34,7 +34,7 @@ func changeJournal(t *testing.T, dir string, fn func(b []byte) []byte) {
 	path := filepath.Join(dir, "JOURNAL")
 	b, err := os.ReadFile(path)
 	if err == nil {
-		err = os.WriteFile(path, fn(b), 0o600) //nolint:gosec // a file of the test
+		err = os.WriteFile(path, fn(b), 0o600)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -272,7 +272,7 @@ func TestFaultAMissingJournalIsTold(t *testing.T) {
 		if name == "after a kill" {
 			want = 1
 		}
-		if got := st.Stats(); got.SetAside != want || len(got.Damaged) != int(want) { //nolint:gosec // small
+		if got := st.Stats(); got.SetAside != want || len(got.Damaged) != int(want) {
 			t.Errorf("%s the stats are %+v", name, got)
 		}
 		commit(t, st, stage.Checkpoint{Flow: "b", Number: 1, Insights: payloads(1, "b")})

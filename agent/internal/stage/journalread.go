@@ -56,6 +56,7 @@ func parseFrame(id uint64, data []byte, start int) (journalFrame, bool) {
 		q := journaled{flow: string(r.bytes(r.uvarint())), number: r.fixed(8)}
 		q.sum, q.before = uint32(r.fixed(4)), uint32(r.fixed(4)) //nolint:gosec // 4 bytes
 		q.late, q.count, q.recBytes, q.stateBytes = r.uvarint(), r.uvarint(), r.uvarint(), r.uvarint()
+		r.bad = r.bad || q.count > q.recBytes/frameHeaderBytes
 		sums = append(sums, uint32(r.fixed(4))) //nolint:gosec // 4 bytes
 		f.requests = append(f.requests, q)
 	}

@@ -37,44 +37,37 @@ func (s *Settings) journalSize() int64 {
 }
 
 // readJournal reads the journal for a start, once the state is open and before the segments are: its frames prove what of
-// those has counted.
+// those has counted. Later on what the journal alone has is in memory.
 func (s *Stage) readJournal(f *files) error {
-	c := s.found
-	if c == nil {
-		f.proven = s.pending.behind(0)
-		return nil
+	if s.found != nil {
+		return s.found.read(filepath.Join(s.settings.Dir, journalName), f)
 	}
-	path := filepath.Join(s.settings.Dir, journalName)
+	f.proven = s.pending.behind(0)
+	if f.uncertain && s.journal != nil {
+		// A state that is made anew must lead to it.
+		f.journal, f.epoch = s.journal.id, s.pending.epoch
+	}
+	return nil
+}
+
+// read reads the file, if there is one and something can be in it.
+func (c *journalContent) read(path string, f *files) error {
 	there, err := exists(path)
 	if err != nil {
 		return err
 	}
-	if !there {
+	if c.absent = !there; c.absent {
 		if f.journal != 0 && c.unclean {
 			c.problem = damaged("the journal is missing")
 		}
-		c.absent = true
 		return nil
 	}
 	if c.data, err = readRaw(path); err != nil {
 		return err
 	}
-	id, size, err := parseJournalHead(c.data)
-	switch {
-	case errors.Is(err, ErrNewerFormat):
+	if err := c.identify(f); err != nil || c.stale {
 		return err
-	case err != nil && f.journal == 0 && !f.uncertain, err == nil && f.journal == 0 && !f.uncertain:
-		// The state does not know it yet: a start, or whoever made it, came no further.
-		c.stale, c.data = true, nil
-		return nil
-	case err != nil:
-		c.problem, id = err, f.journal
-	case f.journal != 0 && id != f.journal:
-		c.problem, id = damaged("the journal is not the one that belongs to state.db"), f.journal
-	case int64(len(c.data)) != size:
-		c.problem = damaged("the journal has %d bytes and should have %d", len(c.data), size)
 	}
-	c.id, c.size = id, size
 	if c.unclean || f.uncertain || c.problem != nil {
 		c.scan(f.epoch)
 	}
@@ -85,6 +78,27 @@ func (s *Stage) readJournal(f *files) error {
 	if len(c.frames) > 0 && c.epoch > f.epoch {
 		f.proven = c.frames[0].base
 	}
+	return nil
+}
+
+// identify finds out by the head whether it is the journal that belongs to the state.
+func (c *journalContent) identify(f *files) error {
+	id, size, err := parseJournalHead(c.data)
+	switch {
+	case errors.Is(err, ErrNewerFormat):
+		return err
+	case f.journal == 0 && !f.uncertain:
+		// The state does not know it: whoever made it came no further, or had given it up.
+		c.stale, c.data = true, nil
+		return nil
+	case err != nil:
+		c.problem, id = err, f.journal
+	case f.journal != 0 && id != f.journal:
+		c.problem, id = damaged("the journal is not the one that belongs to state.db"), f.journal
+	case int64(len(c.data)) != size:
+		c.problem = damaged("the journal has %d bytes and should have %d", len(c.data), size)
+	}
+	c.id, c.size = id, size
 	return nil
 }
 
@@ -145,7 +159,7 @@ func (s *Stage) keepJournal() {
 	}
 	s.journalLooked = time.Now()
 	free, err := s.disk.free(s.settings)
-	if err == nil && free >= s.settings.MinFreeBytes+uint64(size) { //nolint:gosec // it is not negative
+	if err == nil && free >= s.settings.MinFreeBytes+uint64(size) {
 		if s.journal, err = createJournal(s.settings.Dir, size); err == nil {
 			_ = s.commit(nil) // it has noted why not, and is tried again
 		}
@@ -177,7 +191,7 @@ func (s *Stage) journalAll(batch []*request) {
 			n++
 		}
 		var err error
-		if !s.journal.fits(size) {
+		if !s.journal.fits(size) || s.pending.entries > maxPendingEntries {
 			err = s.commit(nil)
 		}
 		switch {

@@ -20,7 +20,12 @@ type pending struct {
 	runs []pendingRun
 	// bytes is what the records take, and late what the checkpoints say.
 	bytes, late uint64
+	// entries counts those of all flows.
+	entries int
 }
+
+// maxPendingEntries bounds what small entries take in memory, where each costs some 200 bytes besides itself.
+const maxPendingEntries = 50_000
 
 // pendingFlow is what the commits of one flow have changed.
 type pendingFlow struct {
@@ -79,7 +84,9 @@ func (p *pending) add(flow string, before, now mark, state []byte) error {
 	return eachInState(state, func(source, value []byte) {
 		put(f.cursors, source, value)
 	}, func(key, value []byte) {
+		before := len(f.entries)
 		put(f.entries, key, value)
+		p.entries += len(f.entries) - before
 	})
 }
 

@@ -292,9 +292,6 @@ func (s *Stage) dropPending() {
 
 // writePending appends the records that the journal alone has.
 func (s *Stage) writePending(next *meta) (parts []appended, err error) {
-	if s.pending == nil {
-		return nil, nil //nolint:nilnil // nothing is written
-	}
 	var payloads [][]byte
 	bytes := 0
 	flush := func() error {
@@ -429,6 +426,7 @@ func (s *Stage) land(batch []*request, parts []appended, next meta) {
 	maps.Copy(f.marks, s.foldedMarks)
 	s.pending = newPending(next.epoch)
 	f.pending = s.pending
+	s.folding.Stop()
 	f.produced, f.droppedReports, f.markSum = next.produced, next.droppedReports, next.markSum
 	f.lost = max(f.lost, next.lost)
 	f.late, f.expiredAge, f.expiredBytes = next.late, next.expiredAge, next.expiredBytes
