@@ -85,11 +85,11 @@ func createJournal(dir string, size int64) (*journal, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create %s: %w", j.path, err)
 	}
-	blocks := make([]byte, min(size, maxFrameBytes))
-	copy(blocks, encodeJournalHead(j.id, size))
-	for at := int64(0); at < size && err == nil; at += int64(len(blocks)) {
-		_, err = f.WriteAt(blocks[:min(int64(len(blocks)), size-at)], at)
-		clear(blocks[:min(journalBlock, len(blocks))])
+	// Block by block, because Linux counts a write for as much as the memory holds in one piece, which is what came in one write.
+	block := append(encodeJournalHead(j.id, size), make([]byte, journalBlock-journalHeadBytes)...)
+	for at := int64(0); at < size && err == nil; at += journalBlock {
+		_, err = f.WriteAt(block[:min(journalBlock, size-at)], at)
+		clear(block)
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		return nil, errors.Join(fmt.Errorf("create %s: %w", j.path, err), os.Remove(temp))
