@@ -50,8 +50,9 @@ type chunk struct {
 // recordBytes is what a payload takes in the outbox.
 func recordBytes(payload []byte) uint64 { return frameHeaderBytes + uint64(len(payload)) }
 
-func newChunk(id segmentID, first, before, base uint64) *chunk {
-	value := make([]byte, chunkHeaderBytes)
+// newChunk begins a chunk for records of about so many bytes.
+func newChunk(id segmentID, first, before, base uint64, size int) *chunk {
+	value := make([]byte, chunkHeaderBytes, chunkHeaderBytes+size)
 	binary.LittleEndian.PutUint64(value, before)
 	binary.LittleEndian.PutUint64(value[8:], base)
 	return &chunk{id: id, first: first, value: value}
@@ -59,14 +60,19 @@ func newChunk(id segmentID, first, before, base uint64) *chunk {
 
 // add appends a record; it belongs to the sequence that follows the last.
 func (c *chunk) add(payload []byte) {
-	seq, size := c.first+uint64(c.count), uint32(len(payload)) //nolint:gosec // at most MaxRecordBytes
-	head := frameSum(c.id, seq, size)
-	c.value = binary.LittleEndian.AppendUint32(c.value, size)
-	c.value = binary.LittleEndian.AppendUint32(c.value, uint32(seq)) //nolint:gosec // its low half
-	c.value = binary.LittleEndian.AppendUint32(c.value, head)
-	c.value = binary.LittleEndian.AppendUint32(c.value, crc32.Update(head, castagnoli(), payload))
-	c.value = append(c.value, payload...)
+	c.value = appendFrame(c.value, c.id, c.first+uint64(c.count), payload)
 	c.count++
+}
+
+// appendFrame appends a record's frame.
+func appendFrame(dst []byte, id segmentID, seq uint64, payload []byte) []byte {
+	size := uint32(len(payload)) //nolint:gosec // at most MaxRecordBytes
+	head := frameSum(id, seq, size)
+	dst = binary.LittleEndian.AppendUint32(dst, size)
+	dst = binary.LittleEndian.AppendUint32(dst, uint32(seq)) //nolint:gosec // its low half
+	dst = binary.LittleEndian.AppendUint32(dst, head)
+	dst = binary.LittleEndian.AppendUint32(dst, crc32.Update(head, castagnoli(), payload))
+	return append(dst, payload...)
 }
 
 // full says whether the next record belongs into another chunk.
@@ -162,23 +168,31 @@ type frame struct {
 // for a head, so that it takes no more than a few passes over b, whatever is in it.
 func findFrame(id segmentID, b []byte, low, high uint64) (frame, bool) {
 	for at := 0; at+frameHeaderBytes <= len(b); at++ {
-		head := b[at : at+frameHeaderBytes]
-		size := binary.LittleEndian.Uint32(head)
-		if size > MaxRecordBytes || int(size) > len(b)-at-frameHeaderBytes {
-			continue
-		}
-		seq := low + uint64(binary.LittleEndian.Uint32(head[4:])-uint32(low)) //nolint:gosec // the low half
-		if seq > high {
-			continue
-		}
-		sum := frameSum(id, seq, size)
-		if sum != binary.LittleEndian.Uint32(head[8:]) {
-			continue
-		}
-		f := frame{seq: seq, start: at + frameHeaderBytes, end: at + frameHeaderBytes + int(size)}
-		if crc32.Update(sum, castagnoli(), b[f.start:f.end]) == binary.LittleEndian.Uint32(head[12:]) {
+		if f, ok := frameAt(id, b[at:], low, high); ok {
+			f.start, f.end = f.start+at, f.end+at
 			return f, true
 		}
 	}
 	return frame{}, false
+}
+
+// frameAt is the frame that b begins with.
+func frameAt(id segmentID, b []byte, low, high uint64) (frame, bool) {
+	if len(b) < frameHeaderBytes {
+		return frame{}, false
+	}
+	size := binary.LittleEndian.Uint32(b)
+	if size > MaxRecordBytes || int(size) > len(b)-frameHeaderBytes {
+		return frame{}, false
+	}
+	seq := low + uint64(binary.LittleEndian.Uint32(b[4:])-uint32(low)) //nolint:gosec // the low half
+	if seq > high {
+		return frame{}, false
+	}
+	sum := frameSum(id, seq, size)
+	if sum != binary.LittleEndian.Uint32(b[8:]) {
+		return frame{}, false
+	}
+	f := frame{seq: seq, start: frameHeaderBytes, end: frameHeaderBytes + int(size)}
+	return f, crc32.Update(sum, castagnoli(), b[f.start:f.end]) == binary.LittleEndian.Uint32(b[12:])
 }

@@ -7,7 +7,7 @@ import (
 
 // FuzzChunk reads any bytes as a chunk: it must not fail on them, and must never serve a record that was not written.
 func FuzzChunk(f *testing.F) {
-	c := newChunk(5, 7, 100, 6)
+	c := newChunk(5, 7, 100, 6, 0)
 	written := [][]byte{[]byte("one"), nil, bytes.Repeat([]byte("x"), 300)}
 	for _, p := range written {
 		c.add(p)
@@ -57,7 +57,7 @@ func FuzzSealed(f *testing.F) {
 
 func TestADamagedLengthHidesOnlyItsRecord(t *testing.T) {
 	t.Parallel()
-	c := newChunk(5, 1, 0, 0)
+	c := newChunk(5, 1, 0, 0, 0)
 	for _, p := range []string{"a", "b", "c"} {
 		c.add([]byte(p))
 	}

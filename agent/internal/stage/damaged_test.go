@@ -33,7 +33,7 @@ func TestANewerFormatIsRefusedAndLeftAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	format := filepath.Join(s.Dir, "FORMAT")
-	if err := os.WriteFile(format, []byte("outfeed-stage 2\n"), 0o600); err != nil {
+	if err := os.WriteFile(format, []byte("outfeed-stage 3\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	before := contents(t, s.Dir)
@@ -120,7 +120,11 @@ func TestADamagedStateBeginsBehindTheOutbox(t *testing.T) {
 		t.Fatal(err)
 	}
 	st = open(t, s)
-	if last := commit(t, st, stage.Checkpoint{Flow: "a", Number: 1, Insights: payloads(1, "again")}); last != 6 {
+	state, err := st.LoadFlow(t.Context(), "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if last := commit(t, st, stage.Checkpoint{Flow: "a", Number: state.Number + 1, Insights: payloads(1, "again")}); last != 6 {
 		t.Errorf("the next record is %d, want 6", last)
 	}
 	if got := readAll(t, st, 0); len(got) != 6 {

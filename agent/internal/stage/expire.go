@@ -128,6 +128,7 @@ func (s *Stage) noteAge(next *meta) {
 func (s *Stage) expiry(reason string, choose func(*files) (last uint64, err error)) *request {
 	var runs gone
 	return &request{
+		folded: true,
 		admit: func(f *files) error {
 			last, err := choose(f)
 			if err != nil {

@@ -8,6 +8,12 @@ import (
 // SmallSegments makes the outbox begin a new segment every few bytes.
 func SmallSegments(s *Settings, bytes int) { s.segmentBytes = bytes }
 
+// JournalBytes sets the size of the journal, negative for none.
+func JournalBytes(s *Settings, bytes int) { s.journalBytes = bytes }
+
+// FoldAfter is how long something is in the journal alone.
+const FoldAfter = foldAfter
+
 // SegmentFirst is the sequence that a segment file begins with, 0 for another file.
 func SegmentFirst(path string) uint64 {
 	name, _ := parseSegmentName(strings.TrimSuffix(path, newSuffix))

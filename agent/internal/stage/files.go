@@ -35,7 +35,8 @@ const (
 // older agent can refuse a newer directory without opening a database that it may not understand.
 //
 //	1  2026-11  the first
-const formatVersion = 1
+//	2  2026-11  with a journal
+const formatVersion = 2
 
 const formatPrefix = "outfeed-stage "
 

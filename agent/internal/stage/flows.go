@@ -33,11 +33,15 @@ func (s *Stage) LoadFlow(ctx context.Context, flow string) (FlowState, error) {
 	if err == nil {
 		err = s.view(ctx, func(tx *bolt.Tx) error {
 			st = FlowState{Cursors: map[string][]byte{}, Operators: map[string]map[string][]byte{}}
-			b := tx.Bucket([]byte(flowsBucket)).Bucket([]byte(flow))
-			if b == nil {
-				return nil
+			if b := tx.Bucket([]byte(flowsBucket)).Bucket([]byte(flow)); b != nil {
+				if err := st.read(flow, b); err != nil {
+					return err
+				}
 			}
-			return st.read(flow, b)
+			if later := s.pending.flows[flow]; later != nil {
+				return later.overlay(&st)
+			}
+			return nil
 		})
 	}
 	if err != nil {
@@ -136,7 +140,7 @@ func (s *Stage) DropFlow(ctx context.Context, flow string) error {
 			return nil
 		},
 		apply: func(tx *bolt.Tx, next *meta) error {
-			next.markSum -= s.files.marks[flow].part(flow)
+			next.markSum -= s.markBefore(flow).part(flow)
 			err := tx.Bucket([]byte(flowsBucket)).DeleteBucket([]byte(flow))
 			if err != nil && !errors.Is(err, bolterrors.ErrBucketNotFound) {
 				return fmt.Errorf("drop the state of flow %s: %w", flow, err)

@@ -1,8 +1,10 @@
 package stage_test
 
 import (
+	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"testing"
 
@@ -25,6 +27,8 @@ func TestTheStageDoesWhatPlainMapsDo(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		dir := t.TempDir()
 		s := stage.Settings{Dir: dir, MinFreeBytes: 1}
+		// Some checkpoints fit into it, some fill it, and some are too large for it.
+		stage.JournalBytes(&s, 160<<10)
 		st := openModel(t, rt, s)
 		defer func() {
 			closeModel(rt, st)
@@ -50,6 +54,13 @@ func TestTheStageDoesWhatPlainMapsDo(t *testing.T) {
 				}
 				m.acked = max(m.acked, upTo)
 			},
+			"crash": func(rt *rapid.T) {
+				st = crashModel(t, rt, st, s)
+				// An acknowledgement is durable with the next commit.
+				if got := st.Stats().Acknowledged; got <= m.acked {
+					m.acked = got
+				}
+			},
 			"restart": func(rt *rapid.T) {
 				closeModel(rt, st)
 				st = openModel(t, rt, s)
@@ -66,6 +77,20 @@ func openModel(t *testing.T, rt *rapid.T, s stage.Settings) *stage.Stage {
 		rt.Fatal(err)
 	}
 	return st
+}
+
+// crashModel goes on with what the directory has at this moment, as after a killed process.
+func crashModel(t *testing.T, rt *rapid.T, st *stage.Stage, s stage.Settings) *stage.Stage {
+	t.Helper()
+	copied := t.TempDir()
+	if err := os.CopyFS(copied, os.DirFS(s.Dir)); err != nil {
+		rt.Fatal(err)
+	}
+	closeModel(rt, st)
+	if err := errors.Join(os.RemoveAll(s.Dir), os.Rename(copied, s.Dir)); err != nil {
+		rt.Fatal(err)
+	}
+	return openModel(t, rt, s)
 }
 
 func closeModel(rt *rapid.T, st *stage.Stage) {

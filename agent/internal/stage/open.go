@@ -20,6 +20,9 @@ func (s *Stage) openFiles(ctx context.Context, found map[string]error) (*files, 
 	f := &files{damaged: map[uint64]struct{}{}, marks: map[string]mark{}}
 	err := f.openState(ctx, s, found)
 	if err == nil {
+		err = s.readJournal(f)
+	}
+	if err == nil {
 		err = f.openSegments(ctx, s, found)
 	}
 	if err == nil {
@@ -178,7 +181,7 @@ func (f *files) listOpenings(ctx context.Context, s *Stage, found map[string]err
 	}
 	end := ^uint64(0)
 	if !f.uncertain {
-		if base := lastBase(names, found); base > f.produced {
+		if base := max(lastBase(names, found), f.proven); base > f.produced {
 			s.settings.Logger.ErrorContext(ctx, "state.db is older than the outbox: flows repeat what they had read since",
 				slog.Uint64("state", f.produced), slog.Uint64("outbox", base))
 			f.produced = base
@@ -358,6 +361,7 @@ func (s *Stage) reopen() (*files, error) {
 	if s.damaged, err = boundKept(s.settings.Dir, s.settings.Logger); err != nil {
 		return nil, errors.Join(err, f.close())
 	}
+	s.adopt(f)
 	return f, nil
 }
 
@@ -381,7 +385,7 @@ func (s *Stage) suspect(cause *damageError) bool {
 		return false
 	}
 	s.heals++
-	s.unsettled = fmt.Errorf("a staged file is damaged and is being salvaged: %w", cause)
+	s.unsettled, s.known = fmt.Errorf("a staged file is damaged and is being salvaged: %w", cause), false
 	s.carry = s.files.meta
 	s.settings.Logger.Error("a staged file is damaged; it is verified and salvaged", slog.Any("error", cause))
 	return true

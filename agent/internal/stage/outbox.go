@@ -71,8 +71,13 @@ func (s *Stage) readOutbox(after uint64, maxRecords, maxBytes int) (*outboxReade
 	if s.files == nil {
 		return nil, s.unavailableLocked()
 	}
-	r := &outboxReader{next: max(after, s.files.acknowledged) + 1, end: s.files.produced, maxRecords: maxRecords, maxBytes: maxBytes, known: s.files.damaged, gone: s.files.gone}
-	return r, r.readAll(s.files.segments)
+	end := s.pending.behind(s.files.produced)
+	r := &outboxReader{next: max(after, s.files.acknowledged) + 1, end: end, maxRecords: maxRecords, maxBytes: maxBytes, known: s.files.damaged, gone: s.files.gone}
+	if err := r.readAll(s.files.segments); err != nil {
+		return r, err
+	}
+	r.readPending(s.pending)
+	return r, nil
 }
 
 // noteDamaged remembers damaged records until they are acknowledged, for the count of what was lost.
@@ -246,6 +251,10 @@ func (s *Stage) moveAcknowledged(upTo uint64) (store bool, err error) {
 	if len(f.segments) > 1 {
 		return true, nil
 	}
+	if upTo < f.produced && !f.pending.empty() {
+		// What is still in the journal would go into the same segment.
+		return false, nil
+	}
 	size, err := f.segments[0].fileBytes()
 	return size > idleSegmentBytes, err
 }
@@ -260,6 +269,7 @@ func (f *files) lostBetween(after, upTo uint64) uint64 {
 			lost -= high - low + 1 - seg.lostBetween(low, high)
 		}
 	}
+	lost -= f.pending.held(after+1, upTo)
 	for seq := range f.damaged {
 		if seq > after && seq <= upTo {
 			lost++
@@ -279,12 +289,12 @@ func (f *files) countAcknowledged() {
 		}
 		sum += n
 	}
-	f.acknowledgedBytes = sum
+	f.acknowledgedBytes = sum + f.pending.bytesUpTo(f.floor())
 }
 
 // waitingBytes is what the records take that are not acknowledged.
 func (f *files) waitingBytes() uint64 {
-	sum := uint64(0)
+	sum := f.pending.waiting()
 	for _, seg := range f.segments {
 		sum += seg.bytes
 	}
@@ -363,7 +373,7 @@ func (s *Stage) Reconcile(ctx context.Context, stored uint64) (after uint64, err
 	case stored > now.produced:
 		s.settings.Logger.ErrorContext(ctx, "the control plane has more insights of this agent than its staging directory; what waits gets new numbers",
 			slog.Uint64("stored", stored), slog.Uint64("produced", now.produced))
-		r := &request{renumberFrom: stored}
+		r := &request{renumberFrom: stored, folded: true}
 		r.admit = func(f *files) error {
 			if stored <= f.produced {
 				return errDone

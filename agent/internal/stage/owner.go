@@ -159,7 +159,7 @@ func (s *Settings) countWaiting(ctx context.Context) (n uint64, err error) {
 	}
 	err = db.View(func(tx *bolt.Tx) error {
 		m, err := readMeta(tx)
-		n = m.produced - m.acknowledged
+		n = max(m.produced, journalEnd(s.Dir, m)) - m.acknowledged
 		return err
 	})
 	if err = errors.Join(err, db.Close()); err != nil {

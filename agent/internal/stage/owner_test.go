@@ -125,14 +125,14 @@ func TestWhatIsInUseOrNewerIsNotSetAside(t *testing.T) {
 	}
 	// A process that another test has just forked holds a copy of the lock until it becomes another program.
 	other.LockWait = 10 * time.Second
-	for file, text := range map[string]string{"FORMAT": "outfeed-stage 2\n", "OWNER": "agent-"} {
+	for file, text := range map[string]string{"FORMAT": "outfeed-stage 3\n", "OWNER": "agent-"} {
 		if err := os.WriteFile(filepath.Join(s.Dir, file), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := stage.Open(t.Context(), other); !errors.Is(err, stage.ErrNewerFormat) && !errors.Is(err, stage.ErrDamaged) {
 			t.Errorf("Open with the %s %q gave %v", file, text, err)
 		}
-		if err := os.WriteFile(filepath.Join(s.Dir, "FORMAT"), []byte("outfeed-stage 1\n"), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(s.Dir, "FORMAT"), []byte("outfeed-stage 2\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}

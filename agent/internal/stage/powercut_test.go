@@ -344,6 +344,7 @@ func scenario(dir, seedText, commitsText, ending string) error {
 	random := rand.New(rand.NewPCG(base, 7)) //nolint:gosec // test data
 	s := stage.Settings{Dir: dir, MinFreeBytes: 1, Owner: "agent-1"}
 	stage.SmallSegments(&s, 192<<10)
+	stage.JournalBytes(&s, 96<<10)
 	ctx := context.Background()
 	st, err := stage.Open(ctx, s)
 	if err != nil {
@@ -506,6 +507,7 @@ func (k *told) check(t *testing.T, dir string) {
 	t.Helper()
 	s := stage.Settings{Dir: dir, MinFreeBytes: 1, Owner: "agent-1"}
 	stage.SmallSegments(&s, 192<<10)
+	stage.JournalBytes(&s, 96<<10)
 	st, err := stage.Open(t.Context(), s)
 	if err != nil {
 		t.Errorf("Open: %v", err)

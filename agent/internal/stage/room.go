@@ -189,7 +189,8 @@ func (s *Stage) tryReserve(size uint64, waited bool) (<-chan struct{}, error) { 
 	if s.trouble.degraded != nil {
 		err = s.trouble.degraded
 	}
-	if err == nil && free < s.settings.MinFreeBytes {
+	// What the journal alone has needs room in the other files.
+	if err == nil && free < s.settings.MinFreeBytes+s.pending.waiting() {
 		err = fmt.Errorf("the disk of %s has %d MiB left, less than the %d MiB that stay free: make room on it", s.settings.Dir, free>>20, s.settings.MinFreeBytes>>20)
 	}
 	held := s.reserved

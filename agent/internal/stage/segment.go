@@ -260,6 +260,8 @@ func (s *segment) room(limit int) (int, error) {
 type appended struct {
 	to          *segment
 	last, bytes uint64
+	// lost is what it notes as missing instead of appending; nil for nothing.
+	lost *span
 }
 
 // chunkWriter puts records into a segment, in order.
@@ -268,7 +270,9 @@ type chunkWriter struct {
 	id     segmentID
 	// base is for the heads of the chunks; bytes is what the records so far take, and last the sequence of the last one.
 	base, bytes, last uint64
-	chunk             *chunk
+	// left is about how many bytes of records are still to come, 0 when nobody knows.
+	left  int
+	chunk *chunk
 }
 
 // add puts one more. A sequence that does not follow the last leaves a gap.
@@ -279,11 +283,17 @@ func (w *chunkWriter) add(seq uint64, payload []byte) error {
 		}
 	}
 	if w.chunk == nil {
-		w.chunk = newChunk(w.id, seq, w.bytes, w.base)
+		w.chunk = newChunk(w.id, seq, w.bytes, w.base, w.room(payload))
 	}
 	w.chunk.add(payload)
 	w.last = seq
 	return nil
+}
+
+// room is how much a chunk that begins with the payload will hold: it is closed by the record that fills it.
+func (w *chunkWriter) room(payload []byte) int {
+	size := len(payload) + frameHeaderBytes
+	return max(size, min(w.left, chunkTargetBytes+size))
 }
 
 // flush stores what add has collected.
@@ -293,6 +303,7 @@ func (w *chunkWriter) flush() error {
 	}
 	w.chunk.seal()
 	w.bytes += w.chunk.bytes()
+	w.left -= len(w.chunk.value)
 	w.bucket.FillPercent = 1 // sequences only rise, so no page is ever split in the middle
 	err := w.bucket.Put(number(w.chunk.first), w.chunk.value)
 	w.chunk = nil
@@ -306,7 +317,12 @@ func (w *chunkWriter) flush() error {
 // transaction. before is the bytes of the records in front of them, base the last sequence that counts. The outcome of an
 // error is unknown.
 func (s *segment) append(first, before, base uint64, payloads [][]byte, limit int) (appended, error) {
-	w := &chunkWriter{id: s.id, base: base, bytes: before, last: first - 1}
+	w := &chunkWriter{id: s.id, base: base, bytes: before, last: first - 1, left: chunkHeaderBytes}
+	for _, p := range payloads {
+		if w.left += int(recordBytes(p)); w.left > limit { //nolint:gosec // at most MaxRecordBytes
+			break
+		}
+	}
 	err := s.db.Update(func(tx *bolt.Tx) error {
 		w.bucket = tx.Bucket([]byte(recordsBucket))
 		taken := uint64(0)

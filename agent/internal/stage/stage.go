@@ -48,8 +48,9 @@ type Settings struct {
 	// KnownFlows are the keys of the flows that are known from elsewhere to have staged here. They are what is told to start
 	// anew when the state is missing, so that it cannot tell. Nil is fine.
 	KnownFlows []string
-	// segmentBytes bounds a segment's file; tests make it small.
-	segmentBytes int
+	// segmentBytes bounds a segment's file; tests make it small. journalBytes is the size of the journal, 0 for the usual one and
+	// negative for none.
+	segmentBytes, journalBytes int
 }
 
 func (s *Settings) setDefaults() {
@@ -107,6 +108,13 @@ type Stage struct {
 	opened    time.Time
 	ranBefore time.Duration
 	ranStored uint64
+	// The journal is the writer's, and so is what follows: when making one was last tried, when what it has is to be taken in
+	// by state.db, the marks of the flows of which the transaction under way does that, and what a start has found.
+	journal       *journal
+	journalLooked time.Time
+	folding       *time.Timer
+	foldedMarks   map[string]mark
+	found         *journalContent
 
 	// mu guards what follows. The writer alone changes produced and the files, and may therefore read them without it.
 	mu sync.RWMutex
@@ -114,6 +122,10 @@ type Stage struct {
 	// the files have not been read again since. Until then what had landed before can still be read from them.
 	files     *files
 	unsettled error
+	// known says that it is known all the same what of every request has landed.
+	known bool
+	// pending is what the journal alone has. It stays when the files are read again.
+	pending *pending
 	// heals counts the times that the files were read again because of damage.
 	heals int
 	// carry is the numbers at the time of the failure; those in memory can be ahead of those on the disk.
@@ -150,7 +162,11 @@ type files struct {
 	settledStored uint64
 	// damaged are the waiting records that were found damaged.
 	damaged map[uint64]struct{}
+	// marks are those of the flows' last commits, also of those in pending, which is the stage's.
 	marks   map[string]mark
+	pending *pending
+	// proven is the last sequence that the journal proves to have counted; 0 for none.
+	proven uint64
 }
 
 // Open opens the staging directory, and makes it when it is not there. After an unclean stop it verifies the files
@@ -216,10 +232,10 @@ func openDir(ctx context.Context, settings Settings) (*Stage, error) {
 		settings: settings, lock: lock,
 		requests: make(chan *request), closing: make(chan struct{}),
 		changed: make(chan struct{}, 1), look: make(chan struct{}, 1), space: make(chan struct{}), trouble: newTrouble(), opened: time.Now(),
-		spare: spare{path: filepath.Join(settings.Dir, spareName)},
+		spare: spare{path: filepath.Join(settings.Dir, spareName)}, folding: newStoppedTimer(),
 	}
 	if err := s.start(ctx); err != nil {
-		return nil, errors.Join(err, lock.release())
+		return nil, errors.Join(err, s.journal.close(), lock.release())
 	}
 	s.writer.Go(s.write)
 	return s, nil
@@ -276,9 +292,14 @@ func (s *Stage) start(ctx context.Context) error {
 	if s.formers, err = formers(dir); err != nil {
 		return err
 	}
+	s.found = &journalContent{unclean: unclean}
 	f, err := s.openFiles(ctx, found)
 	if err != nil {
 		return err
+	}
+	fold, err := s.recoverJournal(ctx, f)
+	if err != nil {
+		return errors.Join(err, f.close())
 	}
 	if s.damaged, err = boundKept(dir, s.settings.Logger); err != nil {
 		return errors.Join(err, f.close())
@@ -291,8 +312,13 @@ func (s *Stage) start(ctx context.Context) error {
 		s.noteAge(&f.meta)
 	}
 	s.dropAcknowledged()
+	f.countAcknowledged()
 	s.noteWaiting()
 	s.keepSpare()
+	if fold {
+		_ = s.commit(nil) // it has noted why not, and is tried again
+	}
+	s.keepJournal()
 	return nil
 }
 
@@ -336,6 +362,7 @@ func (s *Stage) Close() error {
 		close(s.closing)
 		s.writer.Wait()
 		s.trouble.timer.Stop()
+		s.folding.Stop()
 		s.closeErr = s.finish()
 	})
 	return s.closeErr
@@ -344,7 +371,7 @@ func (s *Stage) Close() error {
 // finish runs after the writer has ended. The mark of an unclean stop goes only when all is well.
 func (s *Stage) finish() error {
 	var errs []error
-	if s.isUnsettled() == nil && (s.acknowledgedMoved() || s.settings.MaxAge > 0) {
+	if s.isUnsettled() == nil && (s.acknowledgedMoved() || s.settings.MaxAge > 0 || !s.pending.empty()) {
 		errs = append(errs, s.commit(nil))
 	}
 	s.mu.Lock()
@@ -355,6 +382,7 @@ func (s *Stage) finish() error {
 		s.files = nil
 	}
 	s.mu.Unlock()
+	errs = append(errs, s.journal.close())
 	if err := errors.Join(errs...); err != nil || !clean {
 		return errors.Join(err, s.lock.release())
 	}

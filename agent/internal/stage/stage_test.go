@@ -45,7 +45,9 @@ func TestMain(m *testing.M) {
 func settings(t *testing.T, dir string) stage.Settings {
 	t.Helper()
 	// A test that starts a process holds all locks of the others for a moment: between fork and exec.
-	return stage.Settings{Dir: dir, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), MinFreeBytes: 1, LockWait: 500 * time.Millisecond}
+	s := stage.Settings{Dir: dir, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), MinFreeBytes: 1, LockWait: 500 * time.Millisecond}
+	stage.JournalBytes(&s, 512<<10)
+	return s
 }
 
 // open opens a stage that the test closes; afterwards bbolt's own check runs over its files.
@@ -227,11 +229,14 @@ func TestARepeatedCheckpointIsStoredOnce(t *testing.T) {
 
 func TestAFailedCommitIsOfUnknownOutcomeAndItsRepetitionCountsOnce(t *testing.T) {
 	t.Parallel()
-	for _, point := range []string{"outbox", "outbox landed", "state", "state landed"} {
+	for _, point := range []string{"outbox", "outbox landed", "state", "state landed", "journal", "journal landed"} {
 		for _, answer := range []string{"retry", "reload", "others go on", "restart"} {
 			t.Run(point+", "+answer, func(t *testing.T) {
 				t.Parallel()
 				s := settings(t, t.TempDir())
+				if !strings.HasPrefix(point, "journal") {
+					stage.JournalBytes(&s, -1)
+				}
 				st := open(t, s)
 				commit(t, st, stage.Checkpoint{Flow: "a", Number: 1, Insights: payloads(2, "first")})
 				broken := errors.New("input/output error")
@@ -285,7 +290,7 @@ func testMerging(t *testing.T) {
 	var mu sync.Mutex
 	writes := 0
 	stage.FailAt(st, func(at string) error {
-		if at != "state" {
+		if at != "journal" {
 			return nil
 		}
 		mu.Lock()
@@ -331,7 +336,7 @@ func TestTheWaitForACommitEndsWithItsContext(t *testing.T) {
 		inside, goOn := make(chan struct{}), make(chan struct{})
 		var once sync.Once
 		stage.FailAt(st, func(at string) error {
-			if at == "state" {
+			if at == "journal" {
 				once.Do(func() { close(inside); <-goOn })
 			}
 			return nil

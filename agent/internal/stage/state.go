@@ -42,6 +42,8 @@ const (
 	markKey           = "mark"
 	marksKey          = "marks"
 	stampKey          = "stamp"
+	journalKey        = "journal"
+	epochKey          = "epoch"
 	// salvageKey is there in a state.db that was made by a salvage, until the agent has taken note of it.
 	salvageKey = "salvage"
 )
@@ -89,6 +91,9 @@ type meta struct {
 	// listed are the first sequences of the segments, as they were at the last commit. An older list does no harm, so that
 	// the stamp leaves it out.
 	listed []uint64
+	// journal is the id of the journal, 0 for none. Every commit here begins another epoch of it: what it has of earlier ones is
+	// in the state.
+	journal, epoch uint64
 }
 
 // floor is the last sequence that is acknowledged or that a rule has dropped with all before it.
@@ -100,7 +105,7 @@ type field struct {
 	n   *uint64
 }
 
-func (m *meta) fields() [13]field {
+func (m *meta) fields() [15]field {
 	return [...]field{
 		{producedKey, &m.produced},
 		{acknowledgedKey, &m.acknowledged},
@@ -115,6 +120,8 @@ func (m *meta) fields() [13]field {
 		{expiredBytesKey, &m.expiredBytes},
 		{ranKey, &m.ranMillis},
 		{marksKey, &m.markSum},
+		{journalKey, &m.journal},
+		{epochKey, &m.epoch},
 	}
 }
 
@@ -129,7 +136,7 @@ func (m *meta) expired(reason string) *uint64 {
 // put stores what differs from what is stored, which is nil where nothing is.
 func (m *meta) put(tx *bolt.Tx, sealed *sealer, stored *meta) error {
 	b := tx.Bucket([]byte(metaBucket))
-	var before [13]field
+	var before [15]field
 	if stored != nil {
 		before = stored.fields()
 	}

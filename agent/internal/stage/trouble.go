@@ -71,19 +71,20 @@ func (t *trouble) failed() (tell bool) {
 // errNotRead says that what was to be committed could not be read: the disk of the stage is not to blame.
 var errNotRead = errors.New("what is to be committed cannot be read")
 
-// fail notes that the outcome of a commit is unknown.
-func (s *Stage) fail(err error) error {
+// fail notes that the outcome of a commit is unknown. One without requests only moves what has landed in the journal, so that
+// the outcome of every request is known all the same.
+func (s *Stage) fail(batch []*request, err error) error {
 	if errors.Is(err, errNotRead) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.unsettled, s.carry = err, s.files.meta
+		s.unsettled, s.known, s.carry = err, false, s.files.meta
 		s.trouble.next = time.Now()
 		s.trouble.timer.Reset(0)
 		return err
 	}
 	err = fmt.Errorf("the staging directory %s could not be written; check the disk: %w", s.settings.Dir, err)
 	s.mu.Lock()
-	s.unsettled, s.trouble.degraded = err, err
+	s.unsettled, s.trouble.degraded, s.known = err, err, len(batch) == 0
 	s.carry = s.files.meta
 	s.mu.Unlock()
 	s.noteFailure(err)
@@ -126,6 +127,16 @@ func (s *Stage) healed(batch []*request) {
 func (s *Stage) isUnsettled() error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
+	return s.unsettled
+}
+
+// isUnknown says why nobody can tell what has landed; nil when that is known.
+func (s *Stage) isUnknown() error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.known && s.files != nil {
+		return nil
+	}
 	return s.unsettled
 }
 
@@ -181,7 +192,7 @@ func (s *Stage) settle() error {
 	}
 	f, err := s.reopen()
 	if err != nil {
-		s.unsettled = fmt.Errorf("the staging directory %s cannot be read again after an error: %w", s.settings.Dir, err)
+		s.unsettled, s.known = fmt.Errorf("the staging directory %s cannot be read again after an error: %w", s.settings.Dir, err), false
 		return s.unsettled
 	}
 	stored := f.meta
