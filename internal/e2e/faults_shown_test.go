@@ -230,7 +230,7 @@ func TestFaultExpiredByAgeIsShownEverywhere(t *testing.T) {
 	b.look("expired", "Insights that never came", "51 to 250", "staging.max_age")
 }
 
-// TestFaultAStageThatCannotWriteIsShown makes the disk of a connected agent read-only, and then full. The status and the API say
+// TestFaultAStageThatCannotWriteIsShown lets the disk of a connected agent fail, and then fills it. The status and the API say
 // what is the matter, and that it is over.
 func TestFaultAStageThatCannotWriteIsShown(t *testing.T) {
 	t.Parallel()
@@ -258,22 +258,28 @@ func TestFaultAStageThatCannotWriteIsShown(t *testing.T) {
 		})
 		return string(b.command(b.agentEnv(), nil, bin(t, "outfeed-agent"), "status"))
 	}
-	d.remount("ro")
-	b.write(20)
-	if said := shown("it cannot write", func(a account) bool { return a.Degraded != "" }); !strings.Contains(said, "read-only") {
-		t.Errorf("on a read-only disk the status says\n%s", said)
+	// strace has every sync fail from when it is there until it is not.
+	strace := start(t, b.path("strace.log"), nil, "strace", "-f", "-p", fmt.Sprint(b.agent.cmd.Process.Pid), "-e", "trace=fdatasync,fsync",
+		"-e", "inject=fdatasync,fsync:error=EIO")
+	if said := shown("it cannot write", func(a account) bool {
+		if a.Degraded == "" {
+			b.write(1)
+		}
+		return a.Degraded != ""
+	}); !strings.Contains(said, "input/output error") {
+		t.Errorf("when syncs fail the status says\n%s", said)
 	}
-	b.picture(b.only(), "degraded", "The agent cannot write to its disk")
-	d.remount("rw")
-	shown("it writes again", func(a account) bool { return a.Degraded == "" && a.Acknowledged == 40 })
+	b.picture(b.only(), "degraded", "The agent cannot write to its disk", "input/output error")
+	strace.stop()
+	shown("it writes again", func(a account) bool { return a.Degraded == "" && a.Acknowledged == b.rows })
 	d.fill()
 	b.write(20)
-	if said := shown("commits wait", func(a account) bool { return a.Blocked > 0 && a.BlockedBy != "" }); !strings.Contains(said, "min_free") {
+	if said := shown("commits wait", func(a account) bool { return a.Blocked > 0 && a.BlockedBy != "" }); !strings.Contains(said, "stay free: make room") {
 		t.Errorf("on a full disk the status says\n%s", said)
 	}
 	b.picture(b.only(), "blocked", "for room")
 	d.empty()
-	shown("they go on", func(a account) bool { return a.Blocked == 0 && a.Acknowledged == 60 })
+	shown("they go on", func(a account) bool { return a.Blocked == 0 && a.Acknowledged == b.rows })
 }
 
 // TestFaultLateAndRefusedAreShown looks at an agent whose rows came too late and whose insights no control plane takes.

@@ -75,6 +75,9 @@ func flowCount(g api.Agent) string {
 }
 
 func upToDate(g api.Agent) string {
+	if g.Status != nil && g.Status.BundleError != "" {
+		return "no, refused"
+	}
 	if g.AppliedSerial == g.DesiredSerial {
 		return "yes"
 	}
