@@ -44,7 +44,8 @@ func TestSlowBodiesMakeRoom(t *testing.T) {
 		conn := slowRequest(t, s, slowSignIn)
 		conns = append(conns, conn)
 		answers.Go(func() {
-			if answer, err := http.ReadResponse(bufio.NewReader(conn), nil); err == nil {
+			answer, err := http.ReadResponse(bufio.NewReader(conn), nil) //nolint:bodyclose // closing the connection does it
+			if err == nil {
 				problems <- answer
 			}
 		})
@@ -106,6 +107,7 @@ func TestBodiesThatAreRefused(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			defer answer.Body.Close() //nolint:errcheck // the connection ends with it
 			if answer.StatusCode != c.want {
 				t.Errorf("the answer is %s", answer.Status)
 			}
