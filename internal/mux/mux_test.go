@@ -367,8 +367,8 @@ func TestKeepAliveNoticesWithin45Seconds(t *testing.T) {
 	t.Parallel()
 	for range 1000 {
 		u := usual()
-		if u.keepAlive < 10*time.Second || u.keepAlive > 15*time.Second || u.silence > 45*time.Second || u.write > 45*time.Second {
-			t.Fatalf("a keep-alive every %s, a silence of %s and a time-out of %s", u.keepAlive, u.silence, u.write)
+		if u.keepAlive < 10*time.Second || u.keepAlive > 15*time.Second || u.silence > 45*time.Second {
+			t.Fatalf("a keep-alive every %s and a silence of %s", u.keepAlive, u.silence)
 		}
 	}
 }
