@@ -28,7 +28,7 @@ type badLink struct {
 var badLinks = []badLink{ //nolint:gochecknoglobals // a table
 	{"Delay2sLoss20OneWay", quality{delay: 2 * time.Second, loss: 0.2}, quality{}, 4},
 	{"Delay1sLoss20", quality{delay: time.Second, loss: 0.2}, quality{delay: time.Second, loss: 0.2}, 4},
-	{"Delay2sLoss20", quality{delay: 2 * time.Second, loss: 0.2}, quality{delay: 2 * time.Second, loss: 0.2}, 8},
+	{"Delay2sLoss20", quality{delay: 2 * time.Second, loss: 0.2}, quality{delay: 2 * time.Second, loss: 0.2}, 12},
 	{"Rate32k", quality{rate: 32_000}, quality{rate: 32_000}, 4},
 }
 
@@ -131,11 +131,12 @@ func (l *lab) hold(t *testing.T, link badLink, seed uint64, d time.Duration) (wa
 	m.until("the insights are stored", 3*deadline, func(s agent.LocalStatus) bool { return s.Outbox.Acknowledged >= flowRows })
 	t.Logf("%d insights stored after %s", flowRows, time.Since(began).Round(100*time.Millisecond))
 	var longest, behind time.Duration
-	last := m.acknowledged()
+	last := uint64(0)
 	for since := time.Now(); time.Since(began) < d; {
 		wait(t, 2*time.Second)
-		if now := m.acknowledged(); now > last {
-			last, since = now, time.Now()
+		// On a busy machine the agent may not answer at once.
+		if s, err := m.status(); err == nil && s.Outbox.Acknowledged > last {
+			last, since = s.Outbox.Acknowledged, time.Now()
 		}
 		behind = time.Since(since)
 		longest = max(longest, behind)
@@ -150,14 +151,6 @@ func (l *lab) hold(t *testing.T, link badLink, seed uint64, d time.Duration) (wa
 		t.Errorf("for %s no insight was stored", longest)
 	}
 	return watched, drops
-}
-
-func (m *machine) acknowledged() uint64 {
-	s, err := m.status()
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	return s.Outbox.Acknowledged
 }
 
 // seed makes what is lost another sequence.
