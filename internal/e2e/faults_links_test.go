@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -94,12 +95,13 @@ func (l *lab) more(stop <-chan struct{}) {
 
 // watch holds sessions over links of one kind, and counts those that end.
 func (l *lab) watch(t *testing.T, link badLink, seeds []uint64, d time.Duration) {
+	t.Helper()
 	var mu sync.Mutex
 	var all time.Duration
 	drops := 0
 	t.Run("Agents", func(t *testing.T) {
 		for i, seed := range seeds {
-			t.Run(fmt.Sprint(i), func(t *testing.T) {
+			t.Run(strconv.Itoa(i), func(t *testing.T) {
 				t.Parallel()
 				took, n := l.hold(t, link, seed, d)
 				mu.Lock()
@@ -117,6 +119,7 @@ func (l *lab) watch(t *testing.T, link badLink, seeds []uint64, d time.Duration)
 
 // hold connects an agent over a bad link and gives for how long it was watched, and how many of its sessions ended.
 func (l *lab) hold(t *testing.T, link badLink, seed uint64, d time.Duration) (watched time.Duration, drops int) {
+	t.Helper()
 	m, _ := l.direct(t)
 	m.plant.wire.seed(seed)
 	m.plant.wire.up.set(link.up)

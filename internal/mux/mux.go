@@ -301,7 +301,7 @@ func (s *Stream) Read(p []byte) (int, error) {
 	if errors.Is(err, yamux.ErrTimeout) && s.session.guard.over() {
 		return n, io.EOF
 	}
-	return n, err
+	return n, err //nolint:wrapcheck // callers compare it with io.EOF
 }
 
 // Readable says whether Read would return at once: with something, or because the stream or the session has ended.

@@ -344,12 +344,11 @@ func TestReadsEndBeforeTheConnectionIsClosed(t *testing.T) {
 	if _, err = server.Accept(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	read, wrote, closed := make(chan error, 1), make(chan error, 1), make(chan error, 1)
+	read, wrote := make(chan error, 1), make(chan error, 1)
 	go func() { _, err := s.Read(make([]byte, 1)); read <- err }()
 	go func() { _, err := s.Write(make([]byte, 4*streamWindow)); wrote <- err }()
-	go func() { <-client.Done(); closed <- nil }()
 	go func() { _ = client.Close() }()
-	<-closed
+	<-client.Done()
 	if err := <-read; !errors.Is(err, io.EOF) {
 		t.Errorf("the read ended with %v, want EOF", err)
 	}

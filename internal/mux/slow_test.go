@@ -61,7 +61,7 @@ func (d *distant) serve() {
 		d.writing.Add(1)
 		time.AfterFunc(time.Duration(d.delay.Load()), func() {
 			defer d.writing.Done()
-			_, _ = d.Conn.Write(answer[:])
+			_, _ = d.Write(answer[:])
 		})
 		d.pings <- struct{}{}
 	}
