@@ -2,7 +2,6 @@ package mux
 
 import (
 	"encoding/binary"
-	"errors"
 	"io"
 	"net"
 	"sync"
@@ -128,23 +127,5 @@ func TestWhichLinkIsBadButAlive(t *testing.T) {
 	unknown.look()
 	if unknown.badButAlive() {
 		t.Error("a link that nothing is known of is alive")
-	}
-}
-
-// TestLinkIsFound looks through the layers of TLS and of a WebSocket as they are in a session.
-func TestLinkIsFound(t *testing.T) {
-	t.Parallel()
-	left, right := pair(t)
-	for _, conn := range []net.Conn{left, newGuard(right, 1).Conn, &socket{below: left}} {
-		if f, ok := tcp.FlowOf(conn); !ok || f.RoundTrip > time.Second {
-			t.Errorf("%T: %+v, %v", conn, f, ok)
-		}
-	}
-	if _, ok := tcp.FlowOf(&lossy{Conn: left}); ok {
-		t.Error("something that shows no connection below has one")
-	}
-	_ = errors.Join(left.Close(), right.Close())
-	if _, ok := tcp.FlowOf(left); ok {
-		t.Error("a closed connection has a flow")
 	}
 }
