@@ -28,6 +28,7 @@ type link struct {
 	// last is what it knew last, and acked and arrived are when the figures of that name were seen to rise.
 	last           tcp.Flow
 	acked, arrived time.Time
+	known          bool
 }
 
 func newLink(conn net.Conn) *link {
@@ -49,7 +50,15 @@ func (l *link) look() {
 	if now.Arrived > l.last.Arrived {
 		l.arrived = at
 	}
-	l.last = now
+	l.last, l.known = now, true
+}
+
+// maybeBad says whether late answers may be the link's doing. Where they are not, as with a peer that has too much to do,
+// asking more often would only add to it.
+func (l *link) maybeBad() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.known || l.last.RoundTrip > badRoundTrip
 }
 
 // badButAlive says whether the link is a bad one on which things still move in both directions.

@@ -168,10 +168,10 @@ func (s *Session) beat() {
 		return
 	}
 	silence := s.guard.silence()
-	if silence > s.timing.keepAlive+s.timing.slowAnswer {
+	s.link.look()
+	if silence > s.timing.keepAlive+s.timing.slowAnswer && s.link.maybeBad() {
 		s.slow.Store(true)
 	}
-	s.link.look()
 	left := s.timing.silence - silence
 	if left <= 0 && silence < s.timing.badSilence && s.link.badButAlive() {
 		left = s.timing.slowKeepAlive
@@ -189,7 +189,7 @@ func (s *Session) beat() {
 	asked := time.Now()
 	_, _ = s.inner.Ping()
 	took := time.Since(asked)
-	if slow := took > s.timing.slowAnswer; s.slow.Swap(slow) != slow && slow {
+	if slow := took > s.timing.slowAnswer && s.link.maybeBad(); s.slow.Swap(slow) != slow && slow {
 		s.beatAfter(max(0, s.every()-took))
 	}
 }

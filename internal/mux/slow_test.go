@@ -28,7 +28,7 @@ func newDistant(t *testing.T, t0 timing) (*distant, *Session) {
 	t.Helper()
 	left, right := pair(t)
 	d := &distant{Conn: right, pings: make(chan struct{}, 1000)}
-	s, err := start(newGuard(left, 0), yamux.Client, t0, quiet())
+	s, err := start(newGuard(&lossy{Conn: left}, 0), yamux.Client, t0, quiet())
 	if err != nil {
 		t.Fatal(err)
 	}
