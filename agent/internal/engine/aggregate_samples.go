@@ -31,8 +31,12 @@ type samples[T any] struct {
 	scratch []T // the values of one group
 }
 
-// samplesPerPage is small, because many a flow has few.
-const samplesPerPage = 64
+// samplesPerPage is small, because many a flow has few. A log of up to smallLog pages gives up at once what it needs no more:
+// there may be hundreds of them whose windows close together, when memory is needed for their insights.
+const (
+	samplesPerPage = 64
+	smallLog       = 64
+)
 
 // samplePage is entries: their values, and the number of the one before in the group plus one; zero ends the chain. In the
 // middle of a compact the latter is less than zero for what is kept: the bits of the group's new number turned round.
@@ -125,8 +129,10 @@ func (s *samples[T]) compact(keep []int32) {
 	}
 	s.committed, s.dropped = committed, 0
 	used := (s.count + samplesPerPage - 1) / samplesPerPage
-	for _, page := range s.pages[used:] {
-		s.spare.Put(page)
+	if len(s.pages) > smallLog {
+		for _, page := range s.pages[used:] {
+			s.spare.Put(page)
+		}
 	}
 	clear(s.pages[used:])
 	s.pages = s.pages[:used]
