@@ -49,7 +49,7 @@ LONG = $(addprefix ./,$(sort $(dir $(shell grep -rl --include='*_test.go' 'flag\
 # E2E takes options for the system's tests, such as E2E='-kills 300 -seed 7'; PART=engine|system|packages runs one part.
 PART ?= engine packages system
 .PHONY: faults
-faults: $(DIST) ## Run the tests of faults and the other long tests at length: hours (PART=engine|packages|system for one part)
+faults: $(DIST) $(UI)/node_modules ## Run the tests of faults and the other long tests at length: hours (PART=engine|packages|system for one part)
 	@$(SETUP) faults
 	@for part in $(PART); do $(MAKE) --no-print-directory faults-$$part; done
 

@@ -22,8 +22,9 @@ const DefaultMemoryLimit = config.DefaultMemoryLimit
 const programBytes = 24 << 20
 
 // garbagePercent is how much the heap of an agent that runs for long grows until the next collection, as a share of what
-// is in use: collecting twice as often as usual costs little processor time beside so small a heap.
-const garbagePercent = 50
+// is in use: to collect three times as often as usual costs little processor time beside so small a heap (a third of a
+// percent of a core with 200 flows, see docs/benchmarks.md).
+const garbagePercent = 30
 
 // keepMemorySmall lets the heap grow less between two collections, unless GOGC says otherwise.
 func keepMemorySmall() {

@@ -10,11 +10,13 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math"
 	"os"
 	"path/filepath"
 	"runtime/pprof"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -40,6 +42,8 @@ const (
 	tagFlows    = 200
 	tagsPerFlow = 50
 	tags        = tagFlows * tagsPerFlow
+	// tagName is the length of a tag's name.
+	tagName = 6
 	// tagPeriod is after how many seconds a tag's course repeats.
 	tagPeriod = 300
 	// firstTagSecond is 2026-01-01T00:00:00Z, the start of a minute.
@@ -62,8 +66,10 @@ type tagMeasure struct {
 	Insights int64         `json:"insights"`
 	CPU      time.Duration `json:"cpu_ns"`
 	Wall     time.Duration `json:"wall_ns"`
-	// PeakBytes is the most memory that the process has had so far.
+	// PeakBytes is the most memory that the process has had so far, with its program and the pages of mapped files.
 	PeakBytes int64 `json:"peak_bytes"`
+	// OwnBytes is what it has of its own at the end, without those; 0 where the system does not tell.
+	OwnBytes int64 `json:"own_bytes"`
 }
 
 // BenchmarkTags runs 10,000 tags at 1 Hz as 200 continuous flows. In past, ten minutes of data are there at once. In
@@ -114,6 +120,7 @@ func (m tagMeasure) show(b *testing.B) {
 	b.ReportMetric(float64(m.Records)/m.CPU.Seconds(), "records/cpu-s")
 	b.ReportMetric(100*m.CPU.Seconds()/m.Wall.Seconds(), "%core")
 	b.ReportMetric(float64(m.PeakBytes)/1e6, "peak-MB")
+	b.ReportMetric(float64(m.OwnBytes)/1e6, "own-MB")
 }
 
 // runPast measures from the start of the flows until all is processed, committed and taken out of the staging.
@@ -124,7 +131,7 @@ func runPast(b *testing.B, seconds int) tagMeasure {
 	stop := p.start(b)
 	p.processed.Wait()
 	stop()
-	m := tagMeasure{Records: tags * seconds, CPU: usedCPU(b) - before, Wall: time.Since(started), PeakBytes: peakMemory(b), Insights: p.minutes.Load() + p.others.Load()}
+	m := tagMeasure{Records: tags * seconds, CPU: usedCPU(b) - before, Wall: time.Since(started), PeakBytes: peakMemory(b), OwnBytes: ownMemory(b), Insights: p.minutes.Load() + p.others.Load()}
 	// A window closes with the first record behind it.
 	if want := int64(tags * ((seconds - 1) / 60)); p.minutes.Load() != want {
 		b.Fatalf("there are %d minutes of tags, want %d", p.minutes.Load(), want)
@@ -146,7 +153,7 @@ func runRealTime(b *testing.B, flow []byte) tagMeasure {
 	<-time.NewTimer(span).C
 	m := tagMeasure{
 		Records: int(p.records.Load() - records), Insights: p.minutes.Load() + p.others.Load() - insights,
-		CPU: usedCPU(b) - before, Wall: time.Since(started), PeakBytes: peakMemory(b),
+		CPU: usedCPU(b) - before, Wall: time.Since(started), PeakBytes: peakMemory(b), OwnBytes: ownMemory(b),
 	}
 	writeHeap(b)
 	stop()
@@ -188,10 +195,29 @@ func peakMemory(b *testing.B) int64 {
 	return u.Maxrss << 10
 }
 
+// ownMemory is the resident memory that no file is behind.
+func ownMemory(b *testing.B) int64 {
+	b.Helper()
+	status, err := os.ReadFile("/proc/self/status")
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(status), "RssAnon:")
+	var kib int64
+	if _, err := fmt.Sscan(rest, &kib); err != nil {
+		b.Fatalf("the resident memory is not told: %v", err)
+	}
+	return kib << 10
+}
+
 // tagPlant is the plant of the benchmark: a connector whose tags lie in memory, and what comes out of the flows.
 type tagPlant struct {
-	stage *stage.Stage
-	flow  []byte
+	stage   *stage.Stage
+	reports *reports
+	flow    []byte
 	// past is how many seconds of data are there at once, 0 for data that comes as time passes.
 	past   int
 	course [tagPeriod]float64
@@ -235,7 +261,7 @@ func (p *tagPlant) start(b *testing.B) (stop func()) {
 		Connector: func(string) (connector.Connector, bool) { return p, true },
 	}
 	sup := supervisor.New(settings)
-	reports.changed = sup.Reported()
+	reports.changed, p.reports = sup.Reported(), reports
 	deployments := make([]supervisor.Deployment, tagFlows)
 	for i := range deployments {
 		name := fmt.Sprintf("tags-%03d", i)
@@ -274,12 +300,17 @@ func (p *tagPlant) start(b *testing.B) (stop func()) {
 	}
 }
 
-// send takes insights out of the staging as soon as they are there, as a tunnel with a control plane behind it does.
+// send takes insights and reports out of the staging as soon as they are there, as a tunnel with a control plane behind it
+// does.
 func (p *tagPlant) send(ctx context.Context) error {
 	for {
 		select {
 		case <-p.stage.OutboxChanged():
 			if err := p.take(context.WithoutCancel(ctx)); err != nil {
+				return err
+			}
+		case <-p.reports.ReportsChanged():
+			if err := p.takeReports(context.WithoutCancel(ctx)); err != nil {
 				return err
 			}
 		case <-ctx.Done():
@@ -288,9 +319,22 @@ func (p *tagPlant) send(ctx context.Context) error {
 	}
 }
 
+func (p *tagPlant) takeReports(ctx context.Context) error {
+	for after := uint64(0); ; {
+		list, err := p.reports.ReadReports(ctx, after, 1<<7)
+		if err != nil || len(list) == 0 {
+			return err
+		}
+		after = list[len(list)-1].Number
+		if err := p.reports.DropReports(ctx, after); err != nil {
+			return err
+		}
+	}
+}
+
 func (p *tagPlant) take(ctx context.Context) error {
 	for {
-		records, err := p.stage.ReadOutbox(ctx, p.stage.Stats().Acknowledged, 1<<14, 1<<20)
+		records, err := p.stage.ReadOutbox(ctx, p.stage.Stats().Acknowledged, 2000, 1<<20)
 		if err != nil || len(records) == 0 {
 			return err
 		}
@@ -332,8 +376,9 @@ type tagSource struct {
 	batch             *column.Batch
 	time, name, value int
 	// number tells the sources apart, from 1 on; it is given at the first use, because the supervisor tries each source.
+	// names are the tags' in one piece.
 	number int
-	names  [][]byte
+	names  []byte
 	second int
 	next   time.Time
 	wait   *time.Timer
@@ -380,11 +425,11 @@ func (s *tagSource) fill() {
 	at := int64(firstTagSecond+s.second) * 1_000_000
 	for i := range tagsPerFlow {
 		tag := s.number*tagsPerFlow + i
-		if len(s.names) < tagsPerFlow {
-			s.names = append(s.names, fmt.Appendf(nil, "T%05d", tag))
+		if len(s.names) < tagsPerFlow*tagName {
+			s.names = fmt.Appendf(s.names, "T%05d", tag)
 		}
 		s.batch.Cols[s.time].Ints = append(s.batch.Cols[s.time].Ints, at)
-		s.batch.Cols[s.name].AppendStr(s.names[i])
+		s.batch.Cols[s.name].AppendStr(s.names[i*tagName : (i+1)*tagName])
 		s.batch.Cols[s.value].Floats = append(s.batch.Cols[s.value].Floats, s.plant.course[(s.second+tag)%tagPeriod])
 	}
 }

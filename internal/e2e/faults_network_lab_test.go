@@ -44,7 +44,7 @@ func inLab(t *testing.T) bool {
 	if !strings.HasPrefix(strings.TrimPrefix(pattern, "^"), t.Name()) {
 		pattern = "^" + t.Name() + "$"
 	}
-	args := append(namespaces, os.Args[0], "-test.run", pattern, "-test.v", "-test.parallel", "100", fmt.Sprintf("-long=%v", *long)) //nolint:gocritic // a new list
+	args := append(namespaces, os.Args[0], "-test.run", pattern, "-test.v", "-test.parallel", "100", fmt.Sprintf("-long=%v", *long), "-links="+badLinksFor.String()) //nolint:gocritic // a new list
 	if at, ok := t.Deadline(); ok {
 		args = append(args, "-test.timeout", (time.Until(at) - 10*time.Second).String())
 	}

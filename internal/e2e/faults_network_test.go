@@ -31,26 +31,29 @@ func TestFaultNetworks(t *testing.T) {
 	}
 	l := newLab(t)
 	trials := map[string]func(trial){
-		"DeadBothWays":   func(x trial) { dead(x, func(w *wire) { w.set(quality{cut: true}) }) },
-		"DeadUp":         func(x trial) { dead(x, func(w *wire) { w.up.set(quality{cut: true}) }) },
-		"DeadDown":       func(x trial) { dead(x, func(w *wire) { w.down.set(quality{cut: true}) }) },
-		"DNSFails":       func(x trial) { dnsBroken(x, fails) },
-		"DNSSilent":      func(x trial) { dnsBroken(x, silent) },
-		"DNSSlow":        dnsSlow,
-		"DNSDiesLater":   dnsDiesLater,
-		"AddressChanges": addressChanges,
-		"BlackHole6":     blackHole6,
-		"DNSDeaf6":       dnsDeaf6,
-		"ManyDead":       manyDead,
-		"Nginx":          behindNginx,
-		"HAProxy":        behindHAProxy,
-		"Squid":          behindSquid,
-		"SquidLife":      squidLife,
-		"Inspected":      inspected,
-		"OddProxies":     oddProxies,
-		"NoProxies":      noProxies,
-		"Delay2sLoss20":  farAway,
-		"Rate32k":        narrow,
+		"DeadBothWays":    func(x trial) { dead(x, quality{}, func(w *wire) { w.set(quality{cut: true}) }) },
+		"DeadUp":          func(x trial) { dead(x, quality{}, func(w *wire) { w.up.set(quality{cut: true}) }) },
+		"DeadDown":        func(x trial) { dead(x, quality{}, func(w *wire) { w.down.set(quality{cut: true}) }) },
+		"BadThenDead":     func(x trial) { dead(x, badQuality, func(w *wire) { w.set(quality{cut: true}) }) },
+		"BadThenDeadUp":   func(x trial) { dead(x, badQuality, func(w *wire) { w.up.set(quality{cut: true}) }) },
+		"BadThenDeadDown": func(x trial) { dead(x, badQuality, func(w *wire) { w.down.set(quality{cut: true}) }) },
+		"DNSFails":        func(x trial) { dnsBroken(x, fails) },
+		"DNSSilent":       func(x trial) { dnsBroken(x, silent) },
+		"DNSSlow":         dnsSlow,
+		"DNSDiesLater":    dnsDiesLater,
+		"AddressChanges":  addressChanges,
+		"BlackHole6":      blackHole6,
+		"DNSDeaf6":        dnsDeaf6,
+		"ManyDead":        manyDead,
+		"Nginx":           behindNginx,
+		"HAProxy":         behindHAProxy,
+		"Squid":           behindSquid,
+		"SquidLife":       squidLife,
+		"Inspected":       inspected,
+		"OddProxies":      oddProxies,
+		"NoProxies":       noProxies,
+		"Delay2sLoss20":   farAway,
+		"Rate32k":         narrow,
 	}
 	if *long {
 		// It takes a minute to connect over it.
@@ -78,13 +81,21 @@ func (l *lab) direct(t *testing.T) (*machine, *nameServer) {
 	return l.enrol(t, p, "cp.outfeed.test:"+portTLS), dns
 }
 
+// badQuality is a link on which signs of life are late.
+var badQuality = quality{delay: time.Second, loss: 0.2} //nolint:gochecknoglobals // a constant
+
 // dead cuts a wire without a word, waits until both sides have noticed, and mends it.
-func dead(x trial, cut func(*wire)) {
+func dead(x trial, before quality, cut func(*wire)) {
 	t, l := x.t, x.lab
 	m, _ := l.direct(t)
+	m.plant.wire.set(before)
 	m.start()
 	m.untilConnected(deadline)
 	m.untilSeen(deadline, true)
+	if before != (quality{}) {
+		// Until both sides have measured the link.
+		wait(t, 10*time.Second)
+	}
 	cut(m.plant.wire)
 	at := time.Now()
 	m.until("the agent has noticed", noticed(), func(s agent.LocalStatus) bool { return !s.Tunnel.Connected })
@@ -223,7 +234,7 @@ func manyDead(x trial) {
 }
 
 // farAway has a delay of 2 s there and back, and loses every fifth packet in both directions.
-func farAway(x trial) { bad(x, quality{delay: time.Second, loss: 0.2}) }
+func farAway(x trial) { bad(x, badQuality) }
 
 // farther has a delay of 2 s in each direction: 4 s there and back. Its sessions may end now and then, and all that was
 // staged must still arrive.

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -41,33 +42,26 @@ func (b *books) compareMissing(receipts map[string]uint64) {
 	}
 }
 
-// look has a real browser look at the page of the only agent, which must say some texts.
-func (s *site) look(name string, texts ...string) {
+// look has a real browser look at an agent's page, which must say some texts, at length or with -pictures: a browser takes
+// its time. It looks in a wide and in a narrow window, light and dark; the pictures are kept with go test -artifacts.
+func (s *site) look(agent, name string, texts ...string) {
 	s.t.Helper()
-	s.lookAt(s.only(), name, texts...)
-}
-
-// lookAt does so for one of several agents. The pictures are kept with go test -artifacts.
-func (s *site) lookAt(agent, name string, texts ...string) {
-	s.t.Helper()
+	if !*long && !*pictures {
+		return
+	}
 	ctx, cancel := context.WithTimeout(s.t.Context(), 2*deadline)
 	defer cancel()
-	// At length it looks in a wide and in a narrow window, light and dark.
-	views := "wide-light,narrow-dark"
-	if *long || *pictures {
-		views = ""
-	}
 	args := append([]string{"run", "--silent", "e2e:agent", "--", agent, filepath.Join(s.t.ArtifactDir(), name)}, texts...)
 	c := exec.CommandContext(ctx, "npm", args...) //nolint:gosec // a folder of this test
 	c.Dir = filepath.Join("..", "..", "controlplane", "internal", "web", "ui")
-	c.Env = append(cleanEnv(), "OUTFEED_URL=http://"+s.api, "OUTFEED_API_KEY="+s.apiKey, "OUTFEED_VIEWS="+views)
+	c.Env = append(cleanEnv(), "OUTFEED_URL=http://"+s.api, "OUTFEED_API_KEY="+s.apiKey)
 	if out, err := c.CombinedOutput(); err != nil {
 		s.t.Errorf("a look at the dashboard (it needs: apt-get install chromium; make build): %v\n%s", err, out)
 	}
 }
 
-// picture looks at an agent's page with -pictures alone, because a browser takes its time; the status of the agent on the
-// machine is printed beside it.
+// picture looks at an agent's page with -pictures alone, in tests that are about something else, and prints what the agent's
+// status and the client say beside it.
 func (s *site) picture(agent, name string, texts ...string) {
 	s.t.Helper()
 	if !*pictures {
@@ -76,7 +70,7 @@ func (s *site) picture(agent, name string, texts ...string) {
 	out, said, _ := s.try(s.agentEnv(), nil, bin(s.t, "outfeed-agent"), "status")
 	s.t.Logf("%s: the status on the machine:\n%s%s", name, out, said)
 	s.t.Logf("%s: the client:\n%s", name, s.outfeed(nil, "agent", "show", agent))
-	s.lookAt(agent, name, texts...)
+	s.look(agent, name, texts...)
 }
 
 // only is the id of the only agent.
@@ -183,7 +177,7 @@ func TestFaultDamageIsShownEverywhere(t *testing.T) {
 
 	status := string(b.command(b.agentEnv(), nil, bin(t, "outfeed-agent"), "status"))
 	client := string(b.outfeed(nil, "agent", "list")) + string(b.outfeed(nil, "insight", "missing"))
-	for _, want := range []string{fmt.Sprint(salvaged), "check this machine's disk", ".corrupt-"} {
+	for _, want := range []string{strconv.FormatUint(salvaged, 10), "check this machine's disk", ".corrupt-"} {
 		if !strings.Contains(status, want) {
 			t.Errorf("the status does not say %q:\n%s", want, status)
 		}
@@ -194,7 +188,7 @@ func TestFaultDamageIsShownEverywhere(t *testing.T) {
 		}
 	}
 	t.Logf("%d insights salvaged, %d lost, %d flows repeat:\n%s", salvaged, lost, len(again), status)
-	b.look("damaged", "Check the disk of", "account started anew; some of its insights may come twice.", fmt.Sprintf("%d salvaged.", salvaged), "Insights that never came", "could not be salvaged")
+	b.look(b.only(), "damaged", "Check the disk of", "account started anew; some of its insights may come twice.", fmt.Sprintf("%d salvaged.", salvaged), "Insights that never came", "could not be salvaged")
 }
 
 // TestFaultExpiredByAgeIsShownEverywhere lets insights expire while the control plane is away.
@@ -227,10 +221,10 @@ func TestFaultExpiredByAgeIsShownEverywhere(t *testing.T) {
 		t.Errorf("the client says\n%s", show)
 	}
 	t.Logf("the status while they were expiring:\n%s", status)
-	b.look("expired", "Insights that never came", "51 to 250", "staging.max_age")
+	b.look(b.only(), "expired", "Insights that never came", "51 to 250", "staging.max_age")
 }
 
-// TestFaultAStageThatCannotWriteIsShown makes the disk of a connected agent read-only, and then full. The status and the API say
+// TestFaultAStageThatCannotWriteIsShown lets the disk of a connected agent fail, and then fills it. The status and the API say
 // what is the matter, and that it is over.
 func TestFaultAStageThatCannotWriteIsShown(t *testing.T) {
 	t.Parallel()
@@ -258,22 +252,28 @@ func TestFaultAStageThatCannotWriteIsShown(t *testing.T) {
 		})
 		return string(b.command(b.agentEnv(), nil, bin(t, "outfeed-agent"), "status"))
 	}
-	d.remount("ro")
-	b.write(20)
-	if said := shown("it cannot write", func(a account) bool { return a.Degraded != "" }); !strings.Contains(said, "read-only") {
-		t.Errorf("on a read-only disk the status says\n%s", said)
+	// strace has every sync fail from when it is there until it is not.
+	strace := start(t, b.path("strace.log"), nil, "strace", "-f", "-p", strconv.Itoa(b.agent.cmd.Process.Pid), "-e", "trace=fdatasync,fsync",
+		"-e", "inject=fdatasync,fsync:error=EIO")
+	if said := shown("it cannot write", func(a account) bool {
+		if a.Degraded == "" {
+			b.write(1)
+		}
+		return a.Degraded != ""
+	}); !strings.Contains(said, "input/output error") {
+		t.Errorf("when syncs fail the status says\n%s", said)
 	}
-	b.picture(b.only(), "degraded", "The agent cannot write to its disk")
-	d.remount("rw")
-	shown("it writes again", func(a account) bool { return a.Degraded == "" && a.Acknowledged == 40 })
+	b.picture(b.only(), "degraded", "The agent cannot write to its disk", "input/output error")
+	strace.stop()
+	shown("it writes again", func(a account) bool { return a.Degraded == "" && a.Acknowledged == b.rows })
 	d.fill()
 	b.write(20)
-	if said := shown("commits wait", func(a account) bool { return a.Blocked > 0 && a.BlockedBy != "" }); !strings.Contains(said, "min_free") {
+	if said := shown("commits wait", func(a account) bool { return a.Blocked > 0 && a.BlockedBy != "" }); !strings.Contains(said, "stay free: make room") {
 		t.Errorf("on a full disk the status says\n%s", said)
 	}
 	b.picture(b.only(), "blocked", "for room")
 	d.empty()
-	shown("they go on", func(a account) bool { return a.Blocked == 0 && a.Acknowledged == 60 })
+	shown("they go on", func(a account) bool { return a.Blocked == 0 && a.Acknowledged == b.rows })
 }
 
 // TestFaultLateAndRefusedAreShown looks at an agent whose rows came too late and whose insights no control plane takes.

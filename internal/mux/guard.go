@@ -2,6 +2,7 @@ package mux
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"sync"
@@ -334,6 +335,10 @@ func wake(waiting *func()) {
 // Close closes the connection, and wakes all who wait.
 func (g *guard) Close() error {
 	g.release()
+	if errors.Is(g.violation(), ErrSilent) {
+		// To a peer that does not hear, TLS would try for 5 s to say goodbye.
+		_ = bottom(g.Conn).Close()
+	}
 	err := g.Conn.Close()
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -343,6 +348,18 @@ func (g *guard) Close() error {
 		s.wake()
 	}
 	return err //nolint:wrapcheck // yamux drops it
+}
+
+// bottom is the connection below all layers that tell.
+func bottom(conn net.Conn) net.Conn {
+	for range 10 {
+		layer, ok := conn.(interface{ NetConn() net.Conn })
+		if !ok || layer.NetConn() == nil {
+			break
+		}
+		conn = layer.NetConn()
+	}
+	return conn
 }
 
 // release ends the reads and writes that wait. yamux lets them spin from the end of a session until its connection is

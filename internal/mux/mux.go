@@ -8,6 +8,7 @@
 package mux
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,19 +43,17 @@ const (
 	// maxFrame is the largest body of a frame that is taken; one that is sent is no larger than writeStep.
 	maxFrame = 256 << 10
 
-	// The peer is asked for a sign of life every 10 to 15 s, and dead after maxSilence without one. Where the last answer took
-	// longer than slowAnswer the link is a bad one, and it is asked every slowKeepAlive, whether it has answered or not. On
-	// a link of 4 s there and back that loses every fifth packet in each direction and sends it again after 5 s, 40 s pass
-	// without an answer then when seven packets in a row were sent in vain, which has a chance of 1 in 12,000 for each
-	// question: once in 16 hours. With questions 15 s apart five suffice: a few times an hour.
+	// The peer is asked for a sign of life every 10 to 15 s, and dead after 40 s without one. Where the last answer took
+	// longer than slowAnswer, it is asked every slowKeepAlive, whether it has answered or not. On a link of 4 s there and
+	// back that loses every fifth packet in each direction, the time between two answers was more than 40 s once or twice
+	// an hour even so: of all such times, half as many are longer by 5 s. So a link that is bad but alive gets badSilence.
 	keepAliveMin  = 10 * time.Second
 	keepAliveMax  = 15 * time.Second
 	maxSilence    = 40 * time.Second
-	slowSilence   = 44 * time.Second
 	slowAnswer    = time.Second
 	slowKeepAlive = 5 * time.Second
 	// A peer that takes nothing for so long has lost its session, even if it gives signs of life.
-	writeTimeout = 40 * time.Second
+	writeTimeout = badSilence
 	// openTimeout is how long a stream may wait to be accepted. Whether the peer lives is no question of it.
 	openTimeout  = 2 * time.Minute
 	closeTimeout = 30 * time.Second
@@ -86,6 +85,7 @@ type Session struct {
 	// step is the most that one frame carries while slow is not set, which it is until an answer has come soon.
 	step int
 	slow atomic.Bool
+	link *link
 
 	mu sync.Mutex
 	// next is when the peer is asked for a sign of life; nil once the session is closed.
@@ -95,7 +95,12 @@ type Session struct {
 }
 
 // timing is when a session asks whether its peer lives, and when it gives it up.
-type timing struct{ keepAlive, silence, write time.Duration }
+type timing struct {
+	keepAlive, silence, write time.Duration
+	// slowAnswer is from when on an answer is late, slowKeepAlive how often the peer is asked then, and badSilence what
+	// silence is over a bad link; 0 for the usual.
+	slowAnswer, slowKeepAlive, badSilence time.Duration
+}
 
 func usual() timing {
 	return timing{
@@ -130,14 +135,23 @@ func ServerForStranger(conn net.Conn, log *slog.Logger) (*Session, error) {
 // Trust lifts the limits on a stranger.
 func (s *Session) Trust() { s.guard.allow(limits{streams: MaxStreams, unread: MaxUnread}) }
 
+// whole fills in what is not set.
+func (t timing) whole() timing {
+	t.slowAnswer = cmp.Or(t.slowAnswer, slowAnswer)
+	t.slowKeepAlive = cmp.Or(t.slowKeepAlive, slowKeepAlive)
+	t.badSilence = cmp.Or(t.badSilence, badSilence)
+	return t
+}
+
 type starter func(io.ReadWriteCloser, *yamux.Config) (*yamux.Session, error)
 
 func start(g *guard, side starter, t timing, log *slog.Logger) (*Session, error) {
+	t = t.whole()
 	inner, err := side(g, config(t, log))
 	if err != nil {
 		return nil, fmt.Errorf("start the streams of the tunnel: %w", err)
 	}
-	s := &Session{inner: inner, guard: g, timing: t, step: serverStep}
+	s := &Session{inner: inner, guard: g, timing: t, step: serverStep, link: newLink(g.Conn)}
 	s.beats.Add(1)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -153,7 +167,15 @@ func (s *Session) beat() {
 	if s.inner.IsClosed() {
 		return
 	}
-	left := s.patience() - s.guard.silence()
+	silence := s.guard.silence()
+	s.link.look()
+	if silence > s.timing.keepAlive+s.timing.slowAnswer && s.link.maybeBad() {
+		s.slow.Store(true)
+	}
+	left := s.timing.silence - silence
+	if left <= 0 && silence < s.timing.badSilence && s.link.badButAlive() {
+		left = s.timing.slowKeepAlive
+	}
 	if left <= 0 {
 		s.guard.fail(ErrSilent)
 		_ = s.inner.Close() // it gives no error
@@ -167,23 +189,15 @@ func (s *Session) beat() {
 	asked := time.Now()
 	_, _ = s.inner.Ping()
 	took := time.Since(asked)
-	if slow := took > slowAnswer; s.slow.Swap(slow) != slow && slow {
+	if slow := took > s.timing.slowAnswer && s.link.maybeBad(); s.slow.Swap(slow) != slow && slow {
 		s.beatAfter(max(0, s.every()-took))
 	}
-}
-
-// patience is how long the peer may be silent now.
-func (s *Session) patience() time.Duration {
-	if s.slow.Load() {
-		return max(slowSilence-maxSilence, 0) + s.timing.silence
-	}
-	return s.timing.silence
 }
 
 // every is how often the peer is asked for a sign of life now.
 func (s *Session) every() time.Duration {
 	if s.slow.Load() {
-		return min(slowKeepAlive, s.timing.keepAlive)
+		return min(s.timing.slowKeepAlive, s.timing.keepAlive)
 	}
 	return s.timing.keepAlive
 }
@@ -287,7 +301,7 @@ func (s *Stream) Read(p []byte) (int, error) {
 	if errors.Is(err, yamux.ErrTimeout) && s.session.guard.over() {
 		return n, io.EOF
 	}
-	return n, err
+	return n, err //nolint:wrapcheck // callers compare it with io.EOF
 }
 
 // Readable says whether Read would return at once: with something, or because the stream or the session has ended.

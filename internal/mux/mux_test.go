@@ -344,12 +344,11 @@ func TestReadsEndBeforeTheConnectionIsClosed(t *testing.T) {
 	if _, err = server.Accept(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	read, wrote, closed := make(chan error, 1), make(chan error, 1), make(chan error, 1)
+	read, wrote := make(chan error, 1), make(chan error, 1)
 	go func() { _, err := s.Read(make([]byte, 1)); read <- err }()
 	go func() { _, err := s.Write(make([]byte, 4*streamWindow)); wrote <- err }()
-	go func() { <-client.Done(); closed <- nil }()
 	go func() { _ = client.Close() }()
-	<-closed
+	<-client.Done()
 	if err := <-read; !errors.Is(err, io.EOF) {
 		t.Errorf("the read ended with %v, want EOF", err)
 	}
@@ -367,8 +366,8 @@ func TestKeepAliveNoticesWithin45Seconds(t *testing.T) {
 	t.Parallel()
 	for range 1000 {
 		u := usual()
-		if u.keepAlive < 10*time.Second || u.keepAlive > 15*time.Second || u.silence > 45*time.Second || u.write > 45*time.Second {
-			t.Fatalf("a keep-alive every %s, a silence of %s and a time-out of %s", u.keepAlive, u.silence, u.write)
+		if u.keepAlive < 10*time.Second || u.keepAlive > 15*time.Second || u.silence > 45*time.Second {
+			t.Fatalf("a keep-alive every %s and a silence of %s", u.keepAlive, u.silence)
 		}
 	}
 }

@@ -5,19 +5,45 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/hashicorp/yamux"
+
+	tcp "github.com/outfeed/outfeed/internal/socket"
 )
 
-// distant is a peer that answers pings after a while, and notes when they came.
+// distant is a peer that answers pings after a while, and says when one came.
 type distant struct {
 	net.Conn
-
-	mu      sync.Mutex
-	delay   time.Duration
-	pings   []time.Time
+	delay   atomic.Int64
+	pings   chan struct{}
 	writing sync.WaitGroup
+}
+
+// newDistant starts a session of the timing with a peer, which ends with the test.
+func newDistant(t *testing.T, t0 timing) (*distant, *Session) {
+	t.Helper()
+	left, right := pair(t)
+	d := &distant{Conn: right, pings: make(chan struct{}, 1000)}
+	s, err := start(newGuard(&lossy{Conn: left}, 0), yamux.Client, t0, quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.step = writeStep
+	var serving sync.WaitGroup
+	serving.Go(d.serve)
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		_ = right.Close()
+		serving.Wait()
+		d.writing.Wait()
+	})
+	return d, s
 }
 
 func (d *distant) serve() {
@@ -31,83 +57,75 @@ func (d *distant) serve() {
 		}
 		answer := header
 		binary.BigEndian.PutUint16(answer[2:], flagAnswer)
-		d.mu.Lock()
-		d.pings = append(d.pings, time.Now())
 		d.writing.Add(1)
-		time.AfterFunc(d.delay, func() {
+		time.AfterFunc(time.Duration(d.delay.Load()), func() {
 			defer d.writing.Done()
-			_, _ = d.Conn.Write(answer[:])
+			_, _ = d.Write(answer[:])
 		})
-		d.mu.Unlock()
+		d.pings <- struct{}{}
 	}
 }
 
-// since gives how far apart the newest pings are, and takes another delay from now on.
-func (d *distant) next(delay time.Duration) (gaps []time.Duration) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for i := 1; i < len(d.pings); i++ {
-		gaps = append(gaps, d.pings[i].Sub(d.pings[i-1]))
-	}
-	d.pings, d.delay = nil, delay
-	return gaps
-}
-
-// TestBadLink has a peer whose answers come soon, then late, then soon: while they come late it is asked more often, and
-// little is written at a time.
-func TestBadLink(t *testing.T) {
+// TestLateAnswers has a peer whose answers come late, and then soon: while they are late it is asked more often than usual,
+// and little is written at a time.
+func TestLateAnswers(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		left, right := net.Pipe()
-		peer := &distant{Conn: right}
-		var serving sync.WaitGroup
-		serving.Go(peer.serve)
-		s, err := Client(left, quiet())
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, link := range []struct {
-			delay, least, most time.Duration
-			step               int
-		}{
-			{0, keepAliveMin, keepAliveMax, writeStep},
-			{4 * time.Second, 0, slowKeepAlive, slowStep},
-			{30 * time.Second, 0, slowKeepAlive, slowStep},
-			{0, keepAliveMin, keepAliveMax, writeStep},
-		} {
-			peer.next(link.delay)
-			timer := time.NewTimer(time.Minute)
-			<-timer.C
-			synctest.Wait()
-			peer.next(link.delay)
-			timer.Reset(time.Minute)
-			<-timer.C
-			synctest.Wait()
-			gaps := peer.next(link.delay)
-			if len(gaps) < 3 {
-				t.Errorf("answers after %s: asked only %d times", link.delay, len(gaps))
-			}
-			for _, gap := range gaps {
-				if gap < link.least || gap > link.most {
-					t.Errorf("answers after %s: asked after %s", link.delay, gap)
+	peer, s := newDistant(t, timing{keepAlive: time.Hour, silence: time.Hour, write: time.Hour, slowAnswer: 20 * time.Millisecond, slowKeepAlive: 50 * time.Millisecond})
+	peer.delay.Store(int64(40 * time.Millisecond))
+	for range 5 {
+		<-peer.pings
+	}
+	if got, every := s.most(), s.every(); got != slowStep || every != 50*time.Millisecond {
+		t.Errorf("over a slow link, %d bytes are written at a time, and it is asked every %s", got, every)
+	}
+	peer.delay.Store(0)
+	for s.most() == slowStep {
+		<-peer.pings
+	}
+	if got, every := s.most(), s.every(); got != writeStep || every != time.Hour {
+		t.Errorf("over a fast link, %d bytes are written at a time, and it is asked every %s", got, every)
+	}
+}
+
+func TestWhichLinkIsBadButAlive(t *testing.T) {
+	t.Parallel()
+	far := 4 * time.Second
+	for name, c := range map[string]struct {
+		roundTrip      time.Duration
+		acked, arrived uint64
+		want           bool
+	}{
+		"both ways":             {far, 100, 1, true},
+		"nothing acknowledged":  {far, 0, 1, false},
+		"nothing arrives":       {far, 100, 0, false},
+		"nothing":               {far, 0, 0, false},
+		"a good link":           {50 * time.Millisecond, 100, 1, false},
+		"a good link, one way":  {50 * time.Millisecond, 100, 0, false},
+		"a good link, stopped":  {50 * time.Millisecond, 100, 0, false},
+		"a good link, cut both": {50 * time.Millisecond, 0, 0, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				now := tcp.Flow{Acked: 1, Arrived: 1, RoundTrip: c.roundTrip}
+				l := &link{flow: func() (tcp.Flow, bool) { return now, true }}
+				l.look()
+				for range 10 {
+					timer := time.NewTimer(5 * time.Second)
+					<-timer.C
+					now.Acked += c.acked
+					now.Arrived += c.arrived
+					l.look()
 				}
-			}
-			if got := s.most(); got != link.step {
-				t.Errorf("answers after %s: %d bytes at a time", link.delay, got)
-			}
-		}
-		// Nothing comes any more.
-		peer.next(time.Hour)
-		began := time.Now()
-		<-s.Done()
-		if took := time.Since(began); took > 45*time.Second {
-			t.Errorf("the silence was noticed after %s", took)
-		}
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-		_ = right.Close()
-		serving.Wait()
-		peer.writing.Wait()
-	})
+				if got := l.badButAlive(); got != c.want {
+					t.Errorf("it is bad but alive: %v, want %v", got, c.want)
+				}
+			})
+		})
+	}
+	unknown := &link{flow: func() (tcp.Flow, bool) { return tcp.Flow{}, false }}
+	unknown.look()
+	if unknown.badButAlive() {
+		t.Error("a link that nothing is known of is alive")
+	}
 }

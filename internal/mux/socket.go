@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -39,7 +40,7 @@ func Upgrade(w http.ResponseWriter, r *http.Request) (net.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("upgrade a request to a WebSocket: %w", err)
 	}
-	s.ws, s.raw, s.local, s.remote = ws, t.raw, t.conn.LocalAddr(), t.conn.RemoteAddr()
+	s.ws, s.raw, s.below, s.local, s.remote = ws, t.raw, t.conn, t.conn.LocalAddr(), t.conn.RemoteAddr()
 	return s, nil
 }
 
@@ -53,7 +54,8 @@ func Dial(ctx context.Context, url string, client *http.Client) (net.Conn, *http
 		transport = http.DefaultTransport
 	}
 	inside.Transport = roundTripper(func(r *http.Request) (*http.Response, error) {
-		answer, err := transport.RoundTrip(r)
+		got := &httptrace.ClientTrace{GotConn: func(c httptrace.GotConnInfo) { s.below = c.Conn }}
+		answer, err := transport.RoundTrip(r.WithContext(httptrace.WithClientTrace(r.Context(), got)))
 		if err != nil {
 			return answer, err //nolint:wrapcheck // the client wraps it
 		}
@@ -202,8 +204,10 @@ func (g *gather) Close() error { return g.conn.Close() } //nolint:wrapcheck // a
 
 // socket is a WebSocket as a connection: every Write is one binary message, and every binary message can be read.
 type socket struct {
-	ws            *websocket.Conn
-	raw           *gather
+	ws  *websocket.Conn
+	raw *gather
+	// below is the connection that carries the WebSocket.
+	below         net.Conn
 	local, remote net.Addr
 
 	// message is the one that is being read. Only Read uses it.
@@ -278,6 +282,9 @@ func (s *socket) ponged(ctx context.Context, payload []byte) { s.pinged(ctx, pay
 
 // Close closes at once, without waiting for the peer.
 func (s *socket) Close() error { return s.ws.CloseNow() } //nolint:wrapcheck // TLS looks at it
+
+// NetConn is the connection that carries the WebSocket; nothing may be read from it or written to it.
+func (s *socket) NetConn() net.Conn { return s.below }
 
 // LocalAddr is this side's address, where it is known.
 func (s *socket) LocalAddr() net.Addr { return s.local }

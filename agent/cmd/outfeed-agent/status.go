@@ -52,8 +52,11 @@ says what each number counts, under the names that --json gives them.`,
 
 func printStatus(w *tabwriter.Writer, s agent.LocalStatus) error {
 	fmt.Fprintf(w, "agent\t%s\t%s\n", s.AgentID, s.Version)
+	if found := attention(&s); len(found) > 0 {
+		fmt.Fprintf(w, "attention\t%d\t%s\n", len(found), strings.Join(found, "; "))
+	}
 	fmt.Fprintf(w, "control plane\t%s\t%s\n", s.ControlPlane, connection(s.Tunnel))
-	if skew := s.Tunnel.ClockSkew; skew > tolerableSkew || skew < -tolerableSkew {
+	if skew := s.Tunnel.ClockSkew; skewed(skew) {
 		fmt.Fprintf(w, "clock\toff by %d s\tagainst the control plane's; flows stamp what they read with this machine's clock\n", skew)
 	}
 	if s.BundleError != "" {
@@ -78,6 +81,49 @@ func printStatus(w *tabwriter.Writer, s agent.LocalStatus) error {
 	}
 	return nil
 }
+
+// shortRunway is below how many seconds of room a person should look after the agent.
+const shortRunway = 24 * 60 * 60
+
+// attention is what a person should see to, in a few words each, the worst first.
+func attention(s *agent.LocalStatus) []string {
+	o := &s.Outbox
+	expired := uint64(0)
+	for _, n := range o.Expired {
+		expired += n
+	}
+	failing := 0
+	for i := range s.Flows {
+		if f := &s.Flows[i]; f.Error != "" || f.SetBackFrom > 0 || slices.ContainsFunc(f.Sources, func(src agent.SourceStatus) bool { return src.Error != "" }) {
+			failing++
+		}
+	}
+	var found []string
+	for _, m := range []struct {
+		there bool
+		text  string
+	}{
+		{o.Degraded != "", "cannot write to its disk"},
+		{o.Blocked > 0 && o.Degraded == "", "flows wait for room"},
+		{!s.Tunnel.Connected, "not connected"},
+		{s.BundleError != "", "newest bundle refused"},
+		{failing > 0, fmt.Sprintf("%d of %d flows fail", failing, len(s.Flows))},
+		{o.Blocked == 0 && o.RunwaySeconds >= 0 && o.RunwaySeconds < shortRunway, "room for less than a day"},
+		{o.Lost+o.LostRemotely > 0, fmt.Sprintf("%d insights lost", o.Lost+o.LostRemotely)},
+		{expired > 0, fmt.Sprintf("%d insights expired", expired)},
+		{len(o.Damage) > 0, "damaged files"},
+		{s.LeftBehind > 0, "runs left behind"},
+		{skewed(s.Tunnel.ClockSkew), "clock off"},
+		{len(o.SetAside) > 0, "insights of an earlier agent set aside"},
+	} {
+		if m.there {
+			found = append(found, m.text)
+		}
+	}
+	return found
+}
+
+func skewed(seconds int64) bool { return seconds > tolerableSkew || seconds < -tolerableSkew }
 
 // version is the version that runs, and which one was set back to it.
 func version(fl agent.FlowStatus) string {
@@ -112,7 +158,7 @@ func lastRecord(t time.Time) string {
 func printOutbox(w io.Writer, o *agent.OutboxStatus) {
 	line := func(name string, n uint64, text string) { fmt.Fprintf(w, "%s\t%d\t%s\n", name, n, text) }
 	line("insights produced", o.Produced, "staged on this machine")
-	line("  sent", o.Sent, "or told why they do not come; at least once")
+	line("  sent", o.Sent, "at least once, or reported as gone")
 	line("  acknowledged", o.Acknowledged, "by the control plane")
 	line("  waiting", o.WaitingRecords, terminal.Bytes(o.WaitingBytes))
 	for _, rule := range slices.Sorted(maps.Keys(o.Expired)) {
@@ -129,12 +175,16 @@ func printOutbox(w io.Writer, o *agent.OutboxStatus) {
 	if o.Late > 0 {
 		line("rows too late", o.Late, "for the window that they belong to")
 	}
-	fmt.Fprintf(w, "room\t%s\t%s\n", terminal.Bytes(o.RoomBytes), runway(o.RunwaySeconds))
+	fmt.Fprintf(w, "room\t%s\t%s\n", terminal.Bytes(o.RoomBytes), runway(o))
 	if o.Degraded != "" {
 		fmt.Fprintf(w, "staging\tdegraded\t%s\n", terminal.Line(o.Degraded))
 	}
 	if o.Blocked > 0 {
-		fmt.Fprintf(w, "commits waiting\t%d\t%s\n", o.Blocked, terminal.Line(o.BlockedBy))
+		why := o.BlockedBy
+		if o.Degraded != "" {
+			why = "until the disk can be written; the agent tries by itself"
+		}
+		fmt.Fprintf(w, "commits waiting\t%d\t%s\n", o.Blocked, terminal.Line(why))
 	}
 	for _, a := range o.SetAside {
 		waiting := "an unknown number of"
@@ -166,7 +216,7 @@ func printDamage(w io.Writer, s *agent.LocalStatus) {
 	if len(o.Damage) > 0 {
 		advice = "; check this machine's disk"
 	}
-	fmt.Fprintf(w, "damaged files\t%d\tset aside so far, with %d insights salvaged%s\n", o.DamagedFiles, o.Salvaged, advice)
+	fmt.Fprintf(w, "damaged files\t%d\tfound so far, with %d insights salvaged%s\n", o.DamagedFiles, o.Salvaged, advice)
 	names := map[string]string{}
 	for _, f := range s.Flows {
 		names[f.DeploymentID] = f.Name
@@ -200,8 +250,14 @@ func flowCalled(name, deployment string) string {
 }
 
 // runway says how long the room lasts.
-func runway(seconds int64) string {
-	if seconds < 0 {
+func runway(o *agent.OutboxStatus) string {
+	seconds := o.RunwaySeconds
+	switch {
+	case o.Degraded != "":
+		return "cannot be used until the disk can be written"
+	case o.Blocked > 0:
+		return "full: the flows wait, and so do their sources"
+	case seconds < 0:
 		return "does not fill at the present rate"
 	}
 	return terminal.Long(time.Duration(seconds)*time.Second) + " of room left at the present rate"

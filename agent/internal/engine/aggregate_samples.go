@@ -3,7 +3,6 @@ package engine
 import (
 	"encoding/binary"
 	"slices"
-	"sync"
 
 	"github.com/outfeed/outfeed/agent/internal/column"
 )
@@ -13,8 +12,8 @@ import (
 // grows is never copied, and what a compact frees is given back: with hundreds of flows these are most of what an agent holds.
 type samples[T any] struct {
 	pages []*samplePage[T]
-	// spare has pages that a compact has freed, as long as the garbage collector leaves them there.
-	spare sync.Pool
+	// spare has some of the pages that a compact has freed.
+	spare []*samplePage[T]
 	// count is how many entries there are.
 	count, committed int
 	// head is the number of a group's newest entry plus one; zero is a group without any.
@@ -31,8 +30,12 @@ type samples[T any] struct {
 	scratch []T // the values of one group
 }
 
-// samplesPerPage is small, because many a flow has few.
-const samplesPerPage = 64
+// samplesPerPage is small, because many a flow has few. A log of up to smallLog pages gives up at once what it needs no more:
+// there may be hundreds of them whose windows close together, when memory is needed for their insights.
+const (
+	samplesPerPage = 64
+	smallLog       = 64
+)
 
 // samplePage is entries: their values, and the number of the one before in the group plus one; zero ends the chain. In the
 // middle of a compact the latter is less than zero for what is kept: the bits of the group's new number turned round.
@@ -50,11 +53,11 @@ func (s *samples[T]) grow(n int) { s.head, s.n = growTo(s.head, n), growTo(s.n, 
 
 func (s *samples[T]) add(g int32, v T) {
 	if s.count == len(s.pages)*samplesPerPage {
-		page, ok := s.spare.Get().(*samplePage[T])
-		if !ok {
-			page = &samplePage[T]{}
+		if n := len(s.spare); n > 0 {
+			s.pages, s.spare = append(s.pages, s.spare[n-1]), s.spare[:n-1]
+		} else {
+			s.pages = append(s.pages, &samplePage[T]{})
 		}
-		s.pages = append(s.pages, page)
 	}
 	p, i := s.at(i32(s.count))
 	p.values[i], p.next[i] = v, s.head[g]
@@ -125,8 +128,12 @@ func (s *samples[T]) compact(keep []int32) {
 	}
 	s.committed, s.dropped = committed, 0
 	used := (s.count + samplesPerPage - 1) / samplesPerPage
-	for _, page := range s.pages[used:] {
-		s.spare.Put(page)
+	if len(s.pages) > smallLog {
+		s.spare = append(s.spare, s.pages[used:]...)
+	}
+	if most := 2 * (used + smallLog); len(s.spare) > most {
+		clear(s.spare[most:])
+		s.spare = s.spare[:most]
 	}
 	clear(s.pages[used:])
 	s.pages = s.pages[:used]

@@ -140,21 +140,7 @@ func (s *insightStep) push(b *column.Batch) error {
 		}
 	}
 	if s.box != nil {
-		s.counts.in += int64(b.Len)
-		s.counts.out += int64(len(s.sel))
-		for i, row := range s.sel {
-			s.add(b, int(row))
-			if i == 0 {
-				s.box.expect(len(s.sel) - 1)
-			}
-			last := &s.box.items[len(s.box.items)-1]
-			if err := s.guard.collected(last.end - last.key); err != nil {
-				return err
-			}
-		}
-	}
-	if s.box != nil && s.box.tooMuch != nil && s.box.size() > maxBatchBytes {
-		if err := s.box.tooMuch(); err != nil {
+		if err := s.collect(b); err != nil {
 			return err
 		}
 	}
@@ -169,6 +155,26 @@ func (s *insightStep) push(b *column.Batch) error {
 	}
 	s.out.Len = len(s.sel)
 	return s.emit(s.out)
+}
+
+// collect makes insights of the selected rows.
+func (s *insightStep) collect(b *column.Batch) error {
+	s.counts.in += int64(b.Len)
+	s.counts.out += int64(len(s.sel))
+	for i, row := range s.sel {
+		s.add(b, int(row))
+		if i == 0 {
+			s.box.expect(len(s.sel) - 1)
+		}
+		last := &s.box.items[len(s.box.items)-1]
+		if err := s.guard.collected(last.end - last.key); err != nil {
+			return err
+		}
+	}
+	if s.box.tooMuch != nil && s.box.size() > maxBatchBytes {
+		return s.box.tooMuch()
+	}
+	return nil
 }
 
 // add makes an insight of a row.

@@ -126,10 +126,16 @@ func unanswered(via *url.URL, err error) error {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return fmt.Errorf("the proxy %s closed the connection without an answer; check its port, whether its address must begin with https://, and whether it lets this machine in", via.Host)
 	case strings.Contains(err.Error(), "malformed"):
-		return fmt.Errorf("the proxy %s does not answer as an HTTP proxy does; check its port, and whether its address must begin with https://: %.120s", via.Host, err)
+		return fmt.Errorf("the proxy %s does not answer as an HTTP proxy does; check its port, and whether its address must begin with https://: %s", via.Host, shortened(err.Error()))
 	default:
 		return fmt.Errorf("the proxy %s gave no answer: %w", via.Host, err)
 	}
+}
+
+// shortened is the beginning of a text that a peer may have made long.
+func shortened(text string) string {
+	const enough = 120
+	return text[:min(len(text), enough)]
 }
 
 // refusedByProxy turns a proxy's answer into what to do about it.

@@ -345,7 +345,7 @@ func TestCounterIsKeptFirst(t *testing.T) {
 
 func TestNewRefuses(t *testing.T) {
 	t.Parallel()
-	for url, says := range map[string]string{
+	for url, says := range map[string]string{ //nolint:gosec // the password is made up
 		"":                            "not the address",
 		"control.example":             "not the address",
 		"ftp://control.example":       "https://",

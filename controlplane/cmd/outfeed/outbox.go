@@ -52,7 +52,7 @@ func trouble(o *api.Outbox) string {
 		text  string
 	}{
 		{o.Degraded != "", "degraded"},
-		{o.Blocked > 0, "blocked"},
+		{o.Blocked > 0 && o.Degraded == "", "blocked"},
 		{o.Lost+o.LostRemotely > 0, strconv.FormatUint(o.Lost+o.LostRemotely, 10) + " lost"},
 		{expired > 0, strconv.FormatUint(expired, 10) + " expired"},
 		{len(o.Damage) > 0, plural(len(o.Damage), "damaged file")},
@@ -148,13 +148,18 @@ func (a *app) describeOutbox(g *api.Agent) error {
 func (a *app) agentRows(o *api.Outbox) [][]string {
 	number := func(n uint64) string { return strconv.FormatUint(n, 10) }
 	room := "does not fill at the present rate"
-	if o.RunwaySeconds >= 0 {
+	switch {
+	case o.Degraded != "":
+		room = "cannot be used until the disk can be written"
+	case o.Blocked > 0:
+		room = "full: the flows wait"
+	case o.RunwaySeconds >= 0:
 		room = roomFor(o) + " of room left at the present rate"
 	}
 	rows := [][]string{
 		{"Produced", number(o.Produced), "staged on the agent, as of " + stamp(o.ReportedAt)},
-		{"Sent", number(o.Sent), "at least once"},
-		{"Acknowledged", number(o.Acknowledged), ""},
+		{"Sent", number(o.Sent), "at least once, or reported as gone"},
+		{"Acknowledged", number(o.Acknowledged), "as far as the agent knows"},
 		{"Waiting", number(o.WaitingRecords), terminal.Bytes(o.WaitingBytes)},
 		{"Room", terminal.Bytes(o.RoomBytes), room},
 		{"Rows too late", number(o.Late), "for the window that they belong to"},
@@ -174,7 +179,11 @@ func (a *app) agentRows(o *api.Outbox) [][]string {
 		rows = append(rows, []string{"Staging", "degraded", o.Degraded})
 	}
 	if o.Blocked > 0 {
-		rows = append(rows, []string{"Commits waiting", number(o.Blocked), o.BlockedBy})
+		why := o.BlockedBy
+		if o.Degraded != "" {
+			why = "until the disk can be written"
+		}
+		rows = append(rows, []string{"Commits waiting", number(o.Blocked), why})
 	}
 	return rows
 }

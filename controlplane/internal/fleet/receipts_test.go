@@ -298,8 +298,9 @@ func TestTheNewestMissingRangesAreKept(t *testing.T) {
 		up.FirstSeq += 2
 	}
 	for _, part := range []int{3, 1200, 2400} {
-		now := &wire.InsightsUp{FirstSeq: 1 + 2*uint64(part), Receipts: up.GetReceipts()[:part]} //nolint:gosec // small
-		if stored, err := w.StoreInsights(t.Context(), p.agent.id, now); err != nil || stored != 2*uint64(part) { //nolint:gosec // small
+		last := 2 * uint64(part) //nolint:gosec // small
+		now := &wire.InsightsUp{FirstSeq: 1 + last, Receipts: up.GetReceipts()[:part]}
+		if stored, err := w.StoreInsights(t.Context(), p.agent.id, now); err != nil || stored != last {
 			t.Fatalf("stored up to %d, %v", stored, err)
 		}
 	}

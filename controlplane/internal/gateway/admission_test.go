@@ -136,13 +136,13 @@ func TestAdmissionOfManySources(t *testing.T) {
 		const rate = 200
 		a := newAdmission(192, rate)
 		for n := range 5000 {
-			turn := a.turn(netip.AddrFrom4([4]byte{10, 0, byte(n >> 8), byte(n)})) //nolint:gosec // as wanted
+			turn := a.turn(netip.AddrFrom4([4]byte{10, 0, byte(n >> 8), byte(n)}))
 			if want := max(time.Second, time.Duration(n+1)*time.Second/rate); turn < want-time.Millisecond || turn > want+time.Millisecond {
 				t.Fatalf("turn %d is %v, want %v", n, turn, want)
 			}
 		}
 		for n := range 2 * maxSources {
-			a.turn(netip.AddrFrom4([4]byte{11, byte(n >> 16), byte(n >> 8), byte(n)})) //nolint:gosec // as wanted
+			a.turn(netip.AddrFrom4([4]byte{11, byte(n >> 16), byte(n >> 8), byte(n)}))
 		}
 		if len(a.sources) > maxSources+1 {
 			t.Errorf("%d sources are remembered", len(a.sources))

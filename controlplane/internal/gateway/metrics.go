@@ -58,6 +58,9 @@ type counted struct {
 	metrics *metrics
 }
 
+// NetConn is the connection whose bytes are counted.
+func (c counted) NetConn() net.Conn { return c.Conn }
+
 func (c counted) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	c.metrics.received.Add(float64(n))

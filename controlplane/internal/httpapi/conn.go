@@ -115,7 +115,7 @@ func (c *conn) readProxy() error {
 		have = append(have, buf[:n]...)
 		client, length, more, wrong := source.ReadProxy(have)
 		if wrong != nil {
-			return fmt.Errorf("the proxy %s: %w", c.Conn.RemoteAddr(), wrong)
+			return fmt.Errorf("the proxy %s: %w", c.RemoteAddr(), wrong)
 		}
 		if !more {
 			c.ahead = have[length:]

@@ -16,24 +16,26 @@ import (
 //
 // Nothing waits for room: a connection that comes is taken at once, and where there are too many, the oldest of the source
 // that has the most is closed. So the question is how long an honest client has before it is the oldest, when the others
-// come back as soon as they were closed and have the same address. Between its first byte and the end of its headers it
-// needs one round trip (TLS 1.3), which is some milliseconds to some tenths of a second.
+// come back as soon as they were closed and have the same address. From its first byte to the end of its headers it needs
+// one round trip (TLS 1.3), which is some milliseconds to some tenths of a second.
 //
-//   - early holds those who have said nothing, or wait for their turn in the handshake. Before that only accepting costs
-//     something, of which a core does about 30,000 a second: 512 / 30,000/s = 17 ms. The first message of an honest client
-//     arrives with the packet that makes the connection, so that it waits for nothing but the processor.
-//   - fresh is entered through the handshake, of which as many as turns go on at once. One takes 0.3 to 0.5 ms of a core, so
-//     that on two cores at most 2,000 to 3,000 a second come in: 768 / 3,000/s = 256 ms; measured with 5,000 that come back
-//     at once, about 600 a second come in, and an honest client has more than a second.
+//   - early holds those who have said nothing (on Linux the kernel keeps those for 5 s), or wait for their turn in the
+//     handshake. Up to there only accepting costs something, of which one core does about 20,000 a second: 768 / 20,000/s = 38 ms. The first message of an honest client
+//     comes with the packet that makes the connection, so that it needs nothing but the processor, and of those who wait for
+//     a turn the newest is first. 5,000 attackers who come back at once were seen to come 2,000 times a second: 384 ms.
+//   - fresh is entered through the handshake, which takes about 0.4 ms of a core on this side: on two cores at most 5,000 a
+//     second come in, if nothing else runs, and an honest client has 448 / 5,000/s = 90 ms; those 5,000 attackers finished
+//     300 handshakes a second at the most, which leaves it more than a second.
 //   - idle is entered with a request that is done.
 //   - leaving are those whose last answer is not taken, or whose request is not sent to its end.
 //
-// A connection costs at most 30 KB (measured: 26 KB with TLS, half of a header, and a goroutine), and the garbage collector
-// lets the heap grow to twice what lives. All bounds together are 1,984 connections of 30 KB, which is 58 MiB; of one kind
-// alone it is at most 2 × 768 × 30 KB = 45 MiB.
+// What one costs was measured in a gateway under siege, stacks and garbage included: 14 KB early (a goroutine in the middle
+// of TLS), 30 KB later (with the buffers of HTTP). So 5,000 slow headers take 768 × 14 KB + 448 × 30 KB = 24 MB, and all kinds
+// together, which are 1,600 connections, 36 MB; the collector lets the heap grow by half before it collects (GOGC=50).
+// TestCrowds in gatewaytest holds it to 64 MiB.
 type limits struct{ early, fresh, idle, leaving int }
 
-func usualLimits() limits { return limits{early: 768, fresh: 512, idle: 384, leaving: 128} }
+func usualLimits() limits { return limits{early: 768, fresh: 448, idle: 256, leaving: 128} }
 
 // modestShare is the part of the places of which a source may have one without having to make room before others.
 const modestShare = 32
@@ -52,7 +54,11 @@ const (
 )
 
 // maxEnding is how many may be ending before those that end get the processor.
-const maxEnding = 64
+// They get it so often.
+const (
+	maxEnding = 64
+	maxYields = 8
+)
 
 // ending counts goroutines whose work was ended and that do not know it yet. They hold memory until they are scheduled, so
 // before more is begun they get the processor.
@@ -63,7 +69,7 @@ func (e *ending) done()  { e.count.Add(-1) }
 
 // yield lets others run while too many are ending. It waits for nothing but the processor, and not for ever.
 func (e *ending) yield() {
-	for range maxEnding {
+	for range maxYields {
 		if e.count.Load() <= maxEnding {
 			return
 		}

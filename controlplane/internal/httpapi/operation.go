@@ -92,7 +92,7 @@ func (s *service) authenticated(ctx huma.Context, next func(huma.Context)) {
 	var actor fleet.Actor
 	err := busy(r.Context(), func() (err error) {
 		if actor, err = s.auth.Authenticate(r); err != nil {
-			return err //nolint:wrapcheck // it becomes a problem as it is
+			return err
 		}
 		if seat := seatIn(r.Context()); seat != nil {
 			seat.of(actor.Tenant)

@@ -39,10 +39,13 @@ func TestSlowBodiesMakeRoom(t *testing.T) {
 	s := apitest.Serve(t, apitest.New(), apitest.Options{})
 	var answers sync.WaitGroup
 	problems := make(chan *http.Response, 300)
+	var conns []net.Conn
 	for range 300 {
 		conn := slowRequest(t, s, slowSignIn)
+		conns = append(conns, conn)
 		answers.Go(func() {
-			if answer, err := http.ReadResponse(bufio.NewReader(conn), nil); err == nil {
+			answer, err := http.ReadResponse(bufio.NewReader(conn), nil) //nolint:bodyclose // closing the connection does it
+			if err == nil {
 				problems <- answer
 			}
 		})
@@ -69,7 +72,9 @@ func TestSlowBodiesMakeRoom(t *testing.T) {
 	if answer.StatusCode != http.StatusOK {
 		t.Errorf("meanwhile the API answers %s", answer.Status)
 	}
-	s.Stop()
+	for _, conn := range conns {
+		_ = conn.Close() // ends those that still wait
+	}
 	answers.Wait()
 }
 
@@ -102,6 +107,7 @@ func TestBodiesThatAreRefused(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			defer answer.Body.Close() //nolint:errcheck // the connection ends with it
 			if answer.StatusCode != c.want {
 				t.Errorf("the answer is %s", answer.Status)
 			}

@@ -88,6 +88,7 @@ func Serve(ctx context.Context, l net.Listener, s ServeSettings) error {
 
 // listen has the crowd below the TLS of a listener.
 func (c *crowd) listen(l net.Listener, config *tls.Config) net.Listener {
+	deferAccept(l)
 	taken := &listener{Listener: l, crowd: c, secure: config != nil}
 	if config == nil {
 		return taken

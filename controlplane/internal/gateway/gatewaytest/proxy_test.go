@@ -1,6 +1,7 @@
 package gatewaytest_test
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -71,7 +72,7 @@ func freePort(t *testing.T) string {
 		t.Fatal(err)
 	}
 	_, port, err := net.SplitHostPort(l.Addr().String())
-	if err = l.Close(); err != nil {
+	if err = errors.Join(err, l.Close()); err != nil {
 		t.Fatal(err)
 	}
 	return port

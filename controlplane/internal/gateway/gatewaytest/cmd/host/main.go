@@ -44,7 +44,7 @@ func run(ctx context.Context, stop func(), args []string) error {
 	}
 	var err error
 	if s.Proxies, err = source.ParseProxies(*proxies); err != nil {
-		return err //nolint:wrapcheck // it says what is wrong
+		return err
 	}
 	if *verbose {
 		s.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))

@@ -31,7 +31,7 @@ export function LockBanner({ agent, lock }: { agent: Agent; lock: AgentLock }) {
     onSuccess: keepFresh,
   });
   return (
-    <section role="alert" aria-label="Locked" className="m-3 rounded-md border border-bad bg-bad-soft px-4 py-3">
+    <section role="alert" aria-label="Locked" className="mb-4 rounded-md border border-bad bg-bad-soft px-4 py-3">
       <p className="font-medium text-bad">This agent is locked: a copy of it has connected.</p>
       <p className="mt-1">
         {reasons[lock.reason]} Its data directory was copied, or an older one was restored from a backup or a snapshot.

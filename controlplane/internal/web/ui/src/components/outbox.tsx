@@ -27,11 +27,20 @@ export function OutboxPanel({ agent }: { agent: Agent }) {
   const { outbox } = agent;
   const reported = parseTime(outbox.reported_at);
   return (
-    <Panel title="Outbox" aside={reported && <Ago time={reported} />}>
+    <Panel
+      title="Outbox"
+      aside={
+        reported && (
+          <>
+            reported <Ago time={reported} />
+          </>
+        )
+      }
+    >
       {reported ? (
         <>
           {outbox.degraded && <State tone="bad" title="The agent cannot write to its disk" reason={outbox.degraded} />}
-          {outbox.blocked > 0 && (
+          {outbox.blocked > 0 && !outbox.degraded && (
             <State
               tone="warn"
               title={`${plural(outbox.blocked, "commit")} of its flows ${outbox.blocked === 1 ? "waits" : "wait"} for room`}
@@ -200,7 +209,10 @@ function RefusedRecord({ record }: { record: string | null }) {
     <details className="mt-0.5 text-sm" onToggle={(e) => setOpen(e.currentTarget.open)}>
       <summary className="cursor-pointer text-muted">What came</summary>
       {open && (
-        <pre className="mt-1 max-h-48 overflow-auto rounded-md border border-line bg-sunken p-2 font-mono text-xs whitespace-pre-wrap">
+        <pre
+          tabIndex={0}
+          className="mt-1 max-h-48 overflow-auto rounded-md border border-line bg-sunken p-2 font-mono text-xs whitespace-pre-wrap"
+        >
           {recordText(record)}
         </pre>
       )}

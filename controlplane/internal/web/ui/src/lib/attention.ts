@@ -34,6 +34,8 @@ export function failureReason(status: FlowStatus): string {
 
 /** The state of a flow on one agent in a word or two: one that runs but cannot read is failing. */
 export function flowStateText(status: FlowStatus): string {
+  const sourceFails = status.sources.some((s) => s.state === "failing");
+  if (status.state === "running" && (status.set_back_from ?? 0) > 0 && !sourceFails) return "Set back";
   return stateText(status.state === "running" && isFailing(status) ? "failing" : status.state);
 }
 

@@ -38,7 +38,6 @@ describe("troubles", () => {
   it("tells what is wrong, worst first", () => {
     expect(
       of({
-        degraded: "the disk is full",
         blocked: 2,
         blocked_by: "1 GiB waits",
         runway_seconds: 0,
@@ -50,7 +49,6 @@ describe("troubles", () => {
         damage: [damaged({}), damaged({ file: "state.db.corrupt-2" })],
       }),
     ).toEqual([
-      ["bad", "Cannot stage"],
       ["bad", "Flows wait"],
       ["warn", "1\u202f234 lost"],
       ["warn", "11 expired"],
@@ -58,6 +56,7 @@ describe("troubles", () => {
       ["warn", "7 refused"],
     ]);
     expect(of({ runway_seconds: 86_399 })).toEqual([["warn", "Room for 23 h and 59 min"]]);
+    expect(of({ degraded: "the disk fails", blocked: 2 })).toEqual([["bad", "Cannot stage"]]);
     expect(of({ runway_seconds: 0 })).toEqual([["warn", "Room for 0 s"]]);
   });
 });

@@ -27,7 +27,7 @@ export function troubles({ outbox }: Agent): Trouble[] {
       { severity: "bad", short: "Cannot stage", long: `Cannot write to its disk: ${outbox.degraded ?? ""}` },
     ],
     [
-      outbox.blocked > 0,
+      outbox.blocked > 0 && !outbox.degraded,
       {
         severity: "bad",
         short: "Flows wait",
@@ -81,7 +81,8 @@ export function fullness({ waiting_bytes, room_bytes }: Outbox): number | undefi
 }
 
 /** How long the room lasts, as people say it. */
-export function runwayText({ runway_seconds, blocked }: Outbox): string {
+export function runwayText({ runway_seconds, blocked, degraded }: Outbox): string {
+  if (degraded) return "Cannot be used: flows wait";
   if (blocked > 0) return "Full: flows wait";
   if (runway_seconds < 0) return "Does not fill at the present rate";
   return `${span(runway_seconds)} of room left at the present rate`;

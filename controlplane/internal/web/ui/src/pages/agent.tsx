@@ -9,7 +9,7 @@ import { OutboxPanel, RefusedPanel } from "../components/outbox";
 import { AgentState, FlowStateBadge, SourceState } from "../components/state";
 import { Ago, Badge, Empty, ErrorNote, Facts, Labels, Loaded, PageHead, Panel, Table, Time } from "../components/ui";
 import { clockText, isSkewed } from "../lib/attention";
-import { parseTime } from "../lib/format";
+import { parseTime, plural } from "../lib/format";
 
 export function AgentDetail() {
   const { agent: ref } = useParams({ from: "/agents/$agent" });
@@ -19,7 +19,7 @@ export function AgentDetail() {
 
 function Detail({ agent }: { agent: Agent }) {
   const { status } = agent;
-  const behind = agent.applied_serial !== agent.desired_serial;
+  const revoked = parseTime(agent.revoked_at) !== undefined;
   return (
     <>
       <PageHead title={agent.name} note={<AgentState agent={agent} />}>
@@ -28,8 +28,15 @@ function Detail({ agent }: { agent: Agent }) {
         </Link>
       </PageHead>
       {agent.lock && <LockBanner agent={agent} lock={agent.lock} />}
-      {status?.bundle_error && (
-        <ErrorNote error={new Error(`The agent refused its newest configuration: ${status.bundle_error}`)} />
+      {revoked && <RevokedNote agent={agent} />}
+      {status?.bundle_error && !revoked && (
+        <div className="-mx-3 -mt-3 mb-1">
+          <ErrorNote
+            error={
+              new Error(`The agent refused its newest configuration, and goes on as before: ${status.bundle_error}`)
+            }
+          />
+        </div>
       )}
       <Panel title="Machine">
         <Facts
@@ -49,23 +56,14 @@ function Detail({ agent }: { agent: Agent }) {
                   ] as [string, React.ReactNode],
                 ]
               : []),
-            ...(agent.lock || parseTime(agent.revoked_at)
+            ...(agent.lock || revoked
               ? []
               : [["Keys changed", <KeysFact key="keys" agent={agent} />] as [string, React.ReactNode]]),
             ["Enrolled", <Time key="created" time={agent.created_at} />],
-            ...(parseTime(agent.revoked_at)
+            ...(revoked
               ? [["Revoked", <Time key="revoked" time={agent.revoked_at} />] as [string, React.ReactNode]]
               : []),
-            [
-              "Configuration",
-              behind ? (
-                <Badge key="behind" tone="warn">
-                  {`at ${agent.applied_serial}, shall be ${agent.desired_serial}`}
-                </Badge>
-              ) : (
-                `up to date (${agent.applied_serial})`
-              ),
-            ],
+            ["Configuration", <Configuration key="configuration" agent={agent} />],
             ["Reads", agent.connector_kinds.join(", ") || "–"],
           ]}
         />
@@ -80,6 +78,8 @@ function Detail({ agent }: { agent: Agent }) {
       <Panel title="Flows on this agent">
         {status && status.flows.length > 0 ? (
           status.flows.map((flow) => <FlowPart key={flow.deployment_id} flow={flow} />)
+        ) : revoked ? (
+          <Empty title="No flow ran here when the agent was revoked" />
         ) : (
           <Empty title="No flow runs here" command={`outfeed flow deploy FLOW ${agent.name}`}>
             Deploy a published flow to this agent:
@@ -87,6 +87,29 @@ function Detail({ agent }: { agent: Agent }) {
         )}
       </Panel>
     </>
+  );
+}
+
+/** Which configuration the agent runs, and whether that is the one that it shall run. */
+function Configuration({ agent }: { agent: Agent }) {
+  const { applied_serial: applied, desired_serial: desired } = agent;
+  if (parseTime(agent.revoked_at)) return `${applied}, the last one`;
+  if (agent.status?.bundle_error) return <Badge tone="bad">{`${desired} refused`}</Badge>;
+  if (applied !== desired) return <Badge tone="warn">{`at ${applied}, shall be ${desired}`}</Badge>;
+  return `up to date (${applied})`;
+}
+
+function RevokedNote({ agent }: { agent: Agent }) {
+  const waiting = agent.outbox.waiting_records;
+  return (
+    <section aria-label="Revoked" className="mb-4 rounded-md border border-line-strong bg-surface px-4 py-3 text-muted">
+      <p className="font-medium text-text">This agent was revoked and never connects again.</p>
+      <p className="mt-0.5">
+        What follows is what it said last. {waiting > 0 && `${plural(waiting, "insight")} waited then, and `}
+        {waiting > 0 ? "stay" : "What still waited stays"} in its data directory. To use the machine again, enrol it
+        anew.
+      </p>
+    </section>
   );
 }
 

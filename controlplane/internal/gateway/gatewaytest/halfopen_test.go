@@ -1,0 +1,67 @@
+package gatewaytest_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestHalfOpenUpgrades has attackers of one address who begin tunnels, never go on, and come back at once: agents of another
+// address are let in at the first try, and those of the same address after a few.
+func TestHalfOpenUpgrades(t *testing.T) {
+	inTurn(t)
+	attackers, agents := 300, 10
+	if *long {
+		attackers, agents = 2000, 200
+	}
+	h := startHost(t, t.TempDir())
+	crowd := startCrowd(t, siege{Address: strings.TrimPrefix(h.URL, "https://"), Dir: h.dir, Kind: "half-open", Attackers: attackers, Sources: 1})
+	defer crowd.end()
+	// It is a siege once somebody is turned away.
+	eventually(t, "the attackers take all places", func() error {
+		a, err := h.connect(t.Context())
+		if err == nil {
+			_ = a.streams.Close()
+			return errNotYet
+		}
+		return nil
+	})
+	for from, tries := range map[string]int{"127.0.0.9": 2, "127.0.0.1": 100} {
+		refused, worst := 0, time.Duration(0)
+		for range agents {
+			began := time.Now()
+			n := h.tryFrom(t, from)
+			refused += n
+			worst = max(worst, time.Since(began))
+			if n >= tries {
+				t.Errorf("an agent from %s was let in at the try %d", from, n+1)
+			}
+		}
+		t.Logf("%d agents from %s: turned away %d times, the slowest took %v", agents, from, refused, worst)
+	}
+}
+
+var errNotYet = errors.New("an agent was let in")
+
+// tryFrom has an agent connect from an address, and try again at once when it is turned away. It gives how often that was.
+func (h *host) tryFrom(t *testing.T, address string) (refused int) {
+	t.Helper()
+	dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: h.tls(), DisableKeepAlives: true, DialContext: dialer.DialContext}}
+	ctx, cancel := context.WithTimeout(t.Context(), deadline)
+	defer cancel()
+	for ; ; refused++ {
+		a, err := h.connectBy(ctx, client)
+		if err == nil {
+			_ = a.streams.Close()
+			return refused
+		}
+		if ctx.Err() != nil {
+			t.Fatalf("an agent from %s was never let in: %v", address, err)
+		}
+	}
+}

@@ -1,0 +1,8 @@
+//go:build !linux
+
+package httpapi
+
+import "net"
+
+// deferAccept does nothing: the option is Linux's.
+func deferAccept(net.Listener) {}

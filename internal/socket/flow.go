@@ -1,0 +1,32 @@
+package socket
+
+import (
+	"net"
+	"syscall"
+	"time"
+)
+
+// Flow is what a system's kernel knows of a TCP connection. Whatever stands in between ends it: behind a proxy it is the
+// connection with the proxy.
+type Flow struct {
+	// Acked is how many bytes of this side the kernel of the other one has acknowledged, and Arrived how many segments with
+	// data came from there, be they new or sent again.
+	Acked, Arrived uint64
+	// RoundTrip is the time there and back, smoothed.
+	RoundTrip time.Duration
+}
+
+// FlowOf gives it for the connection below all layers that have a NetConn, as TLS has; false where it is not to be had.
+func FlowOf(conn net.Conn) (Flow, bool) {
+	for range 10 {
+		if raw, ok := conn.(syscall.Conn); ok {
+			return flowOf(raw)
+		}
+		layer, ok := conn.(interface{ NetConn() net.Conn })
+		if !ok {
+			break
+		}
+		conn = layer.NetConn()
+	}
+	return Flow{}, false
+}

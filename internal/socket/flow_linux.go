@@ -1,0 +1,24 @@
+package socket
+
+import (
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func flowOf(conn syscall.Conn) (f Flow, ok bool) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return Flow{}, false
+	}
+	err = raw.Control(func(fd uintptr) {
+		info, infoErr := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+		if infoErr != nil {
+			return
+		}
+		f = Flow{Acked: info.Bytes_acked, Arrived: uint64(info.Data_segs_in), RoundTrip: time.Duration(info.Rtt) * time.Microsecond}
+		ok = true
+	})
+	return f, ok && err == nil
+}
