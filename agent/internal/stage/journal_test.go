@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -353,7 +354,7 @@ func TestAFoldThatFailsLosesAndDoublesNothing(t *testing.T) {
 				s := settings(t, filepath.Join(t.TempDir(), "stage"))
 				st := open(t, s)
 				for n := range uint64(3) {
-					commit(t, st, stage.Checkpoint{Flow: "a", Number: n + 1, Cursors: map[string][]byte{"r": fmt.Append(nil, n+1)}, Insights: payloads(2, fmt.Sprint(n))})
+					commit(t, st, stage.Checkpoint{Flow: "a", Number: n + 1, Cursors: map[string][]byte{"r": fmt.Append(nil, n+1)}, Insights: payloads(2, strconv.FormatUint(n, 10))})
 				}
 				broken := errors.New("input/output error")
 				stage.FailAt(st, func(at string) error {
@@ -371,7 +372,7 @@ func TestAFoldThatFailsLosesAndDoublesNothing(t *testing.T) {
 					if got := texts(readAll(t, st, 0)); !slices.Equal(got, want) {
 						t.Errorf("the outbox has %q", got)
 					}
-					if a := flowAt(t, st, "a"); a.Number != number || string(a.Cursors["r"]) != fmt.Sprint(number) {
+					if a := flowAt(t, st, "a"); a.Number != number || string(a.Cursors["r"]) != strconv.FormatUint(number, 10) {
 						t.Errorf("the flow is at %+v", a)
 					}
 					if got := st.Stats(); got.Produced != uint64(len(want)) || got.Lost != 0 || got.SetAside != 0 {
