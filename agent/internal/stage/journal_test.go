@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -278,6 +279,125 @@ func TestFaultAMissingJournalIsTold(t *testing.T) {
 		commit(t, st, stage.Checkpoint{Flow: "b", Number: 1, Insights: payloads(1, "b")})
 		if !inJournal(t, to.Dir, "b-0") {
 			t.Errorf("%s there is no journal again", name)
+		}
+	}
+}
+
+// TestFaultAStateThatIsDamagedUnderTheJournal destroys state.db of a running stage while the journal has commits on top of it:
+// they cannot be put on top of anything else, and their insights stay.
+func TestFaultAStateThatIsDamagedUnderTheJournal(t *testing.T) {
+	t.Parallel()
+	for name, harm := range map[string]func(t *testing.T, path string){
+		"all of it": func(t *testing.T, path string) {
+			t.Helper()
+			info, err := os.Stat(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			overwrite(t, path, 0, bytes.Repeat([]byte{0xff}, int(info.Size())))
+		},
+		"cut short": func(t *testing.T, path string) {
+			t.Helper()
+			if err := os.Truncate(path, 8192); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := settings(t, filepath.Join(fastDir(t), "stage"))
+			inChildren(&s)
+			st := open(t, s)
+			commit(t, st, stage.Checkpoint{Flow: "a", Number: 1, Cursors: map[string][]byte{"r": []byte("1")}, Insights: payloads(5, "one")})
+			// It folds.
+			if err := st.PutDesired(t.Context(), []byte("desired"), 1); err != nil {
+				t.Fatal(err)
+			}
+			commit(t, st, stage.Checkpoint{Flow: "a", Number: 2, Cursors: map[string][]byte{"r": []byte("2")}, Insights: payloads(5, "two")})
+			commit(t, st, stage.Checkpoint{Flow: "b", Number: 1, Cursors: map[string][]byte{"r": []byte("1")}, Insights: payloads(5, "three")})
+			if !inJournal(t, s.Dir, "two-3") {
+				t.Error("the second commit is not in the journal alone")
+			}
+			harm(t, filepath.Join(s.Dir, "state.db"))
+			// What the next reader finds out, and how the flows go on.
+			a, b := flowAt(t, st, "a"), flowAt(t, st, "b")
+			if a.Number != 0 || len(a.Cursors) != 0 || b.Number > 1 {
+				t.Errorf("the flows are at %+v and %+v", a, b)
+			}
+			commitAfterDamage(t, st)
+			check := func(st *stage.Stage) {
+				t.Helper()
+				got := texts(readAll(t, st, 0))
+				if len(got) != 16 || got[0] != "one-0" || got[8] != "two-3" || got[14] != "three-4" || got[15] != "after-0" {
+					t.Errorf("the outbox has %q", got)
+				}
+				stats := st.Stats()
+				if stats.SetAside != 1 || stats.Lost != 0 || stats.Degraded != "" || len(slices.Concat(stats.Damaged[0].SetBack, stats.Damaged[0].StartedAnew)) == 0 {
+					t.Errorf("stats: %+v", stats)
+				}
+			}
+			check(st)
+			check(open(t, killed(t, s)))
+			check(reopen(t, st, s))
+		})
+	}
+}
+
+// TestAFoldThatFailsLosesAndDoublesNothing lets a fold fail at each of its points: what had landed in the journal is served and
+// loaded all the while, and is there once, whether the stage goes on, is stopped or is killed.
+func TestAFoldThatFailsLosesAndDoublesNothing(t *testing.T) {
+	t.Parallel()
+	for _, point := range []string{"outbox", "outbox landed", "state", "state landed"} {
+		for _, then := range []string{"goes on", "is stopped", "is killed"} {
+			t.Run(point+", "+then, func(t *testing.T) {
+				t.Parallel()
+				s := settings(t, filepath.Join(t.TempDir(), "stage"))
+				st := open(t, s)
+				for n := range uint64(3) {
+					commit(t, st, stage.Checkpoint{Flow: "a", Number: n + 1, Cursors: map[string][]byte{"r": fmt.Append(nil, n+1)}, Insights: payloads(2, strconv.FormatUint(n, 10))})
+				}
+				broken := errors.New("input/output error")
+				stage.FailAt(st, func(at string) error {
+					if at == point {
+						return broken
+					}
+					return nil
+				})
+				if err := st.PutDesired(t.Context(), []byte("desired"), 1); !errors.Is(err, broken) {
+					t.Fatalf("PutDesired gave %v", err)
+				}
+				want := []string{"0-0", "0-1", "1-0", "1-1", "2-0", "2-1"}
+				check := func(st *stage.Stage, number uint64) {
+					t.Helper()
+					if got := texts(readAll(t, st, 0)); !slices.Equal(got, want) {
+						t.Errorf("the outbox has %q", got)
+					}
+					if a := flowAt(t, st, "a"); a.Number != number || string(a.Cursors["r"]) != strconv.FormatUint(number, 10) {
+						t.Errorf("the flow is at %+v", a)
+					}
+					if got := st.Stats(); got.Produced != uint64(len(want)) || got.Lost != 0 || got.SetAside != 0 {
+						t.Errorf("stats: %+v", got)
+					}
+				}
+				check(st, 3)
+				switch then {
+				case "is killed":
+					check(open(t, killed(t, s)), 3)
+					stage.FailAt(st, nil)
+				case "is stopped":
+					st = reopen(t, st, s)
+				default:
+					stage.FailAt(st, nil)
+				}
+				commit(t, st, stage.Checkpoint{Flow: "a", Number: 4, Cursors: map[string][]byte{"r": []byte("4")}, Insights: payloads(1, "last")})
+				want = append(want, "last-0")
+				check(st, 4)
+				check(open(t, killed(t, s)), 4)
+				if got := st.Stats(); got.Degraded != "" {
+					t.Errorf("it is still degraded: %s", got.Degraded)
+				}
+				check(reopen(t, st, s), 4)
+			})
 		}
 	}
 }

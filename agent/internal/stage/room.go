@@ -219,7 +219,7 @@ func (s *Stage) room(waiting uint64) uint64 {
 	held := s.reserved + waiting
 	room := s.settings.MaxBytes - min(held, s.settings.MaxBytes)
 	if free := s.disk.last.Load(); free != nil {
-		room = min(room, *free-min(*free, s.settings.MinFreeBytes))
+		room = min(room, *free-min(*free, s.settings.MinFreeBytes+s.pending.waiting()))
 	}
 	return room
 }
