@@ -227,8 +227,8 @@ func TestAMissingOwnerOrFormatIsProvenOrRefused(t *testing.T) {
 		"proven format":            {gone: []string{"FORMAT"}, owner: "agent-a"},
 		"proven, both":             {gone: []string{"FORMAT", "OWNER"}, owner: "agent-a"},
 		"owner without a state":    {gone: []string{"OWNER", "state.db"}, owner: "agent-b", refused: "write the line agent-b into that file", mend: "OWNER"},
-		"format without a state":   {gone: []string{"FORMAT", "state.db"}, owner: "agent-a", refused: `write the line "outfeed-stage 1" into that file`, mend: "FORMAT"},
-		"nothing but an old spare": {gone: []string{"OWNER", "FORMAT", "state.db", "outbox"}, owner: "agent-b"},
+		"format without a state":   {gone: []string{"FORMAT", "state.db"}, owner: "agent-a", refused: `write the line "outfeed-stage 2" into that file`, mend: "FORMAT"},
+		"nothing but an old spare": {gone: []string{"OWNER", "FORMAT", "state.db", "outbox", "JOURNAL"}, owner: "agent-b"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -259,7 +259,7 @@ func TestAMissingOwnerOrFormatIsProvenOrRefused(t *testing.T) {
 					t.Errorf("the refusal has changed the directory from %d to %d files", len(before), len(after))
 				}
 				// A person who knows does as it says.
-				text := map[string]string{"OWNER": "agent-a\n", "FORMAT": "outfeed-stage 1\n"}[how.mend]
+				text := map[string]string{"OWNER": "agent-a\n", "FORMAT": "outfeed-stage 2\n"}[how.mend]
 				if err := os.WriteFile(filepath.Join(s.Dir, how.mend), []byte(text), 0o600); err != nil {
 					t.Fatal(err)
 				}
