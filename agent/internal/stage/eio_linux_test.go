@@ -124,11 +124,13 @@ func TestOneFailedCallLosesAndDoublesNothing(t *testing.T) {
 			injected, refused, done := 0, 0, 0
 			for range rounds {
 				c := startFaultChild(t, dir)
-				c.send("go")
+				c.begin(t)
 				c.commits(t, 5)
 				// Threads count their calls apart, and not every one makes as many.
 				for tries := 0; tries < 3 || c.refused == 0 && tries < 20; tries++ {
 					f := makeFail(t, c.cmd.Process.Pid, fmt.Sprintf("%s:when=%d", call, 1+random.IntN(4)))
+					// What it has said before that is read first.
+					c.stats(t)
 					c.commits(t, 20)
 					f.stop(t)
 					injected += f.injected(t)
@@ -173,7 +175,7 @@ func TestADiskThatFailsForGood(t *testing.T) {
 			t.Parallel()
 			dir := filepath.Join(t.TempDir(), "stage")
 			c := startFaultChild(t, dir)
-			c.send("go")
+			c.begin(t)
 			c.commits(t, 20)
 			f := makeFail(t, c.cmd.Process.Pid, how.inject)
 			before := c.statsUntil(t, func(st stage.Stats) bool { return st.Degraded != "" && st.Blocked == faultFlows })

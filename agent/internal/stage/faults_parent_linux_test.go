@@ -140,6 +140,20 @@ func (c *faultChild) note(t *testing.T, line string) {
 	}
 }
 
+// begin lets the flows go, and waits until each of them has committed.
+func (c *faultChild) begin(t *testing.T) {
+	t.Helper()
+	c.send("go")
+	begun := map[string]bool{}
+	c.until(t, time.Minute, func(line string) bool {
+		if rest, ok := strings.CutPrefix(line, "done "); ok {
+			flow, _, _ := strings.Cut(rest, " ")
+			begun[flow] = true
+		}
+		return len(begun) == faultFlows
+	})
+}
+
 // commits waits for that many more acknowledged commits.
 func (c *faultChild) commits(t *testing.T, n int) {
 	t.Helper()

@@ -103,7 +103,7 @@ func TestAFullDisk(t *testing.T) {
 			disk := smallDisk(t, full.options)
 			dir := filepath.Join(disk, "stage")
 			c := startFaultChild(t, dir)
-			c.send("go")
+			c.begin(t)
 			c.commits(t, 20)
 			full.fill(t, disk)
 			st := c.statsUntil(t, func(st stage.Stats) bool { return st.Blocked == faultFlows })
@@ -240,7 +240,7 @@ func TestAFileSystemThatTurnsReadOnly(t *testing.T) {
 
 	dir := filepath.Join(mount, "stage")
 	c := startFaultChild(t, dir)
-	c.send("go")
+	c.begin(t)
 	c.commits(t, 50)
 	if err := os.WriteFile(filepath.Join("/sys/fs/ext4", device, "trigger_fs_error"), []byte("a test\n"), 0o200); err != nil {
 		t.Fatal(err)
