@@ -94,6 +94,9 @@ func newLab(t *testing.T) *lab {
 	}
 	l.site = &site{t: t, dir: enterable(t), api: "127.0.0.1:" + portPlain, admin: "127.0.0.1:8481", tls: "127.0.0.1:" + portTLS, link: &link{address: "cp.outfeed.test:" + portTLS}}
 	l.ca.issue(t, l.path("server"), names...)
+	if err := os.Chmod(l.path("server.key"), 0o600); err != nil { // or the control plane refuses it
+		t.Fatal(err)
+	}
 	l.startControlPlane()
 	l.createTenant()
 	// What kinds of connection there are, the control plane learns from its first agent.
