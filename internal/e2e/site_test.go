@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -86,13 +87,20 @@ func enterable(t *testing.T) string {
 	return dir
 }
 
-// freeAddress is an address that nothing listens on. Its port is below those that Linux gives to connections that go out,
-// so that none of them takes it while a program that is killed and started again does not listen.
+// The ports of freeAddress are below those that Linux gives to connections that go out, so that none of them takes one while
+// a program that is killed and started again does not listen.
+const lowestPort, ports = 15000, 16000
+
+// nextPort is counted on from a random place, so that no two programs of these tests are given the same port.
+var nextPort atomic.Uint64 //nolint:gochecknoglobals // all tests of the process share the machine's ports
+
+// freeAddress is an address that nothing listens on, and that is given to nobody else.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	const lowest, ports, tries = 15000, 16000, 100
+	nextPort.CompareAndSwap(0, mathrand.Uint64N(ports)+1) //nolint:gosec // nothing secret
+	const tries = 100
 	for range tries {
-		address := fmt.Sprintf("127.0.0.1:%d", lowest+mathrand.IntN(ports)) //nolint:gosec // nothing secret
+		address := fmt.Sprintf("127.0.0.1:%d", lowestPort+nextPort.Add(1)%ports)
 		l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", address)
 		if err != nil {
 			continue
