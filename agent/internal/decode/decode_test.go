@@ -360,3 +360,33 @@ func TestDelimitersThatNumbersHave(t *testing.T) {
 		}
 	}
 }
+
+// TestWhiteSpaceBehindTheColon has records with more of it than those before, in columns of every type and in none.
+func TestWhiteSpaceBehindTheColon(t *testing.T) {
+	t.Parallel()
+	values := map[string][2]string{
+		"b": {"true", "true"}, "i": {"5", "5"}, "f": {"1.5", "1.5"}, "s": {`"x"`, "x"},
+		"t": {"0", "1970-01-01T00:00:00Z"}, "j": {"[1]", "[1]"}, "unread": {"7", "-"},
+	}
+	for name, value := range values {
+		col := everyType.Index(name)
+		schema := expr.Schema{{Name: "last", Type: expr.Int}}
+		if col >= 0 {
+			schema = append(schema, everyType[col])
+		}
+		var text strings.Builder
+		var want []string
+		for i, space := range []string{"", " ", "", "  ", "\t", " ", " \t ", "", "     ", "\t"} {
+			fmt.Fprintf(&text, `{"%s":%s%s,"last":%s%d}`+"\n", name, space, value[0], space, i)
+			row := strconv.Itoa(i)
+			if col >= 0 {
+				row += " | " + value[1]
+			}
+			want = append(want, row)
+		}
+		rows, failures, _ := decodeAll(decode.NewJSON(schema, time.UTC), schema, text.String(), 1<<20)
+		if !slices.Equal(rows, want) || len(failures) > 0 {
+			t.Errorf("%s: rows %q, want %q; failures %q", name, rows, want, failures)
+		}
+	}
+}
