@@ -412,7 +412,9 @@ func (d *CSV) text(s []byte, f part, col int) problem {
 }
 
 func (d *CSV) json(s []byte, f part, col int) problem {
-	text := s[f.start:f.end]
+	f.start = space(s[:f.end], f.start)
+	text := bytes.TrimRight(s[f.start:f.end], " \t\r\n")
+	f.end = f.start + len(text)
 	if f.doubled {
 		text = bytes.ReplaceAll(text, []byte(`""`), []byte(`"`))
 	}
@@ -421,7 +423,7 @@ func (d *CSV) json(s []byte, f part, col int) problem {
 		return badUTF8
 	case !json.Valid(text):
 		return badJSON
-	case string(bytes.TrimSpace(text)) == "null":
+	case string(text) == "null":
 		return ok
 	}
 	return d.text(s, f, col)
