@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/outfeed/outfeed/agent/internal/column"
+	"github.com/outfeed/outfeed/agent/internal/connector"
 	"github.com/outfeed/outfeed/agent/internal/decode"
 	"github.com/outfeed/outfeed/protocol/expr"
 )
@@ -230,9 +231,15 @@ func TestCSVHeader(t *testing.T) {
 	if _, next, err := decode.Header([]byte("a,b"), 0, ',', false); next != -1 || err != nil {
 		t.Fatalf("a cut header: next %d, error %v", next, err)
 	}
-	err = decode.CheckHeader(expr.Schema{{Name: "torque_nm", Type: expr.Float}}, []string{"id", "torque_mn"})
-	if err == nil || !strings.Contains(err.Error(), `unknown column "torque_nm"; did you mean "torque_mn"?`) {
-		t.Fatalf("error %v", err)
+	torque := expr.Schema{{Name: "torque_nm", Type: expr.Float}}
+	for policy, want := range map[connector.Drift]bool{connector.DriftIgnore: true, connector.DriftReport: false, connector.DriftFail: true} {
+		err = decode.CheckHeader(policy, torque, []string{"id", "torque_mn"})
+		if (err != nil) != want || want && !strings.Contains(err.Error(), `unknown column "torque_nm"; did you mean "torque_mn"?`) {
+			t.Errorf("with policy %d: error %v", policy, err)
+		}
+		if err = decode.CheckHeader(policy, torque, []string{"torque_nm", "torque_nm"}); err == nil {
+			t.Errorf("with policy %d a column may come twice", policy)
+		}
 	}
 }
 

@@ -38,7 +38,9 @@ type JSON struct {
 	// failedCol is the column of the last problem, or -1.
 	failedCol int
 	drift     *drift
-	_         [apart]byte
+	// ignored are the columns that Preset fills.
+	ignored []string
+	_       [apart]byte
 }
 
 // member is a member's name as records have it.
@@ -138,8 +140,11 @@ func (d *JSON) line(r *Result, in *Input, end int) {
 	r.fail(in, record, reason)
 }
 
-// Ignore leaves the column to Preset: no member fills it.
-func (d *JSON) Ignore(name string) { delete(d.wanted, name) }
+// Ignore leaves the column to Preset: no member fills it, and none is missed. It is called before Watch.
+func (d *JSON) Ignore(name string) {
+	delete(d.wanted, name)
+	d.ignored = append(d.ignored, name)
+}
 
 // Preset gives the string column the text[start:end] in the record that is decoded next.
 func (d *JSON) Preset(col, start, end int) {
@@ -311,7 +316,7 @@ func (d *JSON) finishRecord(s []byte, p int) problem {
 	if p != len(s) && space(s, p) != len(s) {
 		return afterEnd
 	}
-	if d.drift.offends() {
+	if d.drift.end() {
 		return unnamed
 	}
 	for _, e := range d.pending {
@@ -375,7 +380,7 @@ func (d *JSON) known(pattern, raw []byte) *member {
 	if !isWanted || noName {
 		col = -1
 	}
-	if forget := d.drift.see(name, col >= 0); forget || len(d.members) >= maxMembers || len(pattern) > maxPattern {
+	if forget := d.drift.see(name); forget || len(d.members) >= maxMembers || len(pattern) > maxPattern {
 		d.other.set("", col, d.schema)
 		d.other.reach, d.other.next, d.other.after = math.MaxInt32, d.never, d.never
 		return d.other
