@@ -19,7 +19,7 @@ func jsonFunctions() []Function {
 			Example: `string(json_get(json("{\"tool\": {\"id\": 7}}"), "tool.id"))`, Result: `"7"`,
 			check: constantAt(1, "json_get", checkPath),
 		},
-		of(read("json_string", String, "The text of a JSON string, unescaped, at the constant path where there is one; null for any other JSON value."),
+		of(read("json_string", String, "The text of a JSON string, unescaped, at the constant path where there is one; null for any other JSON value, and where an escape is half of a surrogate pair, which is no character."),
 			`json_string(json("{\"id\": \"T7\"}"), "id")`, `"T7"`),
 		of(read("json_number", Float, "The number of a JSON number, at the constant path where there is one; null for any other JSON value."),
 			`json_number(json("1.5"))`, `1.5`),
@@ -29,7 +29,7 @@ func jsonFunctions() []Function {
 			`json_bool(json("{\"ok\": true}"), "ok")`, `true`),
 		of(read("json_length", Int, "The number of elements of an array or of members of an object; null for any other JSON value."),
 			`json_length(json("[1, 2, 3]"))`, `3`),
-		of(read("json_type", String, "What a JSON value is: object, array, string, number, bool or null."),
+		of(read("json_type", String, "What a JSON value is: object, array, string, number, bool or null; null itself where the path leads to nothing, and for a column whose member is missing or null in the record."),
 			`json_type(json("{\"a\": []}"), "a")`, `"array"`),
 	}
 }

@@ -149,7 +149,8 @@ type ReadStep struct {
 }
 
 // What becomes of records that differ from a read's schema. DriftIgnore passes over the difference, DriftReport notes
-// each once in the run's sample, DriftFail fails records that have what the schema does not name.
+// each once in the run's sample, DriftFail fails records that have what the schema does not name, and reads that lack
+// what it names.
 const (
 	DriftIgnore = "ignore"
 	DriftReport = "report"

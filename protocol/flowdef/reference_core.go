@@ -9,7 +9,7 @@ func coreReference() []Entry {
 				{"schema", "`{column: type}`: the columns to take, of the types `bool int float string timestamp json`"},
 				{"with", "the connector's options, such as a topic, a table or a path"},
 				{"refresh", "how often a continuous flow reads the right side of a join again; a minute when left out"},
-				{"drift", "what becomes of records that differ from the schema: `ignore`, the default; `report`, which notes each unknown member or column, and each that never comes, once in the run's sample; `fail`, which fails records with a member that the schema does not name and refuses a file whose header has such a column"},
+				{"drift", "what becomes of records that differ from the schema: `ignore`, the default, passes over the difference, and refuses a file whose header lacks a column that the flow uses; `report` notes each unknown member or column, and each of the schema that never comes and so is null, once in the run's sample; `fail` fails records with a member that the schema does not name, refuses a file whose header has such a column or lacks one of the schema, and fails a run over files that end when no record of theirs had a member of the schema (where the records do not end, that is noted, for the member may still come)"},
 			},
 			Examples: []string{"read"},
 		},

@@ -59,11 +59,13 @@ type SourceSettings struct {
 type Drift uint8
 
 const (
-	// DriftIgnore passes over what the schema does not name; what it names and the record lacks is null.
+	// DriftIgnore passes over what the schema does not name; what it names and the record lacks is null. Where columns are
+	// found by a header, one that is to be delivered and not in it is a PermanentError, for it mostly is a misspelt name.
 	DriftIgnore Drift = iota
-	// DriftReport does the same, and notes each difference once in Failures.Notes.
+	// DriftReport passes over both, and notes each difference once in Failures.Notes.
 	DriftReport
-	// DriftFail fails a record that has what the schema does not name.
+	// DriftFail fails a record that has what the schema does not name. It is a PermanentError that a header and the schema
+	// differ, and that a source has ended in none of whose records a column of the schema was.
 	DriftFail
 )
 

@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/outfeed/outfeed/agent/internal/column"
+	"github.com/outfeed/outfeed/agent/internal/connector"
 	"github.com/outfeed/outfeed/protocol/expr"
 )
 
@@ -87,8 +88,9 @@ func Header(text []byte, off int, delim byte, final bool) (names []string, next 
 	return names, next, nil
 }
 
-// CheckHeader says which column of the schema the names lack, and whether one that is wanted comes twice.
-func CheckHeader(schema expr.Schema, names []string) error {
+// CheckHeader says which column of the schema the names lack, and whether one that is wanted comes twice. With
+// connector.DriftReport they may lack columns, which are null then and which CheckDrift notes.
+func CheckHeader(policy connector.Drift, schema expr.Schema, names []string) error {
 	for _, c := range schema {
 		n := 0
 		for _, name := range names {
@@ -99,8 +101,7 @@ func CheckHeader(schema expr.Schema, names []string) error {
 		switch {
 		case n > 1:
 			return &RecordError{Reason: fmt.Sprintf("the header has column %q %d times; give each its own name", c.Name, n)}
-		case n == 1:
-		default:
+		case n == 0 && policy != connector.DriftReport:
 			return &RecordError{Reason: "the header lacks a column of the schema: " + expr.Unknown("column", c.Name, names)}
 		}
 	}
@@ -412,7 +413,9 @@ func (d *CSV) text(s []byte, f part, col int) problem {
 }
 
 func (d *CSV) json(s []byte, f part, col int) problem {
-	text := s[f.start:f.end]
+	f.start = space(s[:f.end], f.start)
+	text := bytes.TrimRight(s[f.start:f.end], " \t\r\n")
+	f.end = f.start + len(text)
 	if f.doubled {
 		text = bytes.ReplaceAll(text, []byte(`""`), []byte(`"`))
 	}
@@ -421,7 +424,7 @@ func (d *CSV) json(s []byte, f part, col int) problem {
 		return badUTF8
 	case !json.Valid(text):
 		return badJSON
-	case string(bytes.TrimSpace(text)) == "null":
+	case string(text) == "null":
 		return ok
 	}
 	return d.text(s, f, col)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/outfeed/outfeed/agent/internal/column"
+	"github.com/outfeed/outfeed/agent/internal/connector"
 	"github.com/outfeed/outfeed/agent/internal/decode"
 	"github.com/outfeed/outfeed/protocol/expr"
 )
@@ -230,9 +231,15 @@ func TestCSVHeader(t *testing.T) {
 	if _, next, err := decode.Header([]byte("a,b"), 0, ',', false); next != -1 || err != nil {
 		t.Fatalf("a cut header: next %d, error %v", next, err)
 	}
-	err = decode.CheckHeader(expr.Schema{{Name: "torque_nm", Type: expr.Float}}, []string{"id", "torque_mn"})
-	if err == nil || !strings.Contains(err.Error(), `unknown column "torque_nm"; did you mean "torque_mn"?`) {
-		t.Fatalf("error %v", err)
+	torque := expr.Schema{{Name: "torque_nm", Type: expr.Float}}
+	for policy, want := range map[connector.Drift]bool{connector.DriftIgnore: true, connector.DriftReport: false, connector.DriftFail: true} {
+		err = decode.CheckHeader(policy, torque, []string{"id", "torque_mn"})
+		if (err != nil) != want || want && !strings.Contains(err.Error(), `unknown column "torque_nm"; did you mean "torque_mn"?`) {
+			t.Errorf("with policy %d: error %v", policy, err)
+		}
+		if err = decode.CheckHeader(policy, torque, []string{"torque_nm", "torque_nm"}); err == nil {
+			t.Errorf("with policy %d a column may come twice", policy)
+		}
 	}
 }
 
@@ -357,6 +364,36 @@ func TestDelimitersThatNumbersHave(t *testing.T) {
 		rows, failures, _ := decodeAll(decode.NewCSV(schema, schema.Names(), delim, time.UTC), schema, text, 1<<20)
 		if want := []string{"12 | 34 | 56", "78 | - | 9"}; !slices.Equal(rows, want) || len(failures) > 0 {
 			t.Errorf("%q: rows %q, failures %q", delim, rows, failures)
+		}
+	}
+}
+
+// TestWhiteSpaceBehindTheColon has records with more of it than those before, in columns of every type and in none.
+func TestWhiteSpaceBehindTheColon(t *testing.T) {
+	t.Parallel()
+	values := map[string][2]string{
+		"b": {"true", "true"}, "i": {"5", "5"}, "f": {"1.5", "1.5"}, "s": {`"x"`, "x"},
+		"t": {"0", "1970-01-01T00:00:00Z"}, "j": {"[1]", "[1]"}, "unread": {"7", "-"},
+	}
+	for name, value := range values {
+		col := everyType.Index(name)
+		schema := expr.Schema{{Name: "last", Type: expr.Int}}
+		if col >= 0 {
+			schema = append(schema, everyType[col])
+		}
+		var text strings.Builder
+		var want []string
+		for i, space := range []string{"", " ", "", "  ", "\t", " ", " \t ", "", "     ", "\t"} {
+			fmt.Fprintf(&text, `{"%s":%s%s,"last":%s%d}`+"\n", name, space, value[0], space, i)
+			row := strconv.Itoa(i)
+			if col >= 0 {
+				row += " | " + value[1]
+			}
+			want = append(want, row)
+		}
+		rows, failures, _ := decodeAll(decode.NewJSON(schema, time.UTC), schema, text.String(), 1<<20)
+		if !slices.Equal(rows, want) || len(failures) > 0 {
+			t.Errorf("%s: rows %q, want %q; failures %q", name, rows, want, failures)
 		}
 	}
 }

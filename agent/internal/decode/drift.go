@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
-	"strings"
 	"unicode/utf8"
 
 	"github.com/outfeed/outfeed/agent/internal/connector"
@@ -22,13 +21,15 @@ const (
 
 // drift watches for members that the schema does not name, and for columns that never come. A nil drift watches nothing.
 type drift struct {
-	policy   connector.Drift
+	policy connector.Drift
+	// declared has the names of the schema, columns those in its order that a member is to fill.
 	declared map[string]bool
-	wanted   []string
-	// noticed has the names that were told of, arrived the wanted columns that came.
+	columns  []string
+	// noticed has the names that were told of, arrived the columns that came.
 	noticed, arrived map[string]bool
 	// offence is the name for which the record must fail.
 	offence string
+	// records counts those that are objects.
 	records int64
 	patient bool
 	notes   []string
@@ -41,29 +42,24 @@ func (d *JSON) Watch(policy connector.Drift, declared expr.Schema) {
 		return
 	}
 	d.drift = &drift{policy: policy, declared: map[string]bool{}, noticed: map[string]bool{}, arrived: map[string]bool{}, patient: true}
-	for _, c := range declared {
-		d.drift.declared[c.Name] = true
-	}
-	for _, c := range d.schema {
-		d.drift.declared[c.Name] = true
-		if _, isWanted := d.wanted[c.Name]; isWanted {
-			d.drift.wanted = append(d.drift.wanted, c.Name)
+	for _, c := range slices.Concat(declared, d.schema) {
+		if !d.drift.declared[c.Name] && !slices.Contains(d.ignored, c.Name) {
+			d.drift.columns = append(d.drift.columns, c.Name)
 		}
+		d.drift.declared[c.Name] = true
 	}
 }
 
 // see is told of a member's name that is not remembered. forget says that it must not be remembered, because every
 // record that has it fails.
-func (w *drift) see(name []byte, isWanted bool) (forget bool) {
+func (w *drift) see(name []byte) (forget bool) {
 	switch {
 	case w == nil:
 		return false
-	case isWanted:
+	case w.declared[string(name)]:
 		if !w.arrived[string(name)] {
 			w.arrived[string(name)] = true
 		}
-		return false
-	case w.declared[string(name)]:
 		return false
 	case w.policy == connector.DriftFail:
 		if w.offence == "" {
@@ -78,15 +74,20 @@ func (w *drift) see(name []byte, isWanted bool) (forget bool) {
 	return false
 }
 
-// offends says whether the record that ends must fail.
-func (w *drift) offends() bool { return w != nil && w.offence != "" }
-
 // begin starts a record.
 func (w *drift) begin() {
 	if w != nil {
 		w.offence = ""
-		w.records++
 	}
+}
+
+// end counts a record and says whether it must fail.
+func (w *drift) end() (offends bool) {
+	if w == nil {
+		return false
+	}
+	w.records++
+	return w.offence != ""
 }
 
 // unnamedMember says that records have what the schema does not name.
@@ -114,8 +115,8 @@ func (d *JSON) Drift(ended bool) []string {
 	}
 	if w.patient && w.records > 0 && (ended || w.records >= driftPatience) {
 		w.patient = false
-		for _, name := range w.wanted {
-			if !w.arrived[name] && len(w.notes) < maxDrift {
+		for _, name := range w.absent() {
+			if len(w.notes) < maxDrift {
 				w.notes = append(w.notes, fmt.Sprintf("the schema names %q, which none of the first %d records has", clipName(name), w.records))
 			}
 		}
@@ -123,6 +124,24 @@ func (d *JSON) Drift(ended bool) []string {
 	notes := w.notes
 	w.notes = nil
 	return notes
+}
+
+// absent are the columns that no record had.
+func (w *drift) absent() []string {
+	return slices.DeleteFunc(slices.Clone(w.columns), func(name string) bool { return w.arrived[name] })
+}
+
+// Absent is for when no more records will come: with connector.DriftFail it is an error that a column of the declared
+// schema was in none of them. Without any records nothing can be said of them.
+func (d *JSON) Absent() error {
+	w := d.drift
+	if w == nil || w.policy != connector.DriftFail || w.records == 0 {
+		return nil
+	}
+	for _, name := range w.absent() {
+		return &RecordError{Reason: fmt.Sprintf("the schema names %q, which none of the %d records has, and the read says drift: fail; take it out of the schema, or say drift: report", clipName(name), w.records)}
+	}
+	return nil
 }
 
 // note adds what was noticed to the result.
@@ -133,25 +152,29 @@ func (r *Result) note(in *Input, sentences []string) {
 }
 
 // CheckDrift compares the names of a CSV header with the declared schema and says what the two do not share. With
-// connector.DriftFail a name that the schema lacks is an error.
+// connector.DriftFail that is an error.
 func CheckDrift(policy connector.Drift, declared expr.Schema, names []string) ([]string, error) {
 	if policy == connector.DriftIgnore {
 		return nil, nil
 	}
-	var notes []string
+	var unnamed, missing []string
 	for i, name := range names {
-		switch {
-		case declared.Index(name) >= 0 || slices.Contains(names[:i], name):
-		case policy == connector.DriftFail:
-			return nil, &RecordError{Reason: strings.Replace(unnamedMember(name), "the source sends", "the header has column", 1) + ", and the read says drift: fail; add it to the schema, or say drift: report"}
-		case len(notes) < maxDrift:
-			notes = append(notes, strings.Replace(unnamedMember(name), "the source sends", "the header has column", 1))
+		if declared.Index(name) < 0 && !slices.Contains(names[:i], name) {
+			unnamed = append(unnamed, fmt.Sprintf("the header has column %q, which the schema does not name", clipName(name)))
 		}
 	}
 	for _, c := range declared {
-		if len(notes) < 2*maxDrift && !slices.Contains(names, c.Name) {
-			notes = append(notes, fmt.Sprintf("the schema names column %q, which the header has not", clipName(c.Name)))
+		if !slices.Contains(names, c.Name) {
+			missing = append(missing, fmt.Sprintf("the schema names column %q, which the header has not", clipName(c.Name)))
 		}
 	}
-	return notes, nil
+	if policy == connector.DriftFail {
+		switch {
+		case len(unnamed) > 0:
+			return nil, &RecordError{Reason: unnamed[0] + ", and the read says drift: fail; add it to the schema, or say drift: report"}
+		case len(missing) > 0:
+			return nil, &RecordError{Reason: missing[0] + ", and the read says drift: fail; take it out of the schema, or say drift: report"}
+		}
+	}
+	return slices.Concat(unnamed[:min(len(unnamed), maxDrift)], missing[:min(len(missing), maxDrift)]), nil
 }

@@ -83,8 +83,43 @@ func TestDriftOfAHeader(t *testing.T) {
 	if _, err = decode.CheckDrift(connector.DriftFail, declared, []string{"i", "s", "extra"}); err == nil || !strings.Contains(err.Error(), `"extra"`) {
 		t.Errorf("CheckDrift gives %v", err)
 	}
+	if _, err = decode.CheckDrift(connector.DriftFail, declared, []string{"s"}); err == nil || !strings.Contains(err.Error(), `the schema names column "i", which the header has not, and the read says drift: fail`) {
+		t.Errorf("CheckDrift gives %v", err)
+	}
 	if notes, err = decode.CheckDrift(connector.DriftIgnore, declared, []string{"extra"}); err != nil || notes != nil {
 		t.Errorf("CheckDrift gives %q, %v", notes, err)
+	}
+}
+
+// TestColumnsThatNeverCome are known when no more records will come. That one is not read makes no difference, nor that
+// it came as null; one that another filled is not missed.
+func TestColumnsThatNeverCome(t *testing.T) {
+	t.Parallel()
+	declared := expr.Schema{{Name: "topic", Type: expr.String}, {Name: "i", Type: expr.Int}, {Name: "unread", Type: expr.Int}}
+	for text, want := range map[string]string{
+		"":                         "",
+		"\n\n":                     "",
+		`{"i":1,"unread":2}`:       "",
+		`{"i":null,"unread":null}`: "",
+		`{"\u0069":1}` + "\n" + `{"unread":[]}` + "\n": "",
+		`{"i":1}` + "\n\n" + `{"i":2}`:                 `the schema names "unread", which none of the 2 records has, and the read says drift: fail; take it out of the schema, or say drift: report`,
+		`{"unread":1}`:                                 `the schema names "i", which none of the 1 records has, and the read says drift: fail; take it out of the schema, or say drift: report`,
+		`no record`:                                    "",
+	} {
+		for _, policy := range []connector.Drift{connector.DriftIgnore, connector.DriftReport, connector.DriftFail} {
+			d := decode.NewJSON(declared[:2], time.UTC)
+			d.Ignore("topic")
+			d.Watch(policy, declared)
+			b := column.NewBatch(declared[:2])
+			d.Decode(b, decode.Input{Text: []byte(text), Final: true, MaxRows: 10})
+			got := ""
+			if err := d.Absent(); err != nil {
+				got = err.Error()
+			}
+			if policy != connector.DriftFail && got != "" || policy == connector.DriftFail && got != want {
+				t.Errorf("%q with policy %d: %s", text, policy, got)
+			}
+		}
 	}
 }
 

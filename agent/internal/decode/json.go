@@ -38,12 +38,15 @@ type JSON struct {
 	// failedCol is the column of the last problem, or -1.
 	failedCol int
 	drift     *drift
-	_         [apart]byte
+	// ignored are the columns that Preset fills.
+	ignored []string
+	_       [apart]byte
 }
 
 // member is a member's name as records have it.
 type member struct {
-	// pattern is everything from the end of the value before to the start of the value, such as `,"temp": `.
+	// pattern is everything from the end of the value before to the start of the value, such as `,"temp": `. Only its
+	// white space at the end can make one the start of another's: closer sees to that.
 	pattern string
 	// head and tail are its first and last eight bytes, the last ones at tailAt, as far as mask has them. reach is how
 	// far comparing them goes.
@@ -137,8 +140,11 @@ func (d *JSON) line(r *Result, in *Input, end int) {
 	r.fail(in, record, reason)
 }
 
-// Ignore leaves the column to Preset: no member fills it.
-func (d *JSON) Ignore(name string) { delete(d.wanted, name) }
+// Ignore leaves the column to Preset: no member fills it, and none is missed. It is called before Watch.
+func (d *JSON) Ignore(name string) {
+	delete(d.wanted, name)
+	d.ignored = append(d.ignored, name)
+}
 
 // Preset gives the string column the text[start:end] in the record that is decoded next.
 func (d *JSON) Preset(col, start, end int) {
@@ -208,7 +214,7 @@ func (d *JSON) object(text, s []byte, p int) problem {
 		end := d.quick(text, p, m)
 		if end <= 0 || end >= len(s) || s[end] != ',' && s[end] != '}' {
 			var bad problem
-			if end, bad = d.careful(s, p, m.col); bad != ok {
+			if m, end, bad = d.closer(s, p, m, before); bad != ok {
 				return bad
 			}
 		}
@@ -217,6 +223,21 @@ func (d *JSON) object(text, s []byte, p int) problem {
 		}
 		before = m
 	}
+}
+
+// closer decodes the value of a member, whose pattern is before s[p:], that wants a closer look, and gives the position
+// behind it. The member that was expected need not be the one that is there: its pattern may end within the white space
+// behind the colon, because a pattern with less white space is the start of the same one with more. Then the true one is
+// looked up, and expected from then on.
+func (d *JSON) closer(s []byte, p int, m, before *member) (*member, int, problem) {
+	if anySpace(s, p) > p {
+		var bad problem
+		if m, p, bad = d.member(s, p-len(m.pattern), before); bad != ok {
+			return nil, p, bad
+		}
+	}
+	end, bad := d.careful(s, p, m.col)
+	return m, end, bad
 }
 
 // careful decodes any value at s[p:] into the column, when there is one, and gives the position behind it.
@@ -295,7 +316,7 @@ func (d *JSON) finishRecord(s []byte, p int) problem {
 	if p != len(s) && space(s, p) != len(s) {
 		return afterEnd
 	}
-	if d.drift.offends() {
+	if d.drift.end() {
 		return unnamed
 	}
 	for _, e := range d.pending {
@@ -359,7 +380,7 @@ func (d *JSON) known(pattern, raw []byte) *member {
 	if !isWanted || noName {
 		col = -1
 	}
-	if forget := d.drift.see(name, col >= 0); forget || len(d.members) >= maxMembers || len(pattern) > maxPattern {
+	if forget := d.drift.see(name); forget || len(d.members) >= maxMembers || len(pattern) > maxPattern {
 		d.other.set("", col, d.schema)
 		d.other.reach, d.other.next, d.other.after = math.MaxInt32, d.never, d.never
 		return d.other

@@ -207,6 +207,18 @@ func skipName(s []byte, p int) (int, problem) {
 	return anySpace(s, p+1), ok
 }
 
+// AppendText appends the text of a JSON string to dst; raw is what stands between its quotes. It says false, and gives dst
+// as it was, when an escape is wrong or half of a surrogate pair, which is no character.
+func AppendText(dst, raw []byte) ([]byte, bool) {
+	start := len(dst)
+	all := append(dst, raw...)
+	n, good := unescape(all[start:])
+	if !good {
+		return dst, false
+	}
+	return all[:start+n], true
+}
+
 // unescape resolves the escapes of a JSON string in place and gives the new length, which is never greater. It says
 // false, and leaves the text in disorder, when an escape is wrong or half of a surrogate pair.
 func unescape(s []byte) (int, bool) {

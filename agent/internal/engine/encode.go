@@ -2,8 +2,8 @@ package engine
 
 import (
 	"bytes"
-	"encoding/json"
 
+	"github.com/outfeed/outfeed/agent/internal/decode"
 	"github.com/outfeed/outfeed/protocol/expr"
 )
 
@@ -112,7 +112,7 @@ func (p *scanner) members(depth int, visit func(name []byte, index int)) {
 	}
 }
 
-// findJSON gives the value at the path; of members with the same name the last one counts, as in PostgreSQL's jsonb.
+// findJSON gives the value at the path, which may be null; of members with the same name the last one counts, as in PostgreSQL's jsonb.
 func findJSON(s []byte, path []expr.PathStep) ([]byte, bool) {
 	for _, step := range path {
 		p := scanner{s: s, ok: true}
@@ -133,27 +133,13 @@ func findJSON(s []byte, path []expr.PathStep) ([]byte, bool) {
 		s = found
 	}
 	s = bytes.TrimSpace(s)
-	return s, len(s) > 0 && !bytes.Equal(s, []byte("null"))
+	return s, len(s) > 0
 }
 
 func sameName(raw []byte, name string) bool {
 	if bytes.IndexByte(raw, '\\') < 0 {
 		return string(raw) == name
 	}
-	text, ok := unescape(nil, raw)
+	text, ok := decode.AppendText(nil, raw)
 	return ok && string(text) == name
-}
-
-// unescape appends the text of a raw JSON string.
-func unescape(dst, raw []byte) ([]byte, bool) {
-	if bytes.IndexByte(raw, '\\') < 0 {
-		return append(dst, raw...), true
-	}
-	var text string
-	quoted := make([]byte, 0, len(raw)+2)
-	quoted = append(append(append(quoted, '"'), raw...), '"')
-	if err := json.Unmarshal(quoted, &text); err != nil {
-		return dst, false
-	}
-	return append(dst, text...), true
 }

@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"github.com/outfeed/outfeed/agent/internal/column"
+	"github.com/outfeed/outfeed/agent/internal/decode"
 	"github.com/outfeed/outfeed/protocol/expr"
 )
 
@@ -185,13 +186,13 @@ func shifted(digits []byte, shift int, negative bool) (int64, bool) {
 
 func validJSON(dst, s []byte) ([]byte, bool) { return append(dst, s...), json.Valid(s) }
 
-// jsonString is the text of a JSON string.
+// jsonString is the text of a JSON string. Half of a surrogate pair is no character, so a string that has one is no text.
 func jsonString(dst, s []byte) ([]byte, bool) {
 	s = bytes.TrimSpace(s)
 	if len(s) < 2 || s[0] != '"' || s[len(s)-1] != '"' {
 		return dst, false
 	}
-	return unescape(dst, s[1:len(s)-1])
+	return decode.AppendText(dst, s[1:len(s)-1])
 }
 
 func jsonNumber(s []byte) (float64, bool) {
@@ -231,6 +232,7 @@ func (k *jsonGetKernel) eval(b *column.Batch) *column.Column {
 			continue
 		}
 		value, ok := findJSON(a.Bytes(i), k.path)
+		ok = ok && string(value) != "null"
 		start := len(out.Data)
 		out.Data = append(out.Data, value...)
 		finishText(out, start, ok)

@@ -31,7 +31,7 @@ func edgeTexts() []string {
 
 func edgeJSON() []string {
 	return []string{
-		`{"a":[1,2]}`, `{"a":{"b":"x\"y\u00e9\ud83d\ude00"}}`, ` {"a" : null} `, `[]`, `{}`, `[[1],{"a":2},3]`, `true`, `false`, `null`, `"T7"`, `""`,
+		`{"a":[1,2]}`, `{"a":{"b":"x\"y\u00e9\ud83d\ude00"}}`, ` {"a" : null} `, `{"a":{"b":"\ud83d"}}`, `"\ude00\ud83d"`, `[]`, `{}`, `[[1],{"a":2},3]`, `true`, `false`, `null`, `"T7"`, `""`,
 		`0`, `-0`, `12`, `-1.50e1`, `1e3`, `1.5`, `9223372036854775807`, `-9223372036854775808`, `9223372036854775808`, `9007199254740993.000`, `1e400`, `0e99`,
 		`1000000000000000000000e-3`, `0.00012e4`, `{"a":9007199254740993}`, `{"a":true}`, `{"a":"x"}`,
 	}
@@ -462,7 +462,7 @@ func oracleJSON(name string, args []any) (any, bool) {
 	}
 	if len(args) > 1 {
 		k = jsonText(oracleFind(string(k), as[string](args[1])))
-		if k == "" || k == "null" {
+		if k == "" || k == "null" && name != "json_type" {
 			return nil, true
 		}
 		if name == "json_get" {
@@ -479,7 +479,8 @@ func oracleJSON(name string, args []any) (any, bool) {
 	switch name {
 	case "json_string":
 		s, isString := v.(string)
-		return orNil(s, isString), true
+		whole := !strings.ContainsRune(s, utf8.RuneError) // which encoding/json puts for half of a surrogate pair
+		return orNil(s, isString && whole), true
 	case "json_bool":
 		b, isBool := v.(bool)
 		return orNil(b, isBool), true

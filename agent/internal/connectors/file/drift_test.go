@@ -65,3 +65,36 @@ func TestDriftOfFiles(t *testing.T) {
 		t.Errorf("%d rows, %q, %v", rows, notes, err)
 	}
 }
+
+// TestColumnsThatNeverCome of a header are null where that is to be reported, and end the read otherwise.
+func TestColumnsThatNeverCome(t *testing.T) {
+	t.Parallel()
+	csv := newPlant(t, map[string]any{"path": "*.csv", "format": "csv"})
+	csv.write("a.csv", "name\nx\ny\n")
+	notes, rows, err := notesOf(csv, connector.DriftReport)
+	if want := []string{`a.csv: the schema names column "id", which the header has not`}; err != nil || rows != 2 || !slices.Equal(notes, want) {
+		t.Errorf("report: %d rows, %q, %v", rows, notes, err)
+	}
+	for _, policy := range []connector.Drift{connector.DriftIgnore, connector.DriftFail} {
+		var permanent *connector.PermanentError
+		if _, rows, err = notesOf(csv, policy); !errors.As(err, &permanent) || rows != 0 || !strings.Contains(err.Error(), `"id"`) {
+			t.Errorf("policy %d: %d rows, %v", policy, rows, err)
+		}
+	}
+
+	// A member may still come in the next file, so it is missed at the end of the last.
+	lines := newPlant(t, map[string]any{"path": "*.jsonl", "format": "jsonl"})
+	lines.write("a.jsonl", `{"id":1}`+"\n")
+	lines.write("b.jsonl", `{"id":2,"name":null}`+"\n")
+	if _, rows, err = notesOf(lines, connector.DriftFail); err != nil || rows != 2 {
+		t.Errorf("%d rows, %v", rows, err)
+	}
+	lines.write("b.jsonl", `{"id":2}`+"\n")
+	var permanent *connector.PermanentError
+	if _, rows, err = notesOf(lines, connector.DriftFail); !errors.As(err, &permanent) || rows != 2 || !strings.Contains(err.Error(), `the files *.jsonl in `) || !strings.Contains(err.Error(), `"name", which none of the 2 records has`) {
+		t.Errorf("%d rows, %v", rows, err)
+	}
+	if notes, rows, err = notesOf(lines, connector.DriftReport); err != nil || rows != 2 || !slices.Equal(notes, []string{`a.jsonl: the schema names "name", which none of the first 1 records has`}) {
+		t.Errorf("%d rows, %q, %v", rows, notes, err)
+	}
+}

@@ -96,6 +96,9 @@ func (r *reader) run(_ context.Context, a *ahead) {
 	r.ahead = a
 	for {
 		err := r.pass()
+		if err == nil && !r.follow {
+			err = r.absent()
+		}
 		switch {
 		case errors.Is(err, connector.ErrClosed):
 			return
@@ -117,6 +120,21 @@ func (r *reader) run(_ context.Context, a *ahead) {
 			return
 		}
 	}
+}
+
+// absent says when everything was read and a member of the schema never came that must.
+func (r *reader) absent() error {
+	if r.format != formatJSONL {
+		return nil
+	}
+	d, isJSON := r.headerless.at(0).(*decode.JSON) // the only one, where that matters
+	if !isJSON {
+		return nil
+	}
+	if err := d.Absent(); err != nil {
+		return &connector.PermanentError{Err: fmt.Errorf("the files %s in %s: %w", r.pattern, r.root, err)}
+	}
+	return nil
 }
 
 // tell says once that the source reads and has nothing.
@@ -331,7 +349,7 @@ func (o *open) begin() (bool, error) {
 			return false, err
 		}
 		if o.byHeader == nil || !slices.Equal(names, o.names) {
-			if err := decode.CheckHeader(o.Schema, names); err != nil {
+			if err := decode.CheckHeader(o.Drift, o.Schema, names); err != nil {
 				return false, &connector.PermanentError{Err: fmt.Errorf("file %s in %s: %w", o.path, o.root, err)}
 			}
 			if o.notes, err = o.drift(names); err != nil {
