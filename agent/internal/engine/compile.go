@@ -433,7 +433,7 @@ func (g *graph) instantiateWith(res *resources, spans func(read int) span, start
 		out.worker = res.worker
 		m.register(op)
 		for n, in := range g.inputs(i) {
-			outs[in].next = append(outs[in].next, res.guard.watched(m.entrance(op, n)))
+			outs[in].next = append(outs[in].next, res.guard.watched(m.ahead(i, n, m.entrance(op, n))))
 		}
 		outs[i] = p.behind(i, out, forks)
 	}
