@@ -15,9 +15,9 @@ import (
 )
 
 const (
-	// testTime is how long the tests of one definition may take, testsAtOnce how many definitions are tested together, and
+	// testTime is how long the process of one definition's tests may live, which ends them itself sooner; testsAtOnce how many definitions are tested together, and
 	// slotTime how long another waits until one of them is done.
-	testTime    = 20 * time.Second
+	testTime    = 75 * time.Second
 	testsAtOnce = 2
 	slotTime    = 4 * time.Second
 	// maxTestOutput is how much a test process may say, in bytes.

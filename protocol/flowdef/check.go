@@ -9,7 +9,7 @@ import (
 
 // maxCells bounds what a flow costs to check and to compile: the columns of all steps together, with those that every
 // join adds by computing its right side for itself, and the sets of sources of those columns.
-const maxCells = 250_000
+const maxCells = 100_000
 
 // Check resolves and type-checks a parsed flow. Its error is Problems. The plan shares the flow's steps; neither must
 // be changed afterwards.

@@ -29,6 +29,7 @@ func (p *parser) detect(s *Step, n *yaml.Node, members map[string]entry) *Detect
 	} else {
 		p.problem(s.Pos, "detect has no time column; write time: and the name of a timestamp column")
 	}
+	d.Ahead = p.ahead(members)
 	if e, ok := members["report"]; ok {
 		d.Report = p.oneOf(e.value, "report", reportBoth, EventOpen, EventClosed)
 	}

@@ -196,13 +196,13 @@ func TestLargeDefinitions(t *testing.T) {
 	read := "flow: f\nsteps:\n  - id: r\n    read: c\n    schema: {" + wide.String() + "t: timestamp}\n"
 	for name, text := range map[string]string{
 		"nested":         "flow: " + strings.Repeat("[", 9000) + strings.Repeat("]", 9000),
-		"unknown names":  read + strings.Repeat("  - filter: nothing_of_the_kind > 1\n", 9000),
-		"wide maps":      read + strings.Repeat("  - map: {a: t}\n", 9000) + "  - insight: i\n",
-		"unknown steps":  read + strings.Repeat("  - {filter: true, from: nowhere}\n", 9000),
-		"too many steps": read + strings.Repeat("  - filter: true\n", 10_001),
-		"a wide chain":   read + strings.Repeat("  - filter: true\n", 9000) + "  - insight: i\n",
-		"a long chain":   "flow: f\nsteps:\n  - id: r\n    read: c\n    schema: {t: timestamp}\n" + strings.Repeat("  - filter: true\n", 9000) + "  - insight: i\n",
-		"a long cycle":   read + "  - {id: a, filter: true, from: z}\n" + strings.Repeat("  - filter: true\n", 9000) + "  - {id: z, filter: true}\n  - insight: i\n",
+		"unknown names":  read + strings.Repeat("  - filter: nothing_of_the_kind > 1\n", 990),
+		"wide maps":      read + strings.Repeat("  - map: {a: t}\n", 990) + "  - insight: i\n",
+		"unknown steps":  read + strings.Repeat("  - {filter: true, from: nowhere}\n", 990),
+		"too many steps": read + strings.Repeat("  - filter: true\n", 1_001),
+		"a wide chain":   read + strings.Repeat("  - filter: true\n", 990) + "  - insight: i\n",
+		"a long chain":   "flow: f\nsteps:\n  - id: r\n    read: c\n    schema: {t: timestamp}\n" + strings.Repeat("  - filter: true\n", 990) + "  - insight: i\n",
+		"a long cycle":   read + "  - {id: a, filter: true, from: z}\n" + strings.Repeat("  - filter: true\n", 990) + "  - {id: z, filter: true}\n  - insight: i\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -20,7 +20,7 @@ const (
 	// MaxBytes is the most bytes of its text.
 	MaxBytes = 1 << 20
 	// MaxSteps is the most steps of a flow.
-	MaxSteps = 10_000
+	MaxSteps = 1000
 	// maxColumns is the most columns of one step.
 	maxColumns = 2000
 	// maxName is the most bytes of a name.
@@ -33,7 +33,7 @@ const (
 	maxGivenRows = 10_000
 	// maxMarks is the most marks of its text that begin a key or a value. A value takes a hundred times the memory of its
 	// text, so they are counted before any is read.
-	maxMarks = 150_000
+	maxMarks = 100_000
 )
 
 // Parse reads a definition in YAML or JSON. Its error is Problems: everything that is wrong with the form of the text

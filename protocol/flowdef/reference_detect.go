@@ -14,6 +14,7 @@ func detectReference() []Entry {
 			{"cusum", "when a small shift lasts: `{shift: 1, limit: 8, over: 7d}`"},
 			{"silence", "when nothing comes any more: `{for: 5m}`; nothing need stand behind `detect:`"},
 			{"time", "the timestamp column; a row whose time is not after the last one of its group is late"},
+			aheadHelp(),
 			{"by", "the columns that say what is watched"},
 			{"severity", "the severity of the events, `warning` when left out; or severities in the bound, as in `above: {warning: 80, critical: 95}`"},
 			{"report", "`both` (the default): a row when an event opens and one when it closes; `open` or `closed`: only one of them"},

@@ -38,6 +38,7 @@ func lookupReference() []Entry {
 				{"within", "how far apart the times of two rows may be"},
 				{"time", "`{left_time: right_time}`, or `[column]` when both have the same name"},
 				{"late", "how long after the greatest time seen on its side a row still counts; 0 when left out"},
+				aheadHelp(),
 				{"type", "`inner` (the default) or `left`"},
 			},
 			Examples: []string{"join-within"},

@@ -26,6 +26,7 @@ func rowsReference() []Entry {
 			Keys: []Key{
 				{"within", within},
 				{"time", "the timestamp column that `within` is measured in; a row without a time is failed"},
+				aheadHelp(),
 			},
 			Examples: []string{"distinct"},
 		},
@@ -51,7 +52,7 @@ func rowsReference() []Entry {
 				{"pattern", "a regular expression (RE2) that is found in the text; `^` and `$` tie it to the ends"},
 				{"min_length", "the fewest characters of the text"},
 				{"max_length", "the most characters of the text, not fewer than `min_length`"},
-				{"unique", "`true`: no value comes twice; `{with: [column], within: 1h, time: ts}`: not together with the same values of other columns, not within that time of another; a continuous flow needs `within` and `time`"},
+				{"unique", "`true`: no value comes twice; `{with: [column], within: 1h, time: ts}`: not together with the same values of other columns, not within that time of another; a continuous flow needs `within` and `time`, and may say `ahead`"},
 				{"rule", "an expression over the row that must not be false, or several by name: `{name: expression}`"},
 			},
 			Examples: []string{"validate"},

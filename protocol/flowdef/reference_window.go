@@ -4,6 +4,7 @@ package flowdef
 func windowsReference() []Entry {
 	at := Key{Name: "time", Help: "the timestamp column"}
 	late := Key{Name: "late", Help: "how long after the greatest time seen a record still counts; 0 when left out"}
+	ahead := aheadHelp()
 	return []Entry{
 		{
 			Name: "tumbling",
@@ -11,7 +12,7 @@ func windowsReference() []Entry {
 				"In a time zone the length divides a day (15m, 1h, 8h) or is whole days, and whole weeks begin on Monday. " +
 				"Windows of up to an hour are counted in time that passes, so that the hour that comes twice has its windows twice and a day has 23 or 25 hours; " +
 				"longer ones go by the clock on the wall, so that the one with the clock change is shorter or longer.",
-			Keys:     []Key{{Name: "tumbling", Help: "the length"}, {Name: "timezone", Help: "a name such as Europe/Berlin"}, at, late},
+			Keys:     []Key{{Name: "tumbling", Help: "the length"}, {Name: "timezone", Help: "a name such as Europe/Berlin"}, at, late, ahead},
 			Examples: []string{"window-tumbling", "along-time"},
 		},
 		{
@@ -22,7 +23,7 @@ func windowsReference() []Entry {
 				{Name: "hopping", Help: "the length"},
 				{Name: "every", Help: "how often a window begins"},
 				{Name: "timezone", Help: "a name such as Europe/Berlin"},
-				at, late,
+				at, late, ahead,
 			},
 			Examples: []string{"window-hopping"},
 		},
@@ -35,7 +36,7 @@ func windowsReference() []Entry {
 				{Name: "session", Help: "the gap: the time without a row that ends a session"},
 				{Name: "max", Help: "where sessions are cut, as a length that is not shorter than `session`"},
 				{Name: "timezone", Help: "the time zone of max"},
-				at, late,
+				at, late, ahead,
 			},
 			Examples: []string{"window-session"},
 		},
@@ -46,7 +47,7 @@ func windowsReference() []Entry {
 			Keys: []Key{
 				{Name: "shift", Help: "`{name: \"06:00-14:00\"}`, `{name: {time: \"06:00-14:00\", days: mon-fri}}`, or a list of these under one name; at most 100 in all"},
 				{Name: "timezone", Help: "the plant's time zone; it must be there"},
-				at, late,
+				at, late, ahead,
 			},
 			Examples: []string{"window-shift", "oee"},
 		},

@@ -47,13 +47,13 @@ func copiedSources() string {
 // is of the whole process.
 func TestLargeDefinitionsAreRefusedCheaply(t *testing.T) { //nolint:paralleltest // see above
 	var filters strings.Builder
-	for i := range 9990 {
+	for i := range 990 {
 		fmt.Fprintf(&filters, "- filter: c%d > 1\n", i%1994)
 	}
 	joins := "- {id: o, read: a, schema: {n: int}}\n"
 	for name, steps := range map[string]string{
-		"joins":          joins + wideRead("l", 1) + strings.Repeat("- {join: o, on: [n]}\n", 9980),
-		"wide joins":     joins + wideRead("l", 1990) + strings.Repeat("- {join: o, on: [n]}\n", 9980),
+		"joins":          joins + wideRead("l", 1) + strings.Repeat("- {join: o, on: [n]}\n", 980),
+		"wide joins":     joins + wideRead("l", 1990) + strings.Repeat("- {join: o, on: [n]}\n", 980),
 		"nested joins":   nestedJoins(60),
 		"filters":        wideRead("r", 1994) + filters.String(),
 		"copied sources": copiedSources(),

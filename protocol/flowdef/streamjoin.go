@@ -12,6 +12,8 @@ type StreamJoin struct {
 	Time JoinKey
 	// Late is how long after the greatest time seen on its own side a row still counts.
 	Late time.Duration
+	// Ahead is how far a row's time may lie ahead of the agent's clock; see TimeBounds.
+	Ahead time.Duration
 }
 
 // StreamJoinPlan is a checked StreamJoin.
@@ -20,20 +22,20 @@ type StreamJoinPlan struct {
 	LeftTime, RightTime int
 }
 
-func streamJoinKeys() []string { return []string{"within", "time", "late"} }
+func streamJoinKeys() []string { return []string{"within", "time", "late", aheadKey} }
 
-// streamJoin reads within, time and late.
+// streamJoin reads within, time, late and ahead.
 func (p *parser) streamJoin(j *JoinStep, members map[string]entry) {
 	within, ok := members["within"]
 	if !ok {
-		for _, key := range []string{"time", "late"} {
+		for _, key := range []string{"time", "late", aheadKey} {
 			if e, has := members[key]; has {
 				p.problem(e.pos, "%s belongs to a join of two streams, which also says within: how far apart the times of two rows may be", key)
 			}
 		}
 		return
 	}
-	j.Within, j.Stream = p.duration(within.value, "within"), &StreamJoin{}
+	j.Within, j.Stream = p.duration(within.value, "within"), &StreamJoin{Ahead: p.ahead(members)}
 	if e, has := members["late"]; has && e.value.Value != "0" && e.value.Value != "0s" {
 		j.Stream.Late = p.duration(e.value, "late")
 	}
@@ -67,4 +69,5 @@ func streamJoinSchema(properties object) {
 	properties["within"] = reference("duration")
 	properties["time"] = object{"oneOf": []any{reference("columns"), mapOf(reference("column"))}}
 	properties["late"] = object{"type": []string{"string", "number"}}
+	properties[aheadKey] = aheadSchema()
 }

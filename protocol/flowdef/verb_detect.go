@@ -55,6 +55,8 @@ type DetectStep struct {
 	Method DetectMethod
 	By     []Ref
 	Time   Ref
+	// Ahead is how far a row's time may lie ahead of the agent's clock; see TimeBounds.
+	Ahead time.Duration
 	// Report is "both", "open" or "closed": which rows an event gives.
 	Report string
 	// Levels are the bounds in the order of their severity, one where the definition gives a plain number.
@@ -100,7 +102,7 @@ type DetectPlan struct {
 }
 
 func detectKeys() []string {
-	return append(detectMethods(), "by", "time", "severity", "report")
+	return append(detectMethods(), "by", "time", aheadKey, "severity", "report")
 }
 
 func detectMethods() []string {
@@ -257,6 +259,7 @@ func detectSchema(properties object) []string {
 	}
 	properties["by"] = reference("columns")
 	properties["time"] = reference("column")
+	properties[aheadKey] = aheadSchema()
 	properties["severity"] = named("The severity of the events; " + defaultSeverity + " when left out.")
 	properties["report"] = object{"enum": []string{reportBoth, EventOpen, EventClosed}, "description": "Which rows an event gives."}
 	return []string{"time"}

@@ -18,6 +18,8 @@ type DistinctStep struct {
 	// continuous flow does not allow.
 	Within time.Duration
 	Time   Ref
+	// Ahead is how far a row's time may lie ahead of the agent's clock; see TimeBounds.
+	Ahead time.Duration
 }
 
 // DistinctPlan is a checked DistinctStep.
@@ -27,7 +29,7 @@ type DistinctPlan struct {
 	Time int
 }
 
-func distinctKeys() []string { return []string{"within", "time"} }
+func distinctKeys() []string { return []string{"within", "time", aheadKey} }
 
 func (p *parser) distinct(n *yaml.Node, members map[string]entry) *DistinctStep {
 	d := &DistinctStep{Pos: at(n)}
@@ -39,10 +41,11 @@ func (p *parser) distinct(n *yaml.Node, members map[string]entry) *DistinctStep 
 		p.problem(at(n), "distinct names no column; write [column, …], or all for the whole row")
 	}
 	d.Within, d.Time = p.withinTime(members)
+	d.Ahead = p.ahead(members)
 	return d
 }
 
-// withinTime reads the keys within and time, which go together.
+// withinTime reads the keys within and time, which go together and which ahead belongs to.
 func (p *parser) withinTime(members map[string]entry) (within time.Duration, column Ref) {
 	w, hasWithin := members["within"]
 	t, hasTime := members["time"]
@@ -51,6 +54,9 @@ func (p *parser) withinTime(members map[string]entry) (within time.Duration, col
 	}
 	if hasTime {
 		column = p.ref(t.value, "the column name of time")
+	}
+	if e, has := members[aheadKey]; has && !hasWithin && !hasTime {
+		p.problem(e.pos, "ahead belongs to within and time; write these as well, or leave ahead out")
 	}
 	switch {
 	case hasWithin && !hasTime:
@@ -85,4 +91,5 @@ func distinctSchema(properties object) {
 	properties["distinct"] = object{"oneOf": []any{reference("columns"), object{"const": allColumns}}}
 	properties["within"] = reference("duration")
 	properties["time"] = reference("column")
+	properties[aheadKey] = aheadSchema()
 }

@@ -37,6 +37,8 @@ type UniqueRule struct {
 	// flow does not allow.
 	Within time.Duration
 	Time   Ref
+	// Ahead is how far a row's time may lie ahead of the agent's clock; see TimeBounds.
+	Ahead time.Duration
 }
 
 // ValidatePlan is a checked ValidateStep.
@@ -62,7 +64,7 @@ func ruleNames() []string {
 // readableTypes are what a text can be asked to read as.
 func readableTypes() []string { return []string{"int", "float", "bool", "timestamp"} }
 
-func uniqueKeys() []string { return []string{"with", "within", "time"} }
+func uniqueKeys() []string { return []string{"with", "within", "time", aheadKey} }
 
 // maxRules is the most rules of one step.
 const maxRules = 10_000
@@ -232,6 +234,7 @@ func (p *parser) unique(n *yaml.Node) *UniqueRule {
 		u.With = p.refs(e.value, "with")
 	}
 	u.Within, u.Time = p.withinTime(members)
+	u.Ahead = p.ahead(members)
 	return u
 }
 
@@ -329,7 +332,7 @@ func validateSchema(properties object) {
 		"in":      object{"type": "array", "minItems": 1, "items": scalar},
 		"pattern": object{"type": "string", "description": "A regular expression of RE2's syntax."}, "min_length": length, "max_length": length,
 		"unique": object{"oneOf": []any{yes, closed(object{
-			"with": reference("columns"), "within": reference("duration"), "time": reference("column"),
+			"with": reference("columns"), "within": reference("duration"), "time": reference("column"), aheadKey: aheadSchema(),
 		})}},
 		"rule": object{"oneOf": []any{reference("expression"), mapOf(reference("expression"))}},
 	}))

@@ -47,7 +47,9 @@ type Window struct {
 	Time Ref
 	// Late is how long after the greatest time seen a record still counts.
 	Late time.Duration
-	Pos  Pos
+	// Ahead is how far a row's time may lie ahead of the agent's clock; see TimeBounds.
+	Ahead time.Duration
+	Pos   Pos
 }
 
 // Shift is one entry of a shift calendar. Several may have the same name.
@@ -70,7 +72,7 @@ func (s *Shift) Minutes() int {
 }
 
 func windowKeys() []string {
-	return []string{"tumbling", "hopping", "every", "session", "max", "shift", "timezone", "time", "late"}
+	return []string{"tumbling", "hopping", "every", "session", "max", "shift", "timezone", "time", "late", aheadKey}
 }
 
 func windowKinds() []string { return []string{"tumbling", "hopping", "session", "shift"} }
@@ -91,6 +93,7 @@ func windowSchema() object {
 		"timezone": object{"type": "string", "description": "A name such as Europe/Berlin."},
 		"time":     reference("column"),
 		"late":     object{"type": []string{"string", "number"}},
+		aheadKey:   aheadSchema(),
 	}, "time")
 	var kinds []any
 	for _, kind := range windowKinds() {
@@ -128,6 +131,7 @@ func (p *parser) window(of entry) *Window {
 	if e, ok := members["late"]; ok && e.value.Value != "0" && e.value.Value != "0s" {
 		w.Late = p.duration(e.value, "late")
 	}
+	w.Ahead = p.ahead(members)
 	return w
 }
 

@@ -28,7 +28,7 @@ func TestEveryExampleOfTheDocumentation(t *testing.T) {
 			if len(plan.Flow.Tests) == 0 {
 				t.Fatal("the example has no tests")
 			}
-			results, err := TestFlow(t.Context(), plan)
+			results, err := testFlow(t.Context(), plan, idle)
 			if err != nil {
 				t.Fatal(err)
 			}

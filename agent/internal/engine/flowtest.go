@@ -30,18 +30,25 @@ type TestResult struct {
 	FailedExpected bool `json:"failed_expected,omitempty"`
 }
 
-// TestFlow runs the tests that a definition brings along: the given rows through the flow as a bounded run, then each
-// expected insight name compared with what came out. An expectation names the members to compare, of key and values
+// TestFlow runs the tests that a definition brings along: the given rows through the flow as a bounded run, in which
+// rows of a continuous flow can yet be late (see lateSpan), then each expected insight name compared with what came out. An expectation names the members to compare, of key and values
 // together (and `time`, where no member has that name); the number of the insights matters, and their order where the
 // test says so. Read and lookup steps without given rows are empty. No system is written to: the rows of a write step are
 // compared under the step's id. A test that takes more memory, rows or time than testGuard allows fails.
 func TestFlow(ctx context.Context, plan *flowdef.Plan) ([]TestResult, error) {
+	return testFlow(ctx, plan, processorTime)
+}
+
+func testFlow(ctx context.Context, plan *flowdef.Plan, used func() (time.Duration, error)) ([]TestResult, error) {
 	program, err := Compile(plan)
 	if err != nil {
 		return nil, err
 	}
-	inner, cancel := context.WithTimeoutCause(ctx, testTime, errTestTime)
-	defer cancel()
+	inner, end, err := withinTestTime(ctx, used)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
 	results := make([]TestResult, 0, len(plan.Flow.Tests))
 	for i := range plan.Flow.Tests {
 		result, err := runTest(inner, program, &plan.Flow.Tests[i])
@@ -97,12 +104,24 @@ func runTest(ctx context.Context, program *Program, test *flowdef.Test) (TestRes
 		lines = append(lines, fmt.Sprintf("failed records: expected %d, came %d", *test.Failed, report.Failed))
 	}
 	if len(lines) > 0 {
+		lines = append(lines, lateLines(report.Steps)...)
 		for _, f := range report.Sample {
 			lines = append(lines, "  "+describeSample(f))
 		}
 	}
 	result.Difference = strings.Join(lines, "\n")
 	return result, nil
+}
+
+// lateLines say of each step how many rows came too late.
+func lateLines(steps []StepCount) []string {
+	var lines []string
+	for i := range steps {
+		if n := steps[i].Late; n > 0 {
+			lines = append(lines, fmt.Sprintf("  rows that came too late in step %s: %d", steps[i].Step, n))
+		}
+	}
+	return lines
 }
 
 func describeSample(f FailedRecord) string {

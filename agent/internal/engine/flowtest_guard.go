@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
-	"time"
 
 	"github.com/outfeed/outfeed/agent/internal/column"
 	"github.com/outfeed/outfeed/protocol/flowdef"
@@ -14,8 +13,6 @@ import (
 // What the tests of a definition may take. The text of a definition is bounded, but what it makes of a few rows is not:
 // a hopping window, a join or an unnest multiplies them.
 const (
-	// testTime is for all tests of a definition together. It is far more than they need.
-	testTime = 10 * time.Second
 	// testMemory is what the operators of one test may hold. They have no disk to spill to.
 	testMemory = 64 << 20
 	// testInsights and testBytes bound the insights and the written rows of one test.
@@ -30,8 +27,6 @@ const (
 	testRows    = 8
 	testRowText = 256 << 10
 )
-
-var errTestTime = fmt.Errorf("the tests of the flow take longer than %s together, so this one was ended; give them fewer rows", testTime)
 
 var errTestText = fmt.Errorf("the texts of a few rows grow to more than %d MiB, which is the most in a test; make them shorter", testText>>20)
 

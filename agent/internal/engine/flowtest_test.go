@@ -8,13 +8,17 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
+
+// idle is the processor time of a process that other tests do not share.
+func idle() (time.Duration, error) { return 0, nil }
 
 // oneTest runs the only test of a definition.
 func oneTest(t *testing.T, text string) TestResult {
 	t.Helper()
-	results, err := TestFlow(t.Context(), plan(t, text))
+	results, err := testFlow(t.Context(), plan(t, text), idle)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +101,7 @@ func TestTestsTakeLittleMemory(t *testing.T) {
 		p := plan(t, text)
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		results, err := TestFlow(t.Context(), p)
+		results, err := testFlow(t.Context(), p, idle)
 		runtime.ReadMemStats(&after)
 		if err != nil || len(results) != 1 || results[0].Passed {
 			t.Errorf("%s: got %v, %v", name, results, err)
@@ -124,6 +128,38 @@ func TestTestsAreEndedInTime(t *testing.T) {
 	defer cancel()
 	if _, err = runTest(ctx, program, &p.Flow.Tests[0]); !errors.Is(err, errTestTime) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestTheTimeOfTestsIsThatOfTheProcessor wants a test ended by the processor time that it takes, or by the clock when it
+// gets none.
+func TestTheTimeOfTestsIsThatOfTheProcessor(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		each time.Duration // of processor time at each look
+		want error
+		wall time.Duration
+	}{
+		"busy":    {30 * time.Millisecond, errTestTime, 17 * time.Second},
+		"crowded": {time.Millisecond, errTestWall, testWall},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			spent := time.Hour
+			began := time.Now()
+			ctx, end, err := withinTestTime(t.Context(), func() (time.Duration, error) { spent += c.each; return spent, nil })
+			if err != nil {
+				t.Fatal(err)
+			}
+			<-ctx.Done()
+			if took := time.Since(began).Truncate(time.Second / 2); !errors.Is(context.Cause(ctx), c.want) || took < c.wall-time.Second || took > c.wall {
+				t.Errorf("%s: %v after %v", name, context.Cause(ctx), took)
+			}
+			end()
+		})
+	}
+	before, err := processorTime()
+	if after, errAfter := processorTime(); err != nil || errAfter != nil || after < before || after == 0 {
+		t.Errorf("the processor time goes from %v to %v: %v, %v", before, after, err, errAfter)
 	}
 }
 

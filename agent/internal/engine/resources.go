@@ -3,6 +3,8 @@ package engine
 import (
 	"errors"
 	"fmt"
+
+	"github.com/outfeed/outfeed/agent/internal/connector"
 )
 
 // errNoScratch says that there is nowhere to spill to.
@@ -21,6 +23,8 @@ type resources struct {
 	guard *testGuard
 	// worker is the goroutine that runs the pipeline; nil where nobody looks.
 	worker *worker
+	// clock bounds event times; without one they have no bound.
+	clock connector.Clock
 
 	budgets []*budget
 	files   map[*spillFile]struct{}

@@ -84,8 +84,9 @@ type groupPart struct {
 
 func newLimitedAggregate(m *maker, i int) (*limitedAggregate, error) {
 	step, input, counts, _ := m.step(i)
+	span := m.lateSpan()
 	l := &limitedAggregate{res: m.res, budget: m.res.budget(), input: input}
-	l.fresh = func() (*aggregate, error) { return newAggregate(step, input, m.span) }
+	l.fresh = func() (*aggregate, error) { return newAggregate(step, input, span) }
 	agg, err := l.fresh()
 	if err != nil {
 		return nil, err

@@ -141,7 +141,7 @@ tests:
     given: {readings: [{ts: "2026-01-01T00:00:10Z", machine: M2, state: RUN, temp: 80, vibration: 0.1, count: 5, scrap: 0}]}
     expect: {press_health: [{machine: M2, n: 2}]}
 `
-	results, err := TestFlow(t.Context(), plan(t, text))
+	results, err := testFlow(t.Context(), plan(t, text), idle)
 	if err != nil {
 		t.Fatal(err)
 	}

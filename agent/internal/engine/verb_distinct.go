@@ -33,13 +33,13 @@ func (m *maker) distinct(i int) (operator, *outputs, error) {
 	p := step.DistinctPlan
 	d := &distinct{
 		counts: counts, live: positions(live), out: column.NewBatch(step.Output),
-		seen: newSeen(step.ID, []byte{groupPrefix}, input, seenRule{by: p.By, time: p.Time, within: step.Distinct.Within}, m.span),
+		seen: newSeen(step.ID, []byte{groupPrefix}, input, seenRule{by: p.By, time: p.Time, within: step.Distinct.Within}, m.lateSpan()),
 		meta: newStepMeta(step.ID, fmt.Sprintf("distinct %s%d %d", describeColumns(input, p.By), p.Time, step.Distinct.Within)),
 	}
 	if err := d.seen.check("distinct"); err != nil {
 		return nil, nil, err
 	}
-	if m.res.memory != nil && m.span == bounded {
+	if m.res.memory != nil && d.seen.span == bounded {
 		return m.limitedDistinct(i, d), &d.outputs, nil
 	}
 	return d, &d.outputs, nil

@@ -65,13 +65,13 @@ type rule struct {
 
 func (m *maker) validate(i int) (operator, *outputs, error) {
 	step, input, counts, live := m.step(i)
-	v := &validate{counts: counts, live: positions(live), span: m.span, budget: m.res.budget(), out: column.NewBatch(step.Output)}
+	v := &validate{counts: counts, live: positions(live), span: m.lateSpan(), budget: m.res.budget(), out: column.NewBatch(step.Output)}
 	var definition strings.Builder
 	for place := range step.ValidatePlan.Rules {
 		r := rule{plan: &step.ValidatePlan.Rules[place]}
 		if u := r.plan.Unique; u != nil {
 			tag := []byte{uniquePrefix, byte(place >> 8), byte(place)}
-			r.unique = newSeen(step.ID, tag, input, seenRule{by: r.plan.By, time: r.plan.Time, within: u.Within}, m.span)
+			r.unique = newSeen(step.ID, tag, input, seenRule{by: r.plan.By, time: r.plan.Time, within: u.Within}, v.span)
 			if err := r.unique.check("unique"); err != nil {
 				return nil, nil, err
 			}
