@@ -219,7 +219,17 @@ func (s *Stage) commit(batch []*request) error {
 		s.discardJournal()
 	}
 	s.healed(batch)
+	s.unmapPages()
 	return s.rollActive()
+}
+
+// unmapPages lets go of the pages that a commit has had to look at.
+func (s *Stage) unmapPages() {
+	// A file that cannot be read is told of by the next one who uses it.
+	_ = s.files.state.unmapPages()
+	if n := len(s.files.segments); n > 0 {
+		_ = s.files.segments[n-1].db.unmapPages()
+	}
 }
 
 // writeBatch appends the payloads of all requests.
