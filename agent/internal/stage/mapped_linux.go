@@ -10,13 +10,9 @@ const mappedHead = 64 << 10
 
 // unmapPages lets the pages of the file that are mapped into the process go. They stay in the system's cache, from where what
 // is read again comes back; but until then they do not count as the process's memory, and a system that bounds that does not
-// have to take something else.
-func (d *database) unmapPages() error {
-	return d.View(func(tx *bolt.Tx) error {
-		// Within a transaction the file stays mapped where it is, for at least this length.
-		if size := tx.Size() - mappedHead; size > 0 {
-			_, _, _ = unix.Syscall(unix.SYS_MADVISE, d.Info().Data+mappedHead, uintptr(size), unix.MADV_DONTNEED) // a hint
-		}
-		return nil
-	})
+// have to take something else. Within a transaction the file stays mapped where it is, for at least its length.
+func unmapPages(tx *bolt.Tx) {
+	if size := tx.Size() - mappedHead; size > 0 {
+		_, _, _ = unix.Syscall(unix.SYS_MADVISE, tx.DB().Info().Data+mappedHead, uintptr(size), unix.MADV_DONTNEED) // a hint
+	}
 }

@@ -2,5 +2,7 @@
 
 package stage
 
+import bolt "go.etcd.io/bbolt"
+
 // unmapPages does nothing: elsewhere nobody bounds a process by the pages of files that it has mapped.
-func (*database) unmapPages() error { return nil }
+func unmapPages(*bolt.Tx) {}
