@@ -137,7 +137,7 @@ func (p *parts) rotate() error {
 // assemble wires the parts; none of them runs yet.
 func (a *Agent) assemble(ctx context.Context, id *identity.Identity, open stores) (*parts, error) {
 	st := open.stage
-	keepMemorySmall()
+	keepMemorySmall(heapLimit(a.config.MemoryLimit))
 	reports, err := newReports(ctx, st, a.log)
 	if err != nil {
 		return nil, err

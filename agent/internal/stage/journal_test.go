@@ -401,3 +401,77 @@ func TestAFoldThatFailsLosesAndDoublesNothing(t *testing.T) {
 		}
 	}
 }
+
+// TestAFoldOfManyFlowsThatFailsBetweenTwoTransactions lets a fold fail behind some of the transactions that it takes.
+func TestAFoldOfManyFlowsThatFailsBetweenTwoTransactions(t *testing.T) {
+	t.Parallel()
+	const flows = 40
+	for _, point := range []string{"fold", "fold landed"} {
+		for _, then := range []string{"goes on", "is stopped", "is killed"} {
+			t.Run(point+", "+then, func(t *testing.T) {
+				t.Parallel()
+				s := settings(t, filepath.Join(t.TempDir(), "stage"))
+				st := open(t, s)
+				numbers, insights := make([]uint64, flows), 0
+				next := func(st *stage.Stage) {
+					t.Helper()
+					for i := range numbers {
+						numbers[i]++
+						insights += 2
+						commit(t, st, stage.Checkpoint{
+							Flow: fmt.Sprint("flow", i), Number: numbers[i], Cursors: map[string][]byte{"r": fmt.Append(nil, numbers[i])}, Late: 1,
+							Changes:  []stage.Change{{Step: "s", Key: "k", Value: fmt.Append(nil, i, " ", numbers[i])}, {Step: "s", Key: fmt.Sprint(numbers[i] % 2)}},
+							Insights: payloads(2, fmt.Sprint(i, "-", numbers[i])),
+						})
+					}
+				}
+				check := func(st *stage.Stage) {
+					t.Helper()
+					for i, number := range numbers {
+						f := flowAt(t, st, fmt.Sprint("flow", i))
+						if f.Number != number || string(f.Cursors["r"]) != fmt.Sprint(number) || string(f.Operators["s"]["k"]) != fmt.Sprint(i, " ", number) {
+							t.Fatalf("flow %d is at %+v, want %d", i, f, number)
+						}
+					}
+					got := readAll(t, st, 0)
+					seen := map[string]bool{}
+					for _, text := range texts(got) {
+						seen[text] = true
+					}
+					if stats := st.Stats(); len(got) != insights || len(seen) != insights || stats.Late != uint64(insights/2) || stats.Lost != 0 || stats.SetAside != 0 {
+						t.Fatalf("%d of %d insights, %d different; stats: %+v", len(got), insights, len(seen), stats)
+					}
+				}
+				next(st)
+				next(st)
+				broken, passed := errors.New("input/output error"), 0
+				stage.FailAt(st, func(at string) error {
+					if at == point {
+						if passed++; passed == 2 {
+							return broken
+						}
+					}
+					return nil
+				})
+				if err := st.PutDesired(t.Context(), []byte("desired"), 1); !errors.Is(err, broken) {
+					t.Fatalf("PutDesired gave %v", err)
+				}
+				check(st)
+				check(open(t, killed(t, s)))
+				switch then {
+				case "is killed":
+					s = killed(t, s)
+					st = open(t, s)
+				case "is stopped":
+					st = reopen(t, st, s)
+				}
+				stage.FailAt(st, nil)
+				check(st)
+				next(st)
+				check(st)
+				check(open(t, killed(t, s)))
+				check(reopen(t, st, s))
+			})
+		}
+	}
+}

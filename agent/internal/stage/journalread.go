@@ -213,9 +213,8 @@ func (f *files) replayOne(q *journaled, r *replayed) error {
 	}
 	now := mark{number: q.number, sum: q.sum, lastSeq: q.lastSeq, content: m.content}
 	f.late += q.late
-	f.pending.late += q.late
 	f.marks[q.flow] = now
-	return f.pending.add(q.flow, m, now, q.state)
+	return f.pending.add(q.flow, m, now, q.late, q.state)
 }
 
 // replayRecords takes in the records of a whole frame that are not in the segments.

@@ -50,7 +50,7 @@ func TestTheFramesOfAJournalAreRead(t *testing.T) {
 	for _, f := range c.frames {
 		for i := range f.requests {
 			q := &f.requests[i]
-			if err := p.add(q.flow, mark{}, mark{number: q.number}, q.state); err != nil {
+			if err := p.add(q.flow, mark{}, mark{number: q.number}, q.late, q.state); err != nil {
 				t.Fatal(err)
 			}
 		}

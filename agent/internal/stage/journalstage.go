@@ -252,11 +252,10 @@ func (s *Stage) landJournaled(batch []*request) {
 		r.mark.lastSeq = f.produced
 		before := f.marks[r.flow]
 		// It cannot fail on what was just made.
-		_ = p.add(r.flow, before, r.mark, r.state)
+		_ = p.add(r.flow, before, r.mark, r.late, r.state)
 		r.mark.content = before.content
 		f.marks[r.flow] = r.mark
 		f.late += r.late
-		p.late += r.late
 	}
 	s.noteAge(&f.meta)
 	s.noteWaiting()
@@ -296,7 +295,11 @@ func (s *Stage) adopt(f *files) {
 	}
 	var setBack []string
 	for name, flow := range p.flows {
-		if f.marks[name] != flow.before {
+		if m := f.marks[name]; m.number == flow.now.number && m.sum == flow.now.sum {
+			// It was taken in before the commit failed.
+			p.drop([]string{name})
+			continue
+		} else if m != flow.before {
 			setBack = append(setBack, name)
 			delete(p.flows, name)
 			continue

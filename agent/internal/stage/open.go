@@ -85,7 +85,7 @@ func (f *files) openState(ctx context.Context, s *Stage, found map[string]error)
 
 // loadState opens a state.db and reads what concerns all flows.
 func (f *files) loadState(path string) error {
-	db, err := openDatabase(path, 0)
+	db, err := openDatabase(path, mmapBytes)
 	if err != nil {
 		return err
 	}

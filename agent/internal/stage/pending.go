@@ -34,6 +34,8 @@ type pendingFlow struct {
 	cursors     map[string][]byte
 	// entries are by their keys in the bucket; nil for one that is removed.
 	entries map[string][]byte
+	// late is what its checkpoints say.
+	late uint64
 }
 
 // pendingRun is the records first to last, as the frames of a chunk, or a gap where data is nil.
@@ -73,12 +75,14 @@ func (p *pending) waiting() uint64 {
 }
 
 // add takes in a commit of a flow, of which before is the mark that came before it. What state says is copied.
-func (p *pending) add(flow string, before, now mark, state []byte) error {
+func (p *pending) add(flow string, before, now mark, late uint64, state []byte) error {
 	f := p.flows[flow]
 	if f == nil {
 		f = &pendingFlow{before: before, cursors: map[string][]byte{}, entries: map[string][]byte{}}
 		p.flows[strings.Clone(flow)] = f
 	}
+	f.late += late
+	p.late += late
 	f.now = now
 	f.now.content = f.before.content
 	return eachInState(state, func(source, value []byte) {
@@ -221,10 +225,28 @@ func (f *pendingFlow) overlay(st *FlowState) error {
 	return nil
 }
 
-// apply writes the state of all flows, and gives their marks.
-func (p *pending) apply(tx *bolt.Tx, sealed *sealer, next *meta) (map[string]mark, error) {
-	marks := make(map[string]mark, len(p.flows))
-	for _, name := range slices.Sorted(maps.Keys(p.flows)) {
+// drop forgets flows that state.db has taken in.
+func (p *pending) drop(names []string) {
+	for _, name := range names {
+		f := p.flows[name]
+		p.entries -= len(f.entries)
+		p.late -= f.late
+		delete(p.flows, name)
+	}
+}
+
+// lateOf is how many rows of these flows came too late.
+func (p *pending) lateOf(names []string) (n uint64) {
+	for _, name := range names {
+		n += p.flows[name].late
+	}
+	return n
+}
+
+// apply writes the state of flows, and gives their marks.
+func (p *pending) apply(tx *bolt.Tx, sealed *sealer, next *meta, names []string) (map[string]mark, error) {
+	marks := make(map[string]mark, len(names))
+	for _, name := range names {
 		f := p.flows[name]
 		changes := make([]Change, 0, len(f.entries))
 		entries := make([]entry, 0, len(f.entries))

@@ -10,8 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// segmentMmapBytes is how much address space a segment takes at once, so that growing it never waits for readers.
-const segmentMmapBytes = 64 << 20
+// mmapBytes is how much address space a file takes at once, so that growing it neither waits for readers nor makes bbolt copy
+// what a transaction has looked at.
+const mmapBytes = 64 << 20
 
 // lockFile takes the file for this process and says whether it was free.
 func lockFile(f *os.File) (free bool, err error) {

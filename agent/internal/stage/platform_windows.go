@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// segmentMmapBytes is 0 because Windows would make the file that large at once.
-const segmentMmapBytes = 0
+// mmapBytes is 0 because Windows would make the file that large at once.
+const mmapBytes = 0
 
 // lockOffset lies far behind the text of the lock file, so that another process can still read who holds it.
 const lockOffset = 1 << 30

@@ -159,7 +159,7 @@ func createNamed(name segmentName, fill func(*bolt.Tx) error) (*segment, error) 
 func openSegment(name segmentName, end uint64) (*segment, error) {
 	s := &segment{segmentName: name, last: name.first - 1}
 	var err error
-	if s.db, err = openDatabase(name.path, segmentMmapBytes); err != nil {
+	if s.db, err = openDatabase(name.path, mmapBytes); err != nil {
 		return nil, err
 	}
 	err = s.db.View(func(tx *bolt.Tx) error { return s.locate(tx, end) })

@@ -206,6 +206,9 @@ func (s *Stage) commit(batch []*request) error {
 		parts, err = s.writeBatch(batch, &next)
 	}
 	if err == nil {
+		err = s.foldEarly(&next)
+	}
+	if err == nil {
 		err = s.writeState(batch, &next)
 	}
 	if err != nil {
@@ -219,6 +222,7 @@ func (s *Stage) commit(batch []*request) error {
 		s.discardJournal()
 	}
 	s.healed(batch)
+	s.unmapFiles()
 	return s.rollActive()
 }
 
@@ -337,15 +341,6 @@ func (s *Stage) writeGap(parts []appended, lost span) ([]appended, error) {
 		return nil, fmt.Errorf("write %s: %w", end.to.path, err)
 	}
 	return append(parts, appended{to: end.to, last: lost.last, bytes: end.bytes, lost: &lost}), nil
-}
-
-// foldState writes the state that the journal alone has.
-func (s *Stage) foldState(tx *bolt.Tx, next *meta) (err error) {
-	s.foldedMarks = nil
-	if !s.pending.empty() {
-		s.foldedMarks, err = s.pending.apply(tx, &s.sealed, next)
-	}
-	return err
 }
 
 // markBefore is the mark that a flow has in the transaction under way.

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,9 +18,9 @@ func TestAScheduleGoesOnWhenTheClockIsSet(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				set := time.Duration(0)
+				var set atomic.Int64
 				// As the real one after it was set: the wall clock alone tells it.
-				u := &unit{s: &Supervisor{settings: Settings{Clock: func() time.Time { return time.Now().Round(0).Add(set) }}}}
+				u := &unit{s: &Supervisor{settings: Settings{Clock: func() time.Time { return time.Now().Round(0).Add(time.Duration(set.Load())) }}}}
 				daily, err := parseSchedule(flowdef.Trigger{Cron: "0 6 * * *"})
 				if err != nil {
 					t.Fatal(err)
@@ -29,7 +30,7 @@ func TestAScheduleGoesOnWhenTheClockIsSet(t *testing.T) {
 				if !ok {
 					t.Fatal("there is no next time")
 				}
-				timer := time.AfterFunc(time.Hour+time.Second, func() { set = jump })
+				timer := time.AfterFunc(time.Hour+time.Second, func() { set.Store(int64(jump)) })
 				defer timer.Stop()
 				began := time.Now()
 				err = u.waitFor(t.Context(), at, next)
