@@ -24,8 +24,20 @@ var csvValues = map[expr.Type][]csvValue{
 	expr.Timestamp: {{text: "1700000000123", want: "2023-11-14T22:13:20.123Z"}, {text: "2026-01-02T03:04:05Z", want: "2026-01-02T03:04:05Z"}, {want: "-"}, {text: "later", bad: true}},
 	expr.JSON:      {{text: "[1]", want: "[1]"}, {text: `{"v":";"}`, want: `{"v":";"}`, quoted: true}, {text: "null", want: "-"}, {want: "-"}, {text: "{", bad: true}},
 	expr.String: {
-		{text: "x", want: "x"}, {text: "abcdefg", want: "abcdefg"}, {text: "abcdefgh", want: "abcdefgh"}, {text: "M001", want: "M001"}, {text: " é ", want: " é "}, {text: "a longer text of several words", want: "a longer text of several words"},
-		{text: `5" pipe`, want: `5" pipe`}, {text: "a;b", want: "a;b", quoted: true}, {text: `say "x"`, want: `say "x"`, quoted: true}, {text: "two\nlines", want: "two\nlines", quoted: true}, {text: "two\r\nlines", want: "two\r\nlines", quoted: true}, {text: "", want: "", quoted: true}, {want: "-"}, {text: "\xff", bad: true},
+		{text: "x", want: "x"},
+		{text: "abcdefg", want: "abcdefg"},
+		{text: "abcdefgh", want: "abcdefgh"},
+		{text: "M001", want: "M001"},
+		{text: " é ", want: " é "},
+		{text: "a longer text of several words", want: "a longer text of several words"},
+		{text: `5" pipe`, want: `5" pipe`},
+		{text: "a;b", want: "a;b", quoted: true},
+		{text: `say "x"`, want: `say "x"`, quoted: true},
+		{text: "two\nlines", want: "two\nlines", quoted: true},
+		{text: "two\r\nlines", want: "two\r\nlines", quoted: true},
+		{text: "", want: "", quoted: true},
+		{want: "-"},
+		{text: "\xff", bad: true},
 	},
 }
 

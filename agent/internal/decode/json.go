@@ -3,7 +3,6 @@ package decode
 import (
 	"bytes"
 	"fmt"
-	"math"
 	"time"
 
 	"github.com/outfeed/outfeed/agent/internal/column"
@@ -15,6 +14,9 @@ const maxMembers = 1024
 
 // maxPattern is the length of the longest pattern that is remembered.
 const maxPattern = 1024
+
+// nowhere is the reach of a member that is at no position: further than any buffer goes, and no overflow behind one.
+const nowhere = 1 << 30
 
 // JSON decodes JSON objects, one a line or one at a time.
 //
@@ -91,7 +93,7 @@ func NewJSON(schema expr.Schema, loc *time.Location) *JSON {
 		members: make(map[string]*member), wanted: make(map[string]int, len(schema)),
 		other: &member{}, presetCol: -1,
 	}
-	d.never = &member{reach: math.MaxInt32}
+	d.never = &member{reach: nowhere}
 	d.first = &member{next: d.never, after: d.never}
 	for i, c := range schema {
 		d.wanted[c.Name] = i
@@ -382,7 +384,7 @@ func (d *JSON) known(pattern, raw []byte) *member {
 	}
 	if forget := d.drift.see(name); forget || len(d.members) >= maxMembers || len(pattern) > maxPattern {
 		d.other.set("", col, d.schema)
-		d.other.reach, d.other.next, d.other.after = math.MaxInt32, d.never, d.never
+		d.other.reach, d.other.next, d.other.after = nowhere, d.never, d.never
 		return d.other
 	}
 	m := &member{next: d.never, after: d.never}

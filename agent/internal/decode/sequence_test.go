@@ -30,7 +30,7 @@ func random(t *testing.T) *rand.Rand {
 	t.Helper()
 	first := *seed
 	if first == 0 {
-		first = rand.Uint64()
+		first = rand.Uint64() //nolint:gosec // it only has to differ
 	}
 	t.Logf("for the same records again: go test -run %s ./agent/internal/decode -seed %d", t.Name(), first)
 	return rand.New(rand.NewPCG(first, 1)) //nolint:gosec // tests that can be repeated
@@ -40,8 +40,14 @@ func pick[T any](r *rand.Rand, of []T) T { return of[r.IntN(len(of))] }
 
 // sequenceSchema has names that begin like others, and one that needs escapes.
 var sequenceSchema = expr.Schema{
-	{Name: "v", Type: expr.Int}, {Name: "vv", Type: expr.Float}, {Name: "b", Type: expr.Bool}, {Name: "s", Type: expr.String},
-	{Name: "t", Type: expr.Timestamp}, {Name: "j", Type: expr.JSON}, {Name: `a "quoted" näme, rather long`, Type: expr.Int}, {Name: "", Type: expr.String},
+	{Name: "v", Type: expr.Int},
+	{Name: "vv", Type: expr.Float},
+	{Name: "b", Type: expr.Bool},
+	{Name: "s", Type: expr.String},
+	{Name: "t", Type: expr.Timestamp},
+	{Name: "j", Type: expr.JSON},
+	{Name: `a "quoted" näme, rather long`, Type: expr.Int},
+	{Name: "", Type: expr.String},
 }
 
 // valuesOf are values for a column of the type, some of which do not fit.
