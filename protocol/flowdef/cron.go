@@ -38,7 +38,7 @@ func checkCron(text string) error {
 		both: strings.HasPrefix(fields[2], "*") || strings.HasPrefix(fields[4], "*"),
 	}
 	if !days.often() {
-		return errors.New("there is no such day within eight years, so the flow would not run; choose a day that the month has")
+		return errors.New("there is no such day within eight years, so the flow would run never or hardly ever; choose a day that the month has")
 	}
 	return nil
 }
