@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	// testTime is how long the process of one definition's tests may live, which ends them itself sooner; testsAtOnce how many definitions are tested together, and
-	// slotTime how long another waits until one of them is done.
+	// testTime is how long the process of one definition's tests may live, which ends them itself sooner; testsAtOnce how
+	// many definitions are tested together, and slotTime how long another waits until one of them is done.
 	testTime    = 75 * time.Second
 	testsAtOnce = 2
 	slotTime    = 4 * time.Second

@@ -539,7 +539,7 @@ func TestNearest(t *testing.T) {
 	valid := []string{"temp", "vibration", "machine", "ts", "count"}
 	for name, want := range map[string]string{
 		"tmep": "temp", "TEMP": "temp", "vibraton": "vibration", "machines": "machine", "st": "ts", "temperature": "temp",
-		"cuont": "count", "pressure": "", "x": "", strings.Repeat("m", 100): "",
+		"cuont": "count", "pressure": "", "x": "", "moment": "", "cnt": "count", "tops": "", "vib": "vibration", strings.Repeat("m", 100): "",
 	} {
 		if got, _ := expr.Nearest(name, valid); got != want {
 			t.Errorf("Nearest(%q) gives %q, want %q", name, got, want)

@@ -10,7 +10,7 @@ func timePartFunctions() []Function {
 		}
 	}
 	return []Function{
-		part("year", "The year in UTC or, as with all parts of a time, in the constant IANA time zone.", `2026`),
+		part("year", "The year in UTC or, as with all parts of a time, in the constant IANA time zone; there they are null where the zone shows no year from 1 to 9999.", `2026`),
 		part("quarter", "The quarter of the year, 1 to 4.", `1`),
 		part("month", "The month, 1 to 12.", `3`),
 		part("day", "The day of the month, 1 to 31.", `10`),

@@ -14,20 +14,24 @@ const maxNameCompared = 64
 const maxNamesListed = 12
 
 // Nearest is the valid name that name was probably meant to be: the one with the fewest inserted, left-out, changed or
-// swapped characters, letter case aside, as long as those are few for its length, or the first that begins with name or
-// that name begins with. ok is false when there is none. Of equally near names the first wins.
+// swapped characters, letter case aside, as long as those are at most a third of either length and three, or the first that begins with name or
+// that name begins with, or of which one is an abbreviation of the other. ok is false when there is none. Of equally near names the first wins.
 func Nearest(name string, valid []string) (nearest string, ok bool) {
 	want := []rune(strings.ToLower(name))
 	if len(want) > maxNameCompared {
 		return "", false
 	}
-	best := min((len(want)+1)/2, 4) + 1
+	best := min((len(want)+2)/3, 3) + 1
+	if len(want) < 2 {
+		best = 1 // another letter is another name
+	}
 	for _, v := range valid {
 		if len(v) > utf8.UTFMax*maxNameCompared {
 			continue
 		}
 		have := []rune(strings.ToLower(v))
-		if d := distance(want, have, best); d < best {
+		limit := min(best, (len(have)+2)/3+1)
+		if d := distance(want, have, limit); d < limit {
 			best, nearest, ok = d, v, true
 		}
 	}
@@ -39,7 +43,27 @@ func Nearest(name string, valid []string) (nearest string, ok bool) {
 			return v, true
 		}
 	}
+	for _, v := range valid {
+		if abbreviates(name, v) || abbreviates(v, name) {
+			return v, true
+		}
+	}
 	return "", false
+}
+
+// abbreviates says whether short, of three letters or more, is the first letter of long and others of it in their order,
+// as avg is of average.
+func abbreviates(short, long string) bool {
+	short, long = strings.ToLower(short), strings.ToLower(long)
+	if len(short) < 3 || len(long) < len(short) || len(long) > utf8.UTFMax*maxNameCompared || short[0] != long[0] {
+		return false
+	}
+	for _, c := range []byte(long) {
+		if short != "" && c == short[0] {
+			short = short[1:]
+		}
+	}
+	return short == ""
 }
 
 func hasPrefixFold(s, prefix string) bool {

@@ -18,6 +18,9 @@ const (
 	MaxOperators = 2000
 )
 
+// EndsTooEarly is how the error of an expression begins that something is missing behind.
+const EndsTooEarly = "the expression ends too early"
+
 // Binding powers, from the loosest operator to the tightest.
 const (
 	bindNothing = iota
@@ -135,7 +138,7 @@ func (p *parser) advance() (err error) {
 
 func (p *parser) unexpected(wanted string) *Error {
 	if p.tok.kind == tokenEnd {
-		return errorAt(p.tok.pos, "the expression ends too early; expected %s", wanted)
+		return errorAt(p.tok.pos, EndsTooEarly+"; expected %s", wanted)
 	}
 	if hint := hintAt(p.tok); hint != "" {
 		wanted = wanted + "; " + hint

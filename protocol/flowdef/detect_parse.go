@@ -240,7 +240,7 @@ func (r *detectReader) readLevels(d *DetectStep, e entry) {
 	}
 	for _, l := range list {
 		if l.key == "" || len(l.key) > maxName {
-			r.problem(l.pos, "a severity is a name such as warning, of at most %d characters", maxName)
+			r.problem(l.pos, "a severity is a name such as warning, of at most %d bytes", maxName)
 		}
 		if v, ok := r.number(l.value, "the bound of "+clip(l.key)); ok {
 			d.Levels = append(d.Levels, DetectLevel{Severity: l.key, Value: v})

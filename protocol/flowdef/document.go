@@ -118,7 +118,41 @@ func Explain(word string) (string, error) {
 	case text.Len() > 0:
 		return text.String(), nil
 	}
-	return "", errors.New(expr.Unknown("word of the language", word, all))
+	if keys := explainKeys(word); keys != "" {
+		return keys, nil
+	}
+	return "", errors.New(expr.Unknown("word of the language", word, append(all, keyNames()...)))
+}
+
+// explainKeys is what is written under a key, such as a rule of validate, in each part of the language that has it; ""
+// where none has.
+func explainKeys(word string) string {
+	var text strings.Builder
+	for _, part := range [...]struct {
+		kind    string
+		entries []Entry
+	}{{"", verbReference()}, {"the window ", windowsReference()}, {"the method ", detectMethodsReference()}} {
+		for _, e := range part.entries {
+			for _, k := range e.Keys {
+				if k.Name == word {
+					fmt.Fprintf(&text, "`%s` of %s%s: %s\n", k.Name, part.kind, e.Name, k.Help)
+				}
+			}
+		}
+	}
+	return text.String()
+}
+
+// keyNames are the keys that explainKeys knows.
+func keyNames() []string {
+	var names []string
+	for _, e := range slices.Concat(verbReference(), windowsReference(), detectMethodsReference()) {
+		for _, k := range e.Keys {
+			names = append(names, k.Name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 func explainCall(f *expr.Function) string {

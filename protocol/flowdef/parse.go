@@ -318,7 +318,7 @@ func (p *parser) expression(n *yaml.Node, what string) Expression {
 	e.Text, e.source = n.Value, p.scalar(n)
 	var err error
 	if e.Node, err = expr.Parse(e.Text); err != nil {
-		p.add(e.place(err), p.step, "%s", err)
+		p.add(e.place(err), p.step, "%s%s", err, e.source.cutShort(n, err))
 		return e
 	}
 	if p.parts += partsOf(e.Node); p.parts > maxParts {

@@ -1,10 +1,8 @@
 package flowdef
 
 import (
-	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -108,54 +106,9 @@ func (p *parser) cron(t *Trigger, n *yaml.Node, members map[string]entry) {
 	}
 }
 
-// checkCron checks the five fields of a cron expression: lists of *, n or n-m, each with an optional /step.
-func checkCron(text string) error {
-	fields := strings.Fields(text)
-	ranges := [...]struct {
-		name     string
-		from, to int
-	}{{"minute", 0, 59}, {"hour", 0, 23}, {"day of the month", 1, 31}, {"month", 1, 12}, {"day of the week", 0, 7}}
-	if len(fields) != len(ranges) {
-		return fmt.Errorf("it has %d fields; write minute, hour, day of the month, month and day of the week, as in \"0 6 * * 1-5\"", len(fields))
-	}
-	for i, r := range ranges {
-		for part := range strings.SplitSeq(fields[i], ",") {
-			if !cronPart(part, r.from, r.to) {
-				return fmt.Errorf("%q is no %s; write *, numbers from %d to %d, ranges such as %d-%d, or steps such as */2, joined by commas",
-					clip(part), r.name, r.from, r.to, r.from, r.to)
-			}
-		}
-	}
-	return nil
-}
-
-func cronPart(part string, from, to int) bool {
-	span, step, stepped := strings.Cut(part, "/")
-	if stepped {
-		if n, ok := number(step); !ok || n < 1 || n > to {
-			return false
-		}
-	}
-	if span == "*" {
-		return true
-	}
-	low, high, ranged := strings.Cut(span, "-")
-	first, ok := number(low)
-	last := first
-	if ranged && ok {
-		last, ok = number(high)
-	}
-	return ok && from <= first && first <= last && last <= to && (ranged || !stepped)
-}
-
-// number reads digits alone, without a sign.
-func number(text string) (n int, ok bool) {
-	u, err := strconv.ParseUint(text, 10, 16)
-	return int(u), err == nil
-}
-
 func (p *parser) tests(n *yaml.Node) []Test {
 	var list []Test
+	named := map[string]Pos{}
 	for _, item := range p.items(n, "tests", "- {name: …, given: …, expect: …}") {
 		p.places = map[string]Pos{}
 		if p.given > maxGivenRows {
@@ -165,6 +118,11 @@ func (p *parser) tests(n *yaml.Node) []Test {
 		members := p.known(item, "a test", "{name: …, given: {step: [rows]}, expect: {insight: [insights]}}", testKeys())
 		if e, ok := members["name"]; ok {
 			t.Name = p.prose(e.value, "the test's name")
+			if first, twice := named[t.Name]; twice && t.Name != "" {
+				p.problem(at(e.value), "the test %q is there twice; the first is in line %d", clip(t.Name), first.Line)
+			} else {
+				named[t.Name] = at(e.value)
+			}
 		} else if item.Kind == yaml.MappingNode {
 			p.problem(at(item), "the test has no name")
 		}

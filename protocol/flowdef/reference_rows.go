@@ -16,13 +16,13 @@ func rowsReference() []Entry {
 		},
 		{
 			Name:     string(Limit),
-			Help:     "Keeps the first rows, or the first rows of each group. In a continuous flow the counts go on over restarts; groups beyond the first 1,048,576 are failed records there.",
+			Help:     "Keeps the first rows, or the first rows of each group. A run of a manual or scheduled flow counts from nothing: the next run lets so many rows pass again, also with the same data directory. In a continuous flow the counts go on over restarts; groups beyond the first 1,048,576 are failed records there.",
 			Keys:     []Key{{"by", "the columns whose values make a group"}},
 			Examples: []string{"limit"},
 		},
 		{
 			Name: string(Distinct),
-			Help: "Keeps the first row of each combination of `[column, …]`, or of `all` columns; nulls are equal. With `within` and `time`, kept rows of one combination are never nearer to each other than that, in event time. In a continuous flow a row that is older than the newest by `within` or more is counted as late and dropped, and what is older than twice `within` is forgotten.",
+			Help: "Keeps the first row of each combination of `[column, …]`, or of `all` columns; nulls are equal. A run of a manual or scheduled flow remembers what it has seen itself and nothing of the runs before, also with the same data directory. With `within` and `time`, kept rows of one combination are never nearer to each other than that, in event time. In a continuous flow a row that is older than the newest by `within` or more is counted as late and dropped, and what is older than twice `within` is forgotten; it remembers over restarts.",
 			Keys: []Key{
 				{"within", within},
 				{"time", "the timestamp column that `within` is measured in; a row without a time is failed"},
@@ -52,7 +52,7 @@ func rowsReference() []Entry {
 				{"pattern", "a regular expression (RE2) that is found in the text; `^` and `$` tie it to the ends"},
 				{"min_length", "the fewest characters of the text"},
 				{"max_length", "the most characters of the text, not fewer than `min_length`"},
-				{"unique", "`true`: no value comes twice; `{with: [column], within: 1h, time: ts}`: not together with the same values of other columns, not within that time of another; a continuous flow needs `within` and `time`, and may say `ahead`"},
+				{"unique", "`true`: no value comes twice in a run, and the next run of a manual or scheduled flow knows nothing of it; `{with: [column], within: 1h, time: ts}`: not together with the same values of other columns, not within that time of another; a continuous flow needs `within` and `time`, and may say `ahead`"},
 				{"rule", "an expression over the row that must not be false, or several by name: `{name: expression}`"},
 			},
 			Examples: []string{"validate"},

@@ -6,6 +6,8 @@ import (
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/outfeed/outfeed/protocol/expr"
 )
 
 // scalar is where a text value stands in a definition, so that a place in the value can be found in the definition.
@@ -23,6 +25,19 @@ func (p *parser) scalar(n *yaml.Node) *scalar {
 	}
 	s.start = p.offset(n.Line, n.Column)
 	return s
+}
+
+// cutShort explains an expression that ends too early because it stands between { and } without quotes, where YAML takes
+// a comma for the end of the value.
+func (s *scalar) cutShort(n *yaml.Node, err error) string {
+	if s == nil || s.style != 0 || !strings.HasPrefix(err.Error(), expr.EndsTooEarly) {
+		return ""
+	}
+	end := s.start + len(n.Value) // a plain value in one line is its text
+	if end >= len(s.text) || string(s.text[s.start:end]) != n.Value || !bytes.HasPrefix(bytes.TrimLeft(s.text[end:], " "), []byte(",")) {
+		return ""
+	}
+	return "; between { and } YAML takes the comma behind it for the end of the value, so write the expression in quotes"
 }
 
 // offset is where a column of a line begins. It goes on from where it was called for last, since a whole definition may

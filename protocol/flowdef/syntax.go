@@ -42,7 +42,27 @@ func (p *parser) syntax(err error) {
 		p.problem(at, what, clip(message)+"; "+hint)
 		return
 	}
+	if at := p.behindQuotes(message, pos.Line); at.Line > 0 {
+		p.problem(at, what, clip(message)+"; a text in quotes ends here, so put the whole value in quotes of the other kind")
+		return
+	}
 	p.problem(pos, what, clip(message))
+}
+
+var quoted = regexp.MustCompile(`[:,\[{][ \t]+("(?:[^"\\\n]|\\.)*"|'[^'\n]*')[ \t]*([^ \t\r\n,:}\]#'])`)
+
+// behindQuotes finds what follows a text in quotes that is not the whole value, between braces in the given line; such a
+// value is most often an expression.
+func (p *parser) behindQuotes(message string, line int) Pos {
+	if !strings.HasPrefix(message, "did not find expected ',' or") || line < 1 || line > len(p.lines) {
+		return Pos{}
+	}
+	start := p.lines[line-1]
+	text, _, _ := bytes.Cut(p.text[start:], []byte("\n"))
+	if m := quoted.FindSubmatchIndex(text); m != nil {
+		return p.place(start + m[4])
+	}
+	return Pos{}
 }
 
 // indentation explains an error of a list or mapping, for which the library names the line where it begins. The line

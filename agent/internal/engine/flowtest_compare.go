@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // sides are the expected insights of a name and those that came.
@@ -30,7 +31,7 @@ func compareInOrder(ctx context.Context, s sides) (string, error) {
 		case i >= len(s.want):
 			lines = append(lines, "  not expected: "+show(s.got[i]))
 		case !fits(s.want[i], s.got[i]):
-			lines = append(lines, fmt.Sprintf("  number %d differs: %s", i+1, show(s.want[i])))
+			lines = append(lines, fmt.Sprintf("  number %d differs in %s: %s", i+1, names(s.want[i], s.got[i]), show(s.want[i])))
 			lines = append(lines, memberLines(s.want[i], s.got[i])...)
 		}
 	}
@@ -107,7 +108,7 @@ func differences(missing, extra []map[string]any) []string {
 			lines = append(lines, "  missing: "+show(w))
 			continue
 		}
-		lines = append(lines, "  differs: "+show(w))
+		lines = append(lines, "  differs in "+names(w, extra[best])+": "+show(w))
 		lines = append(lines, memberLines(w, extra[best])...)
 		extra = slices.Delete(extra, best, best+1)
 	}
@@ -120,15 +121,46 @@ func differences(missing, extra []map[string]any) []string {
 	return lines
 }
 
+// names are the first members in which an insight differs from what was expected.
+func names(want, got map[string]any) string {
+	all := unlike(want, got)
+	if len(all) > maxNamed {
+		return strings.Join(all[:maxNamed], ", ") + ", …"
+	}
+	return strings.Join(all, ", ")
+}
+
+// maxNamed is how many columns a line names, maxShown the most bytes that a difference shows of a value or an insight.
+const (
+	maxNamed = 8
+	maxShown = 400
+)
+
+// shortened cuts a long text, with its length.
+func shortened(text string) string {
+	if len(text) <= maxShown {
+		return text
+	}
+	end := maxShown
+	for end > 0 && !utf8.RuneStart(text[end]) {
+		end--
+	}
+	return fmt.Sprintf("%s… (%d bytes)", text[:end], len(text))
+}
+
 // memberLines are the members in which an insight differs from what was expected.
 func memberLines(want, got map[string]any) []string {
 	var lines []string
-	for _, member := range unlike(want, got) {
+	all := unlike(want, got)
+	for i, member := range all {
+		if i >= maxDifferences {
+			return append(lines, fmt.Sprintf("    and %d more columns", len(all)-i))
+		}
 		came := "nothing"
 		if _, there := got[member]; there {
 			came = valueText(got[member])
 		}
-		lines = append(lines, fmt.Sprintf("    %s: expected %s, came %s", member, valueText(want[member]), came))
+		lines = append(lines, fmt.Sprintf("    %s: expected %s, came %s", shortened(member), shortened(valueText(want[member])), shortened(came)))
 	}
 	return lines
 }

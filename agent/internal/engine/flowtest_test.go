@@ -172,7 +172,7 @@ func TestWhatTestsCompare(t *testing.T) {
 		"whole floats":      {test: `given: {a: [{k: 3.0, v: 1}]}, expect: {o: [{k: 3.0}]}}`},
 		"any order":         {test: `given: {a: [{k: 1}, {k: 2}]}, expect: {o: [{k: 2}, {k: 1}]}}`},
 		"the order":         {test: `given: {a: [{k: 1}, {k: 2}]}, expect: {o: [{k: 1}, {k: 2}]}, ordered: true}`},
-		"another order":     {test: `given: {a: [{k: 1}, {k: 2}]}, expect: {o: [{k: 2}, {k: 1}]}, ordered: true}`, difference: "number 1 differs: {k: 2}\n    k: expected 2, came 1"},
+		"another order":     {test: `given: {a: [{k: 1}, {k: 2}]}, expect: {o: [{k: 2}, {k: 1}]}, ordered: true}`, difference: "number 1 differs in k: {k: 2}\n    k: expected 2, came 1"},
 		"too few in order":  {test: `given: {a: [{k: 1}]}, expect: {o: [{k: 1}, {k: 2}]}, ordered: true}`, difference: "expected 2, came 1\n  missing: {k: 2}"},
 		"too many in order": {test: `given: {a: [{k: 1}, {k: 2}]}, expect: {o: [{k: 1}]}, ordered: true}`, difference: "expected 1, came 2\n  not expected: {k: 2"},
 	} {
@@ -207,5 +207,16 @@ func TestTestsCountFailedRecords(t *testing.T) {
 				t.Errorf("got %d failed: %s", got.Failed, got.FailedReason)
 			}
 		})
+	}
+}
+
+// TestDifferencesAreShort wants the columns that differ named, and long texts cut.
+func TestDifferencesAreShort(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("ä", 20_000)
+	got := oneTest(t, "flow: f\nsteps:\n- {id: a, read: c, schema: {k: int, x: string, y: string}}\n- {insight: o, key: [k]}\n"+
+		"tests:\n- {name: t, given: {a: [{k: 1, x: "+long+", y: b}]}, expect: {o: [{k: 1, x: "+long+"c, y: b}]}}\n")
+	if len(got.Difference) > 4*maxShown || !strings.Contains(got.Difference, "differs in x: {") || !strings.Contains(got.Difference, "bytes)") {
+		t.Errorf("the difference has %d bytes: %.600s", len(got.Difference), got.Difference)
 	}
 }

@@ -64,7 +64,8 @@ func timePart(part func(local int64) int64) builder {
 			if !written(v) {
 				return 0, false
 			}
-			return part(v + zone.at(v)), true
+			local := v + zone.at(v)
+			return part(local), written(local)
 		})(n)
 	}
 }

@@ -551,7 +551,7 @@ func oracleTime(name string, args []any) (any, bool) {
 	case "truncate":
 		return oracleTruncate(int64(u), as[string](args[1]), zone, zoned), true
 	}
-	if zoned && !written(int64(u)) {
+	if year := time.UnixMicro(int64(u)).In(zone).Year(); zoned && (!written(int64(u)) || year < 1 || year > 9999) {
 		return nil, true
 	}
 	return oraclePart(name, time.UnixMicro(int64(u)).In(zone))

@@ -149,7 +149,7 @@ tests:
 		t.Fatalf("the results are %+v", results)
 	}
 	d := results[2].Difference
-	if results[2].Passed || !strings.Contains(d, `differs: {machine: "M2", n: 2}`) || !strings.Contains(d, "n: expected 2, came 1") {
+	if results[2].Passed || !strings.Contains(d, `differs in n: {machine: "M2", n: 2}`) || !strings.Contains(d, "n: expected 2, came 1") {
 		t.Errorf("the difference is %s", d)
 	}
 }
