@@ -33,6 +33,8 @@ const (
 	maxHeldBytes = 4 << 20
 	// maxSignInBytes bounds the body of a request whose sender nobody knows yet.
 	maxSignInBytes = 4 << 10
+	// maxGoing is how many that were ousted may still take time to tell their clients so.
+	maxGoing = 32
 	// retryAfter is when a client that was turned away may come back, in seconds.
 	retryAfter = "2"
 )
@@ -58,6 +60,9 @@ type seats struct {
 	byHolder map[holder]int
 	// held is how many bytes of bodies are held.
 	held int
+	// going are those that were ousted and have not left. They have tailTimeout to tell their clients, and less when there are
+	// too many.
+	going source.Crowd[holder, *seat]
 	// ending are the requests that were ousted and do not know it yet.
 	ending ending
 }
@@ -68,8 +73,8 @@ func newSeats() *seats { return &seats{byHolder: map[holder]int{}} }
 type seat struct {
 	seats  *seats
 	holder holder
-	// member is nil while the request is busy, and after it was ousted or has left.
-	member *source.Member[holder, *seat]
+	// member is nil while the request is busy, and after it was ousted or has left; going is it while it is ousted.
+	member, going *source.Member[holder, *seat]
 	busy   bool
 	ousted bool
 	held   int
@@ -91,8 +96,11 @@ func (s *seats) enter(from netip.Addr, control *http.ResponseController) *seat {
 	return one
 }
 
-// room ousts one when there are too many, or when they hold too much, and gives it, or nil. mu is held.
-func (s *seats) room() *seat {
+// outs are seats that have to go: told is ousted now, and cut has had its time. Each may be nil.
+type outs struct{ told, cut *seat }
+
+// room ousts one when there are too many, or when they hold too much. mu is held.
+func (s *seats) room() outs {
 	var next *source.Member[holder, *seat]
 	switch {
 	case s.busy+s.slow.Len() > maxSeats:
@@ -101,13 +109,25 @@ func (s *seats) room() *seat {
 		next = s.heaviest()
 	}
 	if next == nil {
-		return nil
+		return outs{}
 	}
-	out := next.Value
-	out.ousted = true
+	out := outs{told: next.Value}
+	out.told.ousted = true
 	s.ending.began()
-	out.forget()
+	out.told.forget()
+	out.told.going = s.going.Add(out.told.holder, out.told)
+	if s.going.Len() > maxGoing {
+		first := s.going.Next()
+		s.going.Remove(first)
+		out.cut = first.Value
+	}
 	return out
+}
+
+// end ends the waiting of those that have to go: their reads and writes fail.
+func (o outs) end() {
+	o.told.end(tailTimeout)
+	o.cut.end(0)
 }
 
 // heaviest is the oldest that holds something, of the holder that holds the most; nil when nobody does. mu is held.
@@ -143,15 +163,15 @@ func (s *seat) forget() {
 	s.held = 0
 }
 
-// end ends the waiting of one that was ousted: its reads and writes fail.
-func (s *seat) end() {
+// end has reads fail at once, and writes after a while.
+func (s *seat) end(after time.Duration) {
 	if s == nil {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.control != nil {
-		_ = errors.Join(s.control.SetReadDeadline(time.Unix(1, 0)), s.control.SetWriteDeadline(time.Now().Add(tailTimeout))) // it may be closed
+		_ = errors.Join(s.control.SetReadDeadline(time.Unix(1, 0)), s.control.SetWriteDeadline(time.Now().Add(after))) // it may be closed
 	}
 }
 
@@ -210,6 +230,7 @@ func (s *seat) leave() {
 	s.forget()
 	if s.ousted {
 		s.ousted = false
+		s.seats.going.Remove(s.going)
 		s.seats.ending.done()
 	}
 	s.seats.mu.Unlock()
