@@ -133,7 +133,12 @@ func (c *conn) Write(p []byte) (int, error) {
 	if len(p) < shortFlight && c.turn.Load() {
 		c.again.Store(true)
 	}
-	return c.Conn.Write(p) //nolint:wrapcheck // as in Read
+	n, err := c.Conn.Write(p)
+	if err != nil && c.crowd.secure {
+		// Part of a record may be gone, so nothing can follow it. TLS would wait 5 s to say goodbye.
+		_ = c.Conn.Close()
+	}
+	return n, err //nolint:wrapcheck // as in Read
 }
 
 // Close closes, and ends a wait for a turn.

@@ -29,7 +29,7 @@ import (
 type limits struct{ early, shaking, heads, fresh, idle, leaving int }
 
 func usualLimits() limits {
-	return limits{early: 4096, shaking: 384, heads: 2800, fresh: 192, idle: 256, leaving: 96}
+	return limits{early: 4096, shaking: 256, heads: 2800, fresh: 192, idle: 256, leaving: 96}
 }
 
 // weights are about what a connection takes, in bytes, with its stack. TestHeld measures those of early and heads.
@@ -41,8 +41,9 @@ func weights() [stages]int {
 // requests under way come on top.
 const maxWeight = 30 << 20
 
-// modestShare is the part of the places of which a source may have one without having to make room before others.
-const modestShare = 32
+// modestShare is the part of the places of which a source may have one without having to make room before others: as many
+// clients of one site come at once after their link was down.
+const modestShare = 8
 
 // stage is what is waited for.
 type stage int
@@ -88,6 +89,8 @@ type crowd struct {
 	limits, weights [stages]int
 	proxies         source.Proxies
 	turns           *turns
+	// secure says that there is TLS.
+	secure bool
 	// ending are the connections that were cut and still have a goroutine.
 	ending ending
 

@@ -50,6 +50,7 @@ type intake struct {
 
 func (c *crowd) listen(l net.Listener, config *tls.Config, log *slog.Logger) *intake {
 	deferAccept(l)
+	c.secure = config != nil
 	return &intake{
 		Listener: l, crowd: c, config: config, log: log,
 		ready: make(chan net.Conn), failed: make(chan error), ended: make(chan struct{}),

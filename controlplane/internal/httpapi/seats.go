@@ -67,7 +67,11 @@ type seats struct {
 	ending ending
 }
 
-func newSeats() *seats { return &seats{byHolder: map[holder]int{}} }
+func newSeats() *seats {
+	s := &seats{byHolder: map[holder]int{}}
+	s.slow.Modest, s.going.Modest = maxSeats/modestShare, maxGoing/modestShare
+	return s
+}
 
 // seat is one request under way. Its mutex is that of the seats.
 type seat struct {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"maps"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"runtime"
@@ -265,13 +266,18 @@ func (p *probe) p99() time.Duration {
 	return took[len(took)*99/100]
 }
 
-// connected are clients of the API who keep their connections.
-func (h *host) connected() []*probe {
-	client := h.client(false)
-	return []*probe{{name: "API", every: 25 * time.Millisecond, do: func(ctx context.Context) error {
+// connected are clients of the API who keep their connections, of which each has a few.
+func (h *host) connected(t *testing.T) []*probe {
+	t.Helper()
+	const clients = 16
+	transport := &http.Transport{TLSClientConfig: h.tls(), MaxConnsPerHost: clients, MaxIdleConnsPerHost: clients}
+	t.Cleanup(transport.CloseIdleConnections)
+	client := &http.Client{Transport: transport, Timeout: deadline}
+	get := func(ctx context.Context) error {
 		_, err := h.get(ctx, client, "/api/v1/agents")
 		return err
-	}}}
+	}
+	return []*probe{{name: "API", every: 25 * time.Millisecond, do: get}}
 }
 
 // probes are what has to go on: the API, whether the replica is ready, and agents that connect.
@@ -329,7 +335,7 @@ func TestStorm(t *testing.T) {
 	for _, sources := range []int{1, 1000} {
 		t.Run(fmt.Sprintf("from %d", sources), func(t *testing.T) {
 			h := startHost(t, t.TempDir())
-			h.besieged(t, siege{Kind: "slow headers", Attackers: attackers, Sources: sources}, h.connected(), lasts)
+			h.besieged(t, siege{Kind: "slow headers", Attackers: attackers, Sources: sources}, h.connected(t), lasts)
 		})
 	}
 }
