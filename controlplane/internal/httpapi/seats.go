@@ -79,9 +79,9 @@ type seat struct {
 	holder holder
 	// member is nil while the request is busy, and after it was ousted or has left; going is it while it is ousted.
 	member, going *source.Member[holder, *seat]
-	busy   bool
-	ousted bool
-	held   int
+	busy          bool
+	ousted        bool
+	held          int
 
 	// control reaches the connection, while the handler runs.
 	mu      sync.Mutex
