@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/outfeed/outfeed/controlplane/internal/fleet"
@@ -31,6 +32,8 @@ type peer struct {
 	gateway *Gateway
 	log     *slog.Logger
 	cancel  context.CancelCauseFunc
+	// spoke says that it has begun the inner handshake.
+	spoke atomic.Bool
 
 	// remote is where the connection comes from.
 	remote  string

@@ -29,7 +29,7 @@ import (
 type limits struct{ early, shaking, heads, fresh, idle, leaving int }
 
 func usualLimits() limits {
-	return limits{early: 4096, shaking: 256, heads: 2800, fresh: 192, idle: 256, leaving: 96}
+	return limits{early: 4096, shaking: 640, heads: 2800, fresh: 256, idle: 256, leaving: 64}
 }
 
 // weights are about what a connection takes, in bytes, with its stack. TestHeld measures those of early and heads.
