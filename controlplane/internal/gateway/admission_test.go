@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -146,6 +147,43 @@ func TestAdmissionOfManySources(t *testing.T) {
 		}
 		if len(a.sources) > maxSources+1 {
 			t.Errorf("%d sources are remembered", len(a.sources))
+		}
+	})
+}
+
+// TestAdmissionSilent has peers that say nothing: they make room sooner, and what they used is given back.
+func TestAdmissionSilent(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		a := newAdmission(2, 100)
+		var spoke atomic.Bool
+		silent, end := context.WithCancelCause(t.Context())
+		talker, endTalker := context.WithCancelCause(t.Context())
+		if _, ok := a.admit(here, endTalker, &spoke); !ok {
+			t.Fatal("not let in")
+		}
+		spoke.Store(true)
+		before := a.tokens
+		done, ok := a.admit(here, end, new(atomic.Bool))
+		if !ok {
+			t.Fatal("not let in")
+		}
+		time.Sleep(mute - time.Millisecond)
+		if _, ok = a.admit(here, nil, nil); ok {
+			t.Error("a third was let in at once")
+		}
+		a.tokens = before - 1
+		done()
+		done()
+		if a.tokens != before {
+			t.Errorf("%v are left of %v", a.tokens, before)
+		}
+		if _, ok = a.admit(here, end, new(atomic.Bool)); !ok {
+			t.Fatal("not let in")
+		}
+		time.Sleep(mute)
+		if _, ok = a.admit(here, nil, nil); !ok || silent.Err() == nil || talker.Err() != nil {
+			t.Errorf("the silent one is ended: %v, the other: %v", silent.Err(), talker.Err())
 		}
 	})
 }

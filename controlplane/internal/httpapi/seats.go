@@ -21,9 +21,8 @@ import (
 )
 
 const (
-	// maxSeats is how many requests may be under way. One that waits for its client costs about 80 KB with its connection and
-	// a record of TLS, which makes 10 MB; with what is held of bodies and the connections on their way in, 5,000 slow bodies
-	// were measured to take 42 to 45 MiB.
+	// maxSeats is how many requests may be under way. One that waits for its client takes, by estimate, 80 KB with its
+	// connection and a record of TLS, which makes 9 MB.
 	maxSeats = 112
 	// maxBusy is how many of them the control plane may work for, rather than wait for their clients, and maxBusyOfOne how
 	// many of one organization, or of one address until it is known whose a request is. The database has fewer connections.
