@@ -57,11 +57,24 @@ type admission struct {
 type entrant struct {
 	since time.Time
 	end   context.CancelCauseFunc
-	spoke *atomic.Bool
+	voice *voice
 }
 
 // silent is one of which nothing was heard yet.
-func (e entrant) silent() bool { return e.spoke != nil && !e.spoke.Load() }
+func (e entrant) silent() bool { return e.voice != nil && !e.voice.heard.Load() }
+
+// voice tells that one on its way in has said something, so that there is something to compute for it.
+type voice struct {
+	heard  atomic.Bool
+	charge func()
+}
+
+// speak may be called more than once.
+func (v *voice) speak() {
+	if v.heard.CompareAndSwap(false, true) && v.charge != nil {
+		v.charge()
+	}
+}
 
 // visits are what is remembered of a source.
 type visits struct {
@@ -85,9 +98,8 @@ func (a *admission) burst() float64 { return max(1, a.rate/4) }
 
 // admit lets one in, and gives what ends its handshake, which may be called more than once. When all places are taken, a
 // source that has many of them loses its oldest, and else the oldest of all ends if it is slow: whoever only holds a place
-// keeps nobody out for long. spoke says whether it has said something; nil where it need not. Who goes in silence has not been
-// let in: nothing was computed for it.
-func (a *admission) admit(from netip.Addr, end context.CancelCauseFunc, spoke *atomic.Bool) (done func(), ok bool) {
+// keeps nobody out for long. It counts as let in when it speaks, as nothing is computed before; with nil at once.
+func (a *admission) admit(from netip.Addr, end context.CancelCauseFunc, voice *voice) (done func(), ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	now := time.Now()
@@ -106,19 +118,30 @@ func (a *admission) admit(from netip.Addr, end context.CancelCauseFunc, spoke *a
 		a.entering.Remove(out)
 		out.Value.end(errOverdue)
 	}
-	a.tokens--
-	v.used++
-	a.total++
-	place := a.entering.Add(from, entrant{since: now, end: end, spoke: spoke})
-	return sync.OnceFunc(func() {
+	if voice == nil {
+		a.charge(v)
+	} else {
+		voice.charge = func() {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			now := time.Now()
+			a.pass(now)
+			a.charge(a.of(from, now))
+		}
+	}
+	place := a.entering.Add(from, entrant{since: now, end: end, voice: voice})
+	return func() {
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		a.entering.Remove(place)
-		if place.Value.silent() {
-			a.tokens = min(a.burst(), a.tokens+1)
-			v.used, a.total = max(0, v.used-1), max(0, a.total-1)
-		}
-	}), true
+	}, true
+}
+
+// charge counts one that is let in. mu is held.
+func (a *admission) charge(v *visits) {
+	a.tokens--
+	v.used++
+	a.total++
 }
 
 // pass lets time pass. mu is held.

@@ -18,7 +18,6 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -108,13 +107,13 @@ func New(s Settings) (*Gateway, error) {
 	}, nil
 }
 
-// spokeKey is the key of a peer's spoke in the context of its handshake.
-type spokeKey struct{}
+// voiceKey is the key of a peer's voice in the context of its handshake.
+type voiceKey struct{}
 
 // heard notes that a peer has begun the inner handshake, before anything is computed for it.
 func heard(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-	if spoke, ok := hello.Context().Value(spokeKey{}).(*atomic.Bool); ok {
-		spoke.Store(true)
+	if v, ok := hello.Context().Value(voiceKey{}).(*voice); ok {
+		v.speak()
 	}
 	return nil, nil //nolint:nilnil // that means the configuration as it is
 }
@@ -165,7 +164,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // admit takes a connection through its handshake, and gives what is left to do for it; nil when it is over already.
 func (g *Gateway) admit(ctx context.Context, p *peer, w http.ResponseWriter, r *http.Request) (rest func() error, err error) {
 	from := source.Site(r.RemoteAddr)
-	admitted, ok := g.admission.admit(from, p.cancel, &p.spoke)
+	admitted, ok := g.admission.admit(from, p.cancel, &p.voice)
 	if !ok {
 		g.busy(w, g.admission.turn(from))
 		return nil, errBusy
@@ -176,7 +175,7 @@ func (g *Gateway) admit(ctx context.Context, p *peer, w http.ResponseWriter, r *
 	if err != nil {
 		return nil, err
 	}
-	rest, err = p.serve(context.WithValue(ctx, spokeKey{}, &p.spoke), g.metrics.count(conn))
+	rest, err = p.serve(context.WithValue(ctx, voiceKey{}, &p.voice), g.metrics.count(conn))
 	if rest == nil {
 		err = errors.Join(err, closed(conn))
 	}

@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/outfeed/outfeed/controlplane/internal/fleet"
@@ -32,8 +31,8 @@ type peer struct {
 	gateway *Gateway
 	log     *slog.Logger
 	cancel  context.CancelCauseFunc
-	// spoke says that it has begun the inner handshake.
-	spoke atomic.Bool
+	// voice is heard when it begins the inner handshake.
+	voice voice
 
 	// remote is where the connection comes from.
 	remote  string

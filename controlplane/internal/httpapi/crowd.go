@@ -29,18 +29,18 @@ import (
 type limits struct{ early, shaking, heads, fresh, idle, leaving int }
 
 func usualLimits() limits {
-	return limits{early: 4096, shaking: 640, heads: 2800, fresh: 256, idle: 256, leaving: 64}
+	return limits{early: 4096, shaking: 320, heads: 2800, fresh: 256, idle: 256, leaving: 64}
 }
 
 // weights are what a connection counts for, in bytes, with its stack. TestHeld measures early and heads (4.1 and 9.7 KB, and 4.3 KB
 // for heads without TLS, each with the other end of the connection); the others are estimates.
 func weights() [stages]int {
-	return [stages]int{early: 6 << 10, shaking: 24 << 10, heads: 10 << 10, fresh: 30 << 10, idle: 30 << 10, leaving: 60 << 10}
+	return [stages]int{early: 6 << 10, shaking: 48 << 10, heads: 10 << 10, fresh: 30 << 10, idle: 30 << 10, leaving: 60 << 10}
 }
 
 // maxWeight is what all together may weigh. The collector lets the heap grow by half before it collects (GOGC=50), and the
 // requests under way come on top: TestCrowds in gatewaytest holds all to 64 MiB.
-const maxWeight = 30 << 20
+const maxWeight = 28 << 20
 
 // modestShare is the part of the places of which a source may have one without having to make room before others: as many
 // clients of one site come at once after their link was down.

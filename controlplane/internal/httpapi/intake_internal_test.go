@@ -137,7 +137,7 @@ func served(t *testing.T, config *tls.Config) string {
 	ctx := t.Context()
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
-		_, _ = fmt.Fprintf(w, "%s %s %s %v; ", r.Method, r.URL.Path, body, r.TLS != nil)
+		_, _ = fmt.Fprintf(w, "%s %s %s %v; ", r.Method, r.URL.Path, body, r.TLS != nil) //nolint:gosec // no browser asks
 	})
 	var running sync.WaitGroup
 	t.Cleanup(running.Wait)
