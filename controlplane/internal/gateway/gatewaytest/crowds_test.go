@@ -354,7 +354,7 @@ func (p *probe) check(t *testing.T) {
 	t.Helper()
 	slices.Sort(p.took)
 	t.Logf("  %s: %d, p50 %v, p99 %v, %d failed", p.name, len(p.took), p.took[len(p.took)/2], p.p99(), len(p.failed))
-	if *long && p.p99() > maxP99() || len(p.failed) > allowed(len(p.took)) {
+	if *long && p.p99() > maxP99 || len(p.failed) > allowed(len(p.took)) {
 		t.Errorf("%s: the p99 is %v; %d of %d failed: %v", p.name, p.p99(), len(p.failed), len(p.took), errors.Join(p.failed[:min(3, len(p.failed))]...))
 	}
 }
