@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/outfeed/outfeed/internal/source"
@@ -16,6 +17,8 @@ const (
 	// overdue is how long a handshake may take when others wait for its place and its source is not greedy. All places are
 	// taken anew about once in this time, at the usual rate.
 	overdue = time.Second
+	// mute is the same for one that has said nothing yet. Who was let in has only to send what it needs no answer for.
+	mute = 250 * time.Millisecond
 	// lastTurn is the greatest wait that is asked of a connection that is not let in.
 	lastTurn = time.Minute
 	// memory is how long it counts that a source was let in; it fades.
@@ -54,6 +57,23 @@ type admission struct {
 type entrant struct {
 	since time.Time
 	end   context.CancelCauseFunc
+	voice *voice
+}
+
+// silent is one of which nothing was heard yet.
+func (e entrant) silent() bool { return e.voice != nil && !e.voice.heard.Load() }
+
+// voice tells that one on its way in has said something, so that there is something to compute for it.
+type voice struct {
+	heard  atomic.Bool
+	charge func()
+}
+
+// speak may be called more than once.
+func (v *voice) speak() {
+	if v.heard.CompareAndSwap(false, true) && v.charge != nil {
+		v.charge()
+	}
 }
 
 // visits are what is remembered of a source.
@@ -78,8 +98,8 @@ func (a *admission) burst() float64 { return max(1, a.rate/4) }
 
 // admit lets one in, and gives what ends its handshake, which may be called more than once. When all places are taken, a
 // source that has many of them loses its oldest, and else the oldest of all ends if it is slow: whoever only holds a place
-// keeps nobody out for long.
-func (a *admission) admit(from netip.Addr, end context.CancelCauseFunc) (done func(), ok bool) {
+// keeps nobody out for long. It counts as let in when it speaks, as nothing is computed before; with nil at once.
+func (a *admission) admit(from netip.Addr, end context.CancelCauseFunc, voice *voice) (done func(), ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	now := time.Now()
@@ -98,15 +118,30 @@ func (a *admission) admit(from netip.Addr, end context.CancelCauseFunc) (done fu
 		a.entering.Remove(out)
 		out.Value.end(errOverdue)
 	}
-	a.tokens--
-	v.used++
-	a.total++
-	place := a.entering.Add(from, entrant{since: now, end: end})
+	if voice == nil {
+		a.charge(v)
+	} else {
+		voice.charge = func() {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			now := time.Now()
+			a.pass(now)
+			a.charge(a.of(from, now))
+		}
+	}
+	place := a.entering.Add(from, entrant{since: now, end: end, voice: voice})
 	return func() {
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		a.entering.Remove(place)
 	}, true
+}
+
+// charge counts one that is let in. mu is held.
+func (a *admission) charge(v *visits) {
+	a.tokens--
+	v.used++
+	a.total++
 }
 
 // pass lets time pass. mu is held.
@@ -168,7 +203,13 @@ func (a *admission) gives(from netip.Addr, now time.Time) *source.Member[netip.A
 	if a.entering.Of(next.From()) > max(a.entering.Modest, a.entering.Of(from)+1) || now.Sub(next.Value.since) >= overdue {
 		return next
 	}
-	return nil
+	var longest *source.Member[netip.Addr, entrant]
+	for m := range a.entering.All() {
+		if m.Value.silent() && now.Sub(m.Value.since) >= mute && (longest == nil || m.Value.since.Before(longest.Value.since)) {
+			longest = m
+		}
+	}
+	return longest
 }
 
 // turn is how long one that is not let in should wait: those of a source come back one after the other, as fast as they can

@@ -19,7 +19,7 @@ func TestAdmissionTurns(t *testing.T) {
 		a := newAdmission(1000, rate)
 		in, turns := 0, []time.Duration{}
 		for range 500 {
-			if _, ok := a.admit(here, nil); ok {
+			if _, ok := a.admit(here, nil, nil); ok {
 				in++
 				continue
 			}
@@ -36,7 +36,7 @@ func TestAdmissionTurns(t *testing.T) {
 		// Those who come at their turn are let in.
 		for range 300 {
 			time.Sleep(time.Second / rate)
-			if _, ok := a.admit(here, nil); !ok {
+			if _, ok := a.admit(here, nil, nil); !ok {
 				t.Fatal("turned away again")
 			}
 		}
@@ -60,16 +60,16 @@ func TestAdmissionPlaces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAdmission(2, 100)
 		slow, end := context.WithCancelCause(t.Context())
-		done, ok := a.admit(here, end)
-		if _, second := a.admit(here, func(error) { t.Error("the younger was ended") }); !ok || !second {
+		done, ok := a.admit(here, end, nil)
+		if _, second := a.admit(here, func(error) { t.Error("the younger was ended") }, nil); !ok || !second {
 			t.Fatal("not let in")
 		}
 		time.Sleep(overdue - time.Millisecond)
-		if _, ok = a.admit(here, nil); ok {
+		if _, ok = a.admit(here, nil, nil); ok {
 			t.Error("a third was let in while two had their time")
 		}
 		time.Sleep(time.Millisecond)
-		if _, ok = a.admit(here, nil); !ok || !errors.Is(context.Cause(slow), errOverdue) {
+		if _, ok = a.admit(here, nil, nil); !ok || !errors.Is(context.Cause(slow), errOverdue) {
 			t.Errorf("the oldest was not ended: %v", context.Cause(slow))
 		}
 		// Ending what was ended changes nothing.
@@ -92,7 +92,7 @@ func TestAdmissionIsShared(t *testing.T) {
 		ended, refused := 0, 0
 		attack := func() {
 			for range 20 {
-				if _, ok := a.admit(greedy, func(error) { ended++ }); !ok {
+				if _, ok := a.admit(greedy, func(error) { ended++ }, nil); !ok {
 					refused++
 					a.turn(greedy)
 				}
@@ -107,7 +107,7 @@ func TestAdmissionIsShared(t *testing.T) {
 		}
 		for n := range 200 {
 			attack()
-			done, ok := a.admit(here, func(error) { t.Error("the honest one was ended") })
+			done, ok := a.admit(here, func(error) { t.Error("the honest one was ended") }, nil)
 			if !ok {
 				t.Fatalf("the honest one was refused at %d, with %.1f tokens", n, a.tokens)
 			}
@@ -120,7 +120,7 @@ func TestAdmissionIsShared(t *testing.T) {
 		}
 		before := ended
 		time.Sleep(time.Minute)
-		if _, ok := a.admit(greedy, nil); !ok || ended < before {
+		if _, ok := a.admit(greedy, nil, nil); !ok || ended < before {
 			t.Error("after a quiet minute the greedy one was not let in")
 		}
 		if len(a.sources) > 2 {
@@ -146,6 +146,37 @@ func TestAdmissionOfManySources(t *testing.T) {
 		}
 		if len(a.sources) > maxSources+1 {
 			t.Errorf("%d sources are remembered", len(a.sources))
+		}
+	})
+}
+
+// TestAdmissionSilent has peers that say nothing: they make room sooner, and do not count as let in.
+func TestAdmissionSilent(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		a := newAdmission(2, 100)
+		before := a.tokens
+		silent, end := context.WithCancelCause(t.Context())
+		talker, endTalker := context.WithCancelCause(t.Context())
+		var heard voice
+		if _, ok := a.admit(here, endTalker, &heard); !ok {
+			t.Fatal("not let in")
+		}
+		if _, ok := a.admit(here, end, new(voice)); !ok || a.tokens != before {
+			t.Fatalf("let in: %v; %v are left of %v", ok, a.tokens, before)
+		}
+		heard.speak()
+		heard.speak()
+		if a.tokens != before-1 {
+			t.Errorf("%v are left of %v", a.tokens, before)
+		}
+		time.Sleep(mute - time.Millisecond)
+		if _, ok := a.admit(here, nil, nil); ok {
+			t.Error("a third was let in at once")
+		}
+		time.Sleep(time.Millisecond)
+		if _, ok := a.admit(here, nil, nil); !ok || silent.Err() == nil || talker.Err() != nil {
+			t.Errorf("the silent one is ended: %v, the other: %v", silent.Err(), talker.Err())
 		}
 	})
 }

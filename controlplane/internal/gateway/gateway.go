@@ -89,6 +89,7 @@ func New(s Settings) (*Gateway, error) {
 	if err != nil {
 		return nil, fmt.Errorf("prepare the gateway: %w", err)
 	}
+	config.GetConfigForClient = heard
 	m, err := newMetrics(s.Registerer)
 	if err != nil {
 		return nil, err
@@ -104,6 +105,17 @@ func New(s Settings) (*Gateway, error) {
 		admission: newAdmission(s.HandshakesAtOnce, s.AdmitPerSecond),
 		peers:     map[*peer]struct{}{}, byAgent: map[fleet.ID]*peer{},
 	}, nil
+}
+
+// voiceKey is the key of a peer's voice in the context of its handshake.
+type voiceKey struct{}
+
+// heard notes that a peer has begun the inner handshake, before anything is computed for it.
+func heard(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	if v, ok := hello.Context().Value(voiceKey{}).(*voice); ok {
+		v.speak()
+	}
+	return nil, nil //nolint:nilnil // that means the configuration as it is
 }
 
 // Run serves until ctx ends, then tells the connected agents to reconnect elsewhere and waits for their sessions. That
@@ -152,7 +164,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // admit takes a connection through its handshake, and gives what is left to do for it; nil when it is over already.
 func (g *Gateway) admit(ctx context.Context, p *peer, w http.ResponseWriter, r *http.Request) (rest func() error, err error) {
 	from := source.Site(r.RemoteAddr)
-	admitted, ok := g.admission.admit(from, p.cancel)
+	admitted, ok := g.admission.admit(from, p.cancel, &p.voice)
 	if !ok {
 		g.busy(w, g.admission.turn(from))
 		return nil, errBusy
@@ -163,7 +175,7 @@ func (g *Gateway) admit(ctx context.Context, p *peer, w http.ResponseWriter, r *
 	if err != nil {
 		return nil, err
 	}
-	rest, err = p.serve(ctx, g.metrics.count(conn))
+	rest, err = p.serve(context.WithValue(ctx, voiceKey{}, &p.voice), g.metrics.count(conn))
 	if rest == nil {
 		err = errors.Join(err, closed(conn))
 	}

@@ -31,6 +31,8 @@ type peer struct {
 	gateway *Gateway
 	log     *slog.Logger
 	cancel  context.CancelCauseFunc
+	// voice is heard when it begins the inner handshake.
+	voice voice
 
 	// remote is where the connection comes from.
 	remote  string

@@ -1,8 +1,7 @@
 package httpapi
 
 import (
-	"context"
-	"crypto/tls"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -17,27 +16,6 @@ const shortFlight = 400
 
 // errCrowded is why a handshake ends whose connection had to make room.
 var errCrowded = errors.New("the connection was closed to make room for others")
-
-// listener takes connections into the crowd.
-type listener struct {
-	net.Listener
-	crowd *crowd
-	// secure says that TLS comes next.
-	secure bool
-}
-
-// Accept never waits for anything but a connection.
-func (l *listener) Accept() (net.Conn, error) {
-	raw, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err //nolint:wrapcheck // the server looks at it
-	}
-	peer := raw.RemoteAddr().String()
-	one := &conn{Conn: raw, crowd: l.crowd, secure: l.secure, from: source.Site(peer), mayTell: l.crowd.proxies.Trust(peer), shy: true}
-	l.crowd.move(one, early)
-	l.crowd.ending.yield()
-	return one, nil
-}
 
 // conn is a connection below TLS. One goroutine reads at a time.
 type conn struct {
@@ -64,52 +42,48 @@ type conn struct {
 	// again says that the handshake computes once more after the next message.
 	again atomic.Bool
 
-	// Only Read uses these. mayTell says that the first bytes may be a proxy's, shy that nothing was said yet, and ahead is
-	// what was read with what the proxy told.
-	secure, mayTell, shy bool
-	ahead                []byte
+	// Only who reads uses these. mayTell says that the first bytes may be a proxy's, atOnce that Read does not wait, and ahead
+	// is what was read already.
+	mayTell, atOnce bool
+	ahead           []byte
 }
 
 // Read reads what the peer sent, without what a proxy told about it.
 func (c *conn) Read(p []byte) (int, error) {
-	if c.mayTell {
-		if err := c.readProxy(); err != nil {
-			return 0, err
-		}
-	}
-	if c.turn.Load() {
-		c.crowd.turns.give(c)
-	}
 	if len(c.ahead) > 0 {
 		n := copy(p, c.ahead)
 		if c.ahead = c.ahead[n:]; len(c.ahead) == 0 {
 			c.ahead = nil
 		}
-		c.heard()
 		return n, nil
 	}
-	n, err := c.Conn.Read(p)
-	if n > 0 && c.shy {
-		c.heard()
+	if c.turn.Load() {
+		c.crowd.turns.give(c)
 	}
+	if c.atOnce {
+		return 0, errNothingYet
+	}
+	n, err := c.Conn.Read(p)
 	if n > 0 && c.again.CompareAndSwap(true, false) && !c.crowd.turns.take(c) {
 		return 0, errCrowded
 	}
 	return n, err //nolint:wrapcheck // TLS and the server look at it
 }
 
-// heard notes the first byte, with which a connection without TLS begins.
-func (c *conn) heard() {
-	if c.shy && !c.secure {
-		c.crowd.begun(c)
+// sip waits for what comes next, and reads some of it.
+func (c *conn) sip(p []byte) (int, error) {
+	if len(c.ahead) > 0 {
+		n := copy(p, c.ahead)
+		c.ahead = c.ahead[n:]
+		return n, nil
 	}
-	c.shy = false
+	return c.Conn.Read(p) //nolint:wrapcheck // as in Read
 }
 
 // readProxy reads the header of the PROXY protocol, where there is one.
 func (c *conn) readProxy() error {
 	c.mayTell = false
-	have, buf := []byte(nil), make([]byte, 256)
+	have, buf := []byte(nil), make([]byte, sip)
 	for {
 		n, err := c.Conn.Read(buf)
 		have = append(have, buf[:n]...)
@@ -131,12 +105,40 @@ func (c *conn) readProxy() error {
 	}
 }
 
+// readHello reads the first record of a handshake ahead, so that nothing larger than it is held until there is a turn. What
+// is no handshake, or too long, TLS reads itself.
+func (c *conn) readHello() error {
+	have := c.ahead
+	for {
+		need := recordHead
+		if len(have) >= recordHead {
+			need += int(binary.BigEndian.Uint16(have[recordHead-2:]))
+		}
+		if len(have) >= min(need, maxHello) || len(have) > 0 && have[0] != recordHandshake {
+			c.ahead = have
+			return nil
+		}
+		if cap(have) < min(need, maxHello) {
+			have = append(make([]byte, 0, min(need, maxHello)), have...)
+		}
+		n, err := c.Conn.Read(have[len(have):cap(have)])
+		if have = have[:len(have)+n]; n == 0 && err != nil {
+			return err //nolint:wrapcheck // as in Read
+		}
+	}
+}
+
 // Write sends.
 func (c *conn) Write(p []byte) (int, error) {
 	if len(p) < shortFlight && c.turn.Load() {
 		c.again.Store(true)
 	}
-	return c.Conn.Write(p) //nolint:wrapcheck // as in Read
+	n, err := c.Conn.Write(p)
+	if err != nil && c.crowd.secure {
+		// Part of a record may be gone, so nothing can follow it. TLS would wait 5 s to say goodbye.
+		_ = c.Conn.Close()
+	}
+	return n, err //nolint:wrapcheck // as in Read
 }
 
 // Close closes, and ends a wait for a turn.
@@ -153,38 +155,9 @@ func (c *conn) cut() {
 	_ = c.Close() // it may be closed
 }
 
-// ended is when the server is done with the connection.
+// ended is when nobody works for the connection any more.
 func (c *conn) ended() {
 	if c.wasCut.Swap(true) {
 		c.crowd.ending.done()
 	}
-}
-
-// handshake is for tls.Config.GetConfigForClient: it is asked when a client has said its first message whole, before
-// anything is computed.
-func handshake(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-	one, ok := hello.Conn.(*conn)
-	if !ok {
-		return nil, nil //nolint:nilnil // that means the configuration as it is
-	}
-	if !one.crowd.turns.take(one) {
-		return nil, errCrowded
-	}
-	one.crowd.begun(one)
-	return nil, nil //nolint:nilnil // as above
-}
-
-// connKey is the key of the conn in a request's context.
-type connKey struct{}
-
-func withConn(ctx context.Context, c net.Conn) context.Context {
-	if one := under(c); one != nil {
-		return context.WithValue(ctx, connKey{}, one)
-	}
-	return ctx
-}
-
-func connIn(ctx context.Context) *conn {
-	one, _ := ctx.Value(connKey{}).(*conn)
-	return one
 }

@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"crypto/tls"
 	"net"
 	"net/http"
 	"net/netip"
@@ -16,29 +15,36 @@ import (
 //
 // Nothing waits for room: a connection that comes is taken at once, and where there are too many, the oldest of the source
 // that has the most is closed. So the question is how long an honest client has before it is the oldest, when the others
-// come back as soon as they were closed and have the same address. From its first byte to the end of its headers it needs
-// one round trip (TLS 1.3), which is some milliseconds to some tenths of a second.
+// come back soon after they were closed and have the same address. It needs one round trip (TLS 1.3) from its first byte to
+// the end of its head, some milliseconds to some tenths of a second, and so is past each of these long before the attackers
+// who came after it make it the oldest.
 //
-//   - early holds those who have said nothing (on Linux the kernel keeps those for 5 s), or wait for their turn in the
-//     handshake. Up to there only accepting costs something, of which one core does about 20,000 a second: 768 / 20,000/s = 38 ms. The first message of an honest client
-//     comes with the packet that makes the connection, so that it needs nothing but the processor, and of those who wait for
-//     a turn the newest is first. 5,000 attackers who come back at once were seen to come 2,000 times a second: 384 ms.
-//   - fresh is entered through the handshake, which takes about 0.4 ms of a core on this side: on two cores at most 5,000 a
-//     second come in, if nothing else runs, and an honest client has 448 / 5,000/s = 90 ms; those 5,000 attackers finished
-//     300 handshakes a second at the most, which leaves it more than a second.
-//   - idle is entered with a request that is done.
+//   - early holds those who have not said their first message whole (on Linux the kernel keeps those who say nothing for 5 s),
+//     or wait for their turn in the handshake, of whom the newest is first.
+//   - shaking are those in the middle of a handshake.
+//   - heads are those whose head is not whole.
+//   - fresh are with the server, which has not read their head yet: long heads, and HTTP/2.
+//   - idle are those between two requests.
 //   - leaving are those whose last answer is not taken, or whose request is not sent to its end.
-//
-// What one costs was measured in a gateway under siege, stacks and garbage included: 14 KB early (a goroutine in the middle
-// of TLS), 30 KB later (with the buffers of HTTP). So 5,000 slow headers take 768 × 14 KB + 448 × 30 KB = 24 MB, and all kinds
-// together, which are 1,600 connections, 36 MB; the collector lets the heap grow by half before it collects (GOGC=50).
-// TestCrowds in gatewaytest holds it to 64 MiB.
-type limits struct{ early, fresh, idle, leaving int }
+type limits struct{ early, shaking, heads, fresh, idle, leaving int }
 
-func usualLimits() limits { return limits{early: 768, fresh: 448, idle: 256, leaving: 128} }
+func usualLimits() limits {
+	return limits{early: 4096, shaking: 320, heads: 2800, fresh: 256, idle: 256, leaving: 64}
+}
 
-// modestShare is the part of the places of which a source may have one without having to make room before others.
-const modestShare = 32
+// weights are what a connection counts for, in bytes, with its stack. TestHeld measures early and heads (4.1 and 9.7 KB, and 4.3 KB
+// for heads without TLS, each with the other end of the connection); the others are estimates.
+func weights() [stages]int {
+	return [stages]int{early: 6 << 10, shaking: 48 << 10, heads: 10 << 10, fresh: 30 << 10, idle: 30 << 10, leaving: 60 << 10}
+}
+
+// maxWeight is what all together may weigh. The collector lets the heap grow by half before it collects (GOGC=50), and the
+// requests under way come on top: TestCrowds in gatewaytest holds all to 64 MiB.
+const maxWeight = 28 << 20
+
+// modestShare is the part of the places of which a source may have one without having to make room before others: as many
+// clients of one site come at once after their link was down.
+const modestShare = 8
 
 // stage is what is waited for.
 type stage int
@@ -47,6 +53,8 @@ const (
 	// working is a connection that is not waited for: it has a request under way, or was taken over.
 	working stage = iota
 	early
+	shaking
+	heads
 	fresh
 	idle
 	leaving
@@ -79,9 +87,11 @@ func (e *ending) yield() {
 
 // crowd bounds the connections that a server holds without working for them. It is safe for concurrent use.
 type crowd struct {
-	limits  [stages]int
-	proxies source.Proxies
-	turns   *turns
+	limits, weights [stages]int
+	proxies         source.Proxies
+	turns           *turns
+	// secure says that there is TLS.
+	secure bool
 	// ending are the connections that were cut and still have a goroutine.
 	ending ending
 
@@ -90,22 +100,25 @@ type crowd struct {
 }
 
 func newCrowd(l limits, proxies source.Proxies) *crowd {
-	c := &crowd{limits: [stages]int{early: l.early, fresh: l.fresh, idle: l.idle, leaving: l.leaving}, proxies: proxies, turns: newTurns()}
+	c := &crowd{
+		limits:  [stages]int{early: l.early, shaking: l.shaking, heads: l.heads, fresh: l.fresh, idle: l.idle, leaving: l.leaving},
+		weights: weights(), proxies: proxies, turns: newTurns(),
+	}
 	for at := range c.members {
 		c.members[at].Modest = c.limits[at] / modestShare
 	}
 	return c
 }
 
-// move puts a connection where it belongs, and closes another one there when there are too many.
+// move puts a connection where it belongs, and closes others when there are too many.
 func (c *crowd) move(one *conn, to stage) {
-	if out := c.place(one, to); out != nil {
+	for _, out := range c.place(one, to) {
 		out.cut()
 	}
 }
 
-// place gives the connection that must go, or nil.
-func (c *crowd) place(one *conn, to stage) *conn {
+// place gives the connections that must go.
+func (c *crowd) place(one *conn, to stage) []*conn {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.members[one.stage].Remove(one.member)
@@ -113,25 +126,49 @@ func (c *crowd) place(one *conn, to stage) *conn {
 	if to == working {
 		return nil
 	}
-	in := &c.members[to]
-	one.member = in.Add(one.from, one)
-	if in.Len() <= c.limits[to] {
-		return nil
+	one.member = c.members[to].Add(one.from, one)
+	var out []*conn
+	if c.members[to].Len() > c.limits[to] {
+		out = append(out, c.oust(to))
 	}
-	next := in.Next()
-	in.Remove(next)
+	for at, heavy := c.heaviest(); heavy; at, heavy = c.heaviest() {
+		out = append(out, c.oust(at))
+	}
+	return out
+}
+
+// heaviest is the stage that weighs the most, and whether all together weigh too much. mu is held.
+func (c *crowd) heaviest() (stage, bool) {
+	var most stage
+	var all, top int
+	for at := range c.members {
+		weight := c.members[at].Len() * c.weights[at]
+		if all += weight; weight > top {
+			most, top = stage(at), weight
+		}
+	}
+	return most, all > maxWeight
+}
+
+// oust takes out who must go first. mu is held.
+func (c *crowd) oust(at stage) *conn {
+	next := c.members[at].Next()
+	c.members[at].Remove(next)
 	next.Value.member, next.Value.stage = nil, working
 	return next.Value
 }
 
-// begun is when a connection has said what is needed to begin with it.
-func (c *crowd) begun(one *conn) {
+// waiting are those who have no request yet, in the hands of the intake.
+func (c *crowd) waiting() []*conn {
 	c.mu.Lock()
-	still := one.stage == early
-	c.mu.Unlock()
-	if still {
-		c.move(one, fresh)
+	defer c.mu.Unlock()
+	var all []*conn
+	for _, at := range []stage{early, shaking, heads} {
+		for m := range c.members[at].All() {
+			all = append(all, m.Value)
+		}
 	}
+	return all
 }
 
 // rename counts a connection as another source's.
@@ -153,7 +190,7 @@ func (c *crowd) changed(conn net.Conn, state http.ConnState) {
 	}
 	switch state {
 	case http.StateNew:
-		// Accept has put it in its place.
+		// The intake has put it in its place.
 	case http.StateIdle:
 		c.move(one, idle)
 	case http.StateHijacked:
@@ -169,7 +206,7 @@ func (c *crowd) changed(conn net.Conn, state http.ConnState) {
 
 // under is the conn below a server's connection; nil when there is none.
 func under(c net.Conn) *conn {
-	if secure, ok := c.(*tls.Conn); ok {
+	if secure, ok := c.(interface{ NetConn() net.Conn }); ok {
 		c = secure.NetConn()
 	}
 	one, _ := c.(*conn)

@@ -46,7 +46,7 @@ func TestCrowd(t *testing.T) {
 	if want := []string{"greedy0", "greedy1"}; !slices.Equal(f.cut, want) {
 		t.Errorf("closed are %q, want %q", f.cut, want)
 	}
-	f.crowd.begun(honest)
+	f.crowd.move(honest, fresh)
 	if honest.stage != fresh {
 		t.Errorf("it is at %d", honest.stage)
 	}

@@ -21,10 +21,9 @@ import (
 )
 
 const (
-	// maxSeats is how many requests may be under way. One that waits for its client costs about 80 KB with its connection and
-	// a record of TLS, which makes 10 MB; with what is held of bodies and the connections on their way in, 5,000 slow bodies
-	// were measured to take 42 to 45 MiB.
-	maxSeats = 128
+	// maxSeats is how many requests may be under way. One that waits for its client takes, by estimate, 80 KB with its
+	// connection and a record of TLS, which makes 9 MB.
+	maxSeats = 112
 	// maxBusy is how many of them the control plane may work for, rather than wait for their clients, and maxBusyOfOne how
 	// many of one organization, or of one address until it is known whose a request is. The database has fewer connections.
 	maxBusy      = 96
@@ -33,6 +32,8 @@ const (
 	maxHeldBytes = 4 << 20
 	// maxSignInBytes bounds the body of a request whose sender nobody knows yet.
 	maxSignInBytes = 4 << 10
+	// maxGoing is how many that were ousted may still take time to tell their clients so.
+	maxGoing = 32
 	// retryAfter is when a client that was turned away may come back, in seconds.
 	retryAfter = "2"
 )
@@ -58,21 +59,28 @@ type seats struct {
 	byHolder map[holder]int
 	// held is how many bytes of bodies are held.
 	held int
+	// going are those that were ousted and have not left. They have tailTimeout to tell their clients, and less when there are
+	// too many.
+	going source.Crowd[holder, *seat]
 	// ending are the requests that were ousted and do not know it yet.
 	ending ending
 }
 
-func newSeats() *seats { return &seats{byHolder: map[holder]int{}} }
+func newSeats() *seats {
+	s := &seats{byHolder: map[holder]int{}}
+	s.slow.Modest, s.going.Modest = maxSeats/modestShare, maxGoing/modestShare
+	return s
+}
 
 // seat is one request under way. Its mutex is that of the seats.
 type seat struct {
 	seats  *seats
 	holder holder
-	// member is nil while the request is busy, and after it was ousted or has left.
-	member *source.Member[holder, *seat]
-	busy   bool
-	ousted bool
-	held   int
+	// member is nil while the request is busy, and after it was ousted or has left; going is it while it is ousted.
+	member, going *source.Member[holder, *seat]
+	busy          bool
+	ousted        bool
+	held          int
 
 	// control reaches the connection, while the handler runs.
 	mu      sync.Mutex
@@ -91,8 +99,11 @@ func (s *seats) enter(from netip.Addr, control *http.ResponseController) *seat {
 	return one
 }
 
-// room ousts one when there are too many, or when they hold too much, and gives it, or nil. mu is held.
-func (s *seats) room() *seat {
+// outs are seats that have to go: told is ousted now, and cut has had its time. Each may be nil.
+type outs struct{ told, cut *seat }
+
+// room ousts one when there are too many, or when they hold too much. mu is held.
+func (s *seats) room() outs {
 	var next *source.Member[holder, *seat]
 	switch {
 	case s.busy+s.slow.Len() > maxSeats:
@@ -101,13 +112,25 @@ func (s *seats) room() *seat {
 		next = s.heaviest()
 	}
 	if next == nil {
-		return nil
+		return outs{}
 	}
-	out := next.Value
-	out.ousted = true
+	out := outs{told: next.Value}
+	out.told.ousted = true
 	s.ending.began()
-	out.forget()
+	out.told.forget()
+	out.told.going = s.going.Add(out.told.holder, out.told)
+	if s.going.Len() > maxGoing {
+		first := s.going.Next()
+		s.going.Remove(first)
+		out.cut = first.Value
+	}
 	return out
+}
+
+// end ends the waiting of those that have to go: their reads and writes fail.
+func (o outs) end() {
+	o.told.end(tailTimeout)
+	o.cut.end(0)
 }
 
 // heaviest is the oldest that holds something, of the holder that holds the most; nil when nobody does. mu is held.
@@ -143,15 +166,15 @@ func (s *seat) forget() {
 	s.held = 0
 }
 
-// end ends the waiting of one that was ousted: its reads and writes fail.
-func (s *seat) end() {
+// end has reads fail at once, and writes after a while.
+func (s *seat) end(after time.Duration) {
 	if s == nil {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.control != nil {
-		_ = errors.Join(s.control.SetReadDeadline(time.Unix(1, 0)), s.control.SetWriteDeadline(time.Now().Add(tailTimeout))) // it may be closed
+		_ = errors.Join(s.control.SetReadDeadline(time.Unix(1, 0)), s.control.SetWriteDeadline(time.Now().Add(after))) // it may be closed
 	}
 }
 
@@ -210,6 +233,7 @@ func (s *seat) leave() {
 	s.forget()
 	if s.ousted {
 		s.ousted = false
+		s.seats.going.Remove(s.going)
 		s.seats.ending.done()
 	}
 	s.seats.mu.Unlock()

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/outfeed/outfeed/internal/source"
@@ -67,8 +68,13 @@ func Serve(ctx context.Context, l net.Listener, s ServeSettings) error {
 			MaxConcurrentStreams: maxStreams, MaxReceiveBufferPerStream: maxStreamBuffer, MaxReceiveBufferPerConnection: maxConnectionBuf,
 		},
 	}
+	in := crowd.listen(l, s.TLS, s.Logger)
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(crowd.listen(l, s.TLS)) }()
+	go func() { served <- server.Serve(in) }()
+	var taking sync.WaitGroup
+	defer taking.Wait()
+	defer in.Close() //nolint:errcheck // the server has closed it, unless it failed
+	taking.Go(in.run)
 	select {
 	case err := <-served:
 		return fmt.Errorf("serve HTTP on %s: %w", l.Addr(), err)
@@ -84,18 +90,6 @@ func Serve(ctx context.Context, l net.Listener, s ServeSettings) error {
 		return fmt.Errorf("serve HTTP on %s: %w", l.Addr(), err)
 	}
 	return nil
-}
-
-// listen has the crowd below the TLS of a listener.
-func (c *crowd) listen(l net.Listener, config *tls.Config) net.Listener {
-	deferAccept(l)
-	taken := &listener{Listener: l, crowd: c, secure: config != nil}
-	if config == nil {
-		return taken
-	}
-	config = config.Clone()
-	config.GetConfigForClient = handshake
-	return tls.NewListener(taken, config)
 }
 
 // serve gives a request the address that it comes from, and looks after what is left of it when it was answered.

@@ -25,13 +25,8 @@ import (
 // maxGrowth holds under every attack.
 const maxGrowth = 64 << 20
 
-// maxP99 is of a machine that does nothing else at length, and of a busy one in short.
-func maxP99() time.Duration {
-	if *long {
-		return 500 * time.Millisecond
-	}
-	return 3 * time.Second
-}
+// maxP99 holds at length, on a machine that does little else. In short no time is held, as others use the machine too.
+const maxP99 = 500 * time.Millisecond
 
 // attack does its worst, and returns nil once the gateway has ended it.
 type attack struct {
@@ -108,7 +103,7 @@ func (h *host) attacked(t *testing.T, a attack) {
 	if peak-before > maxGrowth {
 		t.Errorf("memory grew by %d bytes", peak-before)
 	}
-	if p99 > maxP99() {
+	if *long && p99 > maxP99 {
 		t.Errorf("the API's p99 is %v", p99)
 	}
 	if insights == 0 {

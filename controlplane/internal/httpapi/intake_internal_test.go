@@ -1,0 +1,212 @@
+package httpapi
+
+import (
+	"bufio"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/http"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// outerTLS is a server's TLS with a certificate of its own, and that of its clients.
+func outerTLS(t *testing.T) (server, client *tls.Config) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(certificate)
+	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}},
+		&tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12, ServerName: "127.0.0.1"}
+}
+
+func listening(t *testing.T) net.Listener {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func dialed(t *testing.T, address string) net.Conn {
+	t.Helper()
+	c, err := new(net.Dialer).DialContext(t.Context(), "tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// TestHeads has requests whose heads come in pieces of many sizes, with TLS and without, and what is no request.
+func TestHeads(t *testing.T) {
+	t.Parallel()
+	server, client := outerTLS(t)
+	for name, settings := range map[string]*tls.Config{"plain": nil, "TLS": server} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			address := served(t, settings)
+			long := "X-Long: " + strings.Repeat("x", 3*maxHead) + "\r\n"
+			for _, extra := range []string{"", long, "X-Odd: " + strings.Repeat("y", maxHead-58) + "\r\n"} {
+				for _, size := range []int{1, 7, sip, maxHead, 1 << 20} {
+					if extra == long && size == 1 {
+						continue
+					}
+					text := "POST /path HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n" + extra + "\r\nbodyGET /next HTTP/1.1\r\nHost: h\r\n\r\n"
+					c := dialed(t, address)
+					if settings != nil {
+						c = tls.Client(c, client)
+					}
+					var answers strings.Builder
+					in := bufio.NewReader(c)
+					for len(text) > 0 {
+						n := min(size, len(text))
+						if _, err := io.WriteString(c, text[:n]); err != nil {
+							t.Fatal(err)
+						}
+						text = text[n:]
+					}
+					for range 2 {
+						answer, err := http.ReadResponse(in, nil)
+						if err != nil {
+							t.Fatalf("%d bytes at a time: %v", size, err)
+						}
+						if _, err = io.Copy(&answers, answer.Body); err != nil {
+							t.Fatal(err)
+						}
+						_ = answer.Body.Close() // it was read to its end
+					}
+					if want := fmt.Sprintf("POST /path body %v; GET /next  %v; ", settings != nil, settings != nil); answers.String() != want {
+						t.Errorf("%d bytes at a time: %q, want %q", size, answers.String(), want)
+					}
+				}
+			}
+		})
+	}
+	address := served(t, server)
+	c := dialed(t, address)
+	if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: h\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if text, _ := io.ReadAll(c); !strings.Contains(string(text), "400") || !strings.Contains(string(text), "https://") {
+		t.Errorf("plain HTTP is answered with %q", text)
+	}
+	two := &http.Client{Transport: &http.Transport{TLSClientConfig: client.Clone(), ForceAttemptHTTP2: true}}
+	answer, err := two.Get("https://" + address + "/two") //nolint:noctx // the server is here
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = answer.Body.Close()
+	two.CloseIdleConnections()
+	if answer.ProtoMajor != 2 {
+		t.Errorf("it is %s", answer.Proto)
+	}
+}
+
+// served serves what tells of a request, until the test ends.
+func served(t *testing.T, config *tls.Config) string {
+	t.Helper()
+	l := listening(t)
+	ctx := t.Context()
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		_, _ = fmt.Fprintf(w, "%s %s %s %v; ", r.Method, r.URL.Path, body, r.TLS != nil) //nolint:gosec // no browser asks
+	})
+	var running sync.WaitGroup
+	t.Cleanup(running.Wait)
+	running.Go(func() {
+		if err := Serve(ctx, l, ServeSettings{Handler: handler, Logger: slog.New(slog.DiscardHandler), TLS: config}); err != nil {
+			t.Error(err)
+		}
+	})
+	return l.Addr().String()
+}
+
+// TestHeld measures what a connection takes that is held before its request, and holds it to what the limits count with.
+func TestHeld(t *testing.T) { //nolint:paralleltest // others would be measured too
+	server, client := outerTLS(t)
+	t.Run("plain heads", func(t *testing.T) {
+		held(t, nil, heads, func(c net.Conn) error {
+			_, err := io.WriteString(c, "GET / HTTP/1.1\r\nX: ")
+			return err
+		})
+	})
+	t.Run("TLS heads", func(t *testing.T) {
+		held(t, server, heads, func(c net.Conn) error {
+			_, err := io.WriteString(tls.Client(c, client), "GET / HTTP/1.1\r\nX: ")
+			return err
+		})
+	})
+	t.Run("TLS beginnings", func(t *testing.T) {
+		held(t, server, early, func(c net.Conn) error {
+			_, err := c.Write(append([]byte{recordHandshake, 3, 1, 6, 0}, make([]byte, 1500)...))
+			return err
+		})
+	})
+}
+
+func held(t *testing.T, config *tls.Config, at stage, begin func(net.Conn) error) {
+	t.Helper()
+	const count = 256
+	c := newCrowd(usualLimits(), nil)
+	in := c.listen(listening(t), config, slog.New(slog.DiscardHandler))
+	var running sync.WaitGroup
+	running.Go(in.run)
+	defer running.Wait()
+	defer in.Close() //nolint:errcheck // nothing depends on it
+	before := inUse()
+	for range count {
+		if err := begin(dialed(t, in.Addr().String())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for there := 0; there < count; <-tick.C {
+		c.mu.Lock()
+		there = c.members[at].Len()
+		c.mu.Unlock()
+	}
+	took := (inUse() - before) / count
+	t.Logf("a connection takes %d bytes with this test's end of it", took)
+	if limit := int64(c.weights[at]); took > limit*3/2 {
+		t.Errorf("a connection takes %d bytes, and the limits count with %d", took, limit)
+	}
+}
+
+// inUse is what the heap and the stacks take after a collection that has shrunk them.
+func inUse() int64 {
+	for range 4 {
+		runtime.GC()
+	}
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc + m.StackInuse) //nolint:gosec // far below 2^63
+}
