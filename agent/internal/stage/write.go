@@ -29,8 +29,9 @@ type request struct {
 	landed  func(*files)
 	lastSeq uint64
 	// state is what the journal takes of a checkpoint, with the rest below; nil for what goes in place. before is the sum of the
-	// flow's mark in front of it.
+	// flow's mark in front of it. buf has the state's memory.
 	state  []byte
+	buf    *[]byte
 	mark   mark
 	before uint32
 	late   uint64
@@ -222,7 +223,7 @@ func (s *Stage) commit(batch []*request) error {
 		s.discardJournal()
 	}
 	s.healed(batch)
-	s.unmapFiles()
+	s.files.state.unmapPages()
 	return s.rollActive()
 }
 
@@ -281,6 +282,7 @@ func (s *Stage) writeOutbox(seq uint64, parts []appended, payloads [][]byte) ([]
 		payloads = payloads[part.last-seq+1:]
 		seq = part.last + 1
 		parts = append(parts, part)
+		end.to.db.unmapPages()
 		if err := s.at("outbox landed"); err != nil {
 			return nil, err
 		}
@@ -320,7 +322,7 @@ func (s *Stage) writePending(next *meta) (parts []appended, err error) {
 			payloads = append(payloads, payload)
 			return true
 		})
-		if bytes += len(run.data); err == nil && bytes >= maxAppendBytes/2 {
+		if bytes += len(run.data); err == nil && bytes >= foldBytes {
 			err = flush()
 		}
 		if err != nil {
