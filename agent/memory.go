@@ -42,7 +42,7 @@ func keepMemorySmall(limit int64) (stop func()) {
 	if os.Getenv("GOMEMLIMIT") != "" {
 		return func() {}
 	}
-	k := &memoryKeeper{limit: limit, set: limit, samples: memorySamples(), last: time.Now()}
+	k := &memoryKeeper{limit: limit, set: limit, samples: memorySamples(), last: time.Now(), unmapped: time.Now()}
 	k.arm()
 	return func() { k.stopped.Store(true) }
 }
@@ -63,10 +63,15 @@ type memoryKeeper struct {
 	limit, set int64
 	samples    []metrics.Sample
 	// last is when it looked last, and credit how many collections may come early by now.
-	last    time.Time
-	credit  float64
-	stopped atomic.Bool
+	last   time.Time
+	credit float64
+	// unmapped is when it let go of the program's pages.
+	unmapped time.Time
+	stopped  atomic.Bool
 }
+
+// unmapEvery is how often the pages of the program are let go of.
+const unmapEvery = 15 * time.Second
 
 // A collection comes early while less than earlyBelow is in use, at most once in a second in the long run and maxCredit times
 // in a row: a flow that makes much garbage all the time, or that holds much, is not slowed down. It comes after a growth of
@@ -89,7 +94,12 @@ func (k *memoryKeeper) arm() {
 		if k.stopped.Load() {
 			return
 		}
-		k.adjust(time.Now())
+		now := time.Now()
+		k.adjust(now)
+		if now.Sub(k.unmapped) >= unmapEvery {
+			k.unmapped = now
+			unmapProgram()
+		}
 		k.arm()
 	}, k)
 }
