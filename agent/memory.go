@@ -6,7 +6,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/outfeed/outfeed/agent/internal/config"
@@ -44,7 +44,7 @@ func keepMemorySmall(limit int64) (stop func()) {
 	}
 	k := &memoryKeeper{limit: limit, set: limit, samples: memorySamples(), last: time.Now(), unmapped: time.Now()}
 	k.arm()
-	return func() { k.stopped.Store(true) }
+	return k.stop
 }
 
 // limitMemory tells Go's runtime the limit, unless GOMEMLIMIT does, and gives the operators their share.
@@ -67,7 +67,9 @@ type memoryKeeper struct {
 	credit float64
 	// unmapped is when it let go of the program's pages.
 	unmapped time.Time
-	stopped  atomic.Bool
+	// mu guards stopped, behind which the limit is the process's again.
+	mu      sync.Mutex
+	stopped bool
 }
 
 // unmapEvery is how often the pages of the program are let go of.
@@ -78,7 +80,7 @@ const unmapEvery = 15 * time.Second
 // earlyPart of what is in use, and earlySlack.
 const (
 	earlyBelow = 48 << 20
-	earlyPart  = 8
+	earlyPart  = 6
 	earlySlack = 1 << 20
 	maxCredit  = 10
 	// leastStep is the least change of the limit that is worth stopping the program for a moment.
@@ -91,17 +93,32 @@ type collected struct{ keeper *memoryKeeper }
 // arm waits for the next collection.
 func (k *memoryKeeper) arm() {
 	runtime.AddCleanup(&collected{k}, func(k *memoryKeeper) {
-		if k.stopped.Load() {
-			return
+		if k.look(time.Now()) {
+			k.arm()
 		}
-		now := time.Now()
-		k.adjust(now)
-		if now.Sub(k.unmapped) >= unmapEvery {
-			k.unmapped = now
-			unmapProgram()
-		}
-		k.arm()
 	}, k)
+}
+
+// look does what is to be done after a collection; again is false behind stop.
+func (k *memoryKeeper) look(now time.Time) (again bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.stopped {
+		return false
+	}
+	k.adjust(now)
+	if now.Sub(k.unmapped) >= unmapEvery {
+		k.unmapped = now
+		unmapProgram()
+	}
+	return true
+}
+
+func (k *memoryKeeper) stop() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.stopped = true
+	debug.SetMemoryLimit(k.limit)
 }
 
 // The places of memorySamples.

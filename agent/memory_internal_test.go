@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"fmt"
+	"runtime"
 	"testing"
 	"time"
 )
@@ -39,5 +41,26 @@ func TestTheHeapIsBoundedWhileItIsSmallAndSeldomCollected(t *testing.T) {
 	}
 	if got := (&memoryKeeper{limit: live}).next(now, live, other); got != live {
 		t.Errorf("the limit is %d, above what the process may use", got)
+	}
+}
+
+// BenchmarkGarbageBesideALargeHeap makes garbage as fast as it can beside 100 MB that are in use: to keep the heap small must
+// not cost what is large anything. With GOMEMLIMIT=1GiB nothing keeps it.
+func BenchmarkGarbageBesideALargeHeap(b *testing.B) {
+	for _, size := range []int{20 << 20, 100 << 20} {
+		b.Run(fmt.Sprint(size>>20, "MiB"), func(b *testing.B) {
+			defer keepMemorySmall(heapLimit(512 << 20))()
+			live := make([][]byte, size/1024)
+			for i := range live {
+				live[i] = make([]byte, 1024)
+			}
+			b.SetBytes(1024)
+			n := 0
+			for b.Loop() {
+				n++
+				live[n%len(live)] = make([]byte, 1024)
+			}
+			runtime.KeepAlive(live)
+		})
 	}
 }
