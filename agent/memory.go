@@ -80,7 +80,7 @@ const unmapEvery = 15 * time.Second
 // earlyPart of what is in use, and earlySlack.
 const (
 	earlyBelow = 48 << 20
-	earlyPart  = 6
+	earlyPart  = 7
 	earlySlack = 1 << 20
 	maxCredit  = 10
 	// leastStep is the least change of the limit that is worth stopping the program for a moment.

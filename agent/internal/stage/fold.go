@@ -12,7 +12,7 @@ import (
 
 // foldFlows is how many flows one transaction of a fold takes. What it reads and writes is in memory until it ends, and with
 // hundreds of flows in one that would be a large part of what an agent needs at all.
-const foldFlows = 12
+const foldFlows = 6
 
 // foldBytes is after how many bytes of records a transaction of a fold ends.
 const foldBytes = 512 << 10
