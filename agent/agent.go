@@ -82,6 +82,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	if err := known.reportCrashes(); err != nil {
 		a.log.WarnContext(ctx, "what may end the agent cannot be written to a file", slog.Any("error", err))
 	}
+	defer keepMemorySmall(heapLimit(a.config.MemoryLimit))()
 	p, err := a.assemble(ctx, id, stores{st, spill, known})
 	if err != nil {
 		return err
@@ -137,7 +138,6 @@ func (p *parts) rotate() error {
 // assemble wires the parts; none of them runs yet.
 func (a *Agent) assemble(ctx context.Context, id *identity.Identity, open stores) (*parts, error) {
 	st := open.stage
-	keepMemorySmall(heapLimit(a.config.MemoryLimit))
 	reports, err := newReports(ctx, st, a.log)
 	if err != nil {
 		return nil, err

@@ -1,12 +1,13 @@
 package agent
 
 import (
-	"math"
 	"os"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
+	"sync"
+	"time"
 
 	"github.com/outfeed/outfeed/agent/internal/config"
 	"github.com/outfeed/outfeed/agent/internal/engine"
@@ -33,7 +34,7 @@ const garbagePercent = 30
 func heapLimit(limit config.Bytes) int64 { return int64(limit) - programBytes }
 
 // keepMemorySmall lets the heap of an agent that runs for long grow less between two collections, unless GOGC says otherwise,
-// and gives memory back to the system soon, unless GOMEMLIMIT says when. limit is the most that Go's runtime may hold.
+// and bounds its bursts, unless GOMEMLIMIT does. limit is the most that Go's runtime may hold. It gives what ends that.
 func keepMemorySmall(limit int64) (stop func()) {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(garbagePercent)
@@ -41,12 +42,9 @@ func keepMemorySmall(limit int64) (stop func()) {
 	if os.Getenv("GOMEMLIMIT") != "" {
 		return func() {}
 	}
-	k := &memoryKeeper{limit: limit, set: limit, samples: []metrics.Sample{
-		{Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/free:bytes"},
-		{Name: "/memory/classes/heap/released:bytes"}, {Name: "/memory/classes/total:bytes"},
-	}}
+	k := &memoryKeeper{limit: limit, set: limit, samples: memorySamples(), last: time.Now(), unmapped: time.Now()}
 	k.arm()
-	return func() {}
+	return k.stop
 }
 
 // limitMemory tells Go's runtime the limit, unless GOMEMLIMIT does, and gives the operators their share.
@@ -58,13 +56,36 @@ func limitMemory(limit config.Bytes) *engine.Memory {
 	return engine.NewMemory(heap / 5 * 2)
 }
 
-// memoryKeeper sets the runtime's memory limit after every collection to somewhat more than what is in use then. Without it
-// a burst, such as the end of a window in hundreds of flows, leaves pages behind that the runtime gives back over minutes.
-// It is used by one cleanup at a time.
+// memoryKeeper sets the runtime's memory limit after a collection to little more than what is in use then. Without it, what
+// a burst needs for a moment, such as the end of a window in hundreds of flows, counts as in use at the next collection, lets
+// the heap grow by a third of itself once more, and is given back over minutes. It is used by one cleanup at a time.
 type memoryKeeper struct {
 	limit, set int64
 	samples    []metrics.Sample
+	// last is when it looked last, and credit how many collections may come early by now.
+	last   time.Time
+	credit float64
+	// unmapped is when it let go of the program's pages.
+	unmapped time.Time
+	// mu guards stopped, behind which the limit is the process's again.
+	mu      sync.Mutex
+	stopped bool
 }
+
+// unmapEvery is how often the pages of the program are let go of.
+const unmapEvery = 15 * time.Second
+
+// A collection comes early while less than earlyBelow is in use, at most once in a second in the long run and maxCredit times
+// in a row: a flow that makes much garbage all the time, or that holds much, is not slowed down. It comes after a growth of
+// earlyPart of what is in use, and earlySlack.
+const (
+	earlyBelow = 48 << 20
+	earlyPart  = 7
+	earlySlack = 1 << 20
+	maxCredit  = 10
+	// leastStep is the least change of the limit that is worth stopping the program for a moment.
+	leastStep = 512 << 10
+)
 
 // collected is what the next collection finds to be garbage.
 type collected struct{ keeper *memoryKeeper }
@@ -72,31 +93,71 @@ type collected struct{ keeper *memoryKeeper }
 // arm waits for the next collection.
 func (k *memoryKeeper) arm() {
 	runtime.AddCleanup(&collected{k}, func(k *memoryKeeper) {
-		k.adjust()
-		k.arm()
+		if k.look(time.Now()) {
+			k.arm()
+		}
 	}, k)
 }
 
+// look does what is to be done after a collection; again is false behind stop.
+func (k *memoryKeeper) look(now time.Time) (again bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.stopped {
+		return false
+	}
+	k.adjust(now)
+	if now.Sub(k.unmapped) >= unmapEvery {
+		k.unmapped = now
+		unmapProgram()
+	}
+	return true
+}
+
+func (k *memoryKeeper) stop() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.stopped = true
+	debug.SetMemoryLimit(k.limit)
+}
+
+// The places of memorySamples.
 const (
-	keptPercent = 25
-	keptSlack   = 2 << 20
-	// keptStep is the least change of the limit that is worth stopping the program for.
-	keptStep = 1 << 20
+	sampleLive = iota
+	sampleObjects
+	sampleFree
+	sampleReleased
+	sampleTotal
 )
 
-func (k *memoryKeeper) adjust() {
-	metrics.Read(k.samples)
-	var v [5]int64
-	for i := range v {
-		v[i] = int64(min(k.samples[i].Value.Uint64(), math.MaxInt64)) //nolint:gosec // bounded
+func memorySamples() []metrics.Sample {
+	return []metrics.Sample{
+		sampleLive: {Name: "/gc/heap/live:bytes"}, sampleObjects: {Name: "/memory/classes/heap/objects:bytes"},
+		sampleFree: {Name: "/memory/classes/heap/free:bytes"}, sampleReleased: {Name: "/memory/classes/heap/released:bytes"},
+		sampleTotal: {Name: "/memory/classes/total:bytes"},
 	}
-	live, other := v[0], v[4]-v[1]-v[2]-v[3]
-	want := min(k.limit, live+live*keptPercent/100+other+keptSlack)
-	if want > k.set-keptStep && want < k.set+keptStep {
+}
+
+func (k *memoryKeeper) adjust(now time.Time) {
+	metrics.Read(k.samples)
+	size := func(i int) int64 { return int64(k.samples[i].Value.Uint64()) } //nolint:gosec // memory is far below 2^63 bytes
+	want := k.next(now, size(sampleLive), size(sampleTotal)-size(sampleObjects)-size(sampleFree)-size(sampleReleased))
+	if max(want, k.set)-min(want, k.set) < leastStep {
 		return
 	}
 	k.set = want
 	debug.SetMemoryLimit(want)
+}
+
+// next is the limit when so much is in use, and other memory is taken by the runtime.
+func (k *memoryKeeper) next(now time.Time, live, other int64) int64 {
+	k.credit = min(maxCredit, k.credit+now.Sub(k.last).Seconds())
+	k.last = now
+	if live >= earlyBelow || k.credit < 1 {
+		return k.limit
+	}
+	k.credit--
+	return min(k.limit, live+live/earlyPart+earlySlack+other)
 }
 
 func scratchDir(dataDir string) string {

@@ -76,7 +76,7 @@ type tagMeasure struct {
 // real_time they come as time passes, each flow at a moment of its own. In read_only they come in the same way and the flows
 // drop them, which tells how much of real_time is the harness.
 func BenchmarkTags(b *testing.B) {
-	keepMemorySmall(heapLimit(DefaultMemoryLimit))
+	defer keepMemorySmall(heapLimit(DefaultMemoryLimit))()
 	measured := map[string]tagMeasure{}
 	b.Run("past", func(b *testing.B) {
 		for b.Loop() {

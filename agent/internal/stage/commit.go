@@ -118,7 +118,7 @@ func (s *Stage) Commit(ctx context.Context, c Checkpoint) (lastSeq uint64, err e
 	m := mark{number: c.Number, sum: sum}
 	entries := sortChanges(c.Changes)
 	r := &request{flow: c.Flow, payloads: c.Insights, earlier: c.Earlier, bytes: int(min(size, math.MaxInt32))}
-	r.journaled(&c, m, entries)
+	s.journaled(r, &c, m, entries)
 	r.admit = func(f *files) error {
 		last := f.marks[c.Flow]
 		r.before = last.sum
@@ -147,12 +147,15 @@ func (s *Stage) Commit(ctx context.Context, c Checkpoint) (lastSeq uint64, err e
 	if err := s.submit(ctx, r); err != nil {
 		return 0, err
 	}
+	if r.buf != nil {
+		s.states.Put(r.buf) // what is kept of it was copied
+	}
 	s.noteVoids(ctx, &c, r.lastSeq)
 	return r.lastSeq, nil
 }
 
 // journaled lets a checkpoint that is small enough go through the journal.
-func (r *request) journaled(c *Checkpoint, m mark, entries []entry) {
+func (s *Stage) journaled(r *request, c *Checkpoint, m mark, entries []entry) {
 	if c.Earlier != nil || r.bytes > maxJournaled {
 		return
 	}
@@ -164,7 +167,12 @@ func (r *request) journaled(c *Checkpoint, m mark, entries []entry) {
 		size += len(entries[i].key) + len(entries[i].change.Value)
 	}
 	if size <= maxJournaled {
-		r.state, r.mark, r.late = encodeState(c, entries), m, c.Late
+		buf, _ := s.states.Get().(*[]byte) // nil when there is none
+		if buf == nil {
+			buf = new([]byte)
+		}
+		*buf = encodeState((*buf)[:0], c, entries)
+		r.state, r.buf, r.mark, r.late = *buf, buf, m, c.Late
 	}
 }
 

@@ -23,7 +23,7 @@ type RunReport struct {
 // ErrOlderDesired; the same serial again replaces the envelope.
 func (s *Stage) PutDesired(ctx context.Context, envelope []byte, serial uint64) error {
 	var older error
-	r := &request{admit: func(*files) error { return nil }}
+	r := &request{apart: true, admit: func(*files) error { return nil }}
 	r.apply = func(tx *bolt.Tx, _ *meta) error {
 		b := tx.Bucket([]byte(metaBucket))
 		highest, err := desiredSerial(b)
@@ -79,6 +79,7 @@ func (s *Stage) Desired(ctx context.Context) (envelope []byte, serial uint64, fa
 // PutRunReport stores a run report, in place of an earlier one of the same id, and drops the oldest above MaxRunReports.
 func (s *Stage) PutRunReport(ctx context.Context, id string, payload []byte) error {
 	return s.submit(ctx, &request{
+		apart: true,
 		admit: func(*files) error { return nil },
 		apply: func(tx *bolt.Tx, m *meta) error {
 			dropped, err := putReport(tx, id, payload)
@@ -187,6 +188,7 @@ func (s *Stage) RunReports(ctx context.Context, limit int) ([]RunReport, error) 
 // DropRunReports removes the reports of these ids; unknown ones are no error.
 func (s *Stage) DropRunReports(ctx context.Context, ids ...string) error {
 	return s.submit(ctx, &request{
+		apart: true,
 		admit: func(*files) error { return nil },
 		apply: func(tx *bolt.Tx, _ *meta) error {
 			for _, id := range ids {

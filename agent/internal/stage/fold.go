@@ -12,7 +12,10 @@ import (
 
 // foldFlows is how many flows one transaction of a fold takes. What it reads and writes is in memory until it ends, and with
 // hundreds of flows in one that would be a large part of what an agent needs at all.
-const foldFlows = 16
+const foldFlows = 6
+
+// foldBytes is after how many bytes of records a transaction of a fold ends.
+const foldBytes = 512 << 10
 
 // foldEarly folds flows in transactions of their own until few are left for the commit. The records are in the segments by
 // then. Each flow's number says what of the journal its state has, so that what comes in front of the end of the epoch is
@@ -84,12 +87,4 @@ func (d *database) unmapPages() {
 		unmapPages(tx)
 		return nil
 	})
-}
-
-// unmapFiles lets go of the pages that a commit has had to look at.
-func (s *Stage) unmapFiles() {
-	s.files.state.unmapPages()
-	if n := len(s.files.segments); n > 0 {
-		s.files.segments[n-1].db.unmapPages()
-	}
 }

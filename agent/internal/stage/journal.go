@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 // The journal is a file of a fixed size that is written from the beginning again and again. What state.db has taken in ends
@@ -47,7 +48,7 @@ const (
 	// maxJournaled bounds what one request may put into the journal; a larger one is written in place.
 	maxJournaled = 256 << 10
 	// maxFrameBytes is where a frame takes no further request.
-	maxFrameBytes   = 1 << 20
+	maxFrameBytes   = 256 << 10
 	frameFixedBytes = 40
 	// requestFixedBytes is at most what a request takes in the table besides its flow's name.
 	requestFixedBytes = 8 + 3*4 + 5*binary.MaxVarintLen64
@@ -228,7 +229,7 @@ func (r *request) frameBytes() int {
 //
 //	cursors uvarint, then per cursor: source, cursor (each with its length as uvarint in front)
 //	entries uvarint, then per entry: key (with its length), 1 + length of the value as uvarint, or 0 for one that is removed, value
-func encodeState(c *Checkpoint, entries []entry) []byte {
+func encodeState(dst []byte, c *Checkpoint, entries []entry) []byte {
 	size := 2 * binary.MaxVarintLen64
 	for source, cursor := range c.Cursors {
 		size += 2*binary.MaxVarintLen32 + len(source) + len(cursor)
@@ -236,7 +237,7 @@ func encodeState(c *Checkpoint, entries []entry) []byte {
 	for i := range entries {
 		size += 2*binary.MaxVarintLen32 + len(entries[i].key) + len(entries[i].change.Value)
 	}
-	b := binary.AppendUvarint(make([]byte, 0, size), uint64(len(c.Cursors)))
+	b := binary.AppendUvarint(slices.Grow(dst, size), uint64(len(c.Cursors)))
 	for source, cursor := range c.Cursors {
 		b = append(binary.AppendUvarint(b, uint64(len(source))), source...)
 		b = append(binary.AppendUvarint(b, uint64(len(cursor))), cursor...)

@@ -18,7 +18,7 @@ func sampleFrames() (id uint64, data []byte) {
 			c := &Checkpoint{Flow: fmt.Sprint("flow", f), Number: n + 1, Late: n, Cursors: map[string][]byte{"r": {byte(n)}}, Insights: [][]byte{[]byte("insight"), {}}}
 			c.Changes = []Change{{Step: "s", Key: "k", Value: []byte{}}, {Step: "s", Key: "gone"}}
 			r := &request{flow: c.Flow, payloads: c.Insights, bytes: 39}
-			r.journaled(c, mark{number: c.Number, sum: uint32(n)}, sortChanges(c.Changes))
+			(&Stage{}).journaled(r, c, mark{number: c.Number, sum: uint32(n)}, sortChanges(c.Changes))
 			batch = append(batch, r)
 		}
 		data = append(data, j.encode(batch, base)...)

@@ -83,13 +83,16 @@ func (f *files) openState(ctx context.Context, s *Stage, found map[string]error)
 	return d.describe(s.settings.Dir)
 }
 
+// stateGrowth is by how much bbolt lets state.db grow at a time.
+const stateGrowth = 256 << 10
+
 // loadState opens a state.db and reads what concerns all flows.
 func (f *files) loadState(path string) error {
 	db, err := openDatabase(path, mmapBytes)
 	if err != nil {
 		return err
 	}
-	f.state = db
+	f.state, db.AllocSize = db, stateGrowth
 	err = db.View(func(tx *bolt.Tx) error {
 		if f.meta, err = readMeta(tx); err != nil {
 			return err

@@ -207,7 +207,7 @@ func (s *Stage) Acknowledge(ctx context.Context, upTo uint64) error {
 	if err != nil || !store || s.isDegraded() != nil {
 		return err
 	}
-	err = s.submit(ctx, &request{admit: func(*files) error { return nil }})
+	err = s.submit(ctx, &request{apart: true, admit: func(*files) error { return nil }})
 	if err != nil && s.isDegraded() != nil {
 		// It is noted, and stored by the first commit that succeeds. The sending must not end because of it.
 		return nil //nolint:nilerr // Stats.Degraded tells it

@@ -114,7 +114,9 @@ type Stage struct {
 	journalLooked time.Time
 	folding       *time.Timer
 	foldedMarks   map[string]mark
-	found         *journalContent
+	// states are buffers for the states of requests.
+	states sync.Pool
+	found  *journalContent
 
 	// mu guards what follows. The writer alone changes produced and the files, and may therefore read them without it.
 	mu sync.RWMutex

@@ -29,11 +29,14 @@ type request struct {
 	landed  func(*files)
 	lastSeq uint64
 	// state is what the journal takes of a checkpoint, with the rest below; nil for what goes in place. before is the sum of the
-	// flow's mark in front of it.
+	// flow's mark in front of it. buf has the state's memory.
 	state  []byte
+	buf    *[]byte
 	mark   mark
 	before uint32
 	late   uint64
+	// apart says that it is about no flow and no insight, so that it may come behind commits that were asked for with it.
+	apart bool
 	// folded says that admit needs everything in the segments.
 	folded bool
 	// renumberFrom is not 0 for a renumbering of the outbox, which has a commit of its own.
@@ -179,10 +182,32 @@ func (s *Stage) process(batch []*request) {
 		s.journalAll(admitted)
 		return
 	}
-	err := s.commit(admitted)
+	admitted = s.journalFirst(admitted)
+	err := s.isUnsettled()
+	if err == nil {
+		err = s.commit(admitted)
+	}
 	for _, r := range admitted {
 		r.answer(err)
 	}
+}
+
+// journalFirst stores what the journal takes of a batch and gives the rest, so that one report does not make one transaction
+// of the commits of all flows.
+func (s *Stage) journalFirst(batch []*request) (rest []*request) {
+	if !s.journal.ready() || s.isUnsettled() != nil || slices.ContainsFunc(batch, func(r *request) bool { return r.state == nil && !r.apart }) {
+		return batch
+	}
+	var first []*request
+	for _, r := range batch {
+		if r.apart {
+			rest = append(rest, r)
+		} else {
+			first = append(first, r)
+		}
+	}
+	s.journalAll(first)
+	return rest
 }
 
 // commit writes the outbox records first and then the state that makes them count, and with both what the journal alone
@@ -222,7 +247,7 @@ func (s *Stage) commit(batch []*request) error {
 		s.discardJournal()
 	}
 	s.healed(batch)
-	s.unmapFiles()
+	s.files.state.unmapPages()
 	return s.rollActive()
 }
 
@@ -281,6 +306,7 @@ func (s *Stage) writeOutbox(seq uint64, parts []appended, payloads [][]byte) ([]
 		payloads = payloads[part.last-seq+1:]
 		seq = part.last + 1
 		parts = append(parts, part)
+		end.to.db.unmapPages()
 		if err := s.at("outbox landed"); err != nil {
 			return nil, err
 		}
@@ -320,7 +346,7 @@ func (s *Stage) writePending(next *meta) (parts []appended, err error) {
 			payloads = append(payloads, payload)
 			return true
 		})
-		if bytes += len(run.data); err == nil && bytes >= maxAppendBytes/2 {
+		if bytes += len(run.data); err == nil && bytes >= foldBytes {
 			err = flush()
 		}
 		if err != nil {
@@ -391,7 +417,10 @@ func (s *Stage) writeState(batch []*request, next *meta) error {
 		if err := s.foldState(tx, next); err != nil {
 			return err
 		}
-		for _, r := range batch {
+		for i, r := range batch {
+			if i%foldFlows == 0 {
+				unmapPages(tx)
+			}
 			if r.apply == nil {
 				continue
 			}
