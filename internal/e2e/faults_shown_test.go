@@ -149,6 +149,10 @@ func TestFaultDamageIsShownEverywhere(t *testing.T) {
 	b.controlPlane.stop()
 	b.write(400)
 	b.until("more wait", func(a account) bool { return a.Produced == 500 })
+	// A clean stop leaves nothing in the journal alone.
+	b.agent.stop()
+	b.run()
+	b.until("the agent is there again", func(a account) bool { return a.Produced == 500 })
 	b.agent.kill()
 	b.breakBehind("outbox-*.db", padOf(300))
 	b.breakBehind("state.db", deployment)

@@ -20,7 +20,7 @@ import (
 //	size    u64  of the file
 //	sum     u32  CRC32C of the fields before
 //
-// Frames follow, each of which begins a block:
+// It stands at the end of the last block once more, for when the front is damaged. Frames follow, each of which begins a block:
 //
 //	size   u32   of the frame, without what fills up its last block
 //	table  u32   bytes of the table
@@ -91,6 +91,10 @@ func createJournal(dir string, size int64) (*journal, error) {
 	for at := int64(0); at < size && err == nil; at += journalBlock {
 		_, err = f.WriteAt(block[:min(journalBlock, size-at)], at)
 		clear(block)
+	}
+	if err == nil {
+		// No frame reaches the end of the last block.
+		_, err = f.WriteAt(encodeJournalHead(j.id, size), size-journalHeadBytes)
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		return nil, errors.Join(fmt.Errorf("create %s: %w", j.path, err), os.Remove(temp))

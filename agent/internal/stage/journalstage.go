@@ -84,6 +84,11 @@ func (c *journalContent) read(path string, f *files) error {
 // identify finds out by the head whether it is the journal that belongs to the state.
 func (c *journalContent) identify(f *files) error {
 	id, size, err := parseJournalHead(c.data)
+	if errors.Is(err, ErrDamaged) {
+		if again, of, copyErr := parseJournalHead(c.data[max(0, len(c.data)-journalHeadBytes):]); copyErr == nil {
+			c.problem, id, size, err = err, again, of, nil
+		}
+	}
 	switch {
 	case errors.Is(err, ErrNewerFormat):
 		return err
