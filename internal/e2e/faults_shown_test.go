@@ -87,29 +87,32 @@ func (s *site) only() string {
 	return list.Items[0].ID
 }
 
-// deployment is the id under which a flow runs.
-func (b *books) deployment(flow string) string {
+// deployment is the id under which a flow runs, once the agent has told of it.
+func (b *books) deployment(flow string) (id string) {
 	b.t.Helper()
-	var list struct {
-		Items []struct {
-			Status struct {
-				Flows []struct {
-					Deployment string `json:"deployment_id"`
-					Name       string `json:"name"`
-				} `json:"flows"`
-			} `json:"status"`
-		} `json:"items"`
-	}
-	if err := b.get("/agents", &list); err != nil || len(list.Items) != 1 {
-		b.t.Fatalf("%d agents, %v", len(list.Items), err)
-	}
-	for _, f := range list.Items[0].Status.Flows {
-		if f.Name == flow {
-			return f.Deployment
+	b.eventually("the agent tells of its flow", func() error {
+		var list struct {
+			Items []struct {
+				Status struct {
+					Flows []struct {
+						Deployment string `json:"deployment_id"`
+						Name       string `json:"name"`
+					} `json:"flows"`
+				} `json:"status"`
+			} `json:"items"`
 		}
-	}
-	b.t.Fatalf("the agent runs %+v", list.Items[0].Status.Flows)
-	return ""
+		if err := b.get("/agents", &list); err != nil || len(list.Items) != 1 {
+			return fmt.Errorf("%d agents, %w", len(list.Items), err)
+		}
+		for _, f := range list.Items[0].Status.Flows {
+			if f.Name == flow {
+				id = f.Deployment
+				return nil
+			}
+		}
+		return fmt.Errorf("the agent runs %+v", list.Items[0].Status.Flows)
+	})
+	return id
 }
 
 // breakBehind destroys some bytes behind each place in files of the staging that holds a text. The files' names match.
