@@ -93,7 +93,15 @@ type books struct {
 
 func newBooks(t *testing.T) *books {
 	t.Helper()
-	b := &books{site: newControlPlane(t), metrics: freeAddress(t)}
+	b := newBooksOn(t, newControlPlane(t))
+	b.apply(accountWindows)
+	return b
+}
+
+// newBooksOn has an agent of the site run the flow of the account alone.
+func newBooksOn(t *testing.T, s *site) *books {
+	t.Helper()
+	b := &books{site: s, metrics: freeAddress(t)}
 	if err := os.MkdirAll(b.path("plant"), 0o750); err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +110,6 @@ func newBooks(t *testing.T) *books {
 	b.waitConnected()
 	b.connections(fmt.Sprintf("account-files: {kind: file, root: %q}", b.path("plant")))
 	b.apply(accountFlow)
-	b.apply(accountWindows)
 	return b
 }
 

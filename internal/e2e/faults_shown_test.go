@@ -236,15 +236,7 @@ func TestFaultExpiredByAgeIsShownEverywhere(t *testing.T) {
 func TestFaultAStageThatCannotWriteIsShown(t *testing.T) {
 	t.Parallel()
 	d := newSmallDisk(t, "size=160m")
-	b := &books{site: newSiteOn(t, d), metrics: freeAddress(t)}
-	if err := os.MkdirAll(b.path("plant"), 0o750); err != nil {
-		t.Fatal(err)
-	}
-	b.enrol(b.link.address)
-	b.run()
-	b.waitConnected()
-	b.connections(fmt.Sprintf("account-files: {kind: file, root: %q}", b.path("plant")))
-	b.apply(accountFlow)
+	b := newBooksOn(t, newSiteOn(t, d))
 	b.write(20)
 	b.until("the first rows are acknowledged", func(a account) bool { return a.Acknowledged == 20 })
 	// shown waits until the agent and the API say so, and gives what the status says to people.

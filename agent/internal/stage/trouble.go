@@ -39,9 +39,7 @@ const (
 )
 
 func newTrouble() trouble {
-	t := trouble{timer: time.NewTimer(time.Hour), suspects: map[string]int{}}
-	t.timer.Stop()
-	return t
+	return trouble{timer: newStoppedTimer(), suspects: map[string]int{}}
 }
 
 // wait is how long to wait after so many failures.

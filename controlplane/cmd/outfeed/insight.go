@@ -90,8 +90,8 @@ one line of JSON.`,
 			}
 			setIf(q, name, at)
 		}
-		if limit < 1 || limit > maxInsights {
-			return usagef("--limit %d: it is between 1 and %d", limit, maxInsights)
+		if err := checkLimit(limit, maxInsights); err != nil {
+			return err
 		}
 		return a.queryInsights(ctx, remote, q, limit, asJSON)
 	})

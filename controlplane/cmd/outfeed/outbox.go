@@ -208,53 +208,52 @@ func receiptText(reason string) string {
 }
 
 func (a *app) insightRefused() *cobra.Command {
-	var agent string
-	var limit int
-	c := &cobra.Command{
+	return a.ofAgents(&cobra.Command{
 		Use: "refused", Short: "List insights that came and could never be stored",
 		Long: `Lists insights that agents sent and that the control plane could not store, with the reason, newest first. They hold up
 nothing. The newest 1,000 of each agent are kept. With --json, each is one line of JSON with the record as it came.`,
 		Example: `  outfeed insight refused --agent hall-3
   outfeed insight refused --limit 1000 --json > refused.jsonl`,
-		Args: cobra.NoArgs,
-	}
-	c.Flags().StringVar(&agent, "agent", "", "only those of an agent, by name or id")
-	c.Flags().IntVar(&limit, "limit", 100, "how many at most")
-	asJSON := jsonFlag(c)
-	c.RunE = a.asks(func(ctx context.Context, remote *client.Client, _ []string) error {
-		if limit < 1 || limit > maxInsights {
-			return usagef("--limit %d: it is between 1 and %d", limit, maxInsights)
-		}
-		q := url.Values{}
-		setIf(q, "agent", agent)
-		return a.listRefused(ctx, remote, q, limit, asJSON)
-	})
-	return c
+	}, "how many at most", a.listRefused)
 }
 
 func (a *app) insightMissing() *cobra.Command {
-	var agent string
-	var limit int
-	c := &cobra.Command{
+	return a.ofAgents(&cobra.Command{
 		Use: "missing", Short: "List insights that never came, and why",
 		Long: `Lists the ranges of agents' sequences that hold no insight, with the reason that the agent gave and when it told of them,
 newest first. The newest 1,000 ranges of each agent are kept; outfeed agent show counts them all.`,
 		Example: `  outfeed insight missing --agent hall-3
   outfeed insight missing --limit 1000 --json > missing.jsonl`,
-		Args: cobra.NoArgs,
-	}
+	}, "how many ranges at most", a.listMissing)
+}
+
+// ofAgents completes a command that lists what concerns all agents, or one.
+func (a *app) ofAgents(
+	c *cobra.Command, howMany string, list func(ctx context.Context, remote *client.Client, q url.Values, limit int, asJSON *bool) error,
+) *cobra.Command {
+	var agent string
+	var limit int
+	c.Args = cobra.NoArgs
 	c.Flags().StringVar(&agent, "agent", "", "only those of an agent, by name or id")
-	c.Flags().IntVar(&limit, "limit", 100, "how many ranges at most")
+	c.Flags().IntVar(&limit, "limit", 100, howMany)
 	asJSON := jsonFlag(c)
 	c.RunE = a.asks(func(ctx context.Context, remote *client.Client, _ []string) error {
-		if limit < 1 || limit > maxInsights {
-			return usagef("--limit %d: it is between 1 and %d", limit, maxInsights)
+		if err := checkLimit(limit, maxInsights); err != nil {
+			return err
 		}
 		q := url.Values{}
 		setIf(q, "agent", agent)
-		return a.listMissing(ctx, remote, q, limit, asJSON)
+		return list(ctx, remote, q, limit, asJSON)
 	})
 	return c
+}
+
+// checkLimit says what is wrong with a --limit.
+func checkLimit(limit, most int) error {
+	if limit < 1 || limit > most {
+		return usagef("--limit %d: it is between 1 and %d", limit, most)
+	}
+	return nil
 }
 
 // refusedPage is how many refused insights are asked for at once.

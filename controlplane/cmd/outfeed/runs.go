@@ -30,8 +30,8 @@ func (a *app) runList() *cobra.Command {
 	c.Flags().IntVar(&limit, "limit", 50, "how many at most, up to 1000")
 	asJSON := jsonFlag(c)
 	c.RunE = a.asks(func(ctx context.Context, remote *client.Client, _ []string) error {
-		if limit < 1 || limit > 1000 {
-			return usagef("--limit %d: it is between 1 and 1000", limit)
+		if err := checkLimit(limit, 1000); err != nil {
+			return err
 		}
 		q := url.Values{"limit": {strconv.Itoa(limit)}}
 		setIf(q, "flow", flow)

@@ -245,11 +245,18 @@ func (s *Service) Insights(ctx context.Context, a Actor, f InsightFilter) (Insig
 	if err != nil {
 		return InsightPage{}, err
 	}
-	if len(p.Insights) > n {
-		p.Insights = p.Insights[:n]
-		p.Next = p.Insights[n-1].Cursor()
-	}
+	p.Insights, p.Next = cutPage(p.Insights, n, func(in *Insight) Insight { return *in })
 	return p, nil
+}
+
+// cutPage gives the first n of a listing, and behind which of them the next page begins; empty when there is none. place is
+// where an item stands in the listing.
+func cutPage[T any](items []T, n int, place func(*T) Insight) (page []T, next string) {
+	if len(items) <= n {
+		return items, ""
+	}
+	last := place(&items[n-1])
+	return items[:n], last.Cursor()
 }
 
 // cursor is the JSON of a place in a listing.

@@ -40,11 +40,9 @@ func (s *Service) MissingInsights(ctx context.Context, a Actor, f RefusedFilter)
 	if err != nil {
 		return MissingPage{}, err
 	}
-	if len(p.Missing) > n {
-		p.Missing = p.Missing[:n]
-		last := Insight{Time: p.Missing[n-1].LastAt, Agent: p.Missing[n-1].Agent, Seq: p.Missing[n-1].First}
-		p.Next = last.Cursor()
-	}
+	p.Missing, p.Next = cutPage(p.Missing, n, func(m *MissingInsights) Insight {
+		return Insight{Time: m.LastAt, Agent: m.Agent, Seq: m.First}
+	})
 	return p, nil
 }
 

@@ -131,11 +131,9 @@ func (s *Service) RefusedInsights(ctx context.Context, a Actor, f RefusedFilter)
 	if err != nil {
 		return RefusedPage{}, err
 	}
-	if len(p.Refused) > n {
-		p.Refused = p.Refused[:n]
-		last := Insight{Time: p.Refused[n-1].Received, Agent: p.Refused[n-1].Agent, Seq: p.Refused[n-1].Seq}
-		p.Next = last.Cursor()
-	}
+	p.Refused, p.Next = cutPage(p.Refused, n, func(r *RefusedInsight) Insight {
+		return Insight{Time: r.Received, Agent: r.Agent, Seq: r.Seq}
+	})
 	return p, nil
 }
 

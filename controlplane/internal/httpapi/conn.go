@@ -50,11 +50,7 @@ type conn struct {
 
 // Read reads what the peer sent, without what a proxy told about it.
 func (c *conn) Read(p []byte) (int, error) {
-	if len(c.ahead) > 0 {
-		n := copy(p, c.ahead)
-		if c.ahead = c.ahead[n:]; len(c.ahead) == 0 {
-			c.ahead = nil
-		}
+	if n := c.takeAhead(p); n > 0 {
 		return n, nil
 	}
 	if c.turn.Load() {
@@ -70,11 +66,18 @@ func (c *conn) Read(p []byte) (int, error) {
 	return n, err //nolint:wrapcheck // TLS and the server look at it
 }
 
+// takeAhead takes of what was read already, and lets go of its memory at the end.
+func (c *conn) takeAhead(p []byte) int {
+	n := copy(p, c.ahead)
+	if c.ahead = c.ahead[n:]; len(c.ahead) == 0 {
+		c.ahead = nil
+	}
+	return n
+}
+
 // sip waits for what comes next, and reads some of it.
 func (c *conn) sip(p []byte) (int, error) {
-	if len(c.ahead) > 0 {
-		n := copy(p, c.ahead)
-		c.ahead = c.ahead[n:]
+	if n := c.takeAhead(p); n > 0 {
 		return n, nil
 	}
 	return c.Conn.Read(p) //nolint:wrapcheck // as in Read
