@@ -44,7 +44,7 @@ func inLab(t *testing.T) bool {
 	if !strings.HasPrefix(strings.TrimPrefix(pattern, "^"), t.Name()) {
 		pattern = "^" + t.Name() + "$"
 	}
-	args := append(namespaces, os.Args[0], "-test.run", pattern, "-test.v", "-test.parallel", "100", fmt.Sprintf("-long=%v", *long), "-links="+badLinksFor.String()) //nolint:gocritic // a new list
+	args := append(namespaces, os.Args[0], "-test.run", pattern, fmt.Sprintf("-test.v=%v", testing.Verbose()), "-test.parallel", "100", fmt.Sprintf("-long=%v", *long), "-links="+badLinksFor.String()) //nolint:gocritic // a new list
 	if at, ok := t.Deadline(); ok {
 		args = append(args, "-test.timeout", (time.Until(at) - 10*time.Second).String())
 	}
@@ -256,6 +256,13 @@ func (m *machine) within(what string, limit time.Duration, ask func() error) {
 func (m *machine) untilConnected(limit time.Duration) time.Time {
 	m.t.Helper()
 	return m.until("the agent is connected", limit, func(s agent.LocalStatus) bool { return s.Tunnel.Connected }).Tunnel.Since
+}
+
+// untilConnectedAfter waits for a session that began after a time: one that has ended may be followed by the next before
+// anyone has asked.
+func (m *machine) untilConnectedAfter(at time.Time, limit time.Duration) {
+	m.t.Helper()
+	m.until("there is a new session", limit, func(s agent.LocalStatus) bool { return s.Tunnel.Connected && s.Tunnel.Since.After(at) })
 }
 
 // untilError waits until the agent says why it is not connected, and that it says so in these words.

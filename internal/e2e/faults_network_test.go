@@ -168,9 +168,7 @@ func dnsDiesLater(x trial) {
 	since := m.untilConnected(deadline)
 	dns.change(func(s *nameServer) { s.answer = silent })
 	m.killConnection()
-	m.until("the agent is connected anew", reached(), func(s agent.LocalStatus) bool {
-		return s.Tunnel.Connected && s.Tunnel.Since.After(since)
-	})
+	m.untilConnectedAfter(since, reached())
 }
 
 // killConnection resets the agent's connection.
@@ -191,13 +189,12 @@ func addressChanges(x trial) {
 		t.Fatal(err)
 	}
 	m.start()
-	m.untilConnected(deadline)
+	since := m.untilConnected(deadline)
 	dns.change(func(s *nameServer) { s.records["cp.outfeed.test"] = []string{second} })
 	// The old address dies without a word.
 	m.plant.wire.set(quality{dead: netip.MustParseAddr(m.plant.cloud)})
 	at := time.Now()
-	m.until("the agent has noticed", noticed(), func(s agent.LocalStatus) bool { return !s.Tunnel.Connected })
-	m.connects()
+	m.untilConnectedAfter(since, noticed()+reached())
 	t.Logf("at the new address %s after the old one died", time.Since(at).Round(time.Second))
 }
 
@@ -337,7 +334,7 @@ func (p *process) signal(t *testing.T, sig syscall.Signal) {
 func (m *machine) goesOn(at time.Time) {
 	m.t.Helper()
 	// The agent may not know yet that its session is gone.
-	m.until("there is a session that began now", back(), func(s agent.LocalStatus) bool { return s.Tunnel.Connected && s.Tunnel.Since.After(at) })
+	m.untilConnectedAfter(at, back())
 	m.untilSeen(back()-time.Since(at), true)
 	m.t.Logf("connected again %s after it went on", time.Since(at).Round(100*time.Millisecond))
 	m.untilSessions("1", back()-time.Since(at))
