@@ -420,7 +420,7 @@ func TestAFoldOfManyFlowsThatFailsBetweenTwoTransactions(t *testing.T) {
 						insights += 2
 						commit(t, st, stage.Checkpoint{
 							Flow: fmt.Sprint("flow", i), Number: numbers[i], Cursors: map[string][]byte{"r": fmt.Append(nil, numbers[i])}, Late: 1,
-							Changes:  []stage.Change{{Step: "s", Key: "k", Value: fmt.Append(nil, i, " ", numbers[i])}, {Step: "s", Key: fmt.Sprint(numbers[i] % 2)}},
+							Changes:  []stage.Change{{Step: "s", Key: "k", Value: fmt.Append(nil, i, " ", numbers[i])}, {Step: "s", Key: strconv.FormatUint(numbers[i]%2, 10)}},
 							Insights: payloads(2, fmt.Sprint(i, "-", numbers[i])),
 						})
 					}
@@ -429,7 +429,7 @@ func TestAFoldOfManyFlowsThatFailsBetweenTwoTransactions(t *testing.T) {
 					t.Helper()
 					for i, number := range numbers {
 						f := flowAt(t, st, fmt.Sprint("flow", i))
-						if f.Number != number || string(f.Cursors["r"]) != fmt.Sprint(number) || string(f.Operators["s"]["k"]) != fmt.Sprint(i, " ", number) {
+						if f.Number != number || string(f.Cursors["r"]) != strconv.FormatUint(number, 10) || string(f.Operators["s"]["k"]) != fmt.Sprint(i, " ", number) {
 							t.Fatalf("flow %d is at %+v, want %d", i, f, number)
 						}
 					}
@@ -438,7 +438,7 @@ func TestAFoldOfManyFlowsThatFailsBetweenTwoTransactions(t *testing.T) {
 					for _, text := range texts(got) {
 						seen[text] = true
 					}
-					if stats := st.Stats(); len(got) != insights || len(seen) != insights || stats.Late != uint64(insights/2) || stats.Lost != 0 || stats.SetAside != 0 {
+					if stats := st.Stats(); len(got) != insights || len(seen) != insights || stats.Late != uint64(insights)/2 || stats.Lost != 0 || stats.SetAside != 0 { //nolint:gosec // it is not negative
 						t.Fatalf("%d of %d insights, %d different; stats: %+v", len(got), insights, len(seen), stats)
 					}
 				}

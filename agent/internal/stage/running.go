@@ -96,7 +96,7 @@ func (r *runningFile) open(dir string) (err error) {
 
 // note writes a mark.
 func (r *runningFile) note(m landedMark) error {
-	at := int64(runningSlot * (1 + m.number%2)) //nolint:gosec // one or two of them
+	at := int64(runningSlot * (1 + m.number%2))
 	if _, err := r.file.WriteAt(m.encode(), at); err != nil {
 		return fmt.Errorf("note what the journal has: %w", err)
 	}

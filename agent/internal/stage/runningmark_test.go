@@ -20,7 +20,7 @@ const (
 
 // acknowledgedSix stages six commits of ten insights: by blocks of the journal a1 b1 a2 b2 a3 a4, behind the head. between is called
 // behind the third.
-func acknowledgedSix(t *testing.T, s stage.Settings, between func(st *stage.Stage)) *stage.Stage {
+func acknowledgedSix(t *testing.T, s stage.Settings, between func(st *stage.Stage)) {
 	t.Helper()
 	st := open(t, s)
 	numbers := map[string]uint64{}
@@ -34,7 +34,6 @@ func acknowledgedSix(t *testing.T, s stage.Settings, between func(st *stage.Stag
 			between(st)
 		}
 	}
-	return st
 }
 
 // TestFaultDamageToTheEndOfTheJournalIsTold damages or takes away what of the journal was acknowledged last.
@@ -61,35 +60,35 @@ func TestFaultDamageToTheEndOfTheJournalIsTold(t *testing.T) {
 	})
 	s, folded = folded, s
 	for name, c := range map[string]struct {
-		from    stage.Settings
+		of      stage.Settings
 		harm    func(b []byte) []byte
 		lost    []int
 		numbers [2]uint64
 		setBack []string
 	}{
-		"a record of the newest frame": {from: s, harm: func(b []byte) []byte { return bytes.Replace(b, []byte("insight-a-4-4"), []byte("insight-a-4-5"), 1) }, lost: []int{55}, numbers: [2]uint64{4, 2}},
-		"the state in the newest frame": {from: s, harm: func(b []byte) []byte {
+		"a record of the newest frame": {of: s, harm: func(b []byte) []byte { return bytes.Replace(b, []byte("insight-a-4-4"), []byte("insight-a-4-5"), 1) }, lost: []int{55}, numbers: [2]uint64{4, 2}},
+		"the state in the newest frame": {of: s, harm: func(b []byte) []byte {
 			at := 6*blockBytes + bytes.Index(b[6*blockBytes:7*blockBytes], []byte("\x01r\x014"))
 			b[at+3] ^= 1
 			return b
 		}, numbers: [2]uint64{3, 2}, setBack: []string{"a"}},
-		"the newest head": {from: s, harm: func(b []byte) []byte { b[6*blockBytes+20] ^= 1; return b }, numbers: [2]uint64{3, 2}, setBack: []string{unknownFlow}},
-		"the newest three heads": {from: s, harm: func(b []byte) []byte {
+		"the newest head": {of: s, harm: func(b []byte) []byte { b[6*blockBytes+20] ^= 1; return b }, numbers: [2]uint64{3, 2}, setBack: []string{unknownFlow}},
+		"the newest three heads": {of: s, harm: func(b []byte) []byte {
 			for i := 4; i <= 6; i++ {
 				clear(b[i*blockBytes : i*blockBytes+40])
 			}
 			return b
 		}, numbers: [2]uint64{2, 1}, setBack: []string{unknownFlow}},
-		"zeros to the end":                  {from: s, harm: func(b []byte) []byte { clear(b[5*blockBytes:]); return b }, lost: span(41, 60), numbers: [2]uint64{2, 2}, setBack: []string{unknownFlow}},
-		"emptied":                           {from: s, harm: func([]byte) []byte { return []byte{} }, lost: span(1, 60), setBack: []string{unknownFlow}},
-		"cut short":                         {from: s, harm: func(b []byte) []byte { return b[:3*blockBytes] }, lost: span(21, 60), numbers: [2]uint64{1, 1}, setBack: []string{unknownFlow}},
-		"deleted":                           {from: s, lost: span(1, 60), setBack: []string{unknownFlow}},
-		"a copy with fewer frames":          {from: s, harm: func([]byte) []byte { return fewer }, lost: span(31, 60), numbers: [2]uint64{2, 1}, setBack: []string{unknownFlow}},
-		"a copy of an earlier epoch":        {from: folded, harm: func([]byte) []byte { return earlier }, lost: span(31, 60), numbers: [2]uint64{2, 1}, setBack: []string{unknownFlow}},
-		"deleted, with a part in the files": {from: folded, lost: span(31, 60), numbers: [2]uint64{2, 1}, setBack: []string{unknownFlow}},
+		"zeros to the end":                  {of: s, harm: func(b []byte) []byte { clear(b[5*blockBytes:]); return b }, lost: from(41), numbers: [2]uint64{2, 2}, setBack: []string{unknownFlow}},
+		"emptied":                           {of: s, harm: func([]byte) []byte { return []byte{} }, lost: from(1), setBack: []string{unknownFlow}},
+		"cut short":                         {of: s, harm: func(b []byte) []byte { return b[:3*blockBytes] }, lost: from(21), numbers: [2]uint64{1, 1}, setBack: []string{unknownFlow}},
+		"deleted":                           {of: s, lost: from(1), setBack: []string{unknownFlow}},
+		"a copy with fewer frames":          {of: s, harm: func([]byte) []byte { return fewer }, lost: from(31), numbers: [2]uint64{2, 1}, setBack: []string{unknownFlow}},
+		"a copy of an earlier epoch":        {of: folded, harm: func([]byte) []byte { return earlier }, lost: from(31), numbers: [2]uint64{2, 1}, setBack: []string{unknownFlow}},
+		"deleted, with a part in the files": {of: folded, lost: from(31), numbers: [2]uint64{2, 1}, setBack: []string{unknownFlow}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			to := killed(t, c.from)
+			to := killed(t, c.of)
 			if c.harm == nil {
 				if err := os.Remove(filepath.Join(to.Dir, "JOURNAL")); err != nil {
 					t.Fatal(err)
@@ -123,9 +122,9 @@ func TestFaultDamageToTheEndOfTheJournalIsTold(t *testing.T) {
 	}
 }
 
-// span is the numbers from first to last.
-func span(first, last int) (list []int) {
-	for ; first <= last; first++ {
+// from is the sequences of the sample from first on.
+func from(first int) (list []int) {
+	for ; first <= 60; first++ {
 		list = append(list, first)
 	}
 	return list
