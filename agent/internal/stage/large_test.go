@@ -77,17 +77,18 @@ func TestAnInsightThatIsTooLargeIsSetAsideAndTheFlowGoesOn(t *testing.T) {
 		t.Errorf("the log has %d errors: %s", n, log)
 	}
 	// What has to be numbered anew leaves them behind.
+	commit(t, st, stage.Checkpoint{Flow: "f", Number: 3, Insights: [][]byte{huge, []byte("y"), huge, []byte("z")}})
 	if _, err := st.Reconcile(t.Context(), 100); err != nil {
 		t.Fatal(err)
 	}
-	if got := st.Stats(); got.Lost != 4 || got.WaitingRecords != 4 || got.Produced != 104 {
+	if got := st.Stats(); got.Lost != 6 || got.WaitingRecords != 2 || got.Produced != 102 {
 		t.Errorf("numbered anew: %+v", got)
 	}
-	commit(t, st, stage.Checkpoint{Flow: "f", Number: 3, Insights: [][]byte{huge}})
-	if err := st.Acknowledge(t.Context(), 105); err != nil {
+	commit(t, st, stage.Checkpoint{Flow: "f", Number: 4, Insights: [][]byte{huge}})
+	if err := st.Acknowledge(t.Context(), 103); err != nil {
 		t.Fatal(err)
 	}
-	if got := reopen(t, st, s).Stats(); got.Lost != 5 || got.WaitingRecords != 0 {
+	if got := reopen(t, st, s).Stats(); got.Lost != 7 || got.WaitingRecords != 0 {
 		t.Errorf("at the end: %+v", got)
 	}
 }

@@ -291,7 +291,9 @@ func (f *files) firsts() []uint64 {
 	for i, seg := range f.segments {
 		list[i] = seg.first
 	}
-	// A commit that failed can have left an empty one that another of the same sequence follows.
+	// A commit that failed can have left an empty one that another of the same sequence follows, and while a renumbering goes
+	// back the old ones stand in front.
+	slices.Sort(list)
 	return slices.Compact(list)
 }
 

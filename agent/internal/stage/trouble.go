@@ -197,6 +197,11 @@ func (s *Stage) settle() error {
 	}
 	stored := f.meta
 	f.acknowledged = min(max(stored.acknowledged, s.carry.acknowledged), f.produced)
+	if s.lowering && f.produced < s.carry.acknowledged {
+		// It has landed, and the acknowledgement in memory is of the numbers before.
+		f.acknowledged = stored.acknowledged
+	}
+	s.lowering = false
 	f.lost = max(stored.lost, s.carry.lost)
 	f.lostRemotely = max(stored.lostRemotely, s.carry.lostRemotely)
 	f.remoteStored = s.carry.remoteStored
