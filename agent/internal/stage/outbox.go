@@ -231,6 +231,7 @@ func (s *Stage) moveAcknowledged(upTo uint64) (store bool, err error) {
 	case upTo <= f.acknowledged:
 		return false, nil
 	}
+	f.unsentFrom = 0
 	lost := f.lostBetween(f.acknowledged, upTo)
 	f.lost += lost
 	for seq := range f.damaged {
@@ -368,10 +369,7 @@ func (s *Stage) Reconcile(ctx context.Context, stored uint64) (after uint64, err
 	if err != nil {
 		return 0, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.agreed = true
-	return after, nil
+	return after, s.agree(ctx)
 }
 
 func (s *Stage) reconcile(ctx context.Context, stored uint64) (after uint64, err error) {

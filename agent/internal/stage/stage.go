@@ -311,7 +311,8 @@ func (s *Stage) start(ctx context.Context) error {
 	if unclean {
 		f.closeLast()
 	}
-	s.files, s.ranBefore, s.ranStored, s.reached = f, millis(f.ranMillis), f.ranMillis, f.produced
+	s.files, s.ranBefore, s.ranStored = f, millis(f.ranMillis), f.ranMillis
+	s.beginReach()
 	if s.settings.MaxAge > 0 {
 		s.noteAge(&f.meta)
 	}

@@ -19,6 +19,37 @@ func (s *Stage) reach() uint64 {
 	return min(max(s.reached, s.files.acknowledged), s.files.produced)
 }
 
+// beginReach finds out how far the control plane can have come when the stage is opened. What an earlier process has staged
+// without a session that agreed was never sent. mu is not yet shared.
+func (s *Stage) beginReach() {
+	f := s.files
+	s.reached = f.produced
+	if f.unsentFrom > 0 {
+		s.reached = min(f.unsentFrom-1, f.produced)
+	}
+	f.unsentFrom = s.reached + 1
+}
+
+// agree notes that from now on what is read can be sent, on the disk before it is.
+func (s *Stage) agree(ctx context.Context) error {
+	s.mu.Lock()
+	store := !s.agreed
+	s.agreed = true
+	if s.files != nil {
+		s.files.unsentFrom = 0
+	}
+	s.mu.Unlock()
+	if store = store && s.isDegraded() == nil; !store {
+		return nil
+	}
+	err := s.submit(ctx, &request{admit: func(*files) error { return nil }})
+	if err != nil && s.isDegraded() != nil {
+		// On a full disk the sending is what makes room. At worst a crash lets some be sent twice.
+		return nil //nolint:nilerr // Stats.Degraded tells it
+	}
+	return err
+}
+
 // noteGiven remembers what a session was given to send. What is read before a session has agreed is only looked at.
 func (s *Stage) noteGiven(records []Record) {
 	if len(records) == 0 {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -62,16 +63,20 @@ func TestWhatADirectoryThatWentBackProducesIsNotLost(t *testing.T) {
 		acknowledged uint64
 		fresh        int
 		segment      int
+		// restarts is after how many fresh ones the agent restarts without a session.
+		restarts int
 	}{
-		"past the control plane's number":        {acknowledged: 10, fresh: 15},
-		"up to it":                               {acknowledged: 10, fresh: 10},
-		"fewer":                                  {acknowledged: 10, fresh: 4},
-		"none":                                   {acknowledged: 10},
-		"with waiting ones":                      {acknowledged: 3, fresh: 15},
-		"with waiting ones, fewer":               {acknowledged: 3, fresh: 4},
-		"nothing acknowledged":                   {fresh: 15},
-		"many in many segments":                  {acknowledged: 3, fresh: 500, segment: 64 << 10},
-		"as many as make the numbers hard to do": {acknowledged: 10, fresh: 11},
+		"past the control plane's number, over restarts": {acknowledged: 10, fresh: 15, restarts: 4},
+		"with waiting ones, over restarts":               {acknowledged: 3, fresh: 15, restarts: 4},
+		"past the control plane's number":                {acknowledged: 10, fresh: 15},
+		"up to it":                                       {acknowledged: 10, fresh: 10},
+		"fewer":                                          {acknowledged: 10, fresh: 4},
+		"none":                                           {acknowledged: 10},
+		"with waiting ones":                              {acknowledged: 3, fresh: 15},
+		"with waiting ones, fewer":                       {acknowledged: 3, fresh: 4},
+		"nothing acknowledged":                           {fresh: 15},
+		"many in many segments":                          {acknowledged: 3, fresh: 500, segment: 64 << 10},
+		"as many as make the numbers hard to do":         {acknowledged: 10, fresh: 11},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -102,8 +107,13 @@ func TestWhatADirectoryThatWentBackProducesIsNotLost(t *testing.T) {
 			if how.segment > 0 {
 				long = strings.Repeat("t", 2000)
 			}
+			number := uint64(2)
 			for i := range how.fresh {
-				commit(t, st, stage.Checkpoint{Flow: "a", Number: uint64(2 + i), Insights: payloads(1, fmt.Sprint(long, i))})
+				commit(t, st, stage.Checkpoint{Flow: "a", Number: number, Insights: payloads(1, fmt.Sprint(long, i))})
+				number++
+				if how.restarts > 0 && i%how.restarts == 0 {
+					st = reopen(t, st, s)
+				}
 			}
 			p.session(t, st, 0)
 			want := slices.Concat(texts10("first"), texts10("second"))
@@ -126,7 +136,7 @@ func TestWhatADirectoryThatWentBackProducesIsNotLost(t *testing.T) {
 			if n := strings.Count(log.String(), "level=ERROR"); n != 1 || !strings.Contains(log.String(), "stored=20") {
 				t.Errorf("%d errors: %s", n, log)
 			}
-			if got := commit(t, st, stage.Checkpoint{Flow: "a", Number: uint64(2 + how.fresh), Insights: payloads(1, "last")}); got != p.stored+1 {
+			if got := commit(t, st, stage.Checkpoint{Flow: "a", Number: number, Insights: payloads(1, "last")}); got != p.stored+1 {
 				t.Errorf("the next is %d behind %d", got, p.stored)
 			}
 			st = reopen(t, st, s)
@@ -155,7 +165,7 @@ func TestASessionThatWasCutIsNoDirectoryThatWentBack(t *testing.T) {
 	st := open(t, s)
 	p := &modelPlane{}
 	for n := range 6 {
-		commit(t, st, stage.Checkpoint{Flow: "a", Number: uint64(n + 1), Insights: payloads(10, fmt.Sprint(n))})
+		commit(t, st, stage.Checkpoint{Flow: "a", Number: uint64(n + 1), Insights: payloads(10, "n"+strconv.Itoa(n))})
 		p.session(t, st, 7)
 		if n%3 == 2 {
 			st = reopen(t, st, s)
