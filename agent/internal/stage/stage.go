@@ -140,6 +140,10 @@ type Stage struct {
 	// blocked counts the commits that wait for room, for the reason blockedBy.
 	blocked   int
 	blockedBy error
+	// reached is the last sequence that was there when the stage was opened or that a session was given since; agreed says
+	// that one has agreed with the control plane, and lowering that a renumbering has failed half way.
+	reached          uint64
+	agreed, lowering bool
 	// waitingSince is when records began to wait, zero while none do.
 	waitingSince time.Time
 }
@@ -303,6 +307,7 @@ func (s *Stage) start(ctx context.Context) error {
 		f.closeLast()
 	}
 	s.files, s.ranBefore, s.ranStored = f, millis(f.ranMillis), f.ranMillis
+	s.beginReach()
 	if s.settings.MaxAge > 0 {
 		s.noteAge(&f.meta)
 	}
