@@ -184,7 +184,11 @@ func (s *Stage) process(batch []*request) {
 		s.journalAll(admitted)
 		return
 	}
-	admitted = s.journalFirst(admitted)
+	s.commitInPlace(s.journalFirst(admitted))
+}
+
+// commitInPlace commits requests that the journal does not take, and answers them.
+func (s *Stage) commitInPlace(admitted []*request) {
 	err := s.isUnsettled()
 	if err == nil {
 		err = s.commit(admitted)
