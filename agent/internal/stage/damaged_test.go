@@ -33,7 +33,7 @@ func TestANewerFormatIsRefusedAndLeftAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	format := filepath.Join(s.Dir, "FORMAT")
-	if err := os.WriteFile(format, []byte("outfeed-stage 3\n"), 0o600); err != nil {
+	if err := errors.Join(stage.PutOrigin(filepath.Join(s.Dir, "state.db"), "", 3), os.WriteFile(format, []byte("outfeed-stage 3\n"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	before := contents(t, s.Dir)

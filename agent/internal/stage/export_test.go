@@ -1,9 +1,31 @@
 package stage
 
 import (
+	"errors"
 	"runtime"
 	"strings"
+
+	bolt "go.etcd.io/bbolt"
 )
+
+// PutOrigin writes into a state.db whose it is and which format it has.
+func PutOrigin(path, owner string, format uint64) error {
+	db, err := openReadWrite(path, 0)
+	if err != nil {
+		return err
+	}
+	var m meta
+	err = db.View(func(tx *bolt.Tx) error {
+		m, err = readMeta(tx)
+		return err
+	})
+	if err == nil {
+		err = db.Update(func(tx *bolt.Tx) error {
+			return errors.Join(putOrigin(tx, origin{owner: owner, format: format}), m.put(tx, &sealer{}, nil))
+		})
+	}
+	return errors.Join(err, db.Close())
+}
 
 // SmallSegments makes the outbox begin a new segment every few bytes.
 func SmallSegments(s *Settings, bytes int) { s.segmentBytes = bytes }

@@ -114,28 +114,36 @@ func publish(temp, path string) error {
 	return durable.SyncDir(filepath.Dir(path))
 }
 
-// checkFormat refuses the directory of a newer agent, and marks a fresh one.
+// checkFormat refuses the directory of a newer agent, marks a fresh one, and writes a mark that is missing or damaged anew
+// where the state proves it.
 func (s *Settings) checkFormat(ctx context.Context) error {
 	path := filepath.Join(s.Dir, formatName)
 	text, err := os.ReadFile(path) //nolint:gosec // the directory is the agent's own
-	if errors.Is(err, fs.ErrNotExist) {
-		if err := s.formatMissing(ctx); err != nil {
-			return err
-		}
-		return createFile(path, formatPrefix+strconv.Itoa(formatVersion)+"\n")
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("read the format of the staging directory: %w", err)
 	}
+	var refusal error
 	digits, ok := strings.CutPrefix(strings.TrimSpace(string(text)), formatPrefix)
-	version, err := strconv.Atoi(digits)
-	if !ok || err != nil || version < 1 {
-		return fmt.Errorf("%w: %s says %.40q; if no newer outfeed-agent than this one was ever started with the directory, write the line %q into that file, or move the directory away to begin a new one", ErrDamaged, path, text, fmt.Sprint(formatPrefix, formatVersion))
+	version, parseErr := strconv.Atoi(digits)
+	switch {
+	case err != nil:
+		refusal = fmt.Errorf("%w: %s is missing beside staged insights, and nothing else says in which layout they are; if no newer outfeed-agent than this one was ever started with this directory, write the line %q into that file and start again; otherwise start the newer one",
+			ErrDamaged, path, fmt.Sprint(formatPrefix, formatVersion))
+	case !ok || parseErr != nil || version < 1:
+		refusal = fmt.Errorf("%w: %s says %.40q; if no newer outfeed-agent than this one was ever started with the directory, write the line %q into that file, or move the directory away to begin a new one", ErrDamaged, path, text, fmt.Sprint(formatPrefix, formatVersion))
+	case version > formatVersion:
+		refusal = fmt.Errorf("%w: %s has format %d and this agent knows %d; start the newer agent again", ErrNewerFormat, s.Dir, version, formatVersion)
+		if len(digits) > len(strconv.Itoa(formatVersion)) {
+			// No flipped bit adds a digit.
+			return refusal
+		}
+	default:
+		return nil
 	}
-	if version > formatVersion {
-		return fmt.Errorf("%w: %s has format %d and this agent knows %d; start the newer agent again", ErrNewerFormat, s.Dir, version, formatVersion)
+	if err := s.formatProven(ctx, refusal); err != nil {
+		return err
 	}
-	return nil
+	return createFile(path, formatPrefix+strconv.Itoa(formatVersion)+"\n")
 }
 
 // directoryLock holds the directory for this process.

@@ -210,10 +210,10 @@ func TestFaultADamagedJournalIsTold(t *testing.T) {
 		"a record":            {harm: func(b []byte) []byte { return bytes.Replace(b, []byte("insight-a-1-4"), []byte("insight-a-1-5"), 1) }, lost: 1, numbers: [2]uint64{4, 2}, setAside: 1},
 		"the head of a frame": {harm: func(b []byte) []byte { b[4*block] ^= 1; return b }, numbers: [2]uint64{4, 1}, setBack: []string{unknown}, setAside: 1},
 		"a frame":             {harm: func(b []byte) []byte { clear(b[3*block : 4*block]); return b }, lost: 10, numbers: [2]uint64{1, 2}, setBack: []string{"a", unknown}, setAside: 1},
-		"the last frame":      {harm: func(b []byte) []byte { b[6*block+200] ^= 1; return b }, numbers: [2]uint64{3, 2}},
+		"the last frame":      {harm: func(b []byte) []byte { b[6*block+200] ^= 1; return b }, lost: 1, numbers: [2]uint64{4, 2}, setAside: 1},
 		"the head":            {harm: func(b []byte) []byte { clear(b[:16]); return b }, numbers: [2]uint64{4, 2}, setAside: 1},
 		"the end":             {harm: func(b []byte) []byte { return b[:len(b)-100] }, numbers: [2]uint64{4, 2}, setBack: []string{unknown}, setAside: 1},
-		"all":                 {harm: func([]byte) []byte { return nil }, numbers: [2]uint64{0, 0}, setBack: []string{unknown}, setAside: 1},
+		"all":                 {harm: func([]byte) []byte { return nil }, lost: 60, numbers: [2]uint64{0, 0}, setBack: []string{unknown}, setAside: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			to := killed(t, s)
@@ -273,7 +273,7 @@ func TestFaultAMissingJournalIsTold(t *testing.T) {
 		if name == "after a kill" {
 			want = 1
 		}
-		if got := st.Stats(); got.SetAside != want || len(got.Damaged) != int(want) {
+		if got := st.Stats(); got.SetAside != want || len(got.Damaged) != int(want) || got.Lost != 3*want {
 			t.Errorf("%s the stats are %+v", name, got)
 		}
 		commit(t, st, stage.Checkpoint{Flow: "b", Number: 1, Insights: payloads(1, "b")})

@@ -101,6 +101,8 @@ type journalContent struct {
 	unclean bool
 	// absent says that there is no file, stale that state.db does not know it.
 	absent, stale bool
+	// mark is what the process before has noted of it.
+	mark landedMark
 	// problem is what is wrong with the file as such.
 	problem error
 }
@@ -157,6 +159,16 @@ func (r *replayed) flows() []string {
 	return names
 }
 
+// claims says whether the mark is of what the journal has on top of the state, so that all it names must be there.
+func (c *journalContent) claims(epoch uint64) bool {
+	return c.mark.number > 0 && c.mark.id == c.id && c.mark.epoch >= max(c.epoch, epoch)
+}
+
+// claimed says whether the mark proves that a frame was acknowledged.
+func (c *journalContent) claimed(fr *journalFrame) bool {
+	return c.claims(fr.epoch) && (c.mark.epoch > fr.epoch || c.mark.number >= fr.number)
+}
+
 // replay takes in what the journal has and the state does not.
 func (f *files) replay(c *journalContent) (r replayed, err error) {
 	r.setBack, r.problem = map[string]struct{}{}, c.problem
@@ -166,6 +178,7 @@ func (f *files) replay(c *journalContent) (r replayed, err error) {
 	end, number := journalBlock, uint64(0)
 	for i := range c.frames {
 		fr := &c.frames[i]
+		last := i+1 == len(c.frames)
 		if fr.number != number+1 {
 			r.unknown, r.problem = true, damaged("the frames %d to %d of the journal", number+1, fr.number-1)
 		}
@@ -175,11 +188,11 @@ func (f *files) replay(c *journalContent) (r replayed, err error) {
 		case fr.whole:
 			// What is between the last whole frame and this one may still have records.
 			f.salvageRuns(c, c.data[end:max(end, fr.start)], fr.base, &r)
-		case i+1 == len(c.frames):
+		case last:
 			f.salvageRuns(c, c.data[end:], fr.base, &r)
 		}
 		if !fr.whole {
-			if i+1 == len(c.frames) {
+			if last && !c.claimed(fr) {
 				// A frame is written once the one before it is on the disk: the last may be half there, and nobody was told of it.
 				break
 			}
@@ -195,10 +208,37 @@ func (f *files) replay(c *journalContent) (r replayed, err error) {
 			end = fr.end
 		}
 	}
+	f.replayClaimed(c, end, number, &r)
 	if r.problem == nil && r.lost+uint64(len(r.setBack)) > 0 {
 		r.problem = damaged("the journal does not follow the state")
 	}
 	return r, nil
+}
+
+// replayClaimed takes in what is left of the frames that the mark names and the journal does not have whole: what follows the
+// end of the last whole one, and the frame with the number, which is the last whose head is.
+func (f *files) replayClaimed(c *journalContent, end int, number uint64, r *replayed) {
+	if !c.claims(f.epoch) || f.uncertain && len(f.segments) == 0 && c.mark.epoch > c.epoch {
+		// Without a state and an outbox nothing says whether all of it was sent long ago.
+		return
+	}
+	if later := c.mark.epoch > c.epoch; later || c.mark.number > number {
+		if later {
+			number = 0
+		}
+		r.unknown = true
+		if r.problem == nil {
+			r.problem = damaged("the frames %d to %d of the journal, which were acknowledged", number+1, c.mark.number)
+		}
+	}
+	if c.mark.last <= f.produced {
+		return
+	}
+	if c.mark.epoch > c.epoch {
+		c.epoch, end = c.mark.epoch, journalBlock
+	}
+	high := int(min(c.mark.end, uint64(len(c.data)))) //nolint:gosec // it is at most the length
+	f.salvageRuns(c, c.data[min(end, high):high], c.mark.last, r)
 }
 
 // replayOne takes in the state of one commit, if it is the flow's next.

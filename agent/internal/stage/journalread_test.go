@@ -86,3 +86,29 @@ func FuzzJournal(f *testing.F) {
 		_ = eachInState(data, func(_, _ []byte) {}, func(_, _ []byte) {})
 	})
 }
+
+// FuzzLandedMark lets anything be in the place of the marks: only one whose checksum is right counts, and of two the newer one.
+func FuzzLandedMark(f *testing.F) {
+	older, newer := landedMark{id: 7, epoch: 3, number: 9, end: 40960, last: 77}, landedMark{id: 7, epoch: 4, number: 2, end: 12288, last: 80}
+	file := append(append([]byte(runningText), make([]byte, runningBytes-len(runningText))...), older.encode()...)
+	copy(file[runningSlot:], newer.encode())
+	copy(file[2*runningSlot:], older.encode())
+	f.Add(file, 0)
+	f.Add(file, runningSlot+20)
+	f.Add([]byte{}, 0)
+	f.Fuzz(func(t *testing.T, data []byte, at int) {
+		_ = parseLandedMark(data)
+		harmed := bytes.Clone(file)
+		if at < 0 || at >= len(harmed) {
+			return
+		}
+		harmed[at] ^= 1
+		want := newer
+		if at >= runningSlot && at < runningSlot+landedMarkSize {
+			want = older
+		}
+		if got := parseLandedMark(harmed[:runningBytes]); got != want {
+			t.Errorf("with a bit turned at %d the mark is %+v, want %+v", at, got, want)
+		}
+	})
+}

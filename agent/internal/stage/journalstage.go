@@ -1,6 +1,7 @@
 package stage
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -57,6 +58,7 @@ func (c *journalContent) read(path string, f *files) error {
 		return err
 	}
 	if c.absent = !there; c.absent {
+		c.id = f.journal
 		if f.journal != 0 && c.unclean {
 			c.problem = damaged("the journal is missing")
 		}
@@ -68,9 +70,8 @@ func (c *journalContent) read(path string, f *files) error {
 	if err := c.identify(f); err != nil || c.stale {
 		return err
 	}
-	if c.unclean || f.uncertain || c.problem != nil {
-		c.scan(f.epoch)
-	}
+	// After a clean stop it finds none.
+	c.scan(f.epoch)
 	if f.journal == 0 {
 		// A state that is made anew must lead to it.
 		f.journal, f.epoch = c.id, c.epoch
@@ -97,7 +98,7 @@ func (c *journalContent) identify(f *files) error {
 		c.stale, c.data = true, nil
 		return nil
 	case err != nil:
-		c.problem, id = err, f.journal
+		c.problem, id = err, cmp.Or(f.journal, c.mark.id)
 	case f.journal != 0 && id != f.journal:
 		c.problem, id = damaged("the journal is not the one that belongs to state.db"), f.journal
 	case int64(len(c.data)) != size:
@@ -112,6 +113,9 @@ func (s *Stage) recoverJournal(ctx context.Context, f *files) (mended bool, err 
 	c, path := s.found, filepath.Join(s.settings.Dir, journalName)
 	s.found = nil
 	f.pending = newPending(max(f.epoch, c.epoch))
+	if c.claims(f.epoch) {
+		f.pending.epoch = max(f.pending.epoch, c.mark.epoch)
+	}
 	r, err := f.replay(c)
 	if err != nil {
 		return false, err
@@ -130,7 +134,8 @@ func (s *Stage) recoverJournal(ctx context.Context, f *files) (mended bool, err 
 		return false, err
 	}
 	s.journal.begin(f.epoch)
-	return c.unclean || !f.pending.empty(), nil
+	// A frame of the epoch that is there is never written over.
+	return c.unclean || len(c.frames) > 0 || !f.pending.empty(), nil
 }
 
 // setJournalAside keeps a damaged journal for a person and lets a new one take its place once state.db has what was in it.
@@ -227,6 +232,7 @@ func (s *Stage) journalSome(batch []*request) error {
 		err = s.journal.append(batch, base)
 	}
 	if err == nil {
+		s.noteLanded(batch, base)
 		err = s.at("journal landed")
 	}
 	if err != nil {
@@ -236,6 +242,20 @@ func (s *Stage) journalSome(batch []*request) error {
 	s.trouble.tries = 0
 	s.landJournaled(batch)
 	return nil
+}
+
+// noteLanded marks the frame that has just landed, before anybody is told of it, so that it is missed should it be damaged.
+// Without the mark it is as safe, so that nothing fails for want of it.
+func (s *Stage) noteLanded(batch []*request, base uint64) {
+	j, last := s.journal, base
+	for _, r := range batch {
+		last += uint64(len(r.payloads))
+	}
+	err := s.running.note(landedMark{id: j.id, epoch: j.epoch, number: j.number, end: uint64(j.at), last: last}) //nolint:gosec // it is not negative
+	if err != nil && !s.running.failed {
+		s.settings.Logger.Warn("damage to the newest commits would not be noticed", slog.Any("error", err))
+	}
+	s.running.failed = err != nil
 }
 
 // landJournaled notes a frame that is on the disk.

@@ -76,7 +76,7 @@ func TestAnInsightThatIsTooLargeIsSetAsideAndTheFlowGoesOn(t *testing.T) {
 	if n := strings.Count(log.String(), "level=ERROR"); n < 2 || !strings.Contains(log.String(), "flow=f insights=3 first_seq=2 largest_bytes=4194305 limit_bytes=4194304") {
 		t.Errorf("the log has %d errors: %s", n, log)
 	}
-	// What has to be numbered anew leaves them behind.
+	// What has to be numbered anew, because no session has ever sent it, leaves them behind.
 	if _, err := st.Reconcile(t.Context(), 100); err != nil {
 		t.Fatal(err)
 	}

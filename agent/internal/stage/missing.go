@@ -124,9 +124,9 @@ func (s *Settings) viewReadOnly(path string, fn func(*bolt.Tx) error) error {
 	return errors.Join(db.View(fn), db.Close())
 }
 
-// ownerMissing gives whose a directory without OWNER is. Only one that holds nothing may be claimed: to guess could send
-// one tenant's insights to another.
-func (s *Settings) ownerMissing(ctx context.Context) (owner string, err error) {
+// ownerProven gives whose a directory is whose OWNER is missing or damaged, as the refusal says. Only one that holds nothing
+// may be claimed, for which it gives an empty text: to guess could send one tenant's insights to another.
+func (s *Settings) ownerProven(ctx context.Context, refusal error) (owner string, err error) {
 	data, _, err := traces(s.Dir)
 	if err != nil || !data {
 		return "", err
@@ -135,33 +135,56 @@ func (s *Settings) ownerMissing(ctx context.Context) (owner string, err error) {
 	if err != nil {
 		return "", err
 	}
-	path := filepath.Join(s.Dir, ownerName)
 	if o.owner == "" {
-		return "", fmt.Errorf("%w: %s is missing beside staged insights, and nothing else says whose they are; if the agent that staged them is %[3]s, which starts here now, write the line %[3]s into that file and start again; otherwise write the id of the agent that staged them, and the directory is set aside and never sent",
-			ErrDamaged, path, s.Owner)
+		return "", refusal
 	}
-	s.Logger.WarnContext(ctx, "the file that says whose the staged insights are was missing; it is written anew from the staged state",
-		slog.String("file", path), slog.String("owner", o.owner))
+	s.Logger.WarnContext(ctx, "the file that says whose the staged insights are was missing or damaged; it is written anew from the staged state",
+		slog.String("file", filepath.Join(s.Dir, ownerName)), slog.String("owner", o.owner), slog.Any("error", refusal))
 	return o.owner, nil
 }
 
-// formatMissing says whether a directory without FORMAT may be marked with the format of this agent: when nothing is in
-// it, or when its state proves to have it.
-func (s *Settings) formatMissing(ctx context.Context) error {
+// ownerMissing is the refusal of a directory without OWNER.
+func (s *Settings) ownerMissing() error {
+	return fmt.Errorf("%w: %s is missing beside staged insights, and nothing else says whose they are; if the agent that staged them is %[3]s, which starts here now, write the line %[3]s into that file and start again; otherwise write the id of the agent that staged them, and the directory is set aside and never sent",
+		ErrDamaged, filepath.Join(s.Dir, ownerName), s.Owner)
+}
+
+// disproved says whether the state proves that the directory belongs to the agent that starts, although OWNER names another
+// one: then it is OWNER that is damaged. Whatever else the state says, or does not, the directory is another's.
+func (s *Settings) disproved(ctx context.Context, owner string) (bool, error) {
+	o, err := s.provenOrigin(ctx)
+	if err != nil || o.owner != s.Owner {
+		return false, err
+	}
+	s.Logger.WarnContext(ctx, "the file that says whose the staged insights are is damaged: it names another agent than the staged state, which is this agent's; it is written anew",
+		slog.String("file", filepath.Join(s.Dir, ownerName)), slog.String("said", owner), slog.String("owner", s.Owner))
+	return true, nil
+}
+
+// formatProven says whether a directory whose FORMAT is missing, damaged or newer, as the refusal says, may be marked with
+// the format of this agent: when its state proves to have it, or when nothing is in it and nothing speaks of a newer agent.
+func (s *Settings) formatProven(ctx context.Context, refusal error) error {
 	data, _, err := traces(s.Dir)
-	if err != nil || !data {
+	switch {
+	case err != nil:
 		return err
+	case data:
+	case errors.Is(refusal, ErrNewerFormat):
+		return refusal
+	default:
+		return nil
 	}
 	o, err := s.provenOrigin(ctx)
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
+	case o.format > formatVersion:
+		return fmt.Errorf("%w: %s in %s has format %d and this agent knows %d; start the newer agent again", ErrNewerFormat, stateName, s.Dir, o.format, formatVersion)
+	case o.format != formatVersion:
+		return refusal
 	}
-	path := filepath.Join(s.Dir, formatName)
-	if o.format != formatVersion {
-		return fmt.Errorf("%w: %s is missing beside staged insights, and nothing else says in which layout they are; if no newer outfeed-agent than this one was ever started with this directory, write the line %q into that file and start again; otherwise start the newer one",
-			ErrDamaged, path, fmt.Sprint(formatPrefix, formatVersion))
-	}
-	s.Logger.WarnContext(ctx, "the file that says which layout the staged data has was missing; it is written anew from the staged state", slog.String("file", path))
+	s.Logger.WarnContext(ctx, "the file that says which layout the staged data has was missing or damaged; it is written anew from the staged state",
+		slog.String("file", filepath.Join(s.Dir, formatName)), slog.Any("error", refusal))
 	return nil
 }
 
@@ -291,7 +314,9 @@ func (f *files) firsts() []uint64 {
 	for i, seg := range f.segments {
 		list[i] = seg.first
 	}
-	// A commit that failed can have left an empty one that another of the same sequence follows.
+	// A commit that failed can have left an empty one that another of the same sequence follows, and while a renumbering goes
+	// back the old ones stand in front.
+	slices.Sort(list)
 	return slices.Compact(list)
 }
 

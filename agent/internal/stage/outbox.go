@@ -44,6 +44,7 @@ func (s *Stage) ReadOutbox(ctx context.Context, after uint64, maxRecords, maxByt
 		r, err := s.readOutbox(after, maxRecords, maxBytes)
 		if err == nil && r.problem == nil {
 			s.noteDamaged(r.damaged)
+			s.noteGiven(r.records)
 			return r.records, nil
 		}
 		problem, found := errors.AsType[*damageError](err)
@@ -59,6 +60,7 @@ func (s *Stage) ReadOutbox(ctx context.Context, after uint64, maxRecords, maxByt
 			return nil, problem
 		default:
 			s.noteDamaged(r.damaged)
+			s.noteGiven(r.records)
 			return r.records, nil
 		}
 	}
@@ -229,6 +231,7 @@ func (s *Stage) moveAcknowledged(upTo uint64) (store bool, err error) {
 	case upTo <= f.acknowledged:
 		return false, nil
 	}
+	f.unsentFrom = 0
 	lost := f.lostBetween(f.acknowledged, upTo)
 	f.lost += lost
 	for seq := range f.damaged {
@@ -358,32 +361,39 @@ func (s *Stage) noteWaiting() {
 // behind which to send.
 //
 // Where the control plane has less than it once acknowledged, its database went back: those insights are no longer here
-// either, and are counted in Stats.LostRemotely once. Where it has more than was ever produced here, this directory went
-// back: what waits gets new sequences behind the control plane's, because under the old ones it would be taken for a
-// repetition and be lost in silence.
+// either, and are counted in Stats.LostRemotely once. Where it has more than it can have from here, this directory went
+// back (see wentBack), also when what was staged since then has the numbers of what it has: that is told in
+// Stats.Damaged, what was here at the start counts as stored, and the rest gets new sequences behind the control plane's.
 func (s *Stage) Reconcile(ctx context.Context, stored uint64) (after uint64, err error) {
+	after, err = s.reconcile(ctx, stored)
+	if err != nil {
+		return 0, err
+	}
+	return after, s.agree(ctx)
+}
+
+func (s *Stage) reconcile(ctx context.Context, stored uint64) (after uint64, err error) {
+	s.mu.RLock()
+	lowering := s.lowering
+	s.mu.RUnlock()
+	if lowering {
+		if err := s.settled(ctx); err != nil {
+			return 0, err
+		}
+	}
 	s.mu.RLock()
 	if s.files == nil {
 		s.mu.RUnlock()
 		return 0, s.unavailable()
 	}
-	now := s.files.meta
+	acknowledged, reach := s.files.acknowledged, s.reach()
 	s.mu.RUnlock()
 	switch {
-	case stored > now.produced:
-		s.settings.Logger.ErrorContext(ctx, "the control plane has more insights of this agent than its staging directory; what waits gets new numbers",
-			slog.Uint64("stored", stored), slog.Uint64("produced", now.produced))
-		r := &request{renumberFrom: stored, folded: true}
-		r.admit = func(f *files) error {
-			if stored <= f.produced {
-				return errDone
-			}
-			return nil
-		}
-		return stored, s.submit(ctx, r)
-	case stored < now.acknowledged:
+	case stored > reach:
+		return s.wentBack(ctx, stored)
+	case stored < acknowledged:
 		s.noteRemoteLoss(stored)
-		return now.acknowledged, nil
+		return acknowledged, nil
 	}
 	s.mu.Lock()
 	if s.files != nil {
@@ -410,10 +420,13 @@ func (s *Stage) noteRemoteLoss(stored uint64) {
 // renumberPage is how many records are moved at a time.
 const renumberPage = 10_000
 
-// renumber writes what waits once more, behind the given sequence.
+// renumber writes what the control plane cannot have once more, behind the given sequence.
 func (s *Stage) renumber(next *meta, base uint64) ([]appended, error) {
 	var parts []appended
-	from, seq := next.acknowledged, base+1
+	s.mu.RLock()
+	from, seq := s.reach(), base+1
+	next.lost += s.files.lostBetween(next.acknowledged, from)
+	s.mu.RUnlock()
 	old := s.files.segments
 	for from < next.produced {
 		r := &outboxReader{next: from + 1, end: next.produced, gone: next.gone, maxRecords: renumberPage, maxBytes: maxAppendBytes}

@@ -84,20 +84,32 @@ func take(ctx context.Context, settings Settings) (*directoryLock, error) {
 	}
 }
 
-// claim makes an empty directory without an owner that of the settings', and gives the owner when it is another one.
+// claim makes an empty directory without an owner that of the settings', and gives the owner when it is another one. An
+// OWNER that is missing or damaged is written anew where the state proves what it said.
 func claim(ctx context.Context, settings Settings) (other string, err error) {
 	if err := settings.checkFormat(ctx); err != nil || settings.Owner == "" {
 		return "", err
 	}
 	owner, err := Owner(settings.Dir)
+	whole := owner != ""
+	switch {
+	case err != nil && !errors.Is(err, ErrDamaged):
+		return "", err
+	case err != nil:
+		owner, err = settings.ownerProven(ctx, err)
+	case !whole:
+		owner, err = settings.ownerProven(ctx, settings.ownerMissing())
+	case owner != settings.Owner:
+		var wrong bool
+		if wrong, err = settings.disproved(ctx, owner); wrong {
+			owner, whole = settings.Owner, false
+		}
+	}
 	if err != nil {
 		return "", err
 	}
-	if owner == "" {
-		if owner, err = settings.ownerMissing(ctx); err != nil {
-			return "", err
-		}
-		owner = cmp.Or(owner, settings.Owner)
+	owner = cmp.Or(owner, settings.Owner)
+	if !whole {
 		if err := createFile(filepath.Join(settings.Dir, ownerName), owner+"\n"); err != nil {
 			return "", err
 		}

@@ -125,19 +125,109 @@ func TestWhatIsInUseOrNewerIsNotSetAside(t *testing.T) {
 	}
 	// A process that another test has just forked holds a copy of the lock until it becomes another program.
 	other.LockWait = 10 * time.Second
-	for file, text := range map[string]string{"FORMAT": "outfeed-stage 3\n", "OWNER": "agent-"} {
-		if err := os.WriteFile(filepath.Join(s.Dir, file), []byte(text), 0o600); err != nil {
+	// A newer agent has been here: the state says so too.
+	state := filepath.Join(s.Dir, "state.db")
+	if err := errors.Join(stage.PutOrigin(state, "agent-a", 3), os.WriteFile(filepath.Join(s.Dir, "FORMAT"), []byte("outfeed-stage 3\n"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	before := contents(t, s.Dir)
+	for _, text := range []string{"outfeed-stage 3\n", "outfeed-stage \x00\n", ""} {
+		if err := os.WriteFile(filepath.Join(s.Dir, "FORMAT"), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := stage.Open(t.Context(), other); !errors.Is(err, stage.ErrNewerFormat) && !errors.Is(err, stage.ErrDamaged) {
-			t.Errorf("Open with the %s %q gave %v", file, text, err)
+		for _, owner := range []stage.Settings{s, other} {
+			if _, err := stage.Open(t.Context(), owner); !errors.Is(err, stage.ErrNewerFormat) {
+				t.Errorf("Open of a newer directory with the FORMAT %q gave %v", text, err)
+			}
 		}
-		if err := os.WriteFile(filepath.Join(s.Dir, "FORMAT"), []byte("outfeed-stage 2\n"), 0o600); err != nil {
-			t.Fatal(err)
+		if after := contents(t, s.Dir); after["state.db"] != before["state.db"] || after["FORMAT"] != text {
+			t.Errorf("the refusal has changed the directory")
 		}
 	}
 	list, err := filepath.Glob(s.Dir + ".of-*")
 	if err != nil || len(list) != 0 {
 		t.Errorf("set aside: %v, %v", list, err)
+	}
+}
+
+// TestADamagedOwnerOrFormatIsProvenOrRefused damages the two texts and leaves the state whole, or not.
+func TestADamagedOwnerOrFormatIsProvenOrRefused(t *testing.T) {
+	t.Parallel()
+	for name, how := range map[string]struct {
+		file, text string
+		// without says that the state is damaged too, and state whose it is by that, agent-a for none.
+		without bool
+		state   string
+		owner   string
+		// refused says that nobody may start, and aside that the directory is set aside.
+		refused, aside bool
+	}{
+		"a flipped bit in the owner":                   {file: "OWNER", text: "agent-c\n", owner: "agent-a"},
+		"an owner without its end":                     {file: "OWNER", text: "agent-", owner: "agent-a"},
+		"an empty owner":                               {file: "OWNER", owner: "agent-a"},
+		"a zeroed owner":                               {file: "OWNER", text: strings.Repeat("\x00", 8), owner: "agent-a"},
+		"a zeroed owner of another":                    {file: "OWNER", text: strings.Repeat("\x00", 8), owner: "agent-b", aside: true},
+		"the owner of another":                         {file: "OWNER", text: "agent-a\n", owner: "agent-b", aside: true},
+		"an owner where the state proves a third":      {file: "OWNER", text: "agent-c\n", state: "agent-d", owner: "agent-a", aside: true},
+		"the owner of another without a state":         {file: "OWNER", text: "agent-c\n", without: true, owner: "agent-a", aside: true},
+		"a zeroed owner without a state":               {file: "OWNER", text: "\x00\x00\n", without: true, owner: "agent-a", refused: true},
+		"an empty format":                              {file: "FORMAT", owner: "agent-a"},
+		"a zeroed format":                              {file: "FORMAT", text: strings.Repeat("\x00", 16), owner: "agent-a"},
+		"a flipped bit in the format":                  {file: "FORMAT", text: "outfeed-stage 3\n", owner: "agent-a"},
+		"a flipped bit in the format's word":           {file: "FORMAT", text: "outfeed-sta'e 2\n", owner: "agent-a"},
+		"a format without its digit":                   {file: "FORMAT", text: "outfeed-stage ", owner: "agent-a"},
+		"a higher format without a state":              {file: "FORMAT", text: "outfeed-stage 3\n", without: true, owner: "agent-a", refused: true},
+		"a zeroed format without a state":              {file: "FORMAT", text: "\x00", without: true, owner: "agent-a", refused: true},
+		"a damaged format, and the agent is another's": {file: "FORMAT", text: "\x00", owner: "agent-b", aside: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := settings(t, filepath.Join(t.TempDir(), "stage"))
+			s.Owner = "agent-a"
+			leave(t, s)
+			state := filepath.Join(s.Dir, "state.db")
+			if how.state != "" {
+				if err := stage.PutOrigin(state, how.state, 2); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if how.without {
+				if err := os.WriteFile(state, make([]byte, 1<<15), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := os.WriteFile(filepath.Join(s.Dir, how.file), []byte(how.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			s, log := logged(t, s)
+			s.Owner = how.owner
+			if how.refused {
+				t.Cleanup(func() { _ = os.Remove(state) }) // nobody else opens it
+				if _, err := stage.Open(t.Context(), s); !errors.Is(err, stage.ErrDamaged) && !errors.Is(err, stage.ErrNewerFormat) {
+					t.Fatalf("Open gave %v", err)
+				}
+				if after := contents(t, s.Dir); after[how.file] != how.text {
+					t.Errorf("the refusal has written %q", after[how.file])
+				}
+				return
+			}
+			for range 2 {
+				st := open(t, s)
+				got := st.Stats()
+				if aside := len(got.Formers) == 1; aside != how.aside || !aside && got.WaitingRecords != 2 || aside && got.Produced != 0 {
+					t.Errorf("stats: %+v", got)
+				}
+				if err := st.Close(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			after := contents(t, s.Dir)
+			if after["OWNER"] != how.owner+"\n" || after["FORMAT"] != "outfeed-stage 2\n" {
+				t.Errorf("OWNER is %q and FORMAT %q", after["OWNER"], after["FORMAT"])
+			}
+			if n := strings.Count(log.String(), "written anew"); !how.aside && n != 1 || n > 1 {
+				t.Errorf("%d messages: %s", n, log)
+			}
+		})
 	}
 }

@@ -109,14 +109,16 @@ type Stage struct {
 	ranBefore time.Duration
 	ranStored uint64
 	// The journal is the writer's, and so is what follows: when making one was last tried, when what it has is to be taken in
-	// by state.db, the marks of the flows of which the transaction under way does that, and what a start has found.
+	// by state.db, the marks of the flows of which the transaction under way does that, what a start has found, and the file
+	// with the mark of what was acknowledged.
 	journal       *journal
 	journalLooked time.Time
 	folding       *time.Timer
 	foldedMarks   map[string]mark
 	// states are buffers for the states of requests.
-	states sync.Pool
-	found  *journalContent
+	states  sync.Pool
+	found   *journalContent
+	running runningFile
 
 	// mu guards what follows. The writer alone changes produced and the files, and may therefore read them without it.
 	mu sync.RWMutex
@@ -138,6 +140,10 @@ type Stage struct {
 	// blocked counts the commits that wait for room, for the reason blockedBy.
 	blocked   int
 	blockedBy error
+	// reached is the last sequence that was there when the stage was opened or that a session was given since; agreed says
+	// that one has agreed with the control plane, and lowering that a renumbering has failed half way.
+	reached          uint64
+	agreed, lowering bool
 	// waitingSince is when records began to wait, zero while none do.
 	waitingSince time.Time
 }
@@ -237,7 +243,7 @@ func openDir(ctx context.Context, settings Settings) (*Stage, error) {
 		spare: spare{path: filepath.Join(settings.Dir, spareName)}, folding: newStoppedTimer(),
 	}
 	if err := s.start(ctx); err != nil {
-		return nil, errors.Join(err, s.journal.close(), lock.release())
+		return nil, errors.Join(err, s.journal.close(), s.running.close(), lock.release())
 	}
 	s.writer.Go(s.write)
 	return s, nil
@@ -278,23 +284,14 @@ func (s *Stage) start(ctx context.Context) error {
 	if err := removeUnfinished(dir); err != nil {
 		return err
 	}
-	running := filepath.Join(dir, runningName)
-	unclean, err := exists(running)
+	found, err := s.startRunning(ctx)
 	if err != nil {
-		return err
-	}
-	found := map[string]error{}
-	if unclean {
-		if found, err = s.verifyAll(ctx); err != nil {
-			return err
-		}
-	} else if err = s.withSpare(func() error { return createFile(running, "removed by a clean stop\n") }); err != nil {
 		return err
 	}
 	if s.formers, err = formers(dir); err != nil {
 		return err
 	}
-	s.found = &journalContent{unclean: unclean}
+	unclean := s.found.unclean
 	f, err := s.openFiles(ctx, found)
 	if err != nil {
 		return err
@@ -310,6 +307,7 @@ func (s *Stage) start(ctx context.Context) error {
 		f.closeLast()
 	}
 	s.files, s.ranBefore, s.ranStored = f, millis(f.ranMillis), f.ranMillis
+	s.beginReach()
 	if s.settings.MaxAge > 0 {
 		s.noteAge(&f.meta)
 	}
@@ -322,6 +320,33 @@ func (s *Stage) start(ctx context.Context) error {
 	}
 	s.keepJournal()
 	return nil
+}
+
+// startRunning finds out whether the last stop was clean and verifies the files if it was not. It gives what is damaged.
+func (s *Stage) startRunning(ctx context.Context) (found map[string]error, err error) {
+	dir := s.settings.Dir
+	there, err := exists(filepath.Join(dir, runningName))
+	if err != nil {
+		return nil, err
+	}
+	s.found = &journalContent{unclean: there}
+	if there {
+		s.found.mark = readLandedMark(dir)
+	} else if s.found.unclean = foundUnclean(dir); s.found.unclean {
+		s.settings.Logger.WarnContext(ctx, "the journal has commits that a clean stop would have taken out of it, although the file that marks an unclean stop is missing",
+			slog.String("file", filepath.Join(dir, runningName)))
+	}
+	if s.found.unclean {
+		if found, err = s.verifyAll(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if !there {
+		if err = s.withSpare(func() error { return createRunning(dir) }); err != nil {
+			return nil, err
+		}
+	}
+	return found, s.running.open(dir)
 }
 
 // removeUnfinished removes files that a stopped process was still making.
@@ -373,7 +398,7 @@ func (s *Stage) Close() error {
 // finish runs after the writer has ended. The mark of an unclean stop goes only when all is well.
 func (s *Stage) finish() error {
 	var errs []error
-	if s.isUnsettled() == nil && (s.acknowledgedMoved() || s.settings.MaxAge > 0 || !s.pending.empty()) {
+	if s.isUnsettled() == nil && (s.acknowledgedMoved() || s.settings.MaxAge > 0 || !s.pending.empty() || s.journal.ready() && s.journal.number > 0) {
 		errs = append(errs, s.commit(nil))
 	}
 	s.mu.Lock()
@@ -384,13 +409,9 @@ func (s *Stage) finish() error {
 		s.files = nil
 	}
 	s.mu.Unlock()
-	errs = append(errs, s.journal.close())
+	errs = append(errs, s.journal.close(), s.running.close())
 	if err := errors.Join(errs...); err != nil || !clean {
 		return errors.Join(err, s.lock.release())
 	}
-	err := os.Remove(filepath.Join(s.settings.Dir, runningName))
-	if err == nil {
-		err = durable.SyncDir(s.settings.Dir)
-	}
-	return errors.Join(err, s.lock.release())
+	return errors.Join(removeRunning(s.settings.Dir), s.lock.release())
 }

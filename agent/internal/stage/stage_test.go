@@ -549,6 +549,9 @@ func TestReconcile(t *testing.T) {
 		}
 	}
 	reconcile(0, 0)
+	if records, err := st.ReadOutbox(t.Context(), 0, 6, 1<<20); err != nil || len(records) != 6 {
+		t.Fatalf("%d records, %v", len(records), err)
+	}
 	reconcile(6, 6)
 	for range 3 {
 		reconcile(4, 6)

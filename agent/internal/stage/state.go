@@ -44,6 +44,7 @@ const (
 	stampKey          = "stamp"
 	journalKey        = "journal"
 	epochKey          = "epoch"
+	unsentKey         = "unsent_from"
 	// salvageKey is there in a state.db that was made by a salvage, until the agent has taken note of it.
 	salvageKey = "salvage"
 )
@@ -94,6 +95,9 @@ type meta struct {
 	// journal is the id of the journal, 0 for none. Every commit here begins another epoch of it: what it has of earlier ones is
 	// in the state.
 	journal, epoch uint64
+	// unsentFrom is the first sequence that was never sent because no session has agreed since, over restarts; 0 once one has.
+	// An older one does no harm but that something is sent twice, so that the stamp leaves it out.
+	unsentFrom uint64
 }
 
 // floor is the last sequence that is acknowledged or that a rule has dropped with all before it.
@@ -148,22 +152,32 @@ func (m *meta) put(tx *bolt.Tx, sealed *sealer, stored *meta) error {
 			return err
 		}
 	}
-	if stored == nil || !slices.Equal(m.gone, stored.gone) {
-		if err := sealed.put(b, []byte(goneKey), m.gone.encode()); err != nil {
-			return err
-		}
-	}
-	if stored == nil || !slices.Equal(m.ages, stored.ages) {
-		if err := sealed.put(b, []byte(agesKey), m.ages.encode()); err != nil {
-			return err
-		}
-	}
-	if stored == nil || !slices.Equal(m.listed, stored.listed) {
-		if err := sealed.put(b, []byte(segmentsKey), encodeListed(m.listed)); err != nil {
-			return err
-		}
+	if err := m.putLists(b, sealed, stored); err != nil {
+		return err
 	}
 	return sealed.put(b, []byte(stampKey), m.stamp(uint64(tx.ID()))) //nolint:gosec // bbolt's is a uint64 itself
+}
+
+// putLists stores what readLists reads, where it differs.
+func (m *meta) putLists(b *bolt.Bucket, sealed *sealer, stored *meta) error {
+	for _, e := range []struct {
+		key   string
+		same  bool
+		value func() []byte
+	}{
+		{goneKey, stored != nil && slices.Equal(m.gone, stored.gone), m.gone.encode},
+		{agesKey, stored != nil && slices.Equal(m.ages, stored.ages), m.ages.encode},
+		{segmentsKey, stored != nil && slices.Equal(m.listed, stored.listed), func() []byte { return encodeListed(m.listed) }},
+		{unsentKey, stored != nil && m.unsentFrom == stored.unsentFrom, func() []byte { return number(m.unsentFrom) }},
+	} {
+		if e.same {
+			continue
+		}
+		if err := sealed.put(b, []byte(e.key), e.value()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // stamp is the transaction that wrote the numbers, and what they add up to. Every commit writes it, so that a page with
@@ -206,7 +220,7 @@ func readMeta(tx *bolt.Tx) (m meta, err error) {
 	return m, nil
 }
 
-// readLists reads what rules have dropped and how old the rest is.
+// readLists reads what rules have dropped, how old the rest is, and what may be missing.
 func (m *meta) readLists(b *bolt.Bucket) error {
 	value, err := getSealed(b, []byte(goneKey))
 	if err == nil {
@@ -226,7 +240,14 @@ func (m *meta) readLists(b *bolt.Bucket) error {
 	}
 	if value, err = getSealed(b, []byte(segmentsKey)); err == nil {
 		m.listed, err = parseListed(value)
-	} else if errors.Is(err, errAbsent) {
+	}
+	if err == nil || errors.Is(err, errAbsent) {
+		value, err = getSealed(b, []byte(unsentKey))
+	}
+	if err == nil {
+		m.unsentFrom, err = parseNumber(value)
+	}
+	if errors.Is(err, errAbsent) {
 		err = nil
 	}
 	return err

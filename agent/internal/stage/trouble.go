@@ -181,7 +181,7 @@ func (s *Stage) settle() error {
 	defer s.mu.Unlock()
 	if s.files != nil {
 		old := s.files
-		s.carry.acknowledged = old.acknowledged
+		s.carry.acknowledged, s.carry.unsentFrom = old.acknowledged, old.unsentFrom
 		s.carry.lost, s.carry.lostRemotely, s.carry.remoteStored = old.lost, old.lostRemotely, old.remoteStored
 		s.files = nil
 		if err := old.close(); err != nil {
@@ -195,10 +195,16 @@ func (s *Stage) settle() error {
 	}
 	stored := f.meta
 	f.acknowledged = min(max(stored.acknowledged, s.carry.acknowledged), f.produced)
+	if s.lowering && f.produced < s.carry.acknowledged {
+		// It has landed, and the acknowledgement in memory is of the numbers before.
+		f.acknowledged = stored.acknowledged
+	}
+	s.lowering = false
 	f.lost = max(stored.lost, s.carry.lost)
 	f.lostRemotely = max(stored.lostRemotely, s.carry.lostRemotely)
 	f.remoteStored = s.carry.remoteStored
 	f.gone = f.gone.behind(f.acknowledged)
+	f.unsentFrom = s.carry.unsentFrom
 	f.countAcknowledged()
 	s.files, s.unsettled = f, nil
 	s.noteWaiting()

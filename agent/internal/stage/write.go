@@ -41,7 +41,9 @@ type request struct {
 	folded bool
 	// renumberFrom is not 0 for a renumbering of the outbox, which has a commit of its own.
 	renumberFrom uint64
-	done         chan error
+	// then comes right after its commit, in front of any other; nil for nothing.
+	then func() error
+	done chan error
 	// release gives back what was reserved for the request, once it is answered or will never be taken; nil for nothing.
 	release func()
 }
@@ -182,12 +184,19 @@ func (s *Stage) process(batch []*request) {
 		s.journalAll(admitted)
 		return
 	}
-	admitted = s.journalFirst(admitted)
+	s.commitInPlace(s.journalFirst(admitted))
+}
+
+// commitInPlace commits requests that the journal does not take, and answers them.
+func (s *Stage) commitInPlace(admitted []*request) {
 	err := s.isUnsettled()
 	if err == nil {
 		err = s.commit(admitted)
 	}
 	for _, r := range admitted {
+		if err == nil && r.then != nil {
+			err = r.then()
+		}
 		r.answer(err)
 	}
 }
@@ -299,7 +308,8 @@ func (s *Stage) writeOutbox(seq uint64, parts []appended, payloads [][]byte) ([]
 			return nil, err
 		}
 		s.trouble.suspect(end.to.db)
-		part, err := end.to.append(seq, end.bytes, s.pending.behind(s.files.produced), payloads, min(room, maxAppendBytes))
+		// A renumbering proves no more than that what is in front of it has counted.
+		part, err := end.to.append(seq, end.bytes, min(s.pending.behind(s.files.produced), seq-1), payloads, min(room, maxAppendBytes))
 		if err != nil {
 			return nil, err
 		}
