@@ -61,6 +61,12 @@ type DamagedFile struct {
 	SetBack     []string `json:"set_back"`
 }
 
+// wentBackName begins the name of what stands for an older copy of the staging among the damaged files (docs/staging.md).
+const wentBackName = "outbox.corrupt-"
+
+// WentBack says whether no file was damaged, but an older copy of the staging put in its place.
+func (d *DamagedFile) WentBack() bool { return strings.HasPrefix(d.File, wentBackName) }
+
 // SetAsideStaging is a staging directory of another agent, which is kept and never sent.
 type SetAsideStaging struct {
 	Dir     string `json:"dir"`

@@ -239,7 +239,7 @@ func (s *status) local() LocalStatus {
 	t := s.tunnel.State()
 	out := LocalStatus{
 		AgentID: s.identity.Profile().Agent, Version: buildinfo.Version(), ControlPlane: s.identity.Profile().URL,
-		Tunnel:      TunnelStatus{Connected: t.Connected, Since: t.Since, Error: t.LastError, NextTry: t.NextTry, ClockSkew: int64(t.Skew / time.Second)},
+		Tunnel:      TunnelStatus{Connected: t.Connected, Since: t.Since, Error: t.LastError, NextTry: t.NextTry, ClockSkew: int64(t.Skew / time.Second), RotationError: t.RotationError},
 		BundleError: s.bundles.refused(), LeftBehind: s.supervisor.Left(),
 		Outbox: s.outbox(),
 		Flows:  []FlowStatus{},

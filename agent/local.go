@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/outfeed/outfeed/agent/internal/identity"
 	"github.com/outfeed/outfeed/agent/internal/stage"
 	"github.com/outfeed/outfeed/internal/backoff"
 )
@@ -41,6 +42,8 @@ type TunnelStatus struct {
 	NextTry   time.Time `json:"next_try,omitzero"`
 	// ClockSkew is how many seconds this machine's clock is ahead of the control plane's, by what that has said last.
 	ClockSkew int64 `json:"clock_skew_seconds"`
+	// RotationError is why the agent's keys could not be changed when that was asked for.
+	RotationError string `json:"rotation_error,omitempty"`
 }
 
 // FlowStatus is how one deployed flow is doing.
@@ -210,6 +213,9 @@ func askLocal(ctx context.Context, c Config, method, what string) (*http.Respons
 	}
 	resp, err := client.Do(req)
 	if err != nil {
+		if _, cannot := identity.Load(c.DataDir); errors.Is(cannot, identity.ErrNotEnrolled) || errors.Is(cannot, identity.ErrLost) {
+			return nil, fmt.Errorf("no agent runs for %s, and none can: %w", c.DataDir, cannot)
+		}
 		return nil, fmt.Errorf("no agent answers for %s (start it with: outfeed-agent run --data-dir %s): %w", c.DataDir, c.DataDir, err)
 	}
 	return resp, nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,11 +15,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/outfeed/outfeed/agent"
+	"github.com/outfeed/outfeed/internal/clockskew"
 	"github.com/outfeed/outfeed/internal/terminal"
 )
-
-// tolerableSkew is how far this machine's clock may be off, in seconds, before it is worth a line.
-const tolerableSkew = 5
 
 func statusCommand(f *flags) *cobra.Command {
 	c := &cobra.Command{
@@ -56,8 +55,12 @@ func printStatus(w *tabwriter.Writer, s agent.LocalStatus) error {
 		fmt.Fprintf(w, "attention\t%d\t%s\n", len(found), strings.Join(found, "; "))
 	}
 	fmt.Fprintf(w, "control plane\t%s\t%s\n", s.ControlPlane, connection(s.Tunnel))
-	if skew := s.Tunnel.ClockSkew; skewed(skew) {
-		fmt.Fprintf(w, "clock\toff by %d s\tagainst the control plane's; flows stamp what they read with this machine's clock\n", skew)
+	if skew := s.Tunnel.ClockSkew; clockskew.IsOff(skew) {
+		fmt.Fprintf(w, "clock\toff by %s\t%s; set it: %s\n", clockskew.Length(skew), clockskew.Against(skew), clockskew.Remedy(runtime.GOOS))
+		fmt.Fprintf(w, "\t\tuntil then %s\n", clockskew.Meanwhile)
+	}
+	if s.Tunnel.RotationError != "" {
+		fmt.Fprintf(w, "keys\tnot changed\t%s; the present ones stay good, and it is tried again at the next connect\n", terminal.Line(s.Tunnel.RotationError))
 	}
 	if s.BundleError != "" {
 		fmt.Fprintf(w, "newest bundle\trefused\t%s\n", terminal.Line(s.BundleError))
@@ -92,7 +95,7 @@ func attention(s *agent.LocalStatus) []string {
 	for _, n := range o.Expired {
 		expired += n
 	}
-	failing := 0
+	failing, back := 0, wentBack(o.Damage)
 	for i := range s.Flows {
 		if f := &s.Flows[i]; f.Error != "" || f.SetBackFrom > 0 || slices.ContainsFunc(f.Sources, func(src agent.SourceStatus) bool { return src.Error != "" }) {
 			failing++
@@ -111,9 +114,11 @@ func attention(s *agent.LocalStatus) []string {
 		{o.Blocked == 0 && o.RunwaySeconds >= 0 && o.RunwaySeconds < shortRunway, "room for less than a day"},
 		{o.Lost+o.LostRemotely > 0, fmt.Sprintf("%d insights lost", o.Lost+o.LostRemotely)},
 		{expired > 0, fmt.Sprintf("%d insights expired", expired)},
-		{len(o.Damage) > 0, "damaged files"},
+		{len(o.Damage) > back, "damaged files"},
+		{back > 0, "staging went back"},
+		{s.Tunnel.RotationError != "", "keys not changed"},
 		{s.LeftBehind > 0, "runs left behind"},
-		{skewed(s.Tunnel.ClockSkew), "clock off"},
+		{clockskew.IsOff(s.Tunnel.ClockSkew), "clock " + clockskew.Length(s.Tunnel.ClockSkew) + " " + clockskew.Side(s.Tunnel.ClockSkew)},
 		{len(o.SetAside) > 0, "insights of an earlier agent set aside"},
 	} {
 		if m.there {
@@ -123,7 +128,15 @@ func attention(s *agent.LocalStatus) []string {
 	return found
 }
 
-func skewed(seconds int64) bool { return seconds > tolerableSkew || seconds < -tolerableSkew }
+// wentBack is how many of what is listed as damaged stand for an older copy of the staging.
+func wentBack(damage []agent.DamagedFile) (n int) {
+	for i := range damage {
+		if damage[i].WentBack() {
+			n++
+		}
+	}
+	return n
+}
 
 // version is the version that runs, and which one was set back to it.
 func version(fl agent.FlowStatus) string {
@@ -213,7 +226,7 @@ func printDamage(w io.Writer, s *agent.LocalStatus) {
 		return
 	}
 	advice := ""
-	if len(o.Damage) > 0 {
+	if len(o.Damage) > wentBack(o.Damage) {
 		advice = "; check this machine's disk"
 	}
 	fmt.Fprintf(w, "damaged files\t%d\tfound so far, with %d insights salvaged%s\n", o.DamagedFiles, o.Salvaged, advice)
@@ -228,7 +241,11 @@ func printDamage(w io.Writer, s *agent.LocalStatus) {
 	}
 	for i := range o.Damage {
 		d := &o.Damage[i]
-		fmt.Fprintf(w, "  %s\t%d salvaged, %d lost\t%s: %s\n", d.At.Local().Format(time.DateTime), d.Salvaged, d.Lost, terminal.Line(d.File), terminal.Line(d.Reason))
+		became := fmt.Sprintf("%d salvaged, %d lost", d.Salvaged, d.Lost)
+		if d.WentBack() {
+			became = "went back"
+		}
+		fmt.Fprintf(w, "  %s\t%s\t%s: %s\n", d.At.Local().Format(time.DateTime), became, terminal.Line(d.File), terminal.Line(d.Reason))
 		repeats(d.SetBack, "went on from an earlier state")
 		repeats(d.StartedAnew, "started anew")
 	}

@@ -1,6 +1,9 @@
 package identity
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
 	"path/filepath"
 
 	"github.com/outfeed/outfeed/internal/durable"
@@ -20,6 +23,19 @@ func advice(dir string) keyfile.Advice {
 
 // readPrivate reads a file that nobody else may read, and refuses it when somebody could.
 func readPrivate(path string) ([]byte, error) { return advice(filepath.Dir(path)).Read(path) }
+
+// missing says what it means that a file of the identity is not there, and what to do. Other errors stay as they are.
+func missing(err error, dataDir, name, held string) error {
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	dir := filepath.Join(dataDir, dirName)
+	return fmt.Errorf("%s is not there: %w. It held %s, and no copy of it is anywhere else, so somebody or something has removed it. "+
+		"Put it back from a backup, or make this machine an agent anew: get a token from the dashboard or with `outfeed agent token`, then run "+
+		"`rm -r %s` and `outfeed-agent enroll --url URL --token-file FILE --data-dir %s`, and revoke the old agent with `outfeed agent revoke NAME`. "+
+		"What is staged here and was not sent is kept aside in %s then, and never sent",
+		filepath.Join(dir, name), ErrLost, held, keyfile.Word(dir), keyfile.Word(dataDir), filepath.Join(dataDir, "stage.of-…"))
+}
 
 // checkDir refuses a directory that others may put keys into.
 func checkDir(path string) error { return advice(path).CheckDir(path) }

@@ -41,6 +41,9 @@ const (
 // ErrNotEnrolled is when the data directory holds no identity.
 var ErrNotEnrolled = errors.New("this agent is not enrolled")
 
+// ErrLost is when a file of the identity is missing.
+var ErrLost = errors.New("a part of this agent's identity is lost")
+
 // ErrEnrolled is when it holds one already.
 var ErrEnrolled = errors.New("this agent is enrolled already")
 
@@ -72,7 +75,8 @@ type Identity struct {
 	settled bool
 }
 
-// Load reads the identity of a data directory. The error is ErrNotEnrolled when there is none.
+// Load reads the identity of a data directory. The error is ErrNotEnrolled when there is none, and ErrLost when a part of it
+// is missing.
 func Load(dataDir string) (*Identity, error) {
 	dir := filepath.Join(dataDir, dirName)
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
@@ -83,17 +87,17 @@ func Load(dataDir string) (*Identity, error) {
 	}
 	id := &Identity{dir: dir}
 	if err := id.readKeys(); err != nil {
-		return nil, err
+		return nil, missing(err, dataDir, keysName, "the agent's private keys, with which it proves who it is")
 	}
 	raw, err := readPrivate(filepath.Join(dir, profileName))
 	if err != nil {
-		return nil, err
+		return nil, missing(err, dataDir, profileName, "which agent this is, of which control plane")
 	}
 	if id.profile, err = decodeProfile(raw); err != nil {
 		return nil, fmt.Errorf("%s: %w; restore it from a backup, or remove %s and enrol again", filepath.Join(dir, profileName), err, dir)
 	}
 	if id.memory, err = readMemory(filepath.Join(dir, memoryName)); err != nil {
-		return nil, err
+		return nil, missing(err, dataDir, memoryName, "how often the agent has connected, without which it looks like a copy of itself")
 	}
 	return id, nil
 }

@@ -216,6 +216,33 @@ func TestLoadRefuses(t *testing.T) {
 	}
 }
 
+func TestALostFileIsToldWithWhatToDo(t *testing.T) {
+	t.Parallel()
+	for name, held := range map[string]string{
+		"keys.pem": "the agent's private keys", "identity.json": "which agent this is", "connect.state": "how often the agent has connected",
+	} {
+		dir, _, _, _ := enrolled(t)
+		if err := os.Remove(filepath.Join(dir, "identity", name)); err != nil {
+			t.Fatal(err)
+		}
+		_, err := identity.Load(dir)
+		if !errors.Is(err, identity.ErrLost) || errors.Is(err, identity.ErrNotEnrolled) {
+			t.Fatalf("without %s: %v", name, err)
+		}
+		for _, says := range []string{
+			name + " is not there", held, "from a backup", "outfeed agent token", "rm -r " + filepath.Join(dir, "identity"),
+			"outfeed-agent enroll --url URL --token-file FILE --data-dir " + dir, "never sent",
+		} {
+			if !strings.Contains(err.Error(), says) {
+				t.Errorf("without %s it does not say %q: %v", name, says, err)
+			}
+		}
+		if strings.Contains(err.Error(), "lstat") {
+			t.Errorf("without %s: %v", name, err)
+		}
+	}
+}
+
 func TestSwappedKeysAreRefused(t *testing.T) {
 	t.Parallel()
 	dir, _, _, _ := enrolled(t)

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -14,6 +15,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/outfeed/outfeed/internal/address"
@@ -31,6 +33,11 @@ type BusyError struct {
 }
 
 func (e *BusyError) Error() string {
+	if e.turn() {
+		return fmt.Sprintf("the control plane is refusing connections from this address for now and asks to come back in %s (it answered %d %s): "+
+			"it is busy or restarting, or too many connections come from this address, from other programs or agents behind it; "+
+			"the agent comes back by itself, and what its flows produce waits here", e.RetryAfter, e.Status, http.StatusText(e.Status))
+	}
 	text := fmt.Sprintf("the control plane answered %d %s instead of opening the tunnel", e.Status, http.StatusText(e.Status))
 	switch e.Status {
 	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
@@ -42,6 +49,11 @@ func (e *BusyError) Error() string {
 	default:
 		return text + "; check the URL, and whether a proxy in between lets WebSockets through"
 	}
+}
+
+// turn says whether the answer gives a time to come back, as the control plane's own does.
+func (e *BusyError) turn() bool {
+	return e.RetryAfter > 0 && (e.Status == http.StatusServiceUnavailable || e.Status == http.StatusTooManyRequests)
 }
 
 // dialer reaches the control plane through whatever is in between.
@@ -142,7 +154,7 @@ func secure(ctx context.Context, outer net.Conn, key ed25519.PrivateKey, fingerp
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
-		return nil, &UnreachedError{fmt.Errorf("agree on keys with the control plane inside the tunnel: %w", err)}
+		return nil, &UnreachedError{fmt.Errorf("agree on keys with the control plane inside the tunnel: %w", wordless(err))}
 	}
 	return inner, nil
 }
@@ -170,11 +182,20 @@ func (d *dialer) explain(err error) error {
 	if wrapped, ok := errors.AsType[*url.Error](err); ok {
 		err = wrapped.Err
 	}
-	err = fmt.Errorf("connect to %s: %w", d.target, err)
+	err = fmt.Errorf("connect to %s: %w", d.target, wordless(err))
 	if answered(err) {
 		return err
 	}
 	return &UnreachedError{err}
+}
+
+// wordless says what it can mean that a connection was closed before anything was said on it.
+func wordless(err error) error {
+	if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, syscall.ECONNRESET) {
+		return err
+	}
+	return fmt.Errorf("the connection was closed without a word (%w): by a firewall or a load balancer, or by the control plane, which is busy, "+
+		"restarting, or refuses connections from this address for now because too many come from it; the agent comes back by itself", err)
 }
 
 // answered says whether an error came of an answer: the control plane's, a proxy's, or a certificate that is not trusted.

@@ -43,6 +43,7 @@ func (s *session) rotateWhenAsked(ctx context.Context) error {
 // sendRotate brings the next keys, which are on disk before. Sending them twice changes nothing.
 func (s *session) sendRotate() error {
 	next, err := s.settings.Identity.PrepareKeys()
+	s.noteRotation(err)
 	if err != nil {
 		// As on a full disk. The present keys are good, so the session goes on; the next one is asked again.
 		s.settings.Log.Warn("the agent's keys could not be changed now", slog.String("error", err.Error()))
@@ -56,6 +57,16 @@ func (s *session) sendRotate() error {
 	return s.send(&wire.ControlUp{Message: &wire.ControlUp_Rotate{Rotate: &wire.Rotate{
 		Ed25519PublicKey: public, X25519PublicKey: next.ReceiveKey, Signature: ed25519.Sign(next.Key, message),
 	}}})
+}
+
+// noteRotation keeps why the keys could not be changed, or that they can.
+func (c *Client) noteRotation(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.rotation = ""
+	if err != nil {
+		c.rotation = err.Error()
+	}
 }
 
 // rotated ends the session, so that the next one shows the new keys.

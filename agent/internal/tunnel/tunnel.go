@@ -80,6 +80,8 @@ type State struct {
 	NextTry time.Time
 	// Sent is the last sequence of the outbox that was sent since this Client was made; 0 before the first.
 	Sent uint64
+	// RotationError is why the agent's keys could not be changed when that was asked for; empty when they could.
+	RotationError string
 	// Skew is how far this machine's clock is before the control plane's, by what that has said last and the time since.
 	Skew time.Duration
 }
@@ -97,6 +99,8 @@ type Client struct {
 
 	mu    sync.Mutex
 	state State
+	// rotation is State.RotationError.
+	rotation string
 	// theirs is the control plane's clock.
 	theirs remoteClock
 }
@@ -115,7 +119,7 @@ func (c *Client) State() State {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	state := c.state
-	state.Sent, state.Skew = c.sent.Load(), c.theirs.skew()
+	state.Sent, state.Skew, state.RotationError = c.sent.Load(), c.theirs.skew(), c.rotation
 	return state
 }
 

@@ -6,17 +6,14 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/outfeed/outfeed/controlplane/cmd/outfeed/internal/client"
 	"github.com/outfeed/outfeed/controlplane/internal/httpapi/api"
+	"github.com/outfeed/outfeed/internal/clockskew"
 	"github.com/outfeed/outfeed/internal/terminal"
 )
-
-// tolerableSkew is how far an agent's clock may be off, in seconds, before it is worth a line.
-const tolerableSkew = 5
 
 // identityFacts are what is to be known of an agent's lock, clock and keys.
 func identityFacts(g api.Agent) [][]string {
@@ -28,15 +25,29 @@ func identityFacts(g api.Agent) [][]string {
 			[]string{"  other", sideText(l.Other)},
 			[]string{"  decide with", "outfeed agent unlock " + g.Name + " --keep connected|other"})
 	}
-	if isSkewed(g) {
-		facts = append(facts, []string{"Clock", skewWords(g.ClockSkew) + " the control plane's"})
+	if clockskew.IsOff(g.ClockSkew) {
+		facts = append(facts,
+			[]string{"Clock", clockskew.Length(g.ClockSkew) + " " + clockskew.Against(g.ClockSkew)},
+			[]string{"  set it with", clockskew.Remedy(g.OS)},
+			[]string{"  until then", clockskew.Meanwhile})
 	}
-	if !g.RotationAskedAt.IsZero() {
+	switch {
+	case rotationOverdue(g):
+		facts = append(facts,
+			[]string{"Keys", "not changed, though that was asked at " + stamp(g.RotationAskedAt) + " and the agent was connected since"},
+			[]string{"  see why with", "outfeed-agent rotate-keys, on its machine: as a rule its disk cannot be written"},
+			[]string{"  until then", "its present keys stay good, and it tries again each time it connects"})
+	case !g.RotationAskedAt.IsZero():
 		facts = append(facts, []string{"Keys", "shall change, asked at " + stamp(g.RotationAskedAt)})
-	} else if !g.RotatedAt.IsZero() {
+	case !g.RotatedAt.IsZero():
 		facts = append(facts, []string{"Keys", "changed at " + stamp(g.RotatedAt)})
 	}
 	return facts
+}
+
+// rotationOverdue says whether the agent was connected for long enough to change its keys, and has not.
+func rotationOverdue(g api.Agent) bool {
+	return !g.RotationAskedAt.IsZero() && g.LastSeenAt.Sub(g.RotationAskedAt) > rotationTakes
 }
 
 func lockReason(reason string) string {
@@ -57,26 +68,6 @@ func sideText(s api.LockSide) string {
 		return "not known"
 	}
 	return fmt.Sprintf("%s from %s, last at %s, connect %d", s.Hostname, s.Address, stamp(s.Seen), s.Counter)
-}
-
-// isSkewed says whether an agent's clock is off by more than a network can explain.
-func isSkewed(g api.Agent) bool { return g.ClockSkew > tolerableSkew || g.ClockSkew < -tolerableSkew }
-
-// skewWords writes how far a clock is off, like 2 days behind. A duration would not hold the greatest.
-func skewWords(seconds int64) string {
-	const day, year = 86_400, 365 * 86_400
-	side := "ahead of"
-	if seconds < 0 {
-		side, seconds = "behind", -seconds
-	}
-	switch {
-	case seconds >= 2*year:
-		return fmt.Sprintf("%d years %s", seconds/year, side)
-	case seconds >= 2*day:
-		return fmt.Sprintf("%d days %s", seconds/day, side)
-	default:
-		return (time.Duration(seconds) * time.Second).String() + " " + side
-	}
 }
 
 func (a *app) agentUnlock() *cobra.Command {

@@ -46,6 +46,7 @@ func trouble(o *api.Outbox) string {
 	for _, n := range o.Expired {
 		expired += n
 	}
+	back := wentBack(o.Damage)
 	var words []string
 	for _, w := range []struct {
 		there bool
@@ -55,7 +56,8 @@ func trouble(o *api.Outbox) string {
 		{o.Blocked > 0 && o.Degraded == "", "blocked"},
 		{o.Lost+o.LostRemotely > 0, strconv.FormatUint(o.Lost+o.LostRemotely, 10) + " lost"},
 		{expired > 0, strconv.FormatUint(expired, 10) + " expired"},
-		{len(o.Damage) > 0, plural(len(o.Damage), "damaged file")},
+		{len(o.Damage) > back, plural(len(o.Damage)-back, "damaged file")},
+		{back > 0, "staging went back"},
 		{o.Refused > 0, strconv.FormatInt(o.Refused, 10) + " refused"},
 	} {
 		if w.there {
@@ -110,7 +112,21 @@ func (a *app) describeDamage(g *api.Agent) error {
 	if err := a.table([]string{"DAMAGED FILE SET ASIDE", "NAME", "SALVAGED", "LOST", "SET BACK", "STARTED ANEW", "REASON"}, rows); err != nil {
 		return err
 	}
+	if len(damage) == wentBack(damage) {
+		// The reason says what to do.
+		return nil
+	}
 	return a.print("%s", damageAdvice(g.Hostname))
+}
+
+// wentBack is how many of what is listed as damaged stand for an older copy of the staging (docs/staging.md).
+func wentBack(damage []api.DamagedFile) (n int) {
+	for i := range damage {
+		if strings.HasPrefix(damage[i].File, "outbox.corrupt-") {
+			n++
+		}
+	}
+	return n
 }
 
 // damageAdvice is what to do about damaged files.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/outfeed/outfeed/controlplane/internal/httpapi/api"
+	"github.com/outfeed/outfeed/internal/clockskew"
 )
 
 // rotationTakes is how long after it was asked for, a change of keys is late on an agent that has been seen since: an agent
@@ -33,12 +34,12 @@ func identityTrouble(g api.Agent) []string {
 	if g.Lock != nil {
 		words = append(words, "locked")
 	}
-	if isSkewed(g) {
-		words = append(words, "clock "+skewWords(g.ClockSkew))
+	if clockskew.IsOff(g.ClockSkew) {
+		words = append(words, "clock "+clockskew.Length(g.ClockSkew)+" "+clockskew.Side(g.ClockSkew))
 	}
-	switch asked := g.RotationAskedAt; {
-	case asked.IsZero():
-	case g.LastSeenAt.Sub(asked) > rotationTakes:
+	switch {
+	case g.RotationAskedAt.IsZero():
+	case rotationOverdue(g):
 		words = append(words, "keys not changed")
 	default:
 		words = append(words, "keys to change")

@@ -38,7 +38,7 @@ func TestEveryTroubleShows(t *testing.T) {
 			},
 			" locked ", "a connect counter came twice", `"reason": "counter"`,
 		},
-		"clock":      {func(g *fleet.Agent) { g.ClockSkew = 7200 }, " clock 2h0m0s ahead of ", "2h0m0s ahead of the control plane's", `"clock_skew_seconds": 7200`},
+		"clock":      {func(g *fleet.Agent) { g.ClockSkew = 7200 }, " clock 2 h ahead ", "timedatectl set-ntp true", `"clock_skew_seconds": 7200`},
 		"degraded":   {func(g *fleet.Agent) { g.Status.Outbox.Degraded = "input/output error" }, " degraded ", "input/output error", `"degraded": "input/output error"`},
 		"blocked":    {func(g *fleet.Agent) { g.Status.Outbox.Blocked, g.Status.Outbox.BlockedBy = 2, "64 MiB free" }, " blocked ", "64 MiB free", `"blocked": 2`},
 		"refused":    {func(g *fleet.Agent) { g.Status.BundleError = "it is older" }, " flows refused  no (refused) ", "Refused      it is older", `"bundle_error": "it is older"`},
@@ -59,10 +59,10 @@ func TestEveryTroubleShows(t *testing.T) {
 		"expired":           {func(g *fleet.Agent) { g.Status.Outbox.Expired = map[string]uint64{"expired_age": 7} }, " 7 expired ", "rule for age", `"expired_age": 7`},
 		"refused insights":  {func(g *fleet.Agent) { g.StoredSeq, g.RefusedInsights = 9, 8 }, " 8 refused ", "Refused here     8", `"refused": 8`},
 		"keys to change":    {func(g *fleet.Agent) { g.RotationAsked = apitest.Clock() }, " keys to change ", "shall change, asked at 2026", `"rotation_asked_at": "2026`},
-		"keys not changed":  {func(g *fleet.Agent) { g.RotationAsked = apitest.Clock().Add(-time.Hour) }, " keys not changed ", "shall change, asked at 2026", `"rotation_asked_at": "2026`},
+		"keys not changed":  {func(g *fleet.Agent) { g.RotationAsked = apitest.Clock().Add(-time.Hour) }, " keys not changed ", "outfeed-agent rotate-keys", `"rotation_asked_at": "2026`},
 		"revoked":           {func(g *fleet.Agent) { g.Revoked = apitest.Clock() }, " revoked ", "Revoked      2026", `"revoked_at": "2026`},
 		"never reported":    {func(g *fleet.Agent) { g.Status = nil }, " connected ", "Up to date   yes", `"desired_serial": 4`},
-		"several at a time": {func(g *fleet.Agent) { g.ClockSkew, g.Status.Outbox.Lost = -90, 1 }, " clock 1m30s behind, 1 lost ", "clock 1m30s behind, 1 lost", `"lost": 1`},
+		"several at a time": {func(g *fleet.Agent) { g.ClockSkew, g.Status.Outbox.Lost = -90, 1 }, " clock 1 min and 30 s behind, 1 lost ", "1 min and 30 s behind the control plane's", `"lost": 1`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
