@@ -1,6 +1,7 @@
 import { createRootRoute, createRoute, createRouter, lazyRouteComponent } from "@tanstack/react-router";
 import { NotFound, Shell } from "./components/shell";
 import { ErrorNote, Loading } from "./components/ui";
+import { type AgentStateFilter, agentStates } from "./lib/agents";
 
 const text = (value: unknown): string | undefined => (typeof value === "string" && value !== "" ? value : undefined);
 
@@ -12,9 +13,18 @@ const overview = createRoute({
   component: lazyRouteComponent(() => import("./pages/overview"), "Overview"),
 });
 
+interface AgentSearch {
+  find?: string | undefined;
+  state?: AgentStateFilter | undefined;
+}
+
 const agents = createRoute({
   getParentRoute: () => root,
   path: "/agents",
+  validateSearch: (search: Record<string, unknown>): AgentSearch => ({
+    find: text(search.find),
+    state: agentStates.find((state) => state === search.state),
+  }),
   component: lazyRouteComponent(() => import("./pages/agents"), "Agents"),
 });
 

@@ -7,6 +7,9 @@ import { ApiError } from "./problem";
 import type { Insight } from "./types";
 
 const refetchInterval = 30_000;
+/** A list of very many agents is megabytes, so it is loaded anew less often; the live stream keeps it fresh all the same. */
+const manyAgents = 500;
+const manyRefetchInterval = 300_000;
 
 export const queryClient = new QueryClient({
   defaultOptions: {
@@ -30,7 +33,7 @@ export const meQuery = queryOptions({
 export const agentsQuery = queryOptions({
   queryKey: ["agents"],
   queryFn: async ({ signal }) => (await answer(api.GET("/api/v1/agents", { signal }))).items,
-  refetchInterval,
+  refetchInterval: (query) => ((query.state.data?.length ?? 0) > manyAgents ? manyRefetchInterval : refetchInterval),
 });
 
 export const agentQuery = (agent: string) =>

@@ -14,6 +14,7 @@ export type AgentTokenCreated = Schemas["AgentTokenCreated"];
 export type FlowStatus = Schemas["FlowStatus"];
 export type Connection = Schemas["Connection"];
 export type Flow = Schemas["Flow"];
+export type Deployment = Schemas["Deployment"];
 export type FlowVersion = Schemas["FlowVersion"];
 export type EgressColumn = Schemas["EgressColumn"];
 export type FlowWrite = Schemas["FlowWrite"];

@@ -4,7 +4,8 @@ import { answer, api } from "../api/client";
 import { agentQuery, queryClient } from "../api/queries";
 import type { Agent, AgentLock, LockSide } from "../api/types";
 import { count } from "../lib/format";
-import { ErrorNote, Time } from "./ui";
+import { identityTroubles, isRotationOverdue } from "../lib/identity";
+import { Badge, Command, ErrorNote, Time } from "./ui";
 
 type Keep = "connected" | "other";
 
@@ -82,6 +83,29 @@ function Side({ title, side, onKeep }: { title: string; side: LockSide; onKeep: 
   );
 }
 
+/** What is wrong with an agent's clock and keys, what it does meanwhile, and the command that mends it. */
+export function IdentityNotes({ agent }: { agent: Agent }) {
+  return identityTroubles(agent).map(({ kind, long, meanwhile, advice, command }) => (
+    <div key={kind} role="status" className="mb-4 rounded-md border border-warn bg-warn-soft px-4 py-3">
+      <p className="font-medium text-warn">{long}</p>
+      <p className="mt-0.5 max-w-prose">{meanwhile}</p>
+      <p className="mt-2 max-w-prose">{advice}</p>
+      <div className="mt-2 max-w-xl">
+        <Command text={command} />
+      </div>
+    </div>
+  ));
+}
+
+/** The same in a word or three each, for lists. */
+export function IdentityBadges({ agent }: { agent: Agent }) {
+  return identityTroubles(agent).map(({ kind, short, long }) => (
+    <span key={kind} title={long}>
+      <Badge tone="warn">{short}</Badge>
+    </span>
+  ));
+}
+
 /** Asks an agent for new keys, or says since when it was asked. */
 export function KeysFact({ agent }: { agent: Agent }) {
   const rotate = useMutation({
@@ -92,7 +116,8 @@ export function KeysFact({ agent }: { agent: Agent }) {
   if (agent.rotation_asked_at) {
     return (
       <>
-        shall change, asked <Time time={agent.rotation_asked_at} />
+        {isRotationOverdue(agent) ? <Badge tone="warn">not yet</Badge> : "shall change"}, asked{" "}
+        <Time time={agent.rotation_asked_at} />
       </>
     );
   }

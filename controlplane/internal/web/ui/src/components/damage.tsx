@@ -1,21 +1,22 @@
 // Files of an agent's staging that its disk has damaged: what was saved of them, and what a person should do.
 
 import type { Agent, DamagedFile } from "../api/types";
-import { plural } from "../lib/format";
-import { damageResult, flowNames } from "../lib/outbox";
+import { count, plural } from "../lib/format";
+import { damageResult, flowNames, wentBack } from "../lib/outbox";
 import { Panel, Table, Time } from "./ui";
 
 export function DamagePanel({ agent }: { agent: Agent }) {
   const { outbox } = agent;
   if (outbox.damaged_files === 0) return null;
-  const aside = `${plural(outbox.damaged_files, "file")} so far, ${plural(outbox.salvaged, "insight")} salvaged`;
+  const aside = `${count(outbox.damaged_files)} so far, ${plural(outbox.salvaged, "insight")} salvaged`;
   return (
     <Panel title="Damaged files" aside={aside}>
       {outbox.damage.length === 0 ? (
         <p className="px-3 py-2.5 text-muted">None of them is on the machine any more.</p>
       ) : (
         <>
-          <Advice agent={agent} />
+          {outbox.damage.some(wentBack) && <WentBackAdvice agent={agent} />}
+          {outbox.damage.some((file) => !wentBack(file)) && <Advice agent={agent} />}
           <Table
             label="Damaged files"
             head={
@@ -47,6 +48,21 @@ function Advice({ agent }: { agent: Agent }) {
         not. The agent has saved what is whole and goes on by itself. Once nobody needs the damaged files, remove them
         from the <span className="font-mono">stage</span> folder of its data directory: after its next start this note
         is gone, and the numbers stay.
+      </p>
+    </div>
+  );
+}
+
+function WentBackAdvice({ agent }: { agent: Agent }) {
+  return (
+    <div role="status" className="m-3 rounded-md border border-warn bg-warn-soft px-3 py-2">
+      <p className="font-medium text-warn">
+        On {agent.hostname || "its machine"} an older copy of the agent's staging directory was put in its place.
+      </p>
+      <p className="mt-0.5 max-w-prose">
+        Find out what did that: a restored backup, a snapshot of a virtual machine that was rolled back, or a tool that
+        copies files. The agent has gone on by itself. What was never sent has got new numbers, so nothing of it is
+        lost; its flows may repeat what they had read, and some insights may come twice.
       </p>
     </div>
   );

@@ -10,17 +10,11 @@ import { Ago, Badge, Loaded, MoreButton, Panel, Table, Time } from "./ui";
 
 /** What needs attention in an outbox, as badges; nothing when nothing does. */
 export function OutboxBadges({ agent }: { agent: Agent }) {
-  const found = troubles(agent);
-  if (found.length === 0) return null;
-  return (
-    <span className="mt-1 flex flex-wrap gap-1">
-      {found.map(({ short, severity, long }) => (
-        <span key={short} title={long}>
-          <Badge tone={severity}>{short}</Badge>
-        </span>
-      ))}
+  return troubles(agent).map(({ short, severity, long }) => (
+    <span key={short} title={long}>
+      <Badge tone={severity}>{short}</Badge>
     </span>
-  );
+  ));
 }
 
 export function OutboxPanel({ agent }: { agent: Agent }) {

@@ -2,6 +2,7 @@ import { useQuery } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
 import { agentsQuery } from "../api/queries";
 import type { Run } from "../api/types";
+import { byId } from "../lib/byid";
 import { bytes, count, duration, parseTime } from "../lib/format";
 import { RunStatus } from "./state";
 import { Table, Time } from "./ui";
@@ -15,7 +16,7 @@ export function runLength(run: Run): string {
 
 export function RunTable({ runs, of }: { runs: Run[]; of: "all" | "flow" }) {
   const agents = useQuery(agentsQuery);
-  const agentName = (id: string) => agents.data?.find((agent) => agent.id === id)?.name ?? id.slice(0, 8);
+  const agentName = (id: string) => byId(agents.data ?? []).get(id)?.name ?? id.slice(0, 8);
   return (
     <Table
       label="Runs"

@@ -145,6 +145,19 @@ export function MoreButton({ query }: { query: UseInfiniteQueryResult }) {
   );
 }
 
+/** Shows more of a list that is there already; nothing when all of it is shown. */
+export function RestButton({ rest, onMore }: { rest: number; onMore: () => void }) {
+  if (rest === 0) return null;
+  return (
+    <p className="border-t border-line p-3 text-center">
+      <button type="button" className="button" onClick={onMore}>
+        Show more
+      </button>
+      <span className="ml-3 text-sm text-muted">{count(rest)} more</span>
+    </p>
+  );
+}
+
 /** What to do where there is nothing yet, with the command that does it. */
 export function Empty({ title, children, command }: { title: string; children?: ReactNode; command?: string }) {
   return (

@@ -108,7 +108,7 @@ describe("findings", () => {
     );
     expect(messages).toEqual([
       "Locked: a copy of it has connected. An owner decides which one goes on.",
-      "Its clock is 2 h behind the control plane's.",
+      "Its clock is 2 h behind the control plane's. Its page says what to do.",
     ]);
   });
 
@@ -158,15 +158,16 @@ describe("findings", () => {
   });
 
   it("tells what an agent has lost and what was refused", () => {
+    const target = { kind: "agent", id: "a1" };
     const found = findings(
       [agent({ outbox: outbox({ lost: 5, refused: 1, blocked: 1, blocked_by: "the disk" }) })],
       [],
       now,
     );
-    expect(found.map((f) => [f.severity, f.target.id, f.message])).toEqual([
-      ["bad", "a1", "Its flows wait for room: the disk"],
-      ["warn", "a1", "5 insights lost; its page says where."],
-      ["warn", "a1", "1 insight came and could never be stored; its page says why."],
+    expect(found.map((f) => [f.severity, f.target, f.message])).toEqual([
+      ["bad", target, "Its flows wait for room: the disk"],
+      ["warn", target, "5 insights lost; its page says where."],
+      ["warn", target, "1 insight came and could never be stored; its page says why."],
     ]);
   });
 
@@ -182,6 +183,45 @@ describe("findings", () => {
         now,
       ),
     ).toEqual([]);
+  });
+});
+
+describe("findings of many agents", () => {
+  const hall = (n: number, over: Partial<Agent> = {}, flows?: FlowStatus[]) =>
+    agent({ id: `a${n}`, name: `hall-${n}`, ...over }, flows);
+  const numbers = [...Array(5000).keys()];
+
+  it("are told as one where they are the same", () => {
+    const found = findings(
+      numbers.map((n) => hall(n, { connected: false, clock_skew_seconds: n < 4 ? -7200 : 0 })),
+      [],
+      now,
+    );
+    expect(found[0]).toMatchObject({
+      severity: "bad",
+      subject: "5\u202f000 agents",
+      message: "Not connected: hall-0, hall-1, hall-2 and 4\u202f997 more.",
+      target: { kind: "agents", state: "away" },
+    });
+    expect(found.slice(1).map((f) => f.target)).toEqual([0, 1, 2, 3].map((n) => ({ kind: "agent", id: `a${n}` })));
+  });
+
+  it("name the flow that fails on them, and why if it is the same reason", () => {
+    const failed = (n: number, error: string) => hall(n, {}, [status({ state: "failed", error })]);
+    const same = findings(
+      numbers.slice(0, 9).map((n) => failed(n, "no route")),
+      [],
+      now,
+    );
+    expect(same.map((f) => [f.subject, f.message, f.target])).toEqual([
+      ["press-health", "Failed on 9 agents (hall-0, hall-1, hall-2 and 6 more): no route", { kind: "flow", id: "f1" }],
+    ]);
+    const other = findings(
+      numbers.slice(0, 9).map((n) => failed(n, `no route to ${n}`)),
+      [],
+      now,
+    );
+    expect(other.map((f) => f.message)).toEqual(["Failed on 9 agents (hall-0, hall-1, hall-2 and 6 more)."]);
   });
 });
 

@@ -1,7 +1,9 @@
 // What needs a person's attention, worst first. Pure: the same rules for the overview, the lists and the tests.
 
 import type { Agent, Flow, FlowStatus, Run } from "../api/types";
-import { duration, parseTime, plural } from "./format";
+import { byId } from "./byid";
+import { count, duration, parseTime, plural } from "./format";
+import { identityTroubles } from "./identity";
 import { troubles } from "./outbox";
 
 export type Severity = "bad" | "warn";
@@ -10,9 +12,21 @@ export interface Finding {
   severity: Severity;
   /** What it is about, and where to read more of it. */
   subject: string;
-  target: { kind: "agent" | "flow" | "run"; id: string };
+  target: { kind: "agent" | "flow" | "run"; id: string } | { kind: "agents"; state: "away" | "trouble" };
   message: string;
   since: Date | undefined;
+}
+
+/** A finding about one agent, with what it has in common with those of others. */
+interface AgentFinding extends Finding {
+  /** The same for findings that can be told as one. */
+  key: string;
+  /** What it is in a few words, as in "12 agents: not connected". */
+  what: string;
+  /** The agent that this one is about. */
+  agent: string;
+  /** Why, in the words of a flow. */
+  reason?: string;
 }
 
 /** The state of a flow across agents. */
@@ -44,7 +58,7 @@ export function flowHealth(flow: Flow, agents: readonly Agent[]): FlowHealth {
   const deployments = flow.deployments;
   if (deployments.length === 0) return "idle";
   const found = deployments.map((deployment): FlowHealth => {
-    const agent = agents.find((a) => a.id === deployment.agent_id);
+    const agent = byId(agents).get(deployment.agent_id);
     const status = agent?.status?.flows.find((f) => f.flow_id === flow.id);
     if (!agent?.connected || !status) return "unknown";
     if (isFailing(status)) return "failing";
@@ -54,46 +68,110 @@ export function flowHealth(flow: Flow, agents: readonly Agent[]): FlowHealth {
   return worst.find((health) => found.includes(health)) ?? "running";
 }
 
-/** Everything worth a look, bad before warn, newest first within each. */
+/**
+ * Everything worth a look, bad before warn, newest first within each. What many agents have in common is one thing to look
+ * at, not many.
+ */
 export function findings(agents: readonly Agent[], runs: readonly Run[], now: Date): Finding[] {
   const active = agents.filter((a) => !parseTime(a.revoked_at));
-  const all = [...active.flatMap((a) => ofAgent(a, now)), ...ofRuns(runs, active, now)];
+  const all = [...together(active.flatMap((a) => ofAgent(a, now))), ...ofRuns(runs, active, now)];
   const rank = { bad: 0, warn: 1 };
   return all.sort(
     (a, b) => rank[a.severity] - rank[b.severity] || (b.since?.getTime() ?? 0) - (a.since?.getTime() ?? 0),
   );
 }
 
-function ofAgent(agent: Agent, now: Date): Finding[] {
+/** From how many agents on the same finding is told once, and how many of them are named. */
+const many = 5;
+const named = 3;
+
+function together(all: readonly AgentFinding[]): Finding[] {
+  const groups = new Map<string, AgentFinding[]>();
+  for (const finding of all) {
+    const key = `${finding.severity}/${finding.key}`;
+    const group = groups.get(key);
+    if (group) group.push(finding);
+    else groups.set(key, [finding]);
+  }
+  return [...groups.values()].flatMap((group) => (group.length < many ? group.map(alone) : [asOne(group)]));
+}
+
+function alone({ severity, subject, target, message, since }: Finding): Finding {
+  return { severity, subject, target, message, since };
+}
+
+function asOne(group: readonly AgentFinding[]): Finding {
+  const newest = group.reduce((a, b) => ((b.since?.getTime() ?? 0) > (a.since?.getTime() ?? 0) ? b : a));
+  const names = group.slice(0, named).map((f) => f.agent);
+  const list = `${names.join(", ")} and ${count(group.length - names.length)} more`;
+  const what = newest.what;
+  const { severity, since } = newest;
+  if (newest.target.kind === "flow") {
+    const same = group.every((f) => f.reason === newest.reason);
+    const reason = same && newest.reason ? `: ${newest.reason}` : ".";
+    const message = `${what} on ${plural(group.length, "agent")} (${list})${reason}`;
+    return { severity, subject: newest.subject, target: newest.target, message, since };
+  }
+  const state = newest.key === absent ? "away" : "trouble";
+  return {
+    severity,
+    subject: plural(group.length, "agent"),
+    target: { kind: "agents", state },
+    message: `${what}: ${list}.`,
+    since,
+  };
+}
+
+const absent = "absent";
+
+function ofAgent(agent: Agent, now: Date): AgentFinding[] {
   const target = { kind: "agent", id: agent.id } as const;
-  const about = (severity: Severity, message: string, since: Date | undefined): Finding[] => [
-    { severity, subject: agent.name, target, message, since },
-  ];
+  const about = (
+    severity: Severity,
+    [key, what]: readonly [string, string],
+    message: string,
+    since: Date | undefined,
+  ): AgentFinding[] => [{ severity, subject: agent.name, target, message, since, key, what, agent: agent.name }];
   const status = agent.status;
   const at = parseTime(status?.time);
   const waiting = agent.outbox.waiting_records;
   return [
-    ...(agent.lock ? about("bad", locked, parseTime(agent.lock.since)) : []),
-    ...(agent.connected || agent.lock ? [] : about("bad", absence(agent, now), parseTime(agent.last_seen_at))),
-    ...(isSkewed(agent) ? about("warn", `Its clock is ${clockText(agent.clock_skew_seconds)}.`, undefined) : []),
-    ...(status?.bundle_error ? about("bad", `Refused its newest configuration: ${status.bundle_error}`, at) : []),
+    ...(agent.lock
+      ? about("bad", ["locked", "Locked, because a copy has connected"], locked, parseTime(agent.lock.since))
+      : []),
+    ...(agent.connected || agent.lock
+      ? []
+      : about("bad", [absent, "Not connected"], absence(agent, now), parseTime(agent.last_seen_at))),
+    ...identityTroubles(agent).flatMap(({ kind, long }) =>
+      about(
+        "warn",
+        [kind, kind === "clock" ? "The clock is wrong" : "The keys were not changed"],
+        `${long} Its page says what to do.`,
+        undefined,
+      ),
+    ),
+    ...(status?.bundle_error
+      ? about(
+          "bad",
+          ["refused", "Refused the newest configuration"],
+          `Refused its newest configuration: ${status.bundle_error}`,
+          at,
+        )
+      : []),
     ...(status?.flows ?? []).filter(isFailing).map((flow) => ofFlow(flow, agent)),
-    ...troubles(agent).flatMap(({ severity, long }) => about(severity, long, undefined)),
-    ...(agent.connected && waiting > 10_000 ? about("warn", `${plural(waiting, "insight")} wait to be sent.`, at) : []),
+    ...troubles(agent).flatMap(({ severity, kind, what, long }) => about(severity, [kind, what], long, undefined)),
+    ...(agent.connected && waiting > 10_000
+      ? about(
+          "warn",
+          ["waiting", "More than 10\u202f000 insights wait to be sent"],
+          `${plural(waiting, "insight")} wait to be sent.`,
+          at,
+        )
+      : []),
   ];
 }
 
 const locked = "Locked: a copy of it has connected. An owner decides which one goes on.";
-
-/** Whether an agent's clock is off by more than a network can explain. */
-export function isSkewed(agent: Agent): boolean {
-  return Math.abs(agent.clock_skew_seconds) > 5;
-}
-
-/** How far a clock is off. */
-export function clockText(seconds: number): string {
-  return `${duration(Math.abs(seconds) * 1000)} ${seconds > 0 ? "ahead of" : "behind"} the control plane's`;
-}
 
 function absence(agent: Agent, now: Date): string {
   const seen = parseTime(agent.last_seen_at);
@@ -102,13 +180,17 @@ function absence(agent: Agent, now: Date): string {
   return `Not connected for ${away}. Its flows go on; insights wait on the machine.`;
 }
 
-function ofFlow(flow: FlowStatus, agent: Agent): Finding {
+function ofFlow(flow: FlowStatus, agent: Agent): AgentFinding {
   return {
     severity: "bad",
     subject: flow.name,
     target: { kind: "flow", id: flow.flow_id },
     message: `${flowStateText(flow)} on ${agent.name}${reasonSuffix(flow)}`,
     since: failingSince(flow),
+    key: `flow/${flow.flow_id}/${flowStateText(flow)}`,
+    what: flowStateText(flow),
+    agent: agent.name,
+    reason: failureReason(flow),
   };
 }
 
@@ -129,7 +211,9 @@ const dayMs = 86_400_000;
 // It is not told at all while the agent itself says that the flow is failing.
 function ofRuns(runs: readonly Run[], agents: readonly Agent[], now: Date): Finding[] {
   const isTold = (run: Run) =>
-    agents.some((a) => a.id === run.agent_id && a.status?.flows.some((f) => f.flow_id === run.flow_id && isFailing(f)));
+    byId(agents)
+      .get(run.agent_id)
+      ?.status?.flows.some((f) => f.flow_id === run.flow_id && isFailing(f));
   const newest = new Map<string, Run>();
   for (const run of runs) {
     const other = newest.get(run.flow_id);

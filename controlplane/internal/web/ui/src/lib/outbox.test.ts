@@ -57,6 +57,9 @@ describe("troubles", () => {
     ]);
     expect(of({ runway_seconds: 86_399 })).toEqual([["warn", "Room for 23 h and 59 min"]]);
     expect(of({ degraded: "the disk fails", blocked: 2 })).toEqual([["bad", "Cannot stage"]]);
+    expect(of({ damage: [damaged({ file: "outbox.corrupt-20260301T060000.000000Z" })] })).toEqual([
+      ["warn", "Staging went back"],
+    ]);
     expect(of({ runway_seconds: 0 })).toEqual([["warn", "Room for 0 s"]]);
   });
 });
@@ -88,6 +91,7 @@ describe("damaged files", () => {
     expect(damageResult(damaged({ salvaged: 3, lost: 1 }))).toBe("1 insight lost, 3 salvaged.");
     expect(damageResult(damaged({}))).toBe("Nothing was lost.");
     expect(damageResult(damaged({ file: "state.db.corrupt-1" }))).toContain("rebuilt");
+    expect(damageResult(damaged({ file: "outbox.corrupt-1" }))).toContain("went back");
   });
 
   it("names the flows that repeat, also those that are gone", () => {

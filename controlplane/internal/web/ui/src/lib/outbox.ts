@@ -5,6 +5,10 @@ import { count, plural, span } from "./format";
 
 export interface Trouble {
   severity: "bad" | "warn";
+  /** The same for the same trouble of other agents. */
+  kind: string;
+  /** What it is, of many agents. */
+  what: string;
   /** A word or three, for a badge. */
   short: string;
   /** A sentence. */
@@ -20,16 +24,25 @@ const total = (counts: Record<string, number>) => Object.values(counts).reduce((
 export function troubles({ outbox }: Agent): Trouble[] {
   const expired = total(outbox.expired);
   const gone = outbox.lost + outbox.lost_remotely;
+  const damaged = outbox.damage.filter((file) => !wentBack(file)).length;
   const short = outbox.runway_seconds >= 0 && outbox.runway_seconds < shortRunway;
   const found: [boolean, Trouble][] = [
     [
       !!outbox.degraded,
-      { severity: "bad", short: "Cannot stage", long: `Cannot write to its disk: ${outbox.degraded ?? ""}` },
+      {
+        severity: "bad",
+        kind: "degraded",
+        what: "Cannot write to their disks",
+        short: "Cannot stage",
+        long: `Cannot write to its disk: ${outbox.degraded ?? ""}`,
+      },
     ],
     [
       outbox.blocked > 0 && !outbox.degraded,
       {
         severity: "bad",
+        kind: "blocked",
+        what: "Flows wait for room",
         short: "Flows wait",
         long: `Its flows wait for room: ${outbox.blocked_by || "the outbox is full"}`,
       },
@@ -38,34 +51,58 @@ export function troubles({ outbox }: Agent): Trouble[] {
       short && outbox.blocked === 0,
       {
         severity: "warn",
+        kind: "room",
+        what: "Room for less than a day",
         short: `Room for ${span(outbox.runway_seconds)}`,
         long: `Has room for ${span(outbox.runway_seconds)} more at the present rate.`,
       },
     ],
     [
       gone > 0,
-      { severity: "warn", short: `${count(gone)} lost`, long: `${plural(gone, "insight")} lost; its page says where.` },
+      {
+        severity: "warn",
+        kind: "lost",
+        what: "Insights were lost",
+        short: `${count(gone)} lost`,
+        long: `${plural(gone, "insight")} lost; its page says where.`,
+      },
     ],
     [
       expired > 0,
       {
         severity: "warn",
+        kind: "expired",
+        what: "Insights have expired",
         short: `${count(expired)} expired`,
         long: `${plural(expired, "insight")} dropped by the plant's rules before they could be sent.`,
       },
     ],
     [
-      outbox.damage.length > 0,
+      damaged > 0,
       {
         severity: "warn",
-        short: plural(outbox.damage.length, "damaged file"),
-        long: `${plural(outbox.damage.length, "file")} on its disk found damaged and set aside; its page says what was saved and what to do.`,
+        kind: "damaged",
+        what: "Files on the disks were damaged",
+        short: plural(damaged, "damaged file"),
+        long: `${plural(damaged, "file")} on its disk found damaged and set aside; its page says what was saved and what to do.`,
+      },
+    ],
+    [
+      damaged < outbox.damage.length,
+      {
+        severity: "warn",
+        kind: "went-back",
+        what: "An older copy of the staging was put in its place",
+        short: "Staging went back",
+        long: "An older copy of its staging directory was put in its place. Nothing was lost by it, but some insights may come twice; its page says more.",
       },
     ],
     [
       outbox.refused > 0,
       {
         severity: "warn",
+        kind: "refused-insights",
+        what: "Insights could never be stored",
         short: `${count(outbox.refused)} refused`,
         long: `${plural(outbox.refused, "insight")} came and could never be stored; its page says why.`,
       },
@@ -138,8 +175,15 @@ export function missingReasons({ receipts }: Outbox): MissingReason[] {
     });
 }
 
+/** Whether no file was damaged, but an older copy of the staging put in its place (docs/staging.md). */
+export function wentBack({ file }: DamagedFile): boolean {
+  return file.startsWith("outbox.corrupt-");
+}
+
 /** What was saved of a damaged file, in a sentence. */
-export function damageResult({ file, salvaged, lost }: DamagedFile): string {
+export function damageResult(of: DamagedFile): string {
+  const { file, salvaged, lost } = of;
+  if (wentBack(of)) return "The directory went back. Nothing was lost by it; some insights may come twice.";
   if (file.startsWith("state.db")) return "The flows' state was rebuilt from what is whole in it.";
   if (lost === 0) return salvaged === 0 ? "Nothing was lost." : `All ${plural(salvaged, "insight")} salvaged.`;
   return `${plural(lost, "insight")} lost, ${count(salvaged)} salvaged.`;

@@ -3,7 +3,7 @@
 import type { QueryClient } from "@tanstack/react-query";
 import { useEffect, useSyncExternalStore } from "react";
 import type { InsightList, InsightSelection } from "../api/queries";
-import type { Events, Insight } from "../api/types";
+import type { Agent, Events, Insight } from "../api/types";
 import { addInsights } from "./insights";
 import { browser, type LiveState, LiveStream } from "./stream";
 
@@ -11,6 +11,9 @@ const kinds = ["insights", "run", "agent", "flow", "connection"] as const;
 
 /** Run reports come in bursts; the lists of runs are loaded anew this often at most. */
 const runsPauseMs = 1500;
+
+/** So are events of agents. */
+const agentsPauseMs = 250;
 
 /** The state of the stream, for the mark in the header. One store, because there is one stream in a page. */
 export class LiveStore {
@@ -53,6 +56,8 @@ export function useLiveUpdates(client: QueryClient): void {
 
 class Updates {
   private runsTimer: ReturnType<typeof setTimeout> | undefined;
+  private agentsTimer: ReturnType<typeof setTimeout> | undefined;
+  private agents = new Map<string, Agent | undefined>();
 
   constructor(private readonly client: QueryClient) {}
 
@@ -80,7 +85,7 @@ class Updates {
       }
       case "agent": {
         const { id, agent } = data as Events["agent"];
-        this.upsert("agents", "agent", id, agent);
+        this.agentSoon(id, agent);
         break;
       }
       case "flow": {
@@ -99,6 +104,31 @@ class Updates {
 
   close(): void {
     clearTimeout(this.runsTimer);
+    clearTimeout(this.agentsTimer);
+  }
+
+  /** Thousands of agents tell of themselves hundreds of times a second: what came meanwhile is shown at once. */
+  private agentSoon(id: string, agent: Agent | undefined): void {
+    this.agents.set(id, agent);
+    if (this.agentsTimer !== undefined) return;
+    this.agentsTimer = setTimeout(() => {
+      this.agentsTimer = undefined;
+      const came = this.agents;
+      this.agents = new Map();
+      this.agentsCame(came);
+    }, agentsPauseMs);
+  }
+
+  private agentsCame(came: ReadonlyMap<string, Agent | undefined>): void {
+    const known = new Set(this.client.getQueryData<Agent[]>(["agents"])?.map(({ id }) => id));
+    if ([...came].every(([id, agent]) => agent !== undefined && known.has(id))) {
+      this.client.setQueryData<Agent[]>(["agents"], (all) => all?.map((agent) => came.get(agent.id) ?? agent));
+    } else void this.client.invalidateQueries({ queryKey: ["agents"] });
+    for (const [id, agent] of came) {
+      for (const ref of agent ? [id, agent.name] : [id]) {
+        if (this.client.getQueryData(["agent", ref])) this.client.setQueryData(["agent", ref], agent);
+      }
+    }
   }
 
   private insights(came: Insight[]): void {

@@ -2,14 +2,14 @@ import { useQuery } from "@tanstack/react-query";
 import { Link, useParams } from "@tanstack/react-router";
 import { agentQuery } from "../api/queries";
 import type { Agent, FlowStatus } from "../api/types";
-import { KeysFact, LockBanner } from "../components/agentidentity";
+import { IdentityNotes, KeysFact, LockBanner } from "../components/agentidentity";
 import { DamagePanel } from "../components/damage";
 import { MissingPanel } from "../components/missing";
 import { OutboxPanel, RefusedPanel } from "../components/outbox";
 import { AgentState, FlowStateBadge, SourceState } from "../components/state";
 import { Ago, Badge, Empty, ErrorNote, Facts, Labels, Loaded, PageHead, Panel, Table, Time } from "../components/ui";
-import { clockText, isSkewed } from "../lib/attention";
 import { parseTime, plural } from "../lib/format";
+import { clockText, isSkewed } from "../lib/identity";
 
 export function AgentDetail() {
   const { agent: ref } = useParams({ from: "/agents/$agent" });
@@ -29,6 +29,7 @@ function Detail({ agent }: { agent: Agent }) {
       </PageHead>
       {agent.lock && <LockBanner agent={agent} lock={agent.lock} />}
       {revoked && <RevokedNote agent={agent} />}
+      <IdentityNotes agent={agent} />
       {status?.bundle_error && !revoked && (
         <div className="-mx-3 -mt-3 mb-1">
           <ErrorNote
@@ -46,7 +47,7 @@ function Detail({ agent }: { agent: Agent }) {
             ["System", `${agent.os}/${agent.arch}`],
             ["Version", agent.version || "–"],
             ["Labels", <Labels key="labels" labels={agent.labels} />],
-            ...(isSkewed(agent)
+            ...(isSkewed(agent) && !revoked
               ? [
                   [
                     "Clock",

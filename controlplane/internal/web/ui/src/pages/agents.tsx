@@ -1,21 +1,39 @@
 import { useQuery } from "@tanstack/react-query";
-import { Link } from "@tanstack/react-router";
+import { Link, useNavigate, useSearch } from "@tanstack/react-router";
 import { useState } from "react";
 import { agentsQuery } from "../api/queries";
 import type { Agent } from "../api/types";
 import { AddAgent } from "../components/addagent";
+import { IdentityBadges } from "../components/agentidentity";
 import { OutboxBadges } from "../components/outbox";
 import { AgentState } from "../components/state";
-import { Ago, Badge, Empty, Labels, Loaded, PageHead, Panel, Table } from "../components/ui";
+import { Ago, Badge, Empty, Labels, Loaded, PageHead, Panel, RestButton, Select, Table } from "../components/ui";
+import { type AgentStateFilter, agentStates, findAgents } from "../lib/agents";
 import { isFailing } from "../lib/attention";
 import { bytes, count, plural } from "../lib/format";
+import { usePart } from "../lib/paging";
+
+/** How many agents are shown at first, and from how many on they can be searched. */
+const shownAgents = 100;
+const searchable = 8;
+
+const stateTexts: Record<AgentStateFilter, string> = {
+  connected: "connected",
+  away: "not connected",
+  trouble: "with trouble",
+  revoked: "revoked",
+};
 
 export function Agents() {
   const agents = useQuery(agentsQuery);
   const [adding, setAdding] = useState(false);
+  const search = useSearch({ from: "/agents" });
+  const all = agents.data?.length ?? 0;
+  const filtered = Boolean(search.find || search.state);
   return (
     <>
       <PageHead title="Agents">
+        {(all >= searchable || filtered) && <Search />}
         <button type="button" className="button button-primary" onClick={() => setAdding(true)}>
           Add an agent
         </button>
@@ -30,7 +48,7 @@ export function Agents() {
                 on the command line:
               </Empty>
             ) : (
-              <AgentTable agents={list} />
+              <Found agents={list} find={search.find ?? ""} state={search.state} />
             )
           }
         </Loaded>
@@ -39,7 +57,60 @@ export function Agents() {
   );
 }
 
+function Search() {
+  const search = useSearch({ from: "/agents" });
+  const navigate = useNavigate({ from: "/agents" });
+  const set = (change: { find?: string | undefined; state?: AgentStateFilter | undefined }) =>
+    void navigate({ search: (was) => ({ ...was, ...change }), replace: true });
+  return (
+    <>
+      <input
+        type="search"
+        aria-label="Find agents"
+        placeholder="Name, host or label"
+        className="field w-48"
+        autoComplete="off"
+        spellCheck={false}
+        value={search.find ?? ""}
+        onChange={(e) => set({ find: e.target.value || undefined })}
+      />
+      <Select
+        label="Show"
+        value={search.state ?? ""}
+        options={[["", "all"], ...agentStates.map((state) => [state, stateTexts[state]] as const)]}
+        onChange={(state) => set({ state: agentStates.find((s) => s === state) })}
+      />
+    </>
+  );
+}
+
+function Found(props: { agents: Agent[]; find: string; state: AgentStateFilter | undefined }) {
+  const found = findAgents(props.agents, props.find, props.state);
+  const filtered = found.length < props.agents.length;
+  if (found.length === 0) return <Empty title="No agent matches">Search for something else, or show all.</Empty>;
+  return (
+    <>
+      {filtered && (
+        <p className="border-b border-line px-3 py-2 text-sm text-muted">
+          {count(found.length)} of {plural(props.agents.length, "agent")} {found.length === 1 ? "matches" : "match"}
+        </p>
+      )}
+      <AgentTable key={`${props.find}/${props.state}`} agents={found} />
+    </>
+  );
+}
+
 function AgentTable({ agents }: { agents: Agent[] }) {
+  const part = usePart(agents, shownAgents);
+  return (
+    <>
+      <AgentRows agents={part.items} />
+      <RestButton rest={part.rest} onMore={part.more} />
+    </>
+  );
+}
+
+function AgentRows({ agents }: { agents: readonly Agent[] }) {
   return (
     <Table
       label="Installed agents"
@@ -67,7 +138,12 @@ function AgentTable({ agents }: { agents: Agent[] }) {
           </td>
           <td>
             <AgentState agent={agent} />
-            {!agent.revoked_at && <OutboxBadges agent={agent} />}
+            {!agent.revoked_at && (
+              <span className="mt-1 flex flex-wrap gap-1 empty:hidden">
+                <OutboxBadges agent={agent} />
+                <IdentityBadges agent={agent} />
+              </span>
+            )}
           </td>
           <td>
             <FlowSummary agent={agent} />

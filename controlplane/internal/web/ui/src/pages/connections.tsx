@@ -1,10 +1,11 @@
 import { useQuery } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
+import { useMemo, useState } from "react";
 import { agentsQuery, connectionsQuery, connectorsQuery } from "../api/queries";
 import type { Agent, Connection } from "../api/types";
 import { SourceState } from "../components/state";
 import { Ago, Empty, Loaded, Options, PageHead, Panel, Table } from "../components/ui";
-import { plural } from "../lib/format";
+import { count, plural } from "../lib/format";
 import { usesOf } from "../lib/uses";
 
 export function Connections() {
@@ -66,26 +67,37 @@ function ConnectionTable(props: { connections: Connection[]; agents: Agent[]; ti
   );
 }
 
+/** How many uses of a connection are shown before a click; those that fail come first. */
+const shownUses = 5;
+
 function Uses({ name, agents }: { name: string; agents: Agent[] }) {
-  const uses = usesOf(name, agents);
+  const [all, setAll] = useState(false);
+  const uses = useMemo(() => usesOf(name, agents), [name, agents]);
   if (uses.length === 0) return <span className="text-muted">no running flow</span>;
   return (
-    <ul className="space-y-1.5">
-      {uses.map((use) => (
-        <li key={`${use.agent.id}/${use.flowId}/${use.step}`}>
-          <div className="flex flex-wrap items-center gap-x-2">
-            <Link to="/flows/$flow" params={{ flow: use.flowId }} className="link">
-              {use.flowName}
-            </Link>
-            <span className="text-muted">on</span>
-            <Link to="/agents/$agent" params={{ agent: use.agent.id }} className="link">
-              {use.agent.name}
-            </Link>
-            <SourceState state={use.state} />
-          </div>
-          {use.error && <p className="text-sm break-words text-bad">{use.error}</p>}
-        </li>
-      ))}
-    </ul>
+    <>
+      <ul className="space-y-1.5">
+        {(all ? uses : uses.slice(0, shownUses)).map((use) => (
+          <li key={`${use.agent.id}/${use.flowId}/${use.step}`}>
+            <div className="flex flex-wrap items-center gap-x-2">
+              <Link to="/flows/$flow" params={{ flow: use.flowId }} className="link">
+                {use.flowName}
+              </Link>
+              <span className="text-muted">on</span>
+              <Link to="/agents/$agent" params={{ agent: use.agent.id }} className="link">
+                {use.agent.name}
+              </Link>
+              <SourceState state={use.state} />
+            </div>
+            {use.error && <p className="text-sm break-words text-bad">{use.error}</p>}
+          </li>
+        ))}
+      </ul>
+      {!all && uses.length > shownUses && (
+        <button type="button" className="link mt-1.5" onClick={() => setAll(true)}>
+          and {count(uses.length - shownUses)} more
+        </button>
+      )}
+    </>
   );
 }

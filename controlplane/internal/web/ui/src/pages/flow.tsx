@@ -2,7 +2,7 @@ import { useQuery } from "@tanstack/react-query";
 import { Link, useParams } from "@tanstack/react-router";
 import { useState } from "react";
 import { agentsQuery, flowQuery, flowVersionsQuery, runsQuery } from "../api/queries";
-import type { Agent, EgressColumn, Flow, FlowVersion, FlowWrite } from "../api/types";
+import type { Agent, Deployment, EgressColumn, Flow, FlowVersion, FlowWrite } from "../api/types";
 import { Definition } from "../components/definition";
 import { FlowGraph } from "../components/flowgraph";
 import { RunTable } from "../components/runtable";
@@ -18,10 +18,13 @@ import {
   Options,
   PageHead,
   Panel,
+  RestButton,
   Select,
   Table,
 } from "../components/ui";
 import { failureReason, flowHealth } from "../lib/attention";
+import { byId } from "../lib/byid";
+import { usePart } from "../lib/paging";
 
 export function FlowDetail() {
   const { flow: ref } = useParams({ from: "/flows/$flow" });
@@ -169,7 +172,11 @@ function Writes({ writes }: { writes: FlowWrite[] }) {
   );
 }
 
+/** How many deployments are shown at first. */
+const shownDeployments = 50;
+
 function Deployments({ flow, agents }: { flow: Flow; agents: Agent[] }) {
+  const part = usePart(flow.deployments, shownDeployments);
   if (flow.deployments.length === 0) {
     const command =
       flow.published_version === 0
@@ -182,6 +189,16 @@ function Deployments({ flow, agents }: { flow: Flow; agents: Agent[] }) {
     );
   }
   return (
+    <>
+      <DeploymentRows flow={flow} deployments={part.items} agents={agents} />
+      <RestButton rest={part.rest} onMore={part.more} />
+    </>
+  );
+}
+
+function DeploymentRows(props: { flow: Flow; deployments: readonly Deployment[]; agents: Agent[] }) {
+  const { flow, deployments, agents } = props;
+  return (
     <Table
       label="Where it runs"
       head={
@@ -193,8 +210,8 @@ function Deployments({ flow, agents }: { flow: Flow; agents: Agent[] }) {
         </>
       }
     >
-      {flow.deployments.map((deployment) => {
-        const agent = agents.find((a) => a.id === deployment.agent_id);
+      {deployments.map((deployment) => {
+        const agent = byId(agents).get(deployment.agent_id);
         return (
           <tr key={deployment.id}>
             <td className="whitespace-nowrap">

@@ -75,17 +75,27 @@ function FlowTable({ flows, agents }: { flows: Flow[]; agents: Agent[] }) {
   );
 }
 
+/** How many agents that fail are named. */
+const shownReasons = 3;
+
 function Reasons({ flow, agents }: { flow: Flow; agents: Agent[] }) {
   const reasons = agents.flatMap((agent) =>
     (agent.status?.flows ?? [])
       .filter((status) => status.flow_id === flow.id && isFailing(status))
       .map((status) => ({ agent: agent.name, reason: failureReason(status) })),
   );
-  return reasons.map(({ agent, reason }) => (
-    <p key={agent} className="min-w-48 text-sm break-words text-bad">
-      {agent}: {reason || "no reason given"}
-    </p>
-  ));
+  return (
+    <>
+      {reasons.slice(0, shownReasons).map(({ agent, reason }) => (
+        <p key={agent} className="min-w-48 text-sm break-words text-bad">
+          {agent}: {reason || "no reason given"}
+        </p>
+      ))}
+      {reasons.length > shownReasons && (
+        <p className="text-sm text-bad">and on {plural(reasons.length - shownReasons, "more agent")}</p>
+      )}
+    </>
+  );
 }
 
 export function VersionText({ flow }: { flow: Flow }) {

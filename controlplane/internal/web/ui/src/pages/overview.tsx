@@ -1,12 +1,13 @@
 import { useQuery } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
-import type { ReactNode } from "react";
+import { type ReactNode, useMemo } from "react";
 import { agentsQuery, flowsQuery, insightsQuery, runsQuery } from "../api/queries";
 import type { Agent, Flow, Insight } from "../api/types";
 import { LatestInsights } from "../components/insighttable";
-import { Ago, Badge, Empty, ErrorNote, Loaded, PageHead, Panel } from "../components/ui";
+import { Ago, Badge, Empty, ErrorNote, Loaded, PageHead, Panel, RestButton } from "../components/ui";
 import { type Finding, findings, flowHealth } from "../lib/attention";
 import { count, parseTime } from "../lib/format";
+import { usePart } from "../lib/paging";
 import { perMinute } from "../lib/series";
 import { useNow } from "../live/clock";
 
@@ -18,7 +19,10 @@ export function Overview() {
   const runs = useQuery(runsQuery({}));
   const insights = useQuery(insightsQuery({ name: undefined, minutes: undefined }));
   const now = useNow();
-  const found = findings(agents.data ?? [], runs.data ?? [], new Date(now));
+  const found = useMemo(
+    () => findings(agents.data ?? [], runs.data ?? [], new Date(now)),
+    [agents.data, runs.data, now],
+  );
   return (
     <>
       <PageHead title="Overview" />
@@ -178,33 +182,51 @@ function Quiet({ children }: { children: ReactNode }) {
   return <span className="text-muted">{children}</span>;
 }
 
+/** How many findings are shown at first. */
+const shownFindings = 25;
+
 function Findings({ found }: { found: Finding[] }) {
+  const part = usePart(found, shownFindings);
   if (found.length === 0) {
     return <p className="px-3 py-4 text-muted">Nothing: every agent is connected and every flow does its work.</p>;
   }
   return (
-    <ul className="divide-y divide-line">
-      {found.map((finding) => (
-        <li key={`${finding.target.kind}/${finding.target.id}/${finding.message}`} className="px-3 py-2.5">
-          <div className="flex items-center gap-3">
-            <Badge tone={finding.severity}>{finding.severity === "bad" ? "Problem" : "Warning"}</Badge>
-            <span className="min-w-0 truncate">
-              <FindingLink finding={finding} />
-            </span>
-            <span className="ml-auto shrink-0 text-sm text-muted">{finding.since && <Ago time={finding.since} />}</span>
-          </div>
-          <p className="mt-1 wrap-anywhere text-muted">{finding.message}</p>
-        </li>
-      ))}
-    </ul>
+    <>
+      <ul className="divide-y divide-line">
+        {part.items.map((finding) => (
+          <li key={keyOf(finding)} className="px-3 py-2.5">
+            <div className="flex items-center gap-3">
+              <Badge tone={finding.severity}>{finding.severity === "bad" ? "Problem" : "Warning"}</Badge>
+              <span className="min-w-0 truncate">
+                <FindingLink finding={finding} />
+              </span>
+              <span className="ml-auto shrink-0 text-sm text-muted">
+                {finding.since && <Ago time={finding.since} />}
+              </span>
+            </div>
+            <p className="mt-1 wrap-anywhere text-muted">{finding.message}</p>
+          </li>
+        ))}
+      </ul>
+      <RestButton rest={part.rest} onMore={part.more} />
+    </>
   );
 }
+
+const keyOf = ({ target, message }: Finding) =>
+  `${target.kind}/${target.kind === "agents" ? target.state : target.id}/${message}`;
 
 function FindingLink({ finding: { target, subject } }: { finding: Finding }) {
   switch (target.kind) {
     case "agent":
       return (
         <Link to="/agents/$agent" params={{ agent: target.id }} className="link">
+          {subject}
+        </Link>
+      );
+    case "agents":
+      return (
+        <Link to="/agents" search={{ state: target.state }} className="link">
           {subject}
         </Link>
       );
