@@ -116,7 +116,7 @@ export function KeysFact({ agent }: { agent: Agent }) {
   if (agent.rotation_asked_at) {
     return (
       <>
-        {isRotationOverdue(agent) ? <Badge tone="warn">not yet</Badge> : "shall change"}, asked{" "}
+        {isRotationOverdue(agent) ? <Badge tone="warn">not yet</Badge> : "shall change,"} asked{" "}
         <Time time={agent.rotation_asked_at} />
       </>
     );

@@ -4,7 +4,7 @@ import type { Agent } from "../api/types";
 import { isFailing } from "./attention";
 import { parseTime } from "./format";
 import { identityTroubles } from "./identity";
-import { troubles } from "./outbox";
+import { isBehind, troubles } from "./outbox";
 
 /** Which agents a list shows. */
 export const agentStates = ["connected", "away", "trouble", "revoked"] as const;
@@ -39,6 +39,7 @@ export function hasTrouble(agent: Agent): boolean {
     !!agent.status?.bundle_error ||
     (agent.status?.flows ?? []).some(isFailing) ||
     troubles(agent).length > 0 ||
+    isBehind(agent) ||
     identityTroubles(agent).length > 0
   );
 }

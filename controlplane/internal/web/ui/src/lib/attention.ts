@@ -4,7 +4,7 @@ import type { Agent, Flow, FlowStatus, Run } from "../api/types";
 import { byId } from "./byid";
 import { count, duration, parseTime, plural } from "./format";
 import { identityTroubles } from "./identity";
-import { troubles } from "./outbox";
+import { isBehind, troubles } from "./outbox";
 
 export type Severity = "bad" | "warn";
 
@@ -160,7 +160,7 @@ function ofAgent(agent: Agent, now: Date): AgentFinding[] {
       : []),
     ...(status?.flows ?? []).filter(isFailing).map((flow) => ofFlow(flow, agent)),
     ...troubles(agent).flatMap(({ severity, kind, what, long }) => about(severity, [kind, what], long, undefined)),
-    ...(agent.connected && waiting > 10_000
+    ...(isBehind(agent)
       ? about(
           "warn",
           ["waiting", "More than 10\u202f000 insights wait to be sent"],

@@ -111,6 +111,14 @@ export function troubles({ outbox }: Agent): Trouble[] {
   return found.filter(([there]) => there).map(([, trouble]) => trouble);
 }
 
+/** From how many insights on it is worth a look that they wait on an agent that is connected. */
+const manyWait = 10_000;
+
+/** Whether an agent that is connected does not get rid of what it has produced. */
+export function isBehind({ connected, outbox }: Agent): boolean {
+  return connected && outbox.waiting_records > manyWait;
+}
+
 /** How full the outbox is, from 0 to 1; undefined when that is not known. */
 export function fullness({ waiting_bytes, room_bytes }: Outbox): number | undefined {
   const all = waiting_bytes + room_bytes;

@@ -28,12 +28,9 @@ export function Agents() {
   const agents = useQuery(agentsQuery);
   const [adding, setAdding] = useState(false);
   const search = useSearch({ from: "/agents" });
-  const all = agents.data?.length ?? 0;
-  const filtered = Boolean(search.find || search.state);
   return (
     <>
       <PageHead title="Agents">
-        {(all >= searchable || filtered) && <Search />}
         <button type="button" className="button button-primary" onClick={() => setAdding(true)}>
           Add an agent
         </button>
@@ -57,18 +54,18 @@ export function Agents() {
   );
 }
 
-function Search() {
+function Search({ found }: { found: string }) {
   const search = useSearch({ from: "/agents" });
   const navigate = useNavigate({ from: "/agents" });
   const set = (change: { find?: string | undefined; state?: AgentStateFilter | undefined }) =>
     void navigate({ search: (was) => ({ ...was, ...change }), replace: true });
   return (
-    <>
+    <div className="flex flex-wrap items-center gap-x-4 gap-y-2 border-b border-line p-3">
       <input
         type="search"
         aria-label="Find agents"
-        placeholder="Name, host or label"
-        className="field w-48"
+        placeholder="Name, host, label or system"
+        className="field min-w-0 grow sm:max-w-80"
         autoComplete="off"
         spellCheck={false}
         value={search.find ?? ""}
@@ -80,22 +77,27 @@ function Search() {
         options={[["", "all"], ...agentStates.map((state) => [state, stateTexts[state]] as const)]}
         onChange={(state) => set({ state: agentStates.find((s) => s === state) })}
       />
-    </>
+      <p role="status" className="text-sm text-muted sm:ml-auto">
+        {found}
+      </p>
+    </div>
   );
 }
 
 function Found(props: { agents: Agent[]; find: string; state: AgentStateFilter | undefined }) {
-  const found = findAgents(props.agents, props.find, props.state);
-  const filtered = found.length < props.agents.length;
-  if (found.length === 0) return <Empty title="No agent matches">Search for something else, or show all.</Empty>;
+  const { agents, find, state } = props;
+  const filtered = find !== "" || state !== undefined;
+  const found = findAgents(agents, find, state);
   return (
     <>
-      {filtered && (
-        <p className="border-b border-line px-3 py-2 text-sm text-muted">
-          {count(found.length)} of {plural(props.agents.length, "agent")} {found.length === 1 ? "matches" : "match"}
-        </p>
+      {(agents.length >= searchable || filtered) && (
+        <Search found={filtered ? `${count(found.length)} of ${plural(agents.length, "agent")}` : ""} />
       )}
-      <AgentTable key={`${props.find}/${props.state}`} agents={found} />
+      {found.length === 0 ? (
+        <Empty title="No agent matches">Search for something else, or show all.</Empty>
+      ) : (
+        <AgentTable key={`${find}/${state}`} agents={found} />
+      )}
     </>
   );
 }
