@@ -16,7 +16,7 @@ export function runLength(run: Run): string {
 
 export function RunTable({ runs, of }: { runs: Run[]; of: "all" | "flow" }) {
   const agents = useQuery(agentsQuery);
-  const agentName = (id: string) => byId(agents.data ?? []).get(id)?.name ?? id.slice(0, 8);
+  const agentName = (id: string) => (agents.data ? (byId(agents.data).get(id)?.name ?? id.slice(0, 8)) : "…");
   return (
     <Table
       label="Runs"

@@ -19,7 +19,9 @@ const healthTexts: Record<FlowHealth, [Tone, string]> = {
   idle: ["plain", "Not deployed"],
 };
 
-export function HealthDot({ health }: { health: FlowHealth }) {
+/** The health of a flow; undefined while the agents are not known yet. */
+export function HealthDot({ health }: { health: FlowHealth | undefined }) {
+  if (health === undefined) return <span className="text-muted">…</span>;
   const [tone, text] = healthTexts[health];
   return <Dot tone={tone}>{text}</Dot>;
 }

@@ -116,10 +116,20 @@ export function ErrorNote({ error, onRetry }: { error: unknown; onRetry?: () => 
 export function Loaded<T>(props: {
   query: UseQueryResult<T> | UseInfiniteQueryResult<T>;
   children: (data: T) => ReactNode;
+  /** What the page is about, where it has no other heading when there is nothing to show. */
+  page?: string;
 }) {
-  const { query, children } = props;
+  const { query, children, page } = props;
   const failed = query.error && <ErrorNote error={query.error} onRetry={() => void query.refetch()} />;
-  if (query.data === undefined) return failed || <Loading />;
+  if (query.data === undefined) {
+    if (!failed) return <Loading />;
+    return (
+      <>
+        {page && <PageHead title={page} />}
+        {failed}
+      </>
+    );
+  }
   return (
     <>
       {failed}

@@ -14,7 +14,11 @@ import { clockText, isSkewed } from "../lib/identity";
 export function AgentDetail() {
   const { agent: ref } = useParams({ from: "/agents/$agent" });
   const agent = useQuery(agentQuery(ref));
-  return <Loaded query={agent}>{(data) => <Detail agent={data} />}</Loaded>;
+  return (
+    <Loaded query={agent} page="Agent">
+      {(data) => <Detail agent={data} />}
+    </Loaded>
+  );
 }
 
 function Detail({ agent }: { agent: Agent }) {

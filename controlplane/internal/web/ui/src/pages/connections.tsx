@@ -25,7 +25,7 @@ export function Connections() {
                 file, and apply it:
               </Empty>
             ) : (
-              <ConnectionTable connections={list} agents={agents.data ?? []} title={title} />
+              <ConnectionTable connections={list} agents={agents.data} title={title} />
             )
           }
         </Loaded>
@@ -34,7 +34,11 @@ export function Connections() {
   );
 }
 
-function ConnectionTable(props: { connections: Connection[]; agents: Agent[]; title: (kind: string) => string }) {
+function ConnectionTable(props: {
+  connections: Connection[];
+  agents: Agent[] | undefined;
+  title: (kind: string) => string;
+}) {
   return (
     <Table
       label="Plant systems"
@@ -55,9 +59,7 @@ function ConnectionTable(props: { connections: Connection[]; agents: Agent[]; ti
           <td className="min-w-56">
             <Options options={connection.options} secrets={connection.secret_names} />
           </td>
-          <td className="min-w-64">
-            <Uses name={connection.name} agents={props.agents} />
-          </td>
+          <td className="min-w-64">{props.agents ? <Uses name={connection.name} agents={props.agents} /> : "…"}</td>
           <td className="whitespace-nowrap">
             <Ago time={connection.updated_at} />
           </td>

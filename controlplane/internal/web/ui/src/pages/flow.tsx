@@ -29,7 +29,11 @@ import { usePart } from "../lib/paging";
 export function FlowDetail() {
   const { flow: ref } = useParams({ from: "/flows/$flow" });
   const flow = useQuery(flowQuery(ref));
-  return <Loaded query={flow}>{(data) => <Detail flow={data} />}</Loaded>;
+  return (
+    <Loaded query={flow} page="Flow">
+      {(data) => <Detail flow={data} />}
+    </Loaded>
+  );
 }
 
 function Detail({ flow }: { flow: Flow }) {
@@ -46,7 +50,7 @@ function Detail({ flow }: { flow: Flow }) {
           <>
             <p>{flow.description}</p>
             <div className="mt-1 text-text">
-              <HealthDot health={flowHealth(flow, agents.data ?? [])} />
+              <HealthDot health={agents.data && flowHealth(flow, agents.data)} />
             </div>
           </>
         }
@@ -59,7 +63,7 @@ function Detail({ flow }: { flow: Flow }) {
         />
       </PageHead>
       <Panel title="Where it runs">
-        <Deployments flow={flow} agents={agents.data ?? []} />
+        <Deployments flow={flow} agents={agents.data} />
       </Panel>
       <Loaded query={versions}>
         {(list) => {
@@ -175,7 +179,7 @@ function Writes({ writes }: { writes: FlowWrite[] }) {
 /** How many deployments are shown at first. */
 const shownDeployments = 50;
 
-function Deployments({ flow, agents }: { flow: Flow; agents: Agent[] }) {
+function Deployments({ flow, agents }: { flow: Flow; agents: Agent[] | undefined }) {
   const part = usePart(flow.deployments, shownDeployments);
   if (flow.deployments.length === 0) {
     const command =
@@ -196,7 +200,7 @@ function Deployments({ flow, agents }: { flow: Flow; agents: Agent[] }) {
   );
 }
 
-function DeploymentRows(props: { flow: Flow; deployments: readonly Deployment[]; agents: Agent[] }) {
+function DeploymentRows(props: { flow: Flow; deployments: readonly Deployment[]; agents: Agent[] | undefined }) {
   const { flow, deployments, agents } = props;
   return (
     <Table
@@ -211,17 +215,17 @@ function DeploymentRows(props: { flow: Flow; deployments: readonly Deployment[];
       }
     >
       {deployments.map((deployment) => {
-        const agent = byId(agents).get(deployment.agent_id);
+        const agent = agents && byId(agents).get(deployment.agent_id);
         return (
           <tr key={deployment.id}>
             <td className="whitespace-nowrap">
               <Link to="/agents/$agent" params={{ agent: deployment.agent_id }} className="link">
-                {agent?.name ?? deployment.agent_id}
+                {agents ? (agent?.name ?? deployment.agent_id) : "…"}
               </Link>
             </td>
             <td>{deployment.version}</td>
             <td className="min-w-56">
-              <DeploymentState agent={agent} flow={flow.id} version={deployment.version} />
+              {agents ? <DeploymentState agent={agent} flow={flow.id} version={deployment.version} /> : "…"}
             </td>
             <td className="whitespace-nowrap">
               <Ago time={deployment.created_at} />

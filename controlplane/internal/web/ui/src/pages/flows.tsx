@@ -21,7 +21,7 @@ export function Flows() {
                 A flow says what to read in the plant and which insights leave it. Write one as YAML and save it:
               </Empty>
             ) : (
-              <FlowTable flows={list} agents={agents.data ?? []} />
+              <FlowTable flows={list} agents={agents.data} />
             )
           }
         </Loaded>
@@ -30,7 +30,7 @@ export function Flows() {
   );
 }
 
-function FlowTable({ flows, agents }: { flows: Flow[]; agents: Agent[] }) {
+function FlowTable({ flows, agents }: { flows: Flow[]; agents: Agent[] | undefined }) {
   return (
     <Table
       label="All flows"
@@ -53,8 +53,8 @@ function FlowTable({ flows, agents }: { flows: Flow[]; agents: Agent[] }) {
             <div className="text-sm text-muted">{flow.description}</div>
           </td>
           <td>
-            <HealthDot health={flowHealth(flow, agents)} />
-            <Reasons flow={flow} agents={agents} />
+            <HealthDot health={agents && flowHealth(flow, agents)} />
+            <Reasons flow={flow} agents={agents ?? []} />
           </td>
           <td className="min-w-32">
             {flow.deployments.length === 0 ? (

@@ -4,7 +4,7 @@ import { type ReactNode, useMemo } from "react";
 import { agentsQuery, flowsQuery, insightsQuery, runsQuery } from "../api/queries";
 import type { Agent, Flow, Insight } from "../api/types";
 import { LatestInsights } from "../components/insighttable";
-import { Ago, Badge, Empty, ErrorNote, Loaded, PageHead, Panel, RestButton } from "../components/ui";
+import { Ago, Badge, Empty, ErrorNote, Loaded, Loading, PageHead, Panel, RestButton } from "../components/ui";
 import { type Finding, findings, flowHealth } from "../lib/attention";
 import { count, parseTime } from "../lib/format";
 import { usePart } from "../lib/paging";
@@ -46,6 +46,7 @@ export function Overview() {
       ) : (
         <Panel title="Needs attention" aside={found.length > 0 && count(found.length)}>
           {agents.data && runs.data && <Findings found={found} />}
+          {(agents.isPending || runs.isPending) && <Loading />}
         </Panel>
       )}
       <Panel
@@ -94,7 +95,7 @@ function AgentsTile({ agents }: { agents: Agent[] | undefined }) {
         away > 0 ? (
           <Badge tone="bad">{count(away)} not connected</Badge>
         ) : (
-          <Quiet>{active?.length ? "all connected" : "none added yet"}</Quiet>
+          <Quiet>{active && (active.length ? "all connected" : "none added yet")}</Quiet>
         )
       }
     >
@@ -105,7 +106,7 @@ function AgentsTile({ agents }: { agents: Agent[] | undefined }) {
 }
 
 function FlowsTile({ flows, agents }: { flows: Flow[] | undefined; agents: Agent[] | undefined }) {
-  const health = flows?.map((flow) => flowHealth(flow, agents ?? [])).filter((h) => h !== "idle");
+  const health = agents && flows?.map((flow) => flowHealth(flow, agents)).filter((h) => h !== "idle");
   const number = (wanted: string) => health?.filter((h) => h === wanted).length ?? 0;
   const troubles = [
     { tone: "bad", n: number("failing"), word: "failing" },
@@ -125,7 +126,7 @@ function FlowsTile({ flows, agents }: { flows: Flow[] | undefined; agents: Agent
             ))}
           </span>
         ) : (
-          <Quiet>{health?.length ? "none failing" : "none deployed yet"}</Quiet>
+          <Quiet>{health && (health.length ? "none failing" : "none deployed yet")}</Quiet>
         )
       }
     >

@@ -10,7 +10,11 @@ import { bytes, count } from "../lib/format";
 export function RunDetail() {
   const { run: id } = useParams({ from: "/runs/$run" });
   const run = useQuery(runQuery(id));
-  return <Loaded query={run}>{(data) => <Detail run={data} />}</Loaded>;
+  return (
+    <Loaded query={run} page="Run">
+      {(data) => <Detail run={data} />}
+    </Loaded>
+  );
 }
 
 function Detail({ run }: { run: Run }) {
