@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -275,6 +276,83 @@ func TestFaultAStageThatCannotWriteIsShown(t *testing.T) {
 	shown("they go on", func(a account) bool { return a.Blocked == 0 && a.Acknowledged == b.rows })
 }
 
+// TestFaultADirectoryThatWentBackIsShown puts an older copy of the staging in its place, as a restored backup does. Nothing that is
+// produced afterwards is lost, and the status, the API, the client and the dashboard say what happened and that no disk is to blame.
+func TestFaultADirectoryThatWentBackIsShown(t *testing.T) {
+	t.Parallel()
+	b := newBooks(t)
+	b.write(50)
+	b.until("the first rows are acknowledged", func(a account) bool { return a.Acknowledged == 50 })
+	b.agent.stop()
+	backup := b.path("backup")
+	if err := os.CopyFS(backup, os.DirFS(b.path("agent", "stage"))); err != nil {
+		t.Fatal(err)
+	}
+	b.run()
+	b.write(100)
+	b.until("more are acknowledged", func(a account) bool { return a.Acknowledged == 150 })
+	b.agent.stop()
+	if err := errors.Join(os.RemoveAll(b.path("agent", "stage")), os.Rename(backup, b.path("agent", "stage"))); err != nil {
+		t.Fatal(err)
+	}
+	b.run()
+	b.write(10)
+	// The flow reads again what the older state does not know of: 100 rows, and the 10 new ones.
+	done := b.until("all is acknowledged", func(a account) bool { return a.Acknowledged == 260 && a.WaitingRecords == 0 })
+	if len(done.Damage) != 1 || !strings.HasPrefix(done.Damage[0].File, "outbox.corrupt-") || done.DamagedFiles != 1 || done.Lost != 0 {
+		t.Errorf("the account is %+v", done)
+	}
+	b.compare(done, bookkeeping{Receipts: map[string]uint64{}})
+	status := string(b.command(b.agentEnv(), nil, bin(t, "outfeed-agent"), "status"))
+	client := string(b.outfeed(nil, "agent", "list")) + string(b.outfeed(nil, "agent", "show", b.only()))
+	for said, all := range map[string][]string{
+		status: {"staging went back", "went back  ", "older copy of the directory"}, client: {"staging went back", "older copy of the directory"},
+	} {
+		for _, want := range all {
+			if !strings.Contains(said, want) {
+				t.Errorf("it does not say %q:\n%s", want, said)
+			}
+		}
+		if strings.Contains(said, "the disk of") || strings.Contains(said, "this machine's disk") {
+			t.Errorf("it blames the disk:\n%s", said)
+		}
+	}
+	b.look(b.only(), "went-back", "an older copy of the agent's staging directory was put in its place", "The directory went back.")
+}
+
+// TestFaultALostKeyIsToldWithWhatToDo removes the agent's keys, as a person does who clears up. The agent and its status say so, and what
+// they say makes the machine an agent again.
+func TestFaultALostKeyIsToldWithWhatToDo(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.agent.stop()
+	if err := os.Remove(s.path("agent", "identity", "keys.pem")); err != nil {
+		t.Fatal(err)
+	}
+	for _, command := range []string{"run", "status"} {
+		_, said, err := s.try(s.agentEnv(), nil, bin(t, "outfeed-agent"), command)
+		if err == nil || !strings.Contains(said, "keys.pem is not there") || !strings.Contains(said, "outfeed-agent enroll --url URL") || strings.Contains(said, "lstat") {
+			t.Errorf("%s: %v: %s", command, err, said)
+		}
+		_, remedy, _ := strings.Cut(said, "then run `")
+		remedy, _, _ = strings.Cut(remedy, "`")
+		if command == "status" {
+			s.command(nil, nil, "sh", "-c", remedy)
+		}
+	}
+	s.enrol(s.link.address)
+	s.startAgent()
+	s.eventually("the new agent is connected", func() error {
+		if st := s.agentStatus(); !st.Tunnel.Connected {
+			return fmt.Errorf("the agent says %+v", st)
+		}
+		return nil
+	})
+	if said := string(s.command(s.agentEnv(), nil, bin(t, "outfeed-agent"), "status")); !strings.Contains(said, "set aside") {
+		t.Errorf("the status does not say what became of what was staged:\n%s", said)
+	}
+}
+
 // TestFaultLateAndRefusedAreShown looks at an agent whose rows came too late and whose insights no control plane takes.
 func TestFaultLateAndRefusedAreShown(t *testing.T) {
 	t.Parallel()
@@ -289,6 +367,6 @@ func TestFaultLateAndRefusedAreShown(t *testing.T) {
 		}
 		return err
 	})
-	b.sql("UPDATE agents SET clock_skew = -7300")
-	b.picture(b.only(), "refused", "Refused insights", "What came", "behind the control plane")
+	b.sql("UPDATE agents SET clock_skew = -7300, rotate_asked_at = now() - interval '1 hour'")
+	b.picture(b.only(), "refused", "Refused insights", "What came", "behind the control plane", "timedatectl set-ntp true", "outfeed-agent rotate-keys")
 }
