@@ -281,12 +281,13 @@ func TestFaultClockFirstStart(t *testing.T) {
 		c.connected(a.site, a.clock, c.controlPlane)
 		a.id = seenBy(a.site).ID
 		agents = append(agents, a)
-		if out := string(a.outfeed(nil, "agent", "show", a.id)); !strings.Contains(out, " years ") {
+		if out := string(a.outfeed(nil, "agent", "show", a.id)); !strings.Contains(out, " years ") || !strings.Contains(out, "timedatectl set-ntp true") {
 			t.Errorf("%s: agent show does not tell the skew:\n%s", name, out)
 		}
-		if out := string(a.command(a.agentEnv(), nil, a.bin("outfeed-agent"), "status")); !strings.Contains(out, "clock") || !strings.Contains(out, "off by") {
+		if out := string(a.command(a.agentEnv(), nil, a.bin("outfeed-agent"), "status")); !strings.Contains(out, "off by") || !strings.Contains(out, "timedatectl set-ntp true") {
 			t.Errorf("%s: status does not tell the skew:\n%s", name, out)
 		}
+		a.look(a.id, name, "years", "timedatectl set-ntp true")
 	}
 	c.site.connections(c.plant.connections())
 	for _, flow := range []string{rawFlow, windowFlow, filesFlow, ordersFlow} {

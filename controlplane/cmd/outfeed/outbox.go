@@ -152,6 +152,11 @@ func (a *app) describeOutbox(g *api.Agent) error {
 	if err := a.table([]string{"INSIGHTS", "NUMBER", "MEANING"}, rows); err != nil {
 		return err
 	}
+	if reported(o) && !g.Connected && g.RevokedAt.IsZero() {
+		if err := a.print("It is not connected: what it has produced since %s waits on its machine, where outfeed-agent status says how much that is.", stamp(o.ReportedAt)); err != nil {
+			return err
+		}
+	}
 	if len(o.Receipts) > 0 {
 		if err := a.print("Which never came, and when that was told: outfeed insight missing --agent %s", terminal.Text(g.Name)); err != nil {
 			return err

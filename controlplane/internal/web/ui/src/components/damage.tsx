@@ -1,16 +1,19 @@
 // Files of an agent's staging that its disk has damaged: what was saved of them, and what a person should do.
 
 import type { Agent, DamagedFile } from "../api/types";
-import { count, plural } from "../lib/format";
+import { plural } from "../lib/format";
 import { damageResult, flowNames, wentBack } from "../lib/outbox";
 import { Panel, Table, Time } from "./ui";
 
 export function DamagePanel({ agent }: { agent: Agent }) {
   const { outbox } = agent;
   if (outbox.damaged_files === 0) return null;
-  const aside = `${count(outbox.damaged_files)} so far, ${plural(outbox.salvaged, "insight")} salvaged`;
+  const backOnly = outbox.damage.length > 0 && outbox.damage.every(wentBack);
+  const times = backOnly ? plural(outbox.damaged_files, "time") : plural(outbox.damaged_files, "file");
+  const salvaged = outbox.salvaged > 0 || !backOnly ? `, ${plural(outbox.salvaged, "insight")} salvaged` : "";
+  const aside = `${times} so far${salvaged}`;
   return (
-    <Panel title="Damaged files" aside={aside}>
+    <Panel title={backOnly ? "Staging that went back" : "Damaged files"} aside={aside}>
       {outbox.damage.length === 0 ? (
         <p className="px-3 py-2.5 text-muted">None of them is on the machine any more.</p>
       ) : (
@@ -62,7 +65,9 @@ function WentBackAdvice({ agent }: { agent: Agent }) {
       <p className="mt-0.5 max-w-prose">
         Find out what did that: a restored backup, a snapshot of a virtual machine that was rolled back, or a tool that
         copies files. The agent has gone on by itself. What was never sent has got new numbers, so nothing of it is
-        lost; its flows may repeat what they had read, and some insights may come twice.
+        lost; its flows may repeat what they had read, and some insights may come twice. Once the cause is known, remove
+        the <span className="font-mono">outbox.corrupt-*</span> file from the <span className="font-mono">stage</span>{" "}
+        folder of its data directory: after its next start this note is gone.
       </p>
     </div>
   );
@@ -85,7 +90,11 @@ function Row({ file, agent }: { file: DamagedFile; agent: Agent }) {
         ))}
       </td>
       <td className="min-w-56 wrap-anywhere">
-        {file.reason || <span className="text-muted">not known</span>}
+        {file.reason ? (
+          <p className="first-letter:uppercase">{file.reason}</p>
+        ) : (
+          <span className="text-muted">not known</span>
+        )}
         <p className="font-mono text-xs text-muted">{file.file}</p>
       </td>
     </tr>

@@ -41,6 +41,13 @@ export function OutboxPanel({ agent }: { agent: Agent }) {
               reason={outbox.blocked_by ?? ""}
             />
           )}
+          {!agent.connected && !parseTime(agent.revoked_at) && (
+            <p className="px-3 pt-3 text-warn">
+              The agent is not connected, so this is what it said <Ago time={reported} />. What it has produced since
+              waits on its machine, where <span className="font-mono text-sm">outfeed-agent status</span> says how much
+              that is.
+            </p>
+          )}
           <Waiting outbox={outbox} />
         </>
       ) : (
@@ -60,7 +67,7 @@ function State({ tone, title, reason }: { tone: "bad" | "warn"; title: string; r
   return (
     <div role="status" className={`m-3 mb-0 rounded-md border px-3 py-2 ${colours}`}>
       <p className="font-medium">{title}</p>
-      {reason && <p className="mt-0.5 wrap-anywhere">{reason}</p>}
+      {reason && <p className="mt-0.5 wrap-anywhere first-letter:uppercase">{reason}</p>}
     </div>
   );
 }

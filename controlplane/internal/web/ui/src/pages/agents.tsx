@@ -152,7 +152,16 @@ function AgentRows({ agents }: { agents: readonly Agent[] }) {
           </td>
           <td className="number">
             {agent.outbox.reported_at ? count(agent.outbox.waiting_records) : "–"}
-            {agent.outbox.reported_at && <div className="text-sm text-muted">{bytes(agent.outbox.waiting_bytes)}</div>}
+            {agent.outbox.reported_at && (
+              <div className="text-sm text-muted">
+                {bytes(agent.outbox.waiting_bytes)}
+                {!agent.connected && (
+                  <>
+                    , <Ago time={agent.outbox.reported_at} />
+                  </>
+                )}
+              </div>
+            )}
           </td>
           <td>
             <Labels labels={agent.labels} />
