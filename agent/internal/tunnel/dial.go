@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -189,9 +190,13 @@ func (d *dialer) explain(err error) error {
 	return &UnreachedError{err}
 }
 
+// resetOnWindows is WSAECONNRESET, which no other system has.
+const resetOnWindows = syscall.Errno(10054)
+
 // wordless says what it can mean that a connection was closed before anything was said on it.
 func wordless(err error) error {
-	if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, syscall.ECONNRESET) {
+	closed := []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE, resetOnWindows}
+	if !slices.ContainsFunc(closed, func(end error) bool { return errors.Is(err, end) }) {
 		return err
 	}
 	return fmt.Errorf("the connection was closed without a word (%w): by a firewall or a load balancer, or by the control plane, which is busy, "+
