@@ -36,7 +36,7 @@ func Length(seconds int64) string {
 	case off >= 2*day:
 		return fmt.Sprintf("%d days", off/day)
 	}
-	return terminal.Long(time.Duration(off) * time.Second) //nolint:gosec // two days at most
+	return terminal.Long(time.Duration(off) * time.Second)
 }
 
 // Side says on which side a clock is: "ahead" or "behind".

@@ -190,12 +190,12 @@ func (d *dialer) explain(err error) error {
 	return &UnreachedError{err}
 }
 
-// resetOnWindows is WSAECONNRESET, which no other system has.
-const resetOnWindows = syscall.Errno(10054)
+// errResetOnWindows is WSAECONNRESET, which no other system has.
+const errResetOnWindows = syscall.Errno(10054)
 
 // wordless says what it can mean that a connection was closed before anything was said on it.
 func wordless(err error) error {
-	closed := []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE, resetOnWindows}
+	closed := []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE, errResetOnWindows}
 	if !slices.ContainsFunc(closed, func(end error) bool { return errors.Is(err, end) }) {
 		return err
 	}
