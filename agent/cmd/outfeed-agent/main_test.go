@@ -1,6 +1,7 @@
 package main
 
 import (
+	"runtime"
 	"strings"
 	"testing"
 	"text/tabwriter"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/outfeed/outfeed/agent"
 	"github.com/outfeed/outfeed/agent/internal/engine"
+	"github.com/outfeed/outfeed/internal/clockskew"
 )
 
 func TestExitCodes(t *testing.T) {
@@ -128,5 +130,27 @@ func TestTheStatusTellsTheWholeAccount(t *testing.T) {
 	if err := printStatus(tabwriter.NewWriter(&out, 0, 4, 2, ' ', 0), s); err != nil || !strings.Contains(out.String(), "full: the flows wait") ||
 		!strings.Contains(out.String(), "1 GiB wait") {
 		t.Errorf("when commits wait the status is\n%s", out.String())
+	}
+}
+
+// TestTheStatusSaysWhatToDo holds that a wrong clock, keys that were not changed and a staging that went back come with what helps.
+func TestTheStatusSaysWhatToDo(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	s := agent.LocalStatus{Tunnel: agent.TunnelStatus{Connected: true, ClockSkew: -56 * 365 * 86_400, RotationError: "no space left"}}
+	s.Outbox = agent.OutboxStatus{RunwaySeconds: -1, DamagedFiles: 1, Damage: []agent.DamagedFile{{File: "outbox.corrupt-1", Reason: "this directory is older"}}}
+	if err := printStatus(tabwriter.NewWriter(&out, 0, 4, 2, ' ', 0), s); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"staging went back; keys not changed; clock 56 years behind", "off by 56 years", clockskew.Remedy(runtime.GOOS), "until then nothing is lost",
+		"no space left; the present ones stay good", "went back", "outbox.corrupt-1: this directory is older",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("the status does not say %q:\n%s", want, out.String())
+		}
+	}
+	if strings.Contains(out.String(), "check this machine's disk") {
+		t.Errorf("the status blames the disk:\n%s", out.String())
 	}
 }

@@ -30,6 +30,8 @@ type agent struct {
 	counterFails bool
 	session      []byte
 	keepFails    bool
+	// prepareFails is why no next keys can be made.
+	prepareFails error
 	serial       uint64
 	status       *wire.Status
 	outbox       [][]byte
@@ -95,6 +97,9 @@ func (a *agent) KeepSession(value []byte) error {
 func (a *agent) PrepareKeys() (tunnel.NextKeys, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.prepareFails != nil {
+		return tunnel.NextKeys{}, a.prepareFails
+	}
 	if a.next == nil {
 		_, key := newKey(a.t)
 		a.next = &tunnel.NextKeys{Key: key, ReceiveKey: bytes.Repeat([]byte{7}, 32)}

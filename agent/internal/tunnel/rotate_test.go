@@ -2,6 +2,7 @@ package tunnel_test
 
 import (
 	"crypto/ed25519"
+	"errors"
 	"testing"
 	"time"
 
@@ -79,6 +80,24 @@ func TestRotatedToStrangeKeys(t *testing.T) {
 	if !a.Key().Equal(old) {
 		t.Error("the key changed")
 	}
+}
+
+// TestWhyKeysWereNotChangedIsTold has the disk refuse the next keys: the session goes on, and the state says why.
+func TestWhyKeysWereNotChangedIsTold(t *testing.T) {
+	t.Parallel()
+	p := newPlane(t, nil)
+	a := newAgent(t)
+	a.prepareFails = errors.New("no space left")
+	client, stop := run(t, settingsFor(t, p, a))
+	<-p.statuses
+	p.down <- rotateNow()
+	// What is said in order is heard in order.
+	p.down <- &wire.ControlDown{Message: &wire.ControlDown_Desired{Desired: &wire.Desired{Envelope: []byte("bundle")}}}
+	<-a.bundles
+	if state := client.State(); state.RotationError != "no space left" || !state.Connected {
+		t.Errorf("the state is %+v", state)
+	}
+	stop()
 }
 
 // TestNothingIsSaidBeforeTheValueIsKept holds that an agent that cannot keep the session's value says nothing in it.
