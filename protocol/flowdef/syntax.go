@@ -95,60 +95,74 @@ func (p *parser) syntax(d *yaml.Decoder, err error) {
 
 // explain says more of an error, for people who do not know the library's words, and may find a better place for it.
 func (p *parser) explain(e *yamlError) string {
-	inBraces := strings.HasPrefix(e.message, "did not find expected ',' or")
-	rest := p.behind(e.at)
-	before := p.text[p.lines[e.at.Line-1] : len(p.text)-len(rest)]
-	begins := len(bytes.TrimSpace(before)) == 0 && e.context.Line < e.at.Line
+	is := func(beginning string) bool { return strings.HasPrefix(e.message, beginning) }
 	switch {
-	case strings.HasPrefix(e.message, "unknown anchor"), strings.HasPrefix(e.message, "did not find expected alphabetic") && e.context.Line > 0:
+	case is("unknown anchor"), is("did not find expected alphabetic") && e.context.Line > 0:
 		if e.context.Line > 0 {
 			e.at = e.context
 		}
 		return "; * and & begin aliases and anchors in YAML: put a text that begins with one of them in quotes"
-	case strings.HasPrefix(e.message, "did not find expected '-' indicator") && begins:
-		return misplaced("list that begins", e)
-	case strings.HasPrefix(e.message, "did not find expected key") && begins:
-		return misplaced("keys that begin", e)
-	case strings.HasPrefix(e.message, "did not find expected key") && len(rest) > 0 && (rest[0] == '}' || rest[0] == ']'):
-		return fmt.Sprintf("; this %c closes nothing", rest[0])
-	case strings.HasPrefix(e.message, "found unexpected end of stream") && e.context.Line > 0:
+	case is("found unexpected end of stream") && e.context.Line > 0:
 		e.at = e.context
 		return "; the quote that opens here is never closed"
-	case strings.HasPrefix(e.message, "mapping values are not allowed"):
+	case is("mapping values are not allowed"):
 		return `; put a text that holds ": " in quotes, and look at the indentation of this line`
-	case inBraces && bytes.HasPrefix(rest, []byte("? ")):
+	case is("did not find expected ',' or"):
+		return p.explainBraces(e)
+	case is("did not find expected '-' indicator"):
+		return p.explainBlock("list that begins", e)
+	case is("did not find expected key"):
+		return p.explainBlock("keys that begin", e)
+	}
+	return ""
+}
+
+// explainBraces explains what stands between brackets or braces and does not belong there.
+func (p *parser) explainBraces(e *yamlError) string {
+	rest, before := p.split(e.at)
+	switch {
+	case bytes.HasPrefix(rest, []byte("? ")):
 		return "; put an expression that holds ? and : in quotes"
-	case inBraces && endsInQuote(before):
+	case endsInQuote(before):
 		return "; a text in quotes ends here, so put the whole value in quotes of the other kind"
-	case inBraces && e.context.Line > 0 && e.context.Line < e.at.Line:
+	case e.context.Line > 0 && e.context.Line < e.at.Line:
 		return fmt.Sprintf("; the %s in line %d, column %d is still open here", p.bracket(e.context), e.context.Line, e.context.Column)
 	}
 	return ""
 }
 
-func misplaced(what string, e *yamlError) string {
-	return fmt.Sprintf("; this line does not fit the %s in line %d: look at the indentation of the lines %d to %d", what, e.context.Line, e.context.Line, e.at.Line)
+// explainBlock explains a line that does not fit those before it, or a bracket too many.
+func (p *parser) explainBlock(what string, e *yamlError) string {
+	rest, before := p.split(e.at)
+	switch {
+	case len(bytes.TrimSpace(before)) == 0 && e.context.Line < e.at.Line:
+		return fmt.Sprintf("; this line does not fit the %s in line %d: look at the indentation of the lines %d to %d", what, e.context.Line, e.context.Line, e.at.Line)
+	case len(rest) > 0 && (rest[0] == '}' || rest[0] == ']'):
+		return fmt.Sprintf("; this %c closes nothing", rest[0])
+	}
+	return ""
 }
 
 // bracket is the opening bracket or brace at a place.
 func (p *parser) bracket(at Pos) string {
-	if rest := p.behind(at); len(rest) > 0 && rest[0] == '[' {
+	if rest, _ := p.split(at); len(rest) > 0 && rest[0] == '[' {
 		return "["
 	}
 	return "{"
 }
 
-// behind is the text from a place on.
-func (p *parser) behind(at Pos) []byte {
+// split is the text from a place on, and its line before that.
+func (p *parser) split(at Pos) (rest, before []byte) {
 	if at.Line < 1 || at.Line > len(p.lines) {
-		return nil
+		return nil, nil
 	}
-	rest := p.text[p.lines[at.Line-1]:]
+	start := p.lines[at.Line-1]
+	rest = p.text[start:]
 	for range at.Column - 1 {
 		_, size := utf8.DecodeRune(rest)
 		rest = rest[size:]
 	}
-	return rest
+	return rest, p.text[start : len(p.text)-len(rest)]
 }
 
 // endsInQuote says whether the text ends with one in quotes. Where something follows that in a value, the value is most

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"testing"
 
 	"github.com/outfeed/outfeed/agent/internal/column"
@@ -65,13 +66,14 @@ func TestJoinIndexFindsEveryRow(t *testing.T) {
 			rows, x := indexedRows(t, r, types, n, keys)
 			want := map[string][]int32{}
 			text := func(cols []*column.Column, row int) (key string, whole bool) {
+				var all []byte
 				for _, c := range cols {
 					if c.Null(row) {
 						return "", false
 					}
-					key += string(column.AppendJSON(nil, c, row)) + " "
+					all = append(column.AppendJSON(all, c, row), ' ')
 				}
-				return key, true
+				return string(all), true
 			}
 			for row := range i32(rows.n) {
 				var cols []*column.Column
@@ -105,7 +107,7 @@ func TestJoinIndexFindsEveryRow(t *testing.T) {
 // BenchmarkJoinLookup finds the rows of random keys in tables of several sizes, and gathers a text and a number of each.
 func BenchmarkJoinLookup(b *testing.B) {
 	for _, n := range []int{50_000, 500_000, 5_000_000} {
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
+		b.Run(strconv.Itoa(n), func(b *testing.B) {
 			types := []expr.Type{expr.Int, expr.String, expr.Int}
 			rows := newRowStore(types)
 			for at := 0; at < n; at += 1000 {

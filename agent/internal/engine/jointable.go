@@ -41,7 +41,7 @@ const maxTableRows = math.MaxInt32 - 1
 func slotsFor(n int) int { return n/7*10 + 16 }
 
 // indexBytes is what an index of n rows takes at most.
-func indexBytes(n int) int64 { return int64(8*slotsFor(n) + 4*n) }
+func indexBytes(n int) int64 { return 8*int64(slotsFor(n)) + 4*int64(n) }
 
 // newHasher hashes keys of these types. The hash is seeded, so nobody can choose colliding keys; one hasher belongs to
 // both sides of a join.
