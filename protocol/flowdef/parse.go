@@ -61,6 +61,8 @@ type parser struct {
 	step string
 	// places is the Test.places of the test being read.
 	places map[string]Pos
+	// cutLine is the line of the last expression that a comma between { and } has cut short.
+	cutLine int
 	// parts adds up the sizes of the expressions.
 	parts int
 	// given counts the rows that the tests give.
@@ -331,7 +333,14 @@ func (p *parser) expression(n *yaml.Node, what string) Expression {
 	e.Text, e.source = n.Value, p.scalar(n)
 	var err error
 	if e.Node, err = expr.Parse(e.Text); err != nil {
-		p.add(e.place(err), p.step, "%s%s", err, e.source.cutShort(n, err))
+		if e.Text == "" && n.Line == p.cutLine {
+			return e // it is the rest of the expression before it, which YAML took for a key
+		}
+		hint := e.source.cutShort(n, err)
+		if hint != "" {
+			p.cutLine = n.Line
+		}
+		p.add(e.place(err), p.step, "%s%s", err, hint)
 		return e
 	}
 	if p.parts += partsOf(e.Node); p.parts > maxParts {
