@@ -18,7 +18,7 @@ func Aggregates() []Function {
 		{
 			Name:       "count",
 			Signatures: append([]Signature{sig(Int)}, fromEach(Int, Bool, Int, Float, String, Timestamp, JSON)...),
-			Help:       "The number of rows or, with an argument, of rows in which it is not null.",
+			Help:       "The number of rows or, with an argument, of rows in which it is not null: false counts as well. To count where a condition holds, write `sum(state == \"DOWN\" ? 1 : 0)`.",
 			Example:    `count()`,
 		},
 		{

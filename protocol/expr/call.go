@@ -91,6 +91,18 @@ func otherLanguages(name string) string {
 		return strings.ToLower(name) + " is an operator: write it in lower case, as in not (a or b and c)"
 	case "ifnull", "nvl", "isnull":
 		return "write a ?? b for the first that is not null, or is_null(a)"
+	case "len", "strlen", "char_length":
+		return "write length(text)"
+	case "datediff", "timestampdiff", "date_diff":
+		return "write time_between(a, b, \"d\")"
+	case "dateadd", "date_add":
+		return "write add_time(a, 1, \"d\")"
+	case "date_trunc", "time_bucket":
+		return "write truncate(a, \"15m\")"
+	case "to_char", "strftime", "date_format":
+		return "write format_time(a, \"%Y-%m-%d\")"
+	case "to_date", "strptime", "str_to_date":
+		return "write parse_time(text, \"%d.%m.%Y\")"
 	}
 	return ""
 }

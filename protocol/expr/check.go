@@ -260,7 +260,7 @@ func arithmeticError(n, left, right *Node) error {
 	case n.Op == OpAdd && (left.Type == String || right.Type == String):
 		return errorAt(n.Pos, "+ joins two strings; %s, %s: make a text of the other with string(…)", describe(left), describe(right))
 	case left.Type == Timestamp || right.Type == Timestamp:
-		return errorAt(n.Pos, "%s does not take timestamps; compute with epoch_ms(…), in milliseconds", name)
+		return errorAt(n.Pos, "%s does not take timestamps; write time_between(a, b, \"s\") for how long it is from a to b, and add_time(a, \"5m\") for a later time", name)
 	}
 	return errorAt(n.Pos, "%s needs two numbers; %s, %s", name, describe(left), describe(right))
 }

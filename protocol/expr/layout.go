@@ -3,6 +3,7 @@ package expr
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -89,8 +90,11 @@ func ParseLayout(text string) (*Layout, error) {
 		}
 		text = text[2:]
 	}
-	if len(l.parts) == 0 {
+	switch {
+	case len(l.parts) == 0:
 		return nil, errors.New(`the layout is empty; write one such as "%Y-%m-%d %H:%M:%S"`)
+	case !slices.ContainsFunc(l.parts, func(p layoutPart) bool { return p.verb != 0 }):
+		return nil, errors.New(`the layout has no part of a time; its parts begin with %, as in "%Y-%m-%d %H:%M:%S"`)
 	}
 	return l, nil
 }

@@ -249,8 +249,10 @@ func (l *lexer) escape() (rune, error) {
 
 func (l *lexer) symbol() (token, error) {
 	start, rest := l.pos, l.text[l.pos:]
-	if strings.HasPrefix(rest, "<>") {
-		return token{}, errorAt(start, "unknown operator <>; write !=")
+	for _, wrong := range [...][2]string{{"<>", "!="}, {"**", "pow(a, b)"}, {"//", "floor(a / b)"}} {
+		if strings.HasPrefix(rest, wrong[0]) {
+			return token{}, errorAt(start, "unknown operator %s; write %s", wrong[0], wrong[1])
+		}
 	}
 	for _, s := range [...]string{"==", "!=", "<=", ">=", "??", "<", ">", "+", "-", "*", "/", "%", "?", ":", "(", ")", "[", "]", ","} {
 		if strings.HasPrefix(rest, s) {
@@ -258,11 +260,20 @@ func (l *lexer) symbol() (token, error) {
 			return token{kind: tokenSymbol, pos: start, text: s}, nil
 		}
 	}
-	for _, wrong := range [...][2]string{{"&&", "and"}, {"||", "or"}, {"!", "not"}, {"=~", "matches"}, {"=", "=="}} {
+	for _, wrong := range [...][2]string{{"&&", "and"}, {"||", "or"}, {"!", "not"}, {"=~", "matches"}, {"=", "=="}, {"^", "pow(a, b)"}, {"&", "bit_and(a, b)"}, {"|", "bit_or(a, b)"}} {
 		if strings.HasPrefix(rest, wrong[0]) {
 			return token{}, errorAt(start, "unknown operator %s; write %s", wrong[0], wrong[1])
 		}
 	}
 	r, _ := utf8.DecodeRuneInString(rest)
-	return token{}, errorAt(start, "unexpected character %q", r)
+	hint := ""
+	switch r {
+	case '“', '”', '„', '‘', '’', '«', '»':
+		hint = "; write texts in straight quotes, as in \"RUN\""
+	case '.':
+		hint = "; a member of json is taken with json_get(column, \"a.b\"), and a column with a dot in its name stands in backquotes"
+	case ';':
+		hint = "; an expression is one value, and further ones are columns of their own"
+	}
+	return token{}, errorAt(start, "unexpected character %q%s", r, hint)
 }

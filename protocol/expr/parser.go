@@ -140,7 +140,11 @@ func (p *parser) unexpected(wanted string) *Error {
 	if p.tok.kind == tokenEnd {
 		return errorAt(p.tok.pos, EndsTooEarly+"; expected %s", wanted)
 	}
-	if hint := hintAt(p.tok); hint != "" {
+	hint := hintAt(p.tok)
+	if p.tok.is("*") && strings.HasSuffix(strings.TrimRight(p.lexer.text[:p.tok.pos], " "), "(") {
+		hint = "count() counts all rows"
+	}
+	if hint != "" {
 		wanted = wanted + "; " + hint
 	}
 	return errorAt(p.tok.pos, "unexpected %s; expected %s", p.tok, wanted)

@@ -73,10 +73,10 @@ func TestParseConnectionsSaysWhereAndWhat(t *testing.T) {
 		"bad yaml":            {"a: {", "line"},
 		"bare variable":       {"a: {kind: mqtt, address: ${SET}}", `line 1, column 26: write "${SET}" in quotes`},
 		"bare variable below": {"# c\n\na: {kind: file, root: x}\nÖl: {kind: mqtt,\n  address: ${SET}}", `line 5, column 12: write "${SET}" in quotes`},
-		"brace in line 1":     {"a: {kind: {b} c}", "line 1, column 1: the text is neither"},
-		"brace in line 3":     {"\n\na: {kind: {b} c}\n", "line 3, column 1: the text is neither"},
+		"brace in line 1":     {"a: {kind: {b} c}", "line 1, column 15: the text is neither"},
+		"brace in line 3":     {"\n\na: {kind: {b} c}\n", "line 3, column 15: the text is neither"},
 		"control character":   {"a: 1\nb: \x01", "line 2, column 4: the text is neither"},
-		"scanner":             {"a: b: c", "line 1, column 1: the text is neither"},
+		"scanner":             {"a: b: c", "line 1, column 5: the text is neither"},
 		"NUL":                 {"a: {kind: file, root: \"x\\0\"}", "line 1, column 25: the text holds a NUL"},
 		"not UTF-8":           {"a: \xff", "UTF-8"},
 	} {

@@ -19,6 +19,8 @@ func TestHints(t *testing.T) {
 		_, err := flowdef.CheckText([]byte(head+step), flowdef.Environment{})
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s gives %v, not %s", step, err, want)
+		} else if strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s gives more than one problem: %v", step, err)
 		} else if !strings.Contains(want, "between {") && strings.Contains(err.Error(), "between {") {
 			t.Errorf("%s gives a hint that is wrong: %v", step, err)
 		}

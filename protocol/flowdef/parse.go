@@ -61,6 +61,8 @@ type parser struct {
 	step string
 	// places is the Test.places of the test being read.
 	places map[string]Pos
+	// cutLine is the line of the last expression that a comma between { and } has cut short.
+	cutLine int
 	// parts adds up the sizes of the expressions.
 	parts int
 	// given counts the rows that the tests give.
@@ -71,15 +73,15 @@ func (p *parser) problem(pos Pos, format string, args ...any) { p.add(pos, p.ste
 
 // document reads the text as JSON or else as YAML; nil when that failed.
 func (p *parser) document() *yaml.Node {
-	switch {
-	case len(p.text) > MaxBytes:
+	if len(p.text) > MaxBytes {
 		p.problem(Pos{}, "the definition has %d bytes; the most is %d", len(p.text), MaxBytes)
-		return nil
-	case !utf8.Valid(p.text):
-		p.problem(Pos{}, "the definition is not UTF-8 text")
 		return nil
 	}
 	p.lines = lineStarts(p.text)
+	if !utf8.Valid(p.text) {
+		p.problem(p.place(validUTF8(p.text)), "the definition is not UTF-8 text; save it in that encoding")
+		return nil
+	}
 	if offset := crowded(p.text); offset >= 0 {
 		p.problem(p.place(offset), "the definition has more than about %d keys and values up to here; shorten its tests, or make several flows of it", maxMarks)
 		return nil
@@ -98,7 +100,7 @@ func (p *parser) document() *yaml.Node {
 		if errors.Is(err, io.EOF) {
 			p.problem(Pos{1, 1}, "the definition is empty; begin with flow: and a name")
 		} else {
-			p.syntax(err)
+			p.syntax(decoder, err)
 		}
 		return nil
 	}
@@ -106,7 +108,7 @@ func (p *parser) document() *yaml.Node {
 		p.problem(at(&second), "the definition has a second document; write one flow per text")
 		return nil
 	} else if !errors.Is(err, io.EOF) {
-		p.syntax(err)
+		p.syntax(decoder, err)
 		return nil
 	}
 	p.refuseAnchors(&doc)
@@ -114,6 +116,19 @@ func (p *parser) document() *yaml.Node {
 		return nil
 	}
 	return doc.Content[0]
+}
+
+// validUTF8 is how many bytes of a text are UTF-8, up to the first that is not.
+func validUTF8(text []byte) int {
+	n := 0
+	for n < len(text) {
+		r, size := utf8.DecodeRune(text[n:])
+		if r == utf8.RuneError && size == 1 {
+			break
+		}
+		n += size
+	}
+	return n
 }
 
 // crowded is where a text has more than maxMarks marks, -1 when it has not. It does not know texts in quotes, so their
@@ -318,7 +333,14 @@ func (p *parser) expression(n *yaml.Node, what string) Expression {
 	e.Text, e.source = n.Value, p.scalar(n)
 	var err error
 	if e.Node, err = expr.Parse(e.Text); err != nil {
-		p.add(e.place(err), p.step, "%s%s", err, e.source.cutShort(n, err))
+		if e.Text == "" && n.Line == p.cutLine {
+			return e // it is the rest of the expression before it, which YAML took for a key
+		}
+		hint := e.source.cutShort(n, err)
+		if hint != "" {
+			p.cutLine = n.Line
+		}
+		p.add(e.place(err), p.step, "%s%s", err, hint)
 		return e
 	}
 	if p.parts += partsOf(e.Node); p.parts > maxParts {

@@ -106,8 +106,8 @@ func clipName(name string) string {
 	return name[:end] + "…"
 }
 
-// Drift gives what was noticed since the last call: sentences for people. ended says that no more records will come, so
-// that what has not come by now never will.
+// Drift gives what was noticed since the last call: sentences for people. Decode has done so with what its input shows.
+// ended says that no more records will come, so that what has not come by now never will.
 func (d *JSON) Drift(ended bool) []string {
 	w := d.drift
 	if w == nil {
@@ -115,9 +115,13 @@ func (d *JSON) Drift(ended bool) []string {
 	}
 	if w.patient && w.records > 0 && (ended || w.records >= driftPatience) {
 		w.patient = false
+		first := "first "
+		if ended {
+			first = ""
+		}
 		for _, name := range w.absent() {
 			if len(w.notes) < maxDrift {
-				w.notes = append(w.notes, fmt.Sprintf("the schema names %q, which none of the first %d records has", clipName(name), w.records))
+				w.notes = append(w.notes, fmt.Sprintf("the schema names %q, which none of the %s%d records has", clipName(name), first, w.records))
 			}
 		}
 	}

@@ -28,7 +28,7 @@ func driftOf(policy connector.Drift, text string) (rows, failed, notes []string)
 	for _, n := range r.Failed.Notes {
 		notes = append(notes, n.Where+": "+n.Reason)
 	}
-	return cells(b), failed, notes
+	return cells(b), failed, append(notes, d.Drift(true)...)
 }
 
 func TestDrift(t *testing.T) {
@@ -43,12 +43,12 @@ func TestDrift(t *testing.T) {
 		connector.DriftReport: {{"1 | -", "2 | -", "3 | -", "4 | -"}, nil, {
 			`x.jsonl: the source sends "humidity", which the schema does not name`,
 			`x.jsonl: the source sends "i2", which the schema does not name`,
-			`x.jsonl: the schema names "s", which none of the first 4 records has`,
+			`the schema names "s", which none of the 4 records has`,
 		}},
 		connector.DriftFail: {{"1 | -", "4 | -"}, {
 			`x.jsonl:2: the source sends "humidity", which the schema does not name, and the read says drift: fail`,
 			`x.jsonl:3: the source sends "humidity", which the schema does not name, and the read says drift: fail`,
-		}, {`x.jsonl: the schema names "s", which none of the first 4 records has`}},
+		}, {`the schema names "s", which none of the 4 records has`}},
 	} {
 		rows, failed, notes := driftOf(policy, text)
 		for i, got := range [3][]string{rows, failed, notes} {

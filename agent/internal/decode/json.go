@@ -120,7 +120,7 @@ func (d *JSON) Decode(b *column.Batch, in Input) Result {
 		r.Line++
 	}
 	d.Finish(in.Text)
-	r.note(&in, d.Drift(in.Final && !r.Incomplete && r.Next == len(in.Text)))
+	r.note(&in, d.Drift(false)) // other input may follow this one
 	return r
 }
 

@@ -141,14 +141,19 @@ func (k *keyring) evict() []int32 {
 		return compareKeys(k.table, x, y)
 	})
 	gone := k.scratch[:len(k.scratch)-k.limit*3/4]
-	for _, key := range gone {
+	k.drop(gone)
+	return gone
+}
+
+// drop makes keys carry nothing.
+func (k *keyring) drop(keys []int32) {
+	for _, key := range keys {
 		k.carries[key], k.changed[key] = false, false
 		for _, c := range k.carriers {
 			c.dropCarry(key)
 		}
 	}
-	k.carrying -= len(gone)
-	return gone
+	k.carrying -= len(keys)
 }
 
 func (k *keyring) atOf(key int32) int64 {

@@ -16,6 +16,11 @@ type aheadGuard struct {
 	counts *stepCounts
 	clock  connector.Clock
 	bounds []aheadBound
+	// rewinds is the operator, and nil where it remembers no time; furthest is the widest of the bounds, and wrongSince
+	// when the operator was first seen to go by a time that is wrong.
+	rewinds    rewinder
+	furthest   int64
+	wrongSince time.Time
 	// live are the columns that have values.
 	live []int
 	rows []int32
@@ -43,18 +48,21 @@ func (m *maker) ahead(i, n int, op operator) operator {
 	for _, b := range m.graph.plan.TimeBounds(i) {
 		if b.Input == n && (!b.Default || m.span == endless) {
 			g.bounds = append(g.bounds, aheadBound{b.Column, b.Ahead.Microseconds()})
+			g.furthest = max(g.furthest, b.Ahead.Microseconds())
 		}
 	}
 	if len(g.bounds) == 0 {
 		return op
 	}
+	g.rewinds, _ = op.(rewinder)
 	in := step.Inputs[n]
 	g.live, g.out = positions(m.graph.live[in]), column.NewBatch(m.graph.plan.Steps[in].Output)
 	return g
 }
 
 func (g *aheadGuard) push(b *column.Batch) error {
-	now := g.clock().UnixMicro()
+	clock := g.clock()
+	now := clock.UnixMicro()
 	if now < clockSet {
 		return g.next.push(b)
 	}
@@ -69,6 +77,9 @@ func (g *aheadGuard) push(b *column.Batch) error {
 		if err := g.keep(b, bound, now); err != nil {
 			return err
 		}
+	}
+	if g.rewinds != nil && (!kept || len(g.rows) > 0) {
+		g.recover(clock)
 	}
 	if !kept || len(g.rows) == b.Len {
 		return g.next.push(b)

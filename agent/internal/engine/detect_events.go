@@ -15,8 +15,9 @@ type scorer interface {
 	score(g int32, t int64, v float64) (s score, ok bool)
 	// learn counts the reading just scored as normal.
 	learn(g int32, t int64, v float64)
-	// forget drops what was normal, so that it is learned anew.
+	// forget drops what was normal, so that it is learned anew; reset drops all there is of the group.
 	forget(g int32)
+	reset(g int32)
 	encode(dst []byte, g int32) []byte
 	decode(r *reader, g int32)
 	groupSize() int

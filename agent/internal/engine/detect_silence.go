@@ -172,7 +172,7 @@ func (s *silence) encode(dst []byte, g int32) []byte {
 
 func (s *silence) decode(r *reader, g int32) {
 	s.group[g] = heard{at: s.last[g], silent: r.bool(), told: r.bool()}
-	if !s.group[g].silent {
+	if !s.group[g].silent && s.last[g] != noTime {
 		s.wait(dueGroup{at: s.last[g] + s.limit, group: g})
 	}
 	// The greatest time seen is that of some group, and no group ever goes.

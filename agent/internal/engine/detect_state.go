@@ -203,8 +203,6 @@ func (s *detectState) restoreGroup(r *reader) {
 	}
 	s.det.grow(known + 1)
 	s.det.last[g] = r.int()
+	s.det.newest = max(s.det.newest, s.det.last[g])
 	s.det.method.decode(r, g)
-	if s.det.last[g] == noTime {
-		r.err = errCorruptState
-	}
 }

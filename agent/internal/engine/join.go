@@ -138,15 +138,23 @@ func (j *join) push(b *column.Batch) error {
 	}
 	keys := j.keys.load(b)
 	x := j.table.index
-	j.heads = x.lookup(j.table.hasher.hash(keys), j.heads)
+	j.heads = x.find(&keys, j.table.hasher.hash(keys), j.heads)
 	if j.kind == flowdef.JoinFull && j.matched == nil {
 		j.matched = make([]uint64, (j.table.rows.n+63)/64)
+	}
+	if x.next == nil && (j.kind == flowdef.JoinInner || j.kind == flowdef.JoinSemi) {
+		for i, match := range j.heads {
+			if match != noEntry {
+				j.leftRows, j.rightRows = append(j.leftRows, keys.rows[i]), append(j.rightRows, match)
+			}
+		}
+		return j.send(b)
 	}
 	at := 0
 	for row := range b.Len {
 		match := int32(noEntry)
 		if at < len(keys.rows) && int(keys.rows[at]) == row {
-			match = x.match(&keys, at, j.heads[at])
+			match = j.heads[at]
 			at++
 		}
 		if err := j.pair(b, &keys, at-1, row, match); err != nil {

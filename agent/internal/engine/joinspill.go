@@ -270,10 +270,10 @@ func newProber(s *spilledJoin, x *joinIndex) *prober {
 func (p *prober) add(b *column.Batch) error {
 	keys := p.s.side.load(b)
 	once := p.s.join.once()
-	p.heads = p.x.lookup(p.s.table.hasher.hash(keys), p.heads)
+	p.heads = p.x.find(&keys, p.s.table.hasher.hash(keys), p.heads)
 	more := &p.cols[resultMore]
 	for i := range keys.rows {
-		match := p.x.match(&keys, i, p.heads[i])
+		match := p.heads[i]
 		for {
 			next := int32(noEntry)
 			if match != noEntry && !once {

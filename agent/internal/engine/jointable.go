@@ -4,140 +4,165 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/bits"
 	"slices"
 
 	"github.com/outfeed/outfeed/agent/internal/column"
 	"github.com/outfeed/outfeed/protocol/expr"
 )
 
-// joinIndex finds rows by key: rows whose hash ends in the same bits are in one chain, which rises.
+// joinIndex finds rows by key. It is an open-addressing table whose slots hold a part of a row's hash beside its number,
+// so that hardly ever a row of another key is looked at, which lies somewhere in memory. Rows of one hash are in a list,
+// which rises.
 //
-// A row costs its own values and 9 to 13 bytes more: 4 for the next row of its chain, 4 to 8 for the heads, which are at
-// least as many as the rows, and one for its tag. That is another part of the hash, so that hardly ever a row of another
-// key is looked at, which lies somewhere in memory.
+// A row costs its own values and about 11 bytes for its slot and, where two rows of the table have one hash, 4 more for
+// the next row of its list. Where a key is looked for costs a look at memory that is most likely in no cache; so each
+// step, finding slots, comparing keys and gathering values, is a loop of its own over the rows of a batch, in which the
+// processor can wait for many of them at once.
 type joinIndex struct {
 	rows *rowStore
 	// keys is how many of the store's first columns are the key.
 	keys int
-	// single is how the key is held where it is one column, else storeNone.
+	// single is how the key is held where it is one column, else storeNone; ints and texts are its blocks.
 	single storage
+	ints   [][]int64
+	texts  []*column.Column
 	hasher *keyTable
-	heads  []int32
-	next   []int32
-	tags   []uint8
+	// slots have the upper half of a hash and below it a row, counted from one; 0 is a free one.
+	slots []uint64
+	// next is by row the next one of the same hash, counted from one, 0 behind the last; nil where no two rows have one.
+	next []int32
 }
 
 // maxTableRows is what row numbers count.
 const maxTableRows = math.MaxInt32 - 1
 
-// indexBytes is what an index of n rows takes.
-func indexBytes(n int) int64 { return int64(5*n + 4*headsFor(n)) }
+// slotsFor is how many slots the index of n rows has: seven of ten are taken.
+func slotsFor(n int) int { return n/7*10 + 16 }
 
-// tagOf is a part of a hash that does not choose the chain.
-func tagOf(hash uint64) uint8 { return uint8(hash >> 56) }
-
-func headsFor(n int) int {
-	heads := 1024
-	for heads < n {
-		heads *= 2
-	}
-	return heads
-}
+// indexBytes is what an index of n rows takes at most.
+func indexBytes(n int) int64 { return 8*int64(slotsFor(n)) + 4*int64(n) }
 
 // newHasher hashes keys of these types. The hash is seeded, so nobody can choose colliding keys; one hasher belongs to
 // both sides of a join.
 func newHasher(types []expr.Type) *keyTable { return newKeyTable(types) }
 
-// indexRows makes the index of a store.
+// indexRows makes the index of a store. A row whose key has a null is in no list, since it matches nothing.
 func indexRows(rows *rowStore, keys int, hasher *keyTable) *joinIndex {
-	x := &joinIndex{rows: rows, keys: keys, hasher: hasher, heads: make([]int32, headsFor(rows.n)), next: make([]int32, rows.n), tags: make([]uint8, rows.n)}
+	x := &joinIndex{rows: rows, keys: keys, hasher: hasher, slots: make([]uint64, slotsFor(rows.n))}
 	if keys == 1 {
 		x.single = storageOf(rows.types[0])
+		for _, block := range rows.blocks {
+			x.ints, x.texts = append(x.ints, block[0].Ints), append(x.texts, &block[0])
+		}
 	}
-	for i := range x.heads {
-		x.heads[i] = noEntry
-	}
-	mask := uint64(len(x.heads) - 1) //nolint:gosec // there are heads
-	// From the last row to the first, so that a chain begins with its first row.
+	// From the last row to the first, so that a list begins with its first row.
 	const step = 4096
+	side, all := newKeySide(ordinals(keys)), make([]int32, 0, step)
 	cols := make([]*column.Column, keys)
-	prefix, list := make([]int64, step), make([]int32, 0, step)
 	for end := rows.n; end > 0; {
 		begin := (end - 1) / step * step
 		block := rows.blocks[begin>>storeBits]
 		for c := range cols {
 			cols[c] = &block[c]
 		}
-		list = list[:0]
+		all = all[:0]
 		for row := begin; row < end; row++ {
-			list = append(list, i32(row&storeMask))
+			all = append(all, i32(row&storeMask))
 		}
-		hashes := hasher.hash(keyRows{cols: cols, rows: list, prefix: prefix[:len(list)]})
-		for i, hash := range slices.Backward(hashes) {
-			head := &x.heads[hash&mask]
-			x.next[begin+i], *head = *head, i32(begin+i)
-			x.tags[begin+i] = tagOf(hash)
+		whole := side.among(cols, all)
+		for i, hash := range slices.Backward(hasher.hash(whole)) {
+			x.insert(hash, i32(begin&^storeMask)|whole.rows[i])
 		}
 		end = begin
 	}
 	return x
 }
 
-// lookup gives for each key the first row of its chain that may have it, noEntry where there is none.
+// place is where the search for a hash begins. It comes from the lower half, because the highest bits are the same for
+// all rows of a part of a spilled join.
+func (x *joinIndex) place(hash uint64) int {
+	at, _ := bits.Mul64(hash<<32, uint64(len(x.slots)))
+	return int(at) //nolint:gosec // below the number of slots
+}
+
+// insert puts a row in front of the others of its hash.
+func (x *joinIndex) insert(hash uint64, row int32) {
+	for p := x.place(hash); ; p++ {
+		if p == len(x.slots) {
+			p = 0
+		}
+		s := x.slots[p]
+		if s != 0 && s>>32 != hash>>32 {
+			continue
+		}
+		if s != 0 {
+			if x.next == nil {
+				x.next = make([]int32, x.rows.n)
+			}
+			x.next[row] = int32(s) //nolint:gosec // the lower half is a row
+		}
+		x.slots[p] = hash>>32<<32 | uint64(row+1) //nolint:gosec // rows count from 0
+		return
+	}
+}
+
+// lookup gives for each hash the first row that has it, noEntry where there is none.
 func (x *joinIndex) lookup(hashes []uint64, out []int32) []int32 {
 	out = resize(out, len(hashes))
-	heads, mask := x.heads, uint64(len(x.heads)-1) //nolint:gosec // there are heads
+	slots := x.slots
 	for i, h := range hashes {
-		row := heads[h&mask]
-		for tag := tagOf(h); row != noEntry && x.tags[row] != tag; {
-			row = x.next[row]
+		for p := x.place(h); ; p++ {
+			if p == len(slots) {
+				p = 0
+			}
+			if s := slots[p]; s == 0 || s>>32 == h>>32 {
+				out[i] = int32(s) - 1 //nolint:gosec // the lower half is a row, and noEntry in a free slot
+				break
+			}
 		}
-		out[i] = row
 	}
 	return out
 }
 
-// after is the next row of the chain that may have the key of this row, noEntry when there is none.
-func (x *joinIndex) after(row int32) int32 {
-	tag := x.tags[row]
-	for row = x.next[row]; row != noEntry && x.tags[row] != tag; {
-		row = x.next[row]
+// find gives for each key, whose hashes these are, the first row that has it, noEntry where there is none.
+func (x *joinIndex) find(k *keyRows, hashes []uint64, out []int32) []int32 {
+	out = x.lookup(hashes, out)
+	switch x.single { //nolint:exhaustive // the others are not worth a loop of their own
+	case storeInt:
+		want := k.cols[0].Ints
+		for i, row := range out {
+			if row != noEntry && x.ints[row>>storeBits][row&storeMask] != want[k.rows[i]] {
+				out[i] = x.match(k, i, x.after(row))
+			}
+		}
+	case storeText:
+		want := k.cols[0]
+		for i, row := range out {
+			if row != noEntry && string(x.texts[row>>storeBits].Bytes(int(row&storeMask))) != string(want.Bytes(int(k.rows[i]))) {
+				out[i] = x.match(k, i, x.after(row))
+			}
+		}
+	default:
+		for i, row := range out {
+			out[i] = x.match(k, i, row)
+		}
 	}
-	return row
+	return out
+}
+
+// after is the next row of the same hash, noEntry when there is none.
+func (x *joinIndex) after(row int32) int32 {
+	if x.next == nil {
+		return noEntry
+	}
+	return x.next[row] - 1
 }
 
 // match is the first row that has the i-th key, from a row on that may have it; noEntry when there is none.
 func (x *joinIndex) match(k *keyRows, i int, row int32) int32 {
-	switch x.single { //nolint:exhaustive // the others are not worth a loop of their own
-	case storeInt:
-		return x.matchInt(k.cols[0].Ints[k.rows[i]], row)
-	case storeText:
-		return x.matchText(k.cols[0].Bytes(int(k.rows[i])), row)
-	}
 	for ; row != noEntry; row = x.after(row) {
 		if x.same(k, i, row) {
-			return row
-		}
-	}
-	return noEntry
-}
-
-func (x *joinIndex) matchInt(want int64, row int32) int32 {
-	for ; row != noEntry; row = x.after(row) {
-		col := &x.rows.blocks[row>>storeBits][0]
-		if at := int(row & storeMask); col.Ints[at] == want && (len(col.Nulls) == 0 || !col.Null(at)) {
-			return row
-		}
-	}
-	return noEntry
-}
-
-func (x *joinIndex) matchText(want []byte, row int32) int32 {
-	for ; row != noEntry; row = x.after(row) {
-		col := &x.rows.blocks[row>>storeBits][0]
-		at := int(row & storeMask)
-		s := col.Strs[at]
-		if int(s.Len) == len(want) && string(col.Data[s.Off:s.Off+s.Len]) == string(want) && (len(col.Nulls) == 0 || !col.Null(at)) {
 			return row
 		}
 	}

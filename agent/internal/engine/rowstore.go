@@ -23,8 +23,9 @@ type rowStore struct {
 	n      int
 	// full is the bytes of the full blocks.
 	full int64
-	// texts is by column the memory of what gather has put together.
+	// texts is by column the memory of what gather has put together, and views what it looks at.
 	texts [][]byte
+	views blockViews
 }
 
 func newRowStore(types []expr.Type) *rowStore { return &rowStore{types: types} }
@@ -113,22 +114,69 @@ func (s *rowStore) gather(dst *column.Column, c int, rows []int32) {
 		return
 	}
 	dst.Reset()
+	v := &s.views
+	switch storageOf(dst.Type) {
+	case storeBool:
+		v.bools = v.bools[:0]
+		for _, b := range s.blocks {
+			v.bools = append(v.bools, b[c].Bools)
+		}
+		dst.Bools = gatherValues(dst.Bools, v.bools, rows)
+	case storeInt:
+		v.ints = v.ints[:0]
+		for _, b := range s.blocks {
+			v.ints = append(v.ints, b[c].Ints)
+		}
+		dst.Ints = gatherValues(dst.Ints, v.ints, rows)
+	case storeFloat:
+		v.floats = v.floats[:0]
+		for _, b := range s.blocks {
+			v.floats = append(v.floats, b[c].Floats)
+		}
+		dst.Floats = gatherValues(dst.Floats, v.floats, rows)
+	case storeText, storeNone:
+	}
+	s.gatherNulls(dst, c, rows)
+}
+
+// blockViews are the values of one column by block, while it is gathered: with them a value is two steps away.
+type blockViews struct {
+	bools  [][]bool
+	ints   [][]int64
+	floats [][]float64
+	strs   [][]column.Str
+}
+
+// gatherValues makes dst the values of rows.
+func gatherValues[T bool | int64 | float64 | column.Str](dst []T, blocks [][]T, rows []int32) []T {
+	dst = resize(dst, len(rows))
 	for i, row := range rows {
 		if row == noEntry {
-			dst.AppendNull()
+			var none T
+			dst[i] = none
 			continue
 		}
-		col, at := s.column(c, row)
-		switch storageOf(dst.Type) {
-		case storeBool:
-			dst.Bools = append(dst.Bools, col.Bools[at])
-		case storeInt:
-			dst.Ints = append(dst.Ints, col.Ints[at])
-		case storeFloat:
-			dst.Floats = append(dst.Floats, col.Floats[at])
-		case storeText, storeNone:
+		dst[i] = blocks[row>>storeBits][row&storeMask]
+	}
+	return dst
+}
+
+// gatherNulls marks the rows that are noEntry or null.
+func (s *rowStore) gatherNulls(dst *column.Column, c int, rows []int32) {
+	for _, block := range s.blocks {
+		if block[c].HasNulls() {
+			for i, row := range rows {
+				if row == noEntry {
+					dst.SetNull(i)
+				} else if col, at := s.column(c, row); col.Null(at) {
+					dst.SetNull(i)
+				}
+			}
+			return
 		}
-		if len(col.Nulls) > 0 && col.Null(at) {
+	}
+	for i, row := range rows {
+		if row == noEntry {
 			dst.SetNull(i)
 		}
 	}
@@ -136,29 +184,29 @@ func (s *rowStore) gather(dst *column.Column, c int, rows []int32) {
 
 // gatherText is gather for text, which stays where it is when all of it is in one block.
 func (s *rowStore) gatherText(dst *column.Column, c int, rows []int32) {
-	dst.Strs, dst.Nulls = resize(dst.Strs, len(rows)), dst.Nulls[:0]
+	v := &s.views
+	v.strs = v.strs[:0]
+	for _, b := range s.blocks {
+		v.strs = append(v.strs, b[c].Strs)
+	}
+	dst.Strs, dst.Nulls = gatherValues(dst.Strs, v.strs, rows), dst.Nulls[:0]
+	s.gatherNulls(dst, c, rows)
+	if len(s.blocks) == 1 {
+		dst.Data = slices.Clip(s.blocks[0][c].Data)
+		return
+	}
 	s.texts = growTo(s.texts, len(s.types))
 	own := s.texts[c][:0]
 	for i, row := range rows {
-		if row == noEntry {
+		from := dst.Strs[i]
+		if from.Len == 0 {
 			dst.Strs[i] = column.Str{}
-			dst.SetNull(i)
 			continue
 		}
-		col, at := s.column(c, row)
-		dst.Strs[i] = col.Strs[at]
-		if len(s.blocks) > 1 {
-			dst.Strs[i] = textAt(len(own), int(col.Strs[at].Len))
-			own = append(own, col.Bytes(at)...)
-		}
-		if len(col.Nulls) > 0 && col.Null(at) {
-			dst.SetNull(i)
-		}
+		dst.Strs[i] = textAt(len(own), int(from.Len))
+		own = append(own, s.blocks[row>>storeBits][c].Data[from.Off:from.Off+from.Len]...)
 	}
 	s.texts[c], dst.Data = own, own
-	if len(s.blocks) == 1 {
-		dst.Data = slices.Clip(s.blocks[0][c].Data)
-	}
 }
 
 // sequence gives 0, 1, … n-1 in the memory of dst.

@@ -60,8 +60,9 @@ type detector struct {
 
 	// maxGroups is how many groups there may be; a record of another one fails.
 	maxGroups int
-	// last is the time of the last reading of each group.
+	// last is the time of the last reading of each group, noTime for none, and newest the greatest of these.
 	last   []int64
+	newest int64
 	rows   []int32
 	groups []int32
 	zeros  []int64
@@ -93,6 +94,8 @@ type detectMethod interface {
 	// encode appends the state of a group; decode reads it back and sets the reader's error when it cannot be right.
 	encode(dst []byte, g int32) []byte
 	decode(r *reader, g int32)
+	// reset makes a group one that has seen nothing.
+	reset(g int32)
 	// groupSize is about how many bytes a group takes.
 	groupSize() int
 	// describe is the definition as far as the meaning of the state goes.
@@ -102,7 +105,7 @@ type detectMethod interface {
 func newDetector(step *flowdef.PlanStep, input expr.Schema, s span) (*detector, error) {
 	p := step.DetectPlan
 	d := &detector{
-		plan: step, span: s, by: p.By, byCols: make([]*column.Column, len(p.By)), timeCol: p.Time,
+		plan: step, span: s, by: p.By, byCols: make([]*column.Column, len(p.By)), timeCol: p.Time, newest: noTime,
 		out: column.NewBatch(step.Output),
 	}
 	types := make([]expr.Type, len(p.By))
@@ -264,7 +267,7 @@ func (d *detector) dropLate(times []int64) {
 		row := d.rows[i]
 		d.rows[kept], d.groups[kept] = row, g
 		if t := times[row]; t > d.last[g] {
-			d.last[g] = t
+			d.last[g], d.newest = t, max(d.newest, t)
 			d.state.changed[g] = true
 			kept++
 		}

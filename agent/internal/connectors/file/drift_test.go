@@ -30,7 +30,9 @@ func notesOf(p *plant, policy connector.Drift) (notes []string, rows int64, err 
 		if err != nil {
 			return notes, rows, err
 		}
-		rows += int64(d.Batch.Len)
+		if d.Batch != nil {
+			rows += int64(d.Batch.Len)
+		}
 		for _, n := range d.Failed.Notes {
 			notes = append(notes, n.Where+": "+n.Reason)
 		}
@@ -89,12 +91,15 @@ func TestColumnsThatNeverCome(t *testing.T) {
 	if _, rows, err = notesOf(lines, connector.DriftFail); err != nil || rows != 2 {
 		t.Errorf("%d rows, %v", rows, err)
 	}
+	if notes, rows, err = notesOf(lines, connector.DriftReport); err != nil || rows != 2 || notes != nil {
+		t.Errorf("a member that comes in the second file is missed: %d rows, %q, %v", rows, notes, err)
+	}
 	lines.write("b.jsonl", `{"id":2}`+"\n")
 	var permanent *connector.PermanentError
 	if _, rows, err = notesOf(lines, connector.DriftFail); !errors.As(err, &permanent) || rows != 2 || !strings.Contains(err.Error(), `the files *.jsonl in `) || !strings.Contains(err.Error(), `"name", which none of the 2 records has`) {
 		t.Errorf("%d rows, %v", rows, err)
 	}
-	if notes, rows, err = notesOf(lines, connector.DriftReport); err != nil || rows != 2 || !slices.Equal(notes, []string{`a.jsonl: the schema names "name", which none of the first 1 records has`}) {
+	if notes, rows, err = notesOf(lines, connector.DriftReport); err != nil || rows != 2 || !slices.Equal(notes, []string{`*.jsonl: the schema names "name", which none of the 2 records has`}) {
 		t.Errorf("%d rows, %q, %v", rows, notes, err)
 	}
 }

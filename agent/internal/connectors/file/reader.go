@@ -97,7 +97,7 @@ func (r *reader) run(_ context.Context, a *ahead) {
 	for {
 		err := r.pass()
 		if err == nil && !r.follow {
-			err = r.absent()
+			err = r.missed()
 		}
 		switch {
 		case errors.Is(err, connector.ErrClosed):
@@ -122,8 +122,9 @@ func (r *reader) run(_ context.Context, a *ahead) {
 	}
 }
 
-// absent says when everything was read and a member of the schema never came that must.
-func (r *reader) absent() error {
+// missed says, when everything was read, which members of the schema never came: before that they may come in the next
+// file. It is an error where they must come.
+func (r *reader) missed() error {
 	if r.format != formatJSONL {
 		return nil
 	}
@@ -133,6 +134,20 @@ func (r *reader) absent() error {
 	}
 	if err := d.Absent(); err != nil {
 		return &connector.PermanentError{Err: fmt.Errorf("the files %s in %s: %w", r.pattern, r.root, err)}
+	}
+	var told connector.Delivery
+	for _, note := range d.Drift(true) {
+		told.Failed.Note(connector.FailedRecord{Where: r.pattern, Reason: note})
+	}
+	if told.Failed.Notes == nil {
+		return nil
+	}
+	p, going := r.ahead.Take()
+	if !going {
+		return connector.ErrClosed
+	}
+	if p.Deliveries = append(p.Deliveries, told); !r.ahead.Send(p) {
+		return connector.ErrClosed
 	}
 	return nil
 }
