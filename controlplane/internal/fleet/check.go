@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"slices"
-	"unicode/utf8"
 
 	"github.com/outfeed/outfeed/protocol/expr"
 	"github.com/outfeed/outfeed/protocol/flowdef"
@@ -25,9 +24,6 @@ type compiled struct {
 // compile checks a definition against the workspace's connections and connectors. What is wrong with the text is an
 // error that holds flowdef.Problems.
 func compile(ctx context.Context, tx Tx, workspace ID, definition string) (*compiled, error) {
-	if !utf8.ValidString(definition) {
-		return nil, flowdef.Problems{{Pos: flowdef.Pos{Line: 1, Column: 1}, Message: "the definition is not UTF-8 text"}}
-	}
 	flow, err := flowdef.Parse([]byte(definition))
 	if err != nil {
 		return nil, err
