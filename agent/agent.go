@@ -110,6 +110,7 @@ func (a *Agent) runParts(ctx context.Context, p *parts) error {
 	})
 	g.Go(func() error { return p.status.watch(ctx) })
 	g.Go(func() error { return p.pressure.run(ctx) })
+	g.Go(func() error { return newProcessors().run(ctx) })
 	if a.config.Listen != "" {
 		g.Go(func() error { return lifecycle.UnlessDone(ctx, a.serveMetrics(ctx, p.status)) })
 	}
