@@ -82,7 +82,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	if err := known.reportCrashes(); err != nil {
 		a.log.WarnContext(ctx, "what may end the agent cannot be written to a file", slog.Any("error", err))
 	}
-	defer keepMemorySmall(heapLimit(a.config.MemoryLimit))()
+	defer keepMemorySmall(ctx, heapLimit(a.config.MemoryLimit))()
 	p, err := a.assemble(ctx, id, stores{st, spill, known})
 	if err != nil {
 		return err

@@ -80,7 +80,7 @@ func BenchmarkTags(b *testing.B) {
 	if *tagHeap == "" {
 		runtime.MemProfileRate = 0 // as in the agent, whose linker finds nothing that reads such a profile
 	}
-	defer keepMemorySmall(heapLimit(DefaultMemoryLimit))()
+	defer keepMemorySmall(b.Context(), heapLimit(DefaultMemoryLimit))()
 	measured := map[string]tagMeasure{}
 	b.Run("past", func(b *testing.B) {
 		for b.Loop() {
