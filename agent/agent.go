@@ -82,7 +82,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	if err := known.reportCrashes(); err != nil {
 		a.log.WarnContext(ctx, "what may end the agent cannot be written to a file", slog.Any("error", err))
 	}
-	defer keepMemorySmall(heapLimit(a.config.MemoryLimit))()
+	defer keepMemorySmall(ctx, heapLimit(a.config.MemoryLimit))()
 	p, err := a.assemble(ctx, id, stores{st, spill, known})
 	if err != nil {
 		return err
@@ -110,6 +110,7 @@ func (a *Agent) runParts(ctx context.Context, p *parts) error {
 	})
 	g.Go(func() error { return p.status.watch(ctx) })
 	g.Go(func() error { return p.pressure.run(ctx) })
+	g.Go(func() error { return newProcessors().run(ctx) })
 	if a.config.Listen != "" {
 		g.Go(func() error { return lifecycle.UnlessDone(ctx, a.serveMetrics(ctx, p.status)) })
 	}

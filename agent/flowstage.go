@@ -150,13 +150,12 @@ func (s *stagedPrinter) drain(ctx context.Context) error {
 
 func (s *stagedPrinter) Close() error { return errors.Join(s.printer.Close(), s.staging.stage.Close()) }
 
-// encodeLine is an insight as flow run prints it, with its line end.
-func encodeLine(in *engine.Insight) ([]byte, error) {
+// encodeLine appends an insight as flow run prints it, with its line end.
+func encodeLine(line []byte, in *engine.Insight) ([]byte, error) {
 	name, err := json.Marshal(in.Name)
 	if err != nil {
 		return nil, fmt.Errorf("encode the name of an insight: %w", err)
 	}
-	line := make([]byte, 0, len(in.Key)+len(in.Values)+len(name)+80)
 	line = append(append(line, `{"insight":`...), name...)
 	line = time.UnixMicro(in.Time).UTC().AppendFormat(append(line, `,"time":"`...), time.RFC3339Nano)
 	line = append(append(line, `","key":`...), in.Key...)

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -35,16 +36,23 @@ func heapLimit(limit config.Bytes) int64 { return int64(limit) - programBytes }
 
 // keepMemorySmall lets the heap of an agent that runs for long grow less between two collections, unless GOGC says otherwise,
 // and bounds its bursts, unless GOMEMLIMIT does. limit is the most that Go's runtime may hold. It gives what ends that.
-func keepMemorySmall(limit int64) (stop func()) {
+func keepMemorySmall(ctx context.Context, limit int64) (stop func()) {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(garbagePercent)
 	}
 	if os.Getenv("GOMEMLIMIT") != "" {
 		return func() {}
 	}
-	k := &memoryKeeper{limit: limit, set: limit, samples: memorySamples(), last: time.Now(), unmapped: time.Now()}
+	k := &memoryKeeper{limit: limit, set: limit, samples: memorySamples(), last: time.Now()}
 	k.arm()
-	return k.stop
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var looking sync.WaitGroup
+	looking.Go(func() { k.run(ctx) })
+	return func() {
+		cancel()
+		looking.Wait()
+		k.stop()
+	}
 }
 
 // limitMemory tells Go's runtime the limit, unless GOMEMLIMIT does, and gives the operators their share.
@@ -58,33 +66,42 @@ func limitMemory(limit config.Bytes) *engine.Memory {
 
 // memoryKeeper sets the runtime's memory limit after a collection to little more than what is in use then. Without it, what
 // a burst needs for a moment, such as the end of a window in hundreds of flows, counts as in use at the next collection, lets
-// the heap grow by a third of itself once more, and is given back over minutes. It is used by one cleanup at a time.
+// the heap grow by a third of itself once more, and is given back over minutes. It is used by one cleanup at a time, and by its own goroutine.
 type memoryKeeper struct {
 	limit, set int64
 	samples    []metrics.Sample
 	// last is when it looked last, and credit how many collections may come early by now.
 	last   time.Time
 	credit float64
-	// unmapped is when it let go of the program's pages.
-	unmapped time.Time
+	// program is where the program is mapped, as it was found last.
+	program []mapping
+	found   time.Time
 	// mu guards stopped, behind which the limit is the process's again.
 	mu      sync.Mutex
 	stopped bool
 }
 
-// unmapEvery is how often the pages of the program are let go of.
-const unmapEvery = 15 * time.Second
+// mapping is a range of addresses.
+type mapping struct{ start, end uintptr }
+
+// unmapEvery is how often the pages of the program are let go of, and findEvery how often it is looked for where they
+// are, which costs far more: a debugger that changes one of them is noticed then.
+const (
+	unmapEvery = 2 * time.Second
+	findEvery  = 15 * time.Second
+)
 
 // A collection comes early while less than earlyBelow is in use, at most once in a second in the long run and maxCredit times
 // in a row: a flow that makes much garbage all the time, or that holds much, is not slowed down. It comes after a growth of
-// earlyPart of what is in use, and earlySlack.
+// an earlyPart of what is in use, and earlySlack; after twice of that where only half of maxCredit is left, so that it lasts for
+// the whole of a burst.
 const (
 	earlyBelow = 48 << 20
-	earlyPart  = 7
-	earlySlack = 1 << 20
-	maxCredit  = 10
+	earlyPart  = 12
+	earlySlack = 768 << 10
+	maxCredit  = 24
 	// leastStep is the least change of the limit that is worth stopping the program for a moment.
-	leastStep = 512 << 10
+	leastStep = 256 << 10
 )
 
 // collected is what the next collection finds to be garbage.
@@ -107,11 +124,34 @@ func (k *memoryKeeper) look(now time.Time) (again bool) {
 		return false
 	}
 	k.adjust(now)
-	if now.Sub(k.unmapped) >= unmapEvery {
-		k.unmapped = now
-		unmapProgram()
-	}
 	return true
+}
+
+// run does what is to be done from time to time, until ctx ends.
+func (k *memoryKeeper) run(ctx context.Context) {
+	tick := time.NewTicker(unmapEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case now := <-tick.C:
+			k.lookAgain(now)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// lookAgain bounds the heap anew when the last collection came too soon behind others to do so, and lets go of the program.
+func (k *memoryKeeper) lookAgain(now time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.set == k.limit {
+		k.adjust(now)
+	}
+	if now.Sub(k.found) >= findEvery {
+		k.found, k.program = now, findProgram()
+	}
+	unmap(k.program)
 }
 
 func (k *memoryKeeper) stop() {
@@ -157,7 +197,11 @@ func (k *memoryKeeper) next(now time.Time, live, other int64) int64 {
 		return k.limit
 	}
 	k.credit--
-	return min(k.limit, live+live/earlyPart+earlySlack+other)
+	growth := live/earlyPart + earlySlack
+	if k.credit < maxCredit/2 {
+		growth *= 2
+	}
+	return min(k.limit, live+growth+other)
 }
 
 func scratchDir(dataDir string) string {

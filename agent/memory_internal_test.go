@@ -17,20 +17,28 @@ func TestTheHeapIsBoundedWhileItIsSmallAndSeldomCollected(t *testing.T) {
 	if got := k.next(now, live, other); got != limit {
 		t.Errorf("at once the limit is %d", got)
 	}
-	const early = live + live/earlyPart + earlySlack + other
+	const growth = live/earlyPart + earlySlack
 	for range 3 {
 		now = now.Add(time.Second)
-		if got := k.next(now, live, other); got != early {
-			t.Errorf("after a second the limit is %d, want %d", got, early)
+		if got := k.next(now, live, other); got != live+2*growth+other {
+			t.Errorf("after a second the limit is %d, want %d", got, live+2*growth+other)
 		}
 	}
 	now = now.Add(time.Hour)
-	burst := 0
-	for range 1000 {
+	burst, before := 0, int64(0)
+	for i := range 1000 {
 		now = now.Add(10 * time.Millisecond)
-		if k.next(now, live, other) == early {
+		got := k.next(now, live, other)
+		if i == 0 && got != live+growth+other {
+			t.Errorf("after an hour the limit is %d, want %d", got, live+growth+other)
+		}
+		if got < limit {
 			burst++
 		}
+		if got < before && i <= maxCredit {
+			t.Errorf("the limit falls from %d to %d in the middle of a burst", before, got)
+		}
+		before = got
 	}
 	if burst < maxCredit || burst > maxCredit+10 {
 		t.Errorf("of 1,000 collections in ten seconds %d came early, want about %d", burst, maxCredit+10)
@@ -49,7 +57,7 @@ func TestTheHeapIsBoundedWhileItIsSmallAndSeldomCollected(t *testing.T) {
 func BenchmarkGarbageBesideALargeHeap(b *testing.B) {
 	for _, size := range []int{20 << 20, 100 << 20} {
 		b.Run(fmt.Sprint(size>>20, "MiB"), func(b *testing.B) {
-			defer keepMemorySmall(heapLimit(512 << 20))()
+			defer keepMemorySmall(b.Context(), heapLimit(512<<20))()
 			live := make([][]byte, size/1024)
 			for i := range live {
 				live[i] = make([]byte, 1024)

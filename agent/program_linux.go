@@ -4,48 +4,56 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
+	"io"
 	"os"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// unmapProgram lets go of the pages of the program itself. Much of it is needed at the start alone; what is needed again
-// comes back from the system's cache at once. The system does the same when memory is short, but until then the pages count
-// as the process's memory.
-func unmapProgram() {
+// findProgram finds where the pages of the program itself are.
+func findProgram() []mapping {
 	path, err := os.Readlink("/proc/self/exe")
 	if err != nil {
-		return // without the proc file system the pages stay
+		return nil // without the proc file system the pages stay
 	}
-	smaps, err := os.ReadFile("/proc/self/smaps")
+	smaps, err := os.Open("/proc/self/smaps")
 	if err != nil {
-		return
+		return nil
 	}
-	for _, m := range programPages(smaps, path) {
+	defer func() { _ = smaps.Close() }() // nothing was written
+	return programPages(smaps, path)
+}
+
+// unmap lets go of the pages of the program. Much of it is needed at the start alone; what is needed again comes back from the
+// system's cache at once. The system does the same when memory is short, but until then the pages count as the process's
+// memory.
+func unmap(program []mapping) {
+	for _, m := range program {
 		_, _, _ = unix.Syscall(unix.SYS_MADVISE, m.start, m.end-m.start, unix.MADV_DONTNEED) // a hint
 	}
 }
 
-// mapping is a range of addresses.
-type mapping struct{ start, end uintptr }
-
 // programPages finds where the file is mapped and nothing but the file is seen: it cannot be written there, and no page of it
 // was ever changed.
-func programPages(smaps []byte, path string) (list []mapping) {
+func programPages(smaps io.Reader, path string) (list []mapping) {
 	var at mapping
-	inFile := false
-	for lines := bufio.NewScanner(bytes.NewReader(smaps)); lines.Scan(); {
-		line := lines.Text()
-		var m mapping
-		var rights string
-		var changed uint64
-		if n, _ := fmt.Sscanf(line, "%x-%x %s", &m.start, &m.end, &rights); n == 3 {
-			at, inFile = m, strings.HasSuffix(line, " "+path) && (rights == "r-xp" || rights == "r--p")
-			continue
-		}
-		if n, _ := fmt.Sscanf(line, "Anonymous: %d kB", &changed); n == 1 && inFile && changed == 0 {
-			list = append(list, at)
+	inFile, name := false, []byte(" "+path)
+	for lines := bufio.NewScanner(smaps); lines.Scan(); {
+		line := lines.Bytes()
+		switch {
+		case len(line) == 0:
+		case line[0] < 'A' || line[0] > 'Z': // a range of addresses, unlike what is said of it
+			if inFile = bytes.HasSuffix(line, name); inFile {
+				var rights string
+				n, _ := fmt.Sscanf(lines.Text(), "%x-%x %s", &at.start, &at.end, &rights)
+				inFile = n == 3 && (rights == "r-xp" || rights == "r--p")
+			}
+		case inFile && bytes.HasPrefix(line, []byte("Anonymous:")):
+			var changed uint64
+			if n, _ := fmt.Sscanf(lines.Text(), "Anonymous: %d kB", &changed); n == 1 && changed == 0 {
+				list = append(list, at)
+			}
+			inFile = false
 		}
 	}
 	return list

@@ -1,8 +1,10 @@
 package agent
 
 import (
+	"bytes"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -25,7 +27,7 @@ c000000000-c000400000 rw-p 00000000 00:00 0
 Anonymous:          4096 kB
 `
 	want := []mapping{{0x400000, 0x500000}, {0x600000, 0x700000}}
-	if got := programPages([]byte(smaps), "/opt/the agent/outfeed-agent"); !slices.Equal(got, want) {
+	if got := programPages(strings.NewReader(smaps), "/opt/the agent/outfeed-agent"); !slices.Equal(got, want) {
 		t.Errorf("got %x, want %x", got, want)
 	}
 	// The test's own pages come back.
@@ -37,10 +39,10 @@ Anonymous:          4096 kB
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(programPages(own, path)) == 0 {
+	if len(programPages(bytes.NewReader(own), path)) == 0 {
 		t.Errorf("the program %s is mapped nowhere:\n%s", path, own)
 	}
 	for range 3 {
-		unmapProgram()
+		unmap(findProgram())
 	}
 }

@@ -27,6 +27,9 @@ type reports struct {
 	// changed receives after a report was put.
 	changed <-chan struct{}
 
+	// changes has *[]stage.Change for commits.
+	changes sync.Pool
+
 	mu   sync.Mutex
 	last uint64
 	// numbers has beingPut for reports of which nobody knows whether the old text or the new one is stored.

@@ -56,15 +56,31 @@ func (s staging) Commit(ctx context.Context, c supervisor.Checkpoint) error {
 	out := stage.Checkpoint{
 		Flow: c.Flow, Number: c.Number, Cursors: c.Cursors, Earlier: c.Earlier, Insights: c.Insights, Late: c.Late,
 	}
-	out.Changes = make([]stage.Change, len(c.Changes))
-	for i, change := range c.Changes {
-		out.Changes[i] = stage.Change(change)
+	changes := s.changeList()
+	for _, change := range c.Changes {
+		*changes = append(*changes, stage.Change(change))
 	}
+	out.Changes = *changes
 	_, err := s.stage.Commit(ctx, out)
+	if err == nil && s.reports != nil { // one that failed may still be under way
+		clear(*changes)
+		s.changes.Put(changes)
+	}
 	if errors.Is(err, stage.ErrStaleCommit) || errors.Is(err, stage.ErrClosed) {
 		return fmt.Errorf("%w: %w", engine.ErrCannotCommit, err)
 	}
 	return err
+}
+
+// changeList gives an empty list, which the commits of all flows of an agent share.
+func (s staging) changeList() *[]stage.Change {
+	if s.reports != nil {
+		if list, ok := s.changes.Get().(*[]stage.Change); ok {
+			*list = (*list)[:0]
+			return list
+		}
+	}
+	return new([]stage.Change)
 }
 
 func (s staging) DropFlow(ctx context.Context, flow string) error {

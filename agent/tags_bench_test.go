@@ -15,6 +15,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/pprof"
 	"strings"
 	"sync"
@@ -76,7 +77,10 @@ type tagMeasure struct {
 // real_time they come as time passes, each flow at a moment of its own. In read_only they come in the same way and the flows
 // drop them, which tells how much of real_time is the harness.
 func BenchmarkTags(b *testing.B) {
-	defer keepMemorySmall(heapLimit(DefaultMemoryLimit))()
+	if *tagHeap == "" {
+		runtime.MemProfileRate = 0 // as in the agent, whose linker finds nothing that reads such a profile
+	}
+	defer keepMemorySmall(b.Context(), heapLimit(DefaultMemoryLimit))()
 	measured := map[string]tagMeasure{}
 	b.Run("past", func(b *testing.B) {
 		for b.Loop() {
@@ -279,6 +283,11 @@ func (p *tagPlant) start(b *testing.B) (stop func()) {
 	running.Go(func() {
 		if err := sup.Run(ctx); !errors.Is(err, context.Canceled) {
 			b.Errorf("the supervisor gave %v", err)
+		}
+	})
+	running.Go(func() {
+		if err := newProcessors().run(ctx); err != nil {
+			b.Error(err)
 		}
 	})
 	sending, stopSending := context.WithCancel(b.Context())

@@ -142,6 +142,16 @@ func seal(value, key []byte) []byte {
 	return binary.BigEndian.AppendUint32(value, checksum(key, value))
 }
 
+// sealMeta is seal for the entry under metaKey, of which nearly every checkpoint has one.
+func sealMeta(value []byte) []byte {
+	return binary.BigEndian.AppendUint32(value, metaSum(value))
+}
+
+func metaSum(payload []byte) uint32 {
+	table := crc32.MakeTable(crc32.Castagnoli)
+	return crc32.Update(crc32.Update(0, table, []byte(metaKey)), table, payload)
+}
+
 func checksum(key, payload []byte) uint32 {
 	table := crc32.MakeTable(crc32.Castagnoli)
 	return crc32.Update(crc32.Update(0, table, key), table, payload)

@@ -61,17 +61,26 @@ func (r *Runner) commitWhenFull(ctx context.Context) error {
 	return nil
 }
 
+// keptChanges is up to how many changes of a checkpoint the memory is kept for the next one.
+const keptChanges = 64
+
 // checkpoint collects what changed since the last one.
 func (r *Runner) checkpoint() *Checkpoint {
-	c := &Checkpoint{Cursors: map[string]connector.Cursor{}}
+	c := &Checkpoint{Changes: r.changes[:0]}
 	for read, moved := range r.moved {
 		if moved {
+			if c.Cursors == nil {
+				c.Cursors = map[string]connector.Cursor{}
+			}
 			c.Cursors[r.set.Program.main.reads[read].need.Step] = r.cursors[read]
 		}
 	}
 	c.Changes, r.discarded = append(c.Changes, r.discarded...), nil
 	for _, k := range r.pipe.keepers {
 		c.Changes = k.changes(c.Changes)
+	}
+	if r.changes = c.Changes; cap(r.changes) > keptChanges {
+		r.changes = nil
 	}
 	c.Earlier, c.Insights = r.aside.all(), r.pipe.box.take()
 	c.Late = r.lateRows() - r.lateTold

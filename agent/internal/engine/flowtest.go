@@ -36,7 +36,7 @@ type TestResult struct {
 // test says so. Read and lookup steps without given rows are empty. No system is written to: the rows of a write step are
 // compared under the step's id. A test that takes more memory, rows or time than testGuard allows fails.
 func TestFlow(ctx context.Context, plan *flowdef.Plan) ([]TestResult, error) {
-	return testFlow(ctx, plan, processorTime)
+	return testFlow(ctx, plan, ProcessorTime)
 }
 
 func testFlow(ctx context.Context, plan *flowdef.Plan, used func() (time.Duration, error)) ([]TestResult, error) {

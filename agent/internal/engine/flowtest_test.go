@@ -157,8 +157,8 @@ func TestTheTimeOfTestsIsThatOfTheProcessor(t *testing.T) {
 			end()
 		})
 	}
-	before, err := processorTime()
-	if after, errAfter := processorTime(); err != nil || errAfter != nil || after < before || after == 0 {
+	before, err := ProcessorTime()
+	if after, errAfter := ProcessorTime(); err != nil || errAfter != nil || after < before || after == 0 {
 		t.Errorf("the processor time goes from %v to %v: %v, %v", before, after, err, errAfter)
 	}
 }

@@ -71,12 +71,17 @@ func (o *outbox) reset() {
 		return
 	}
 	o.data, o.items = o.data[:0], o.items[:0]
+	if cap(o.list) > keptItems {
+		o.list = nil // it is made anew in one piece
+	}
 }
 
 // An outbox has room for keptOutbox bytes of insights in any case, and for more until it was not used roomyResets times.
 const (
 	keptOutbox  = 1 << 10
 	roomyResets = 3
+	// keptItems is how many insights there is a list for in any case.
+	keptItems = 16
 )
 
 // insightStep turns rows into insights and passes them on, without those that failed.

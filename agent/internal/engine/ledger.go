@@ -171,6 +171,8 @@ type stepMeta struct {
 	step        string
 	fingerprint [fingerprintSz]byte
 	saved       string
+	// value is the memory of the entry that is made now, which most often is the one that is saved.
+	value []byte
 }
 
 func newStepMeta(step, definition string) stepMeta {
@@ -182,16 +184,16 @@ func newStepMeta(step, definition string) stepMeta {
 
 // changes appends the entry when the numbers are others than the last time.
 func (m *stepMeta) changes(dst []StateChange, numbers ...int64) []StateChange {
-	value := append([]byte{stateVersion}, m.fingerprint[:]...)
+	m.value = append(append(m.value[:0], stateVersion), m.fingerprint[:]...)
 	for _, n := range numbers {
-		value = putInt(value, n)
+		m.value = putInt(m.value, n)
 	}
-	value = seal(value, []byte(metaKey))
-	if string(value) == m.saved {
+	m.value = sealMeta(m.value)
+	if string(m.value) == m.saved {
 		return dst
 	}
-	m.saved = string(value)
-	return append(dst, StateChange{Step: m.step, Key: metaKey, Value: value})
+	m.saved = string(m.value)
+	return append(dst, StateChange{Step: m.step, Key: metaKey, Value: []byte(m.saved)})
 }
 
 // end appends the removal of the entry, where there is one.

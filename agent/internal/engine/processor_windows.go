@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// processorTime is how long the processors have worked for this process.
-func processorTime() (time.Duration, error) {
+// ProcessorTime is how long the processors have worked for this process. It may be called from any goroutine.
+func ProcessorTime() (time.Duration, error) {
 	self, err := syscall.GetCurrentProcess()
 	if err != nil {
 		return 0, err //nolint:wrapcheck // the caller says what it was for

@@ -93,6 +93,8 @@ type Runner struct {
 	moved   []bool
 	// discarded are state entries of steps that no longer exist.
 	discarded []StateChange
+	// changes is the memory of the last checkpoint's, which are of no use to anyone when the next one is made.
+	changes []StateChange
 	// uncommitted is a checkpoint of unknown outcome; nothing is processed before it landed.
 	uncommitted *Checkpoint
 	// refused says that the store can never take the uncommitted checkpoint.

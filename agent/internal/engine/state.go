@@ -203,16 +203,18 @@ func (s *aggregateState) metaChange(dst []StateChange) []StateChange {
 		}
 		return dst
 	}
-	value := append([]byte{stateVersion}, s.fingerprint[:]...)
-	value = putInt(value, s.agg.counts.lateTotal)
+	s.part = append(append(s.part[:0], stateVersion), s.fingerprint[:]...)
+	s.part = putInt(s.part, s.agg.counts.lateTotal)
 	if w := s.agg.win; w != nil {
-		value = putInt(putBool(value, w.seen), w.newest)
+		s.part = putInt(putBool(s.part, w.seen), w.newest)
 	}
-	value = seal(value, []byte(metaKey))
-	if string(value) == s.metaSaved {
+	s.part = sealMeta(s.part)
+	if string(s.part) == s.metaSaved {
 		return dst
 	}
-	s.metaSaved = string(value)
+	s.metaSaved = string(s.part)
+	s.buf = append(s.buf, s.part...)
+	value := s.buf[len(s.buf)-len(s.part) : len(s.buf) : len(s.buf)]
 	return append(dst, StateChange{Step: s.agg.plan.ID, Key: metaKey, Value: value})
 }
 

@@ -35,12 +35,12 @@ func (s *aggregateState) carryChanges(dst []StateChange) []StateChange {
 			continue
 		}
 		k.changed[key], k.committed[key] = false, true
-		name := s.carryKey(nil, i32(key))
-		value := []byte{stateVersion}
+		s.key = s.carryKey(s.key[:0], i32(key))
+		start := s.begin()
 		for _, c := range k.carriers {
-			value = c.encodeCarry(value, i32(key))
+			s.buf = c.encodeCarry(s.buf, i32(key))
 		}
-		dst = append(dst, StateChange{Step: s.agg.plan.ID, Key: string(name), Value: seal(value, name)})
+		dst = append(dst, s.sealed(start, string(s.key)))
 	}
 	return dst
 }

@@ -37,3 +37,5 @@ func TestChangesAreStoredInTheOrderOfTheirKeys(t *testing.T) {
 		}
 	}
 }
+
+func sortChanges(changes []Change) []entry { return new(commitBuffer).sortChanges(changes) }

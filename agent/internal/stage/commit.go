@@ -10,6 +10,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"sync"
 
 	bolt "go.etcd.io/bbolt"
 )
@@ -116,8 +117,13 @@ func (s *Stage) Commit(ctx context.Context, c Checkpoint) (lastSeq uint64, err e
 		return 0, err
 	}
 	m := mark{number: c.Number, sum: sum}
-	entries := sortChanges(c.Changes)
+	buf, _ := s.states.Get().(*commitBuffer) // nil when there is none
+	if buf == nil {
+		buf = &commitBuffer{}
+	}
+	entries := buf.sortChanges(c.Changes)
 	r := &request{flow: c.Flow, payloads: c.Insights, earlier: c.Earlier, bytes: int(min(size, math.MaxInt32))}
+	r.buf = buf
 	s.journaled(r, &c, m, entries)
 	r.admit = func(f *files) error {
 		last := f.marks[c.Flow]
@@ -147,9 +153,7 @@ func (s *Stage) Commit(ctx context.Context, c Checkpoint) (lastSeq uint64, err e
 	if err := s.submit(ctx, r); err != nil {
 		return 0, err
 	}
-	if r.buf != nil {
-		s.states.Put(r.buf) // what is kept of it was copied
-	}
+	buf.release(&s.states) // what is kept of it was copied
 	s.noteVoids(ctx, &c, r.lastSeq)
 	return r.lastSeq, nil
 }
@@ -167,12 +171,28 @@ func (s *Stage) journaled(r *request, c *Checkpoint, m mark, entries []entry) {
 		size += len(entries[i].key) + len(entries[i].change.Value)
 	}
 	if size <= maxJournaled {
-		buf, _ := s.states.Get().(*[]byte) // nil when there is none
-		if buf == nil {
-			buf = new([]byte)
+		if r.buf == nil {
+			r.buf = &commitBuffer{}
 		}
-		*buf = encodeState((*buf)[:0], c, entries)
-		r.state, r.buf, r.mark, r.late = *buf, buf, m, c.Late
+		r.buf.state = encodeState(r.buf.state[:0], c, entries)
+		r.state, r.mark, r.late = r.buf.state, m, c.Late
+	}
+}
+
+// commitBuffer is memory that a commit needs until it has landed.
+type commitBuffer struct {
+	state, keys []byte
+	entries     []entry
+}
+
+// keptEntries is up to how many changes a commitBuffer is used again.
+const keptEntries = 256
+
+// release lets another commit use the memory.
+func (b *commitBuffer) release(to *sync.Pool) {
+	if cap(b.entries) <= keptEntries {
+		clear(b.entries)
+		to.Put(b)
 	}
 }
 
@@ -184,13 +204,14 @@ type entry struct {
 
 // sortChanges gives the last change of every key, by key. bbolt keeps what a transaction adds between two stored keys in
 // one sorted list, so that putting many new keys costs the square of their number unless each belongs at the end.
-func sortChanges(changes []Change) []entry {
-	entries := make([]entry, len(changes))
+func (b *commitBuffer) sortChanges(changes []Change) []entry {
+	b.entries = slices.Grow(b.entries[:0], len(changes))[:len(changes)]
+	entries := b.entries
 	size := 0
 	for i := range changes {
 		size += binary.MaxVarintLen16 + len(changes[i].Step) + len(changes[i].Key)
 	}
-	keys := make([]byte, 0, size)
+	keys := slices.Grow(b.keys[:0], size)
 	for i := range changes {
 		start := len(keys)
 		keys = appendOperatorKey(keys, changes[i].Step, changes[i].Key)
@@ -204,6 +225,7 @@ func sortChanges(changes []Change) []entry {
 		}
 		last = append(last, entries[i])
 	}
+	b.keys = keys
 	return last
 }
 

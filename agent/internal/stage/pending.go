@@ -22,6 +22,28 @@ type pending struct {
 	bytes, late uint64
 	// entries counts those of all flows.
 	entries int
+
+	// values is what the values of flows lie in. spare are flows of an earlier epoch, to be used again, and taken those of this
+	// one that were taken in.
+	values       arena
+	spare, taken []*pendingFlow
+}
+
+// next is what goes on top of the state of a later epoch, when all of this one was taken in. It takes over the memory.
+func (p *pending) next(epoch uint64) *pending {
+	n := newPending(epoch)
+	if p == nil {
+		return n
+	}
+	// Those that were not used again meanwhile are too many.
+	for _, f := range p.flows {
+		f.empty()
+		n.spare = append(n.spare, f)
+	}
+	n.spare = append(n.spare, p.taken...)
+	n.values = p.values
+	n.values.reset()
+	return n
 }
 
 // maxPendingEntries bounds what small entries take in memory, where each costs some 200 bytes besides itself.
@@ -78,7 +100,8 @@ func (p *pending) waiting() uint64 {
 func (p *pending) add(flow string, before, now mark, late uint64, state []byte) error {
 	f := p.flows[flow]
 	if f == nil {
-		f = &pendingFlow{before: before, cursors: map[string][]byte{}, entries: map[string][]byte{}}
+		f = p.flow()
+		f.before = before
 		p.flows[strings.Clone(flow)] = f
 	}
 	f.late += late
@@ -86,23 +109,48 @@ func (p *pending) add(flow string, before, now mark, late uint64, state []byte) 
 	f.now = now
 	f.now.content = f.before.content
 	return eachInState(state, func(source, value []byte) {
-		put(f.cursors, source, value)
+		p.put(f.cursors, source, value)
 	}, func(key, value []byte) {
 		before := len(f.entries)
-		put(f.entries, key, value)
+		p.put(f.entries, key, value)
 		p.entries += len(f.entries) - before
 	})
 }
 
+// flow gives a flow without anything.
+func (p *pending) flow() *pendingFlow {
+	if n := len(p.spare); n > 0 {
+		f := p.spare[n-1]
+		p.spare = p.spare[:n-1]
+		return f
+	}
+	return &pendingFlow{cursors: map[string][]byte{}, entries: map[string][]byte{}}
+}
+
+// empty makes it like a new one. A map that had become large goes: at the end of a window most flows change far more entries
+// than before and behind it.
+func (f *pendingFlow) empty() {
+	*f = pendingFlow{cursors: emptied(f.cursors), entries: emptied(f.entries)}
+}
+
+func emptied(m map[string][]byte) map[string][]byte {
+	const kept = 28 // what four groups of a map hold
+	if len(m) > kept {
+		return map[string][]byte{}
+	}
+	clear(m)
+	return m
+}
+
 // put copies a value into a map, in the place of the value before where it fits.
-func put(m map[string][]byte, key, value []byte) {
+func (p *pending) put(m map[string][]byte, key, value []byte) {
 	if value == nil {
 		m[string(key)] = nil
 		return
 	}
 	old := m[string(key)]
 	if cap(old) < len(value) || old == nil {
-		m[string(key)] = append(make([]byte, 0, len(value)), value...)
+		m[string(key)] = p.values.copyOf(value)
 		return
 	}
 	if len(old) == len(value) {
@@ -232,6 +280,8 @@ func (p *pending) drop(names []string) {
 		p.entries -= len(f.entries)
 		p.late -= f.late
 		delete(p.flows, name)
+		f.empty()
+		p.taken = append(p.taken, f)
 	}
 }
 

@@ -115,7 +115,7 @@ type Stage struct {
 	journalLooked time.Time
 	folding       *time.Timer
 	foldedMarks   map[string]mark
-	// states are buffers for the states of requests.
+	// states has *commitBuffer.
 	states  sync.Pool
 	found   *journalContent
 	running runningFile

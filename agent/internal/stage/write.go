@@ -31,7 +31,7 @@ type request struct {
 	// state is what the journal takes of a checkpoint, with the rest below; nil for what goes in place. before is the sum of the
 	// flow's mark in front of it. buf has the state's memory.
 	state  []byte
-	buf    *[]byte
+	buf    *commitBuffer
 	mark   mark
 	before uint32
 	late   uint64
@@ -462,7 +462,7 @@ func (s *Stage) land(batch []*request, parts []appended, next meta) {
 	}
 	f.journal, f.epoch = next.journal, next.epoch
 	maps.Copy(f.marks, s.foldedMarks)
-	s.pending = newPending(next.epoch)
+	s.pending = s.pending.next(next.epoch)
 	f.pending = s.pending
 	s.folding.Stop()
 	f.produced, f.droppedReports, f.markSum = next.produced, next.droppedReports, next.markSum

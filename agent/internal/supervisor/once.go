@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/outfeed/outfeed/agent/internal/engine"
@@ -11,8 +12,9 @@ import (
 // the state of its operators need not be staged when it ends sooner.
 const holdFor = 5 * time.Minute
 
-// Encoder makes the outbox payload of an insight. It must give the same bytes for the same insight.
-type Encoder func(*engine.Insight) ([]byte, error)
+// Encoder appends the outbox payload of an insight. It must give the same bytes for the same insight. It is used by many
+// goroutines.
+type Encoder func(dst []byte, in *engine.Insight) ([]byte, error)
 
 // RunOnce runs one deployment once, whatever its trigger says, to the end of its sources or of ctx. It is for a person
 // who tries a flow out: nothing is retried but the sources, and nothing is reported.
@@ -22,7 +24,8 @@ func RunOnce(ctx context.Context, s Settings, d Deployment, encode Encoder) (eng
 		return engine.Report{}, err
 	}
 	set := p.runSettings(s)
-	st := newStore(s, p, &d, encode)
+	st := newStore(s, p, &d, func() Encoder { return encode })
+	st.payloads = &sync.Pool{}
 	set.Store, set.Logger = st, s.Logger
 	runner := engine.NewRunner(set)
 	err = runner.Run(ctx)

@@ -18,8 +18,12 @@ import (
 type store struct {
 	staging Staging
 	dep     *Deployment
-	// encode makes the outbox record of an insight.
-	encode Encoder
+	// encode makes the outbox records of insights; encoder makes another one, for another goroutine.
+	encode  Encoder
+	encoder func() Encoder
+	// payloads has *payloadBuffer. The insights of a moment are encoded into memory that flows share, because most of them make
+	// many at a time at the end of a window, and then few or none for long.
+	payloads *sync.Pool
 	// large are the insights that are too large to be sent.
 	large oversize
 	// number is that of the last commit known to have landed.
@@ -33,8 +37,8 @@ type store struct {
 	problem string
 }
 
-func newStore(s Settings, p *prepared, d *Deployment, encode Encoder) *store {
-	return &store{staging: s.Staging, dep: d, encode: encode, large: oversize{limit: s.MaxInsight, step: p.program.InsightStep}}
+func newStore(s Settings, p *prepared, d *Deployment, encoder func() Encoder) *store {
+	return &store{staging: s.Staging, dep: d, encode: encoder(), encoder: encoder, large: oversize{limit: s.MaxInsight, step: p.program.InsightStep}}
 }
 
 // Load gives the state of the last commit.
@@ -70,17 +74,14 @@ func (s *store) Commit(ctx context.Context, c engine.Checkpoint) error {
 	if c.Earlier != nil {
 		out.Earlier = s.encodeAll(c.Earlier)
 	}
-	out.Insights = slices.Grow(out.Insights, len(c.Insights))
-	for i := range c.Insights {
-		payload, err := s.encode(&c.Insights[i])
-		if err != nil {
-			return fmt.Errorf("%w: %w", engine.ErrCannotCommit, err)
-		}
-		s.large.look(&s.large.now, &c.Insights[i], len(payload))
-		out.Insights = append(out.Insights, payload)
+	buf, err := s.encodeNow(c.Insights)
+	if err != nil {
+		return err
 	}
-	err := s.staging.Commit(ctx, out)
+	out.Insights = buf.list
+	err = s.staging.Commit(ctx, out)
 	if err == nil {
+		buf.release(s.payloads)
 		s.number++
 		s.large.landed()
 		s.setProblem("")
@@ -88,6 +89,53 @@ func (s *store) Commit(ctx context.Context, c engine.Checkpoint) error {
 	}
 	s.setProblem(err.Error())
 	return err
+}
+
+// payloadBuffer is the payloads of one commit, which lie in data.
+type payloadBuffer struct {
+	data []byte
+	list [][]byte
+}
+
+const (
+	// payloadMore is about what a payload is longer than the parts of its insight.
+	payloadMore = 96
+	// keptPayloads is up to which size a buffer is used again.
+	keptPayloads = 64 << 10
+)
+
+// encodeNow encodes the insights of a commit.
+func (s *store) encodeNow(insights []engine.Insight) (buf *payloadBuffer, err error) {
+	if len(insights) == 0 {
+		return &payloadBuffer{}, nil
+	}
+	buf, _ = s.payloads.Get().(*payloadBuffer)
+	if buf == nil {
+		buf = &payloadBuffer{}
+	}
+	size := 0
+	for i := range insights {
+		size += len(insights[i].Key) + len(insights[i].Values) + payloadMore
+	}
+	buf.data, buf.list = slices.Grow(buf.data[:0], size), slices.Grow(buf.list[:0], len(insights))
+	for i := range insights {
+		start := len(buf.data)
+		if buf.data, err = s.encode(buf.data, &insights[i]); err != nil {
+			return nil, fmt.Errorf("%w: %w", engine.ErrCannotCommit, err)
+		}
+		payload := buf.data[start:len(buf.data):len(buf.data)]
+		s.large.look(&s.large.now, &insights[i], len(payload))
+		buf.list = append(buf.list, payload)
+	}
+	return buf, nil
+}
+
+// release lets another commit use the memory. It is for a commit that has landed: one that has not may still be under way.
+func (b *payloadBuffer) release(to *sync.Pool) {
+	if cap(b.data) > 0 && cap(b.data) <= keptPayloads {
+		clear(b.list)
+		to.Put(b)
+	}
 }
 
 // fence keeps a run that is left behind from committing. It says false while a commit is under way.
@@ -103,11 +151,12 @@ func (s *store) fence() bool {
 // encodeAll encodes insights as they are asked for.
 func (s *store) encodeAll(insights iter.Seq2[engine.Insight, error]) iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
+		encode := s.encoder() // the staging may go through them while another commit is tried
 		s.large.earlier = tally{}
 		for in, err := range insights {
 			var payload []byte
 			if err == nil {
-				if payload, err = s.encode(&in); err != nil {
+				if payload, err = encode(nil, &in); err != nil {
 					err = fmt.Errorf("%w: %w", engine.ErrCannotCommit, err)
 				}
 				s.large.look(&s.large.earlier, &in, len(payload))
@@ -119,12 +168,14 @@ func (s *store) encodeAll(insights iter.Seq2[engine.Insight, error]) iter.Seq2[[
 	}
 }
 
-// recordEncoder makes outbox records as the control plane stores them.
+// recordEncoder makes outbox records as the control plane stores them, in one goroutine at a time.
 func recordEncoder(d *Deployment) Encoder {
-	return func(i *engine.Insight) ([]byte, error) {
-		payload, err := proto.MarshalOptions{Deterministic: true}.Marshal(&wire.InsightRecord{
-			FlowId: d.FlowID, FlowVersion: d.Version, Name: i.Name, Time: i.Time, KeyJson: i.Key, ValuesJson: i.Values,
-		})
+	record := &wire.InsightRecord{}
+	return func(dst []byte, i *engine.Insight) ([]byte, error) {
+		record.FlowId, record.FlowVersion, record.Name = d.FlowID, d.Version, i.Name
+		record.Time, record.KeyJson, record.ValuesJson = i.Time, i.Key, i.Values
+		payload, err := proto.MarshalOptions{Deterministic: true}.MarshalAppend(dst, record)
+		record.KeyJson, record.ValuesJson = nil, nil // they belong to the run
 		if err != nil {
 			return nil, fmt.Errorf("the insight %s cannot be encoded: %w", i.Name, err)
 		}

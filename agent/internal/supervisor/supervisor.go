@@ -72,6 +72,8 @@ type Supervisor struct {
 
 	// interval strikes when all runs are to report.
 	interval beat
+	// payloads has *payloadBuffer, for the commits of all flows.
+	payloads sync.Pool
 
 	// left counts the runs that do not return; isolated the failures of flows' own doing by kind.
 	left     atomic.Int64

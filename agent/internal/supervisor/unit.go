@@ -272,29 +272,47 @@ func (u *unit) sleepUntil(ctx context.Context, at time.Time) error {
 	}
 }
 
-// runOnce runs the flow once, with reports.
+// runOnce runs the flow once, with reports. It waits here for as long as the flow runs, so that it keeps nothing on its stack that
+// is needed only before or behind that: there may be hundreds of flows.
 func (u *unit) runOnce(ctx context.Context, p *prepared) error {
+	r, log := u.begin(p)
+	err := r.run(ctx)
+	u.report(ctx, r, log, err)
+	return err
+}
+
+// begin makes a run.
+//
+//go:noinline
+func (u *unit) begin(p *prepared) (*run, *slog.Logger) {
 	u.set(stateStarting, nil)
 	settings := u.s.settings
 	settings.Memory = u.memory
-	st := newStore(settings, p, &u.runs, recordEncoder(&u.runs))
+	st := newStore(settings, p, &u.runs, func() Encoder { return recordEncoder(&u.runs) })
+	st.payloads = &u.s.payloads
 	set := p.runSettings(settings)
 	set.Store = st
 	set.Logger = settings.Logger.With("deployment", u.dep.ID, "flow", u.dep.Name, "version", u.runs.Version)
 	runner := engine.NewRunner(set)
 	r := newRun(u, runner, st, p.trigger.Kind == flowdef.Continuous)
 	u.enter(r)
-	err := r.run(ctx)
-	u.leave(runner.Report().Sources)
+	return r, set.Logger
+}
+
+// report tells how a run has ended.
+//
+//go:noinline
+func (u *unit) report(ctx context.Context, r *run, log *slog.Logger, err error) {
+	u.leave(r.runner.Report().Sources)
 	// The last report is stored even though ctx may have ended.
 	r.finish(context.WithoutCancel(ctx), ctx.Err() != nil, err)
-	if err != nil && ctx.Err() == nil {
-		if caught, ok := errors.AsType[*connector.PanicError](err); ok {
-			set.Logger.ErrorContext(ctx, "a flow failed with an internal error", slog.String("stack", string(caught.Stack)))
-		}
-		set.Logger.WarnContext(ctx, "a flow failed", slog.Any("error", err))
+	if err == nil || ctx.Err() != nil {
+		return
 	}
-	return err
+	if caught, ok := errors.AsType[*connector.PanicError](err); ok {
+		log.ErrorContext(ctx, "a flow failed with an internal error", slog.String("stack", string(caught.Stack)))
+	}
+	log.WarnContext(ctx, "a flow failed", slog.Any("error", err))
 }
 
 func (u *unit) enter(r *run) {
