@@ -192,11 +192,7 @@ func newSample(t *testing.T, random *rand.Rand) *sample {
 			}
 		}
 	}
-	sm.files = readFiles(t, s.Dir)
-	var err error
-	if sm.running, err = os.ReadFile(filepath.Join(s.Dir, "RUNNING")); err != nil {
-		t.Fatal(err)
-	}
+	sm.files, sm.running = snapshot(t, s.Dir)
 	if n := len(databases(t, s.Dir)); n < 4 {
 		t.Fatalf("there are only %d files", n)
 	}
@@ -241,6 +237,21 @@ func randomBytes(random *rand.Rand, n int) []byte {
 		binary.LittleEndian.PutUint64(b[i:], random.Uint64())
 	}
 	return b[:n]
+}
+
+// snapshot reads the files of a running stage, and RUNNING, as they are at one moment: a fold may come in between.
+func snapshot(t *testing.T, dir string) (files map[string][]byte, running []byte) {
+	t.Helper()
+	for {
+		files = readFiles(t, dir)
+		var err error
+		if running, err = os.ReadFile(filepath.Join(dir, "RUNNING")); err != nil {
+			t.Fatal(err)
+		}
+		if maps.EqualFunc(files, readFiles(t, dir), bytes.Equal) {
+			return files, running
+		}
+	}
 }
 
 func readFiles(t *testing.T, dir string) map[string][]byte {
