@@ -17,7 +17,7 @@ import (
 // openFiles opens every file and finds what counts. It writes only to make a state.db that is missing, and to salvage what
 // is damaged: that is what found names, with what is wrong with it, and what turns out to be while it is opened.
 func (s *Stage) openFiles(ctx context.Context, found map[string]error) (*files, error) {
-	f := &files{damaged: map[uint64]struct{}{}, marks: map[string]mark{}}
+	f := &files{damaged: map[uint64]string{}, marks: map[string]mark{}}
 	err := f.openState(ctx, s, found)
 	if err == nil {
 		err = s.readJournal(f)
