@@ -168,8 +168,8 @@ type files struct {
 	acknowledgedBytes uint64
 	// settledStored is the floor that is on the disk: up to it segments may be dropped.
 	settledStored uint64
-	// damaged are the waiting records that were found damaged.
-	damaged map[uint64]struct{}
+	// damaged are the waiting records that were found damaged or can never be sent, with which of the two.
+	damaged map[uint64]string
 	// marks are those of the flows' last commits, also of those in pending, which is the stage's.
 	marks   map[string]mark
 	pending *pending
@@ -329,10 +329,14 @@ func (s *Stage) startRunning(ctx context.Context) (found map[string]error, err e
 	if err != nil {
 		return nil, err
 	}
-	s.found = &journalContent{unclean: there}
-	if there {
-		s.found.mark = readLandedMark(dir)
-	} else if s.found.unclean = foundUnclean(dir); s.found.unclean {
+	s.found = &journalContent{unclean: there, marks: readLandedMarks(dir)}
+	if !there {
+		if s.found.unclean, err = s.found.foundUnclean(dir); err != nil {
+			return nil, err
+		}
+		s.found.unmarked = s.found.unclean
+	}
+	if s.found.unmarked {
 		s.settings.Logger.WarnContext(ctx, "the journal has commits that a clean stop would have taken out of it, although the file that marks an unclean stop is missing",
 			slog.String("file", filepath.Join(dir, runningName)))
 	}
@@ -346,7 +350,7 @@ func (s *Stage) startRunning(ctx context.Context) (found map[string]error, err e
 			return nil, err
 		}
 	}
-	return found, s.running.open(dir)
+	return found, s.running.open(s.lock, dir)
 }
 
 // removeUnfinished removes files that a stopped process was still making.
