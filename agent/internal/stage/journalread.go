@@ -167,6 +167,11 @@ func (c *journalContent) claims(epoch uint64) bool {
 	return c.mark.number > 0 && c.mark.id == c.id && c.mark.epoch >= max(c.epoch, epoch)
 }
 
+// ahead says whether the journal or its mark proves that state.db is an older one.
+func (c *journalContent) ahead(epoch uint64) bool {
+	return c != nil && (c.epoch > epoch || c.claims(epoch) && c.mark.epoch > epoch)
+}
+
 // claimed says whether the mark proves that a frame was acknowledged.
 func (c *journalContent) claimed(fr *journalFrame) bool {
 	return c.claims(fr.epoch) && (c.mark.epoch > fr.epoch || c.mark.number >= fr.number)

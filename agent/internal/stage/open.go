@@ -188,6 +188,9 @@ func (f *files) listOpenings(ctx context.Context, s *Stage, found map[string]err
 			s.settings.Logger.ErrorContext(ctx, "state.db is older than the outbox: flows repeat what they had read since",
 				slog.Uint64("state", f.produced), slog.Uint64("outbox", base))
 			f.produced = base
+			if err := f.tellOlderState(s); err != nil {
+				return nil, err
+			}
 		}
 		end = f.produced
 	}

@@ -222,7 +222,7 @@ func TestADamagedOwnerOrFormatIsProvenOrRefused(t *testing.T) {
 				}
 			}
 			after := contents(t, s.Dir)
-			if after["OWNER"] != how.owner+"\n" || after["FORMAT"] != "outfeed-stage 2\n" {
+			if !strings.HasPrefix(after["OWNER"], how.owner+"\ncrc32c ") || after["FORMAT"] != "outfeed-stage 2\n" {
 				t.Errorf("OWNER is %q and FORMAT %q", after["OWNER"], after["FORMAT"])
 			}
 			if n := strings.Count(log.String(), "written anew"); !how.aside && n != 1 || n > 1 {

@@ -284,6 +284,10 @@ func (s *Stage) start(ctx context.Context) error {
 	if err := removeUnfinished(dir); err != nil {
 		return err
 	}
+	strange, err := s.settings.setAsideStrange(ctx)
+	if err != nil {
+		return err
+	}
 	found, err := s.startRunning(ctx)
 	if err != nil {
 		return err
@@ -306,6 +310,8 @@ func (s *Stage) start(ctx context.Context) error {
 	if unclean {
 		f.closeLast()
 	}
+	f.setAside += strange
+	fold = fold || strange > 0
 	s.files, s.ranBefore, s.ranStored = f, millis(f.ranMillis), f.ranMillis
 	s.beginReach()
 	if s.settings.MaxAge > 0 {

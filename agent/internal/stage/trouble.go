@@ -22,8 +22,10 @@ type trouble struct {
 	// tries counts the failures since a flow's commit last succeeded, and next is when the next try is.
 	tries int
 	next  time.Time
-	// said is when a failure was last told in the log, as an error.
-	said time.Time
+	// said is when a failure was last told in the log, as an error, and untold how many failures there were of which the end
+	// is to be told.
+	said   time.Time
+	untold int
 	// timer lets the writer try by itself. It runs while degraded.
 	timer *time.Timer
 	// suspects are the pages of the size's two metas, by file, that a commit has written and that may not be on the disk.
@@ -118,7 +120,20 @@ func (s *Stage) healed(batch []*request) {
 	s.mu.Unlock()
 	// It is told where the failure was.
 	if tries > 1 || time.Since(s.trouble.said) < saidEvery {
-		s.settings.Logger.Info("the staging area can be written again", slog.Int("failures", tries))
+		s.trouble.untold = max(tries, 1)
+	}
+	s.tellHealed()
+}
+
+// tellHealed tells that a series of failures is over, once there is room for commits too: on a full disk what was staged can
+// be stored in the room that was kept for that, and nothing else.
+func (s *Stage) tellHealed() {
+	if s.trouble.untold == 0 || s.isDegraded() != nil {
+		return
+	}
+	if free, err := s.disk.free(s.settings); err == nil && free >= s.settings.MinFreeBytes {
+		s.settings.Logger.Info("the staging area can be written again", slog.Int("failures", s.trouble.untold))
+		s.trouble.untold = 0
 	}
 }
 
