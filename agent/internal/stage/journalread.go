@@ -169,7 +169,15 @@ func (c *journalContent) claims(epoch uint64) bool {
 
 // ahead says whether the journal or its mark proves that state.db is an older one.
 func (c *journalContent) ahead(epoch uint64) bool {
-	return c != nil && (c.epoch > epoch || c.claims(epoch) && c.mark.epoch > epoch)
+	return c != nil && (c.epoch > epoch || c.aheadUpTo(epoch) > 0)
+}
+
+// aheadUpTo is the last sequence that the mark names where it proves that state.db is an older one, 0 otherwise.
+func (c *journalContent) aheadUpTo(epoch uint64) uint64 {
+	if c == nil || !c.claims(epoch) || c.mark.epoch == epoch {
+		return 0
+	}
+	return c.mark.last
 }
 
 // claimed says whether the mark proves that a frame was acknowledged.

@@ -184,7 +184,7 @@ func (f *files) listOpenings(ctx context.Context, s *Stage, found map[string]err
 	}
 	end := ^uint64(0)
 	if !f.uncertain {
-		if base := max(lastBase(names, found), f.proven); base > f.produced {
+		if base := max(lastBase(names, found, s.found.aheadUpTo(f.epoch)), f.proven); base > f.produced {
 			s.settings.Logger.ErrorContext(ctx, "state.db is older than the outbox: flows repeat what they had read since",
 				slog.Uint64("state", f.produced), slog.Uint64("outbox", base))
 			f.produced = base
@@ -215,8 +215,9 @@ func (f *files) listOpenings(ctx context.Context, s *Stage, found map[string]err
 	return list, nil
 }
 
-// lastBase is the last sequence that the outbox proves to have counted.
-func lastBase(names []segmentName, found map[string]error) uint64 {
+// lastBase is the last sequence that the outbox proves to have counted. What it has up to the sequence acknowledged, which a
+// mark of a later epoch names, has counted too.
+func lastBase(names []segmentName, found map[string]error, acknowledged uint64) uint64 {
 	for _, name := range slices.Backward(names) {
 		if found[name.path] != nil {
 			continue
@@ -225,7 +226,7 @@ func lastBase(names []segmentName, found map[string]error) uint64 {
 		if err != nil {
 			continue
 		}
-		base, _ := seg.base, seg.db.Close()
+		base, _ := max(seg.base, min(seg.last, acknowledged)), seg.db.Close()
 		if base > 0 {
 			return base
 		}

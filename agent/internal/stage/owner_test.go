@@ -231,3 +231,77 @@ func TestADamagedOwnerOrFormatIsProvenOrRefused(t *testing.T) {
 		})
 	}
 }
+
+// TestNoTurnedBitMakesAnotherOwnerOrLayout turns each bit of OWNER and of FORMAT, with a state that proves them and without.
+func TestNoTurnedBitMakesAnotherOwnerOrLayout(t *testing.T) {
+	t.Parallel()
+	s := settings(t, filepath.Join(t.TempDir(), "stage"))
+	s.Owner = "agent-a"
+	leave(t, s)
+	without := killed(t, s)
+	if err := os.Remove(filepath.Join(without.Dir, "state.db")); err != nil {
+		t.Fatal(err)
+	}
+	s.Logger, without.Logger = nil, nil
+	whole := contents(t, s.Dir)
+	for _, name := range []string{"OWNER", "FORMAT"} {
+		for bit := range 8 * len(whole[name]) {
+			b := []byte(whole[name])
+			b[bit/8] ^= 1 << (bit % 8)
+			if name == "FORMAT" && strings.TrimSpace(string(b)) == strings.TrimSpace(whole[name]) {
+				continue // it means the same
+			}
+			if err := errors.Join(os.WriteFile(filepath.Join(s.Dir, name), b, 0o600), os.WriteFile(filepath.Join(without.Dir, name), b, 0o600)); err != nil {
+				t.Fatal(err)
+			}
+			_, err := stage.Open(t.Context(), without)
+			if !errors.Is(err, stage.ErrDamaged) && !errors.Is(err, stage.ErrNewerFormat) {
+				t.Fatalf("%s says %q and there is no state: Open gives %v", name, b, err)
+			}
+			if after := contents(t, without.Dir); after[name] != string(b) || after["state.db"] != "" {
+				t.Fatalf("the refusal of the %s %q has changed the directory", name, b)
+			}
+			if bit%7 != 0 && name == "OWNER" {
+				continue // the rest of them at each start would take long
+			}
+			st, err := stage.Open(t.Context(), s)
+			if err != nil {
+				t.Fatalf("%s says %q, and the state proves it: Open gives %v", name, b, err)
+			}
+			if got := st.Stats(); got.WaitingRecords != 2 || len(got.Formers) != 0 || got.SetAside != 0 {
+				t.Errorf("with the %s %q: %+v", name, b, got)
+			}
+			if err := st.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if after := contents(t, s.Dir); after[name] != whole[name] {
+				t.Errorf("the %s %q becomes %q", name, b, after[name])
+			}
+		}
+		if err := os.WriteFile(filepath.Join(without.Dir, name), []byte(whole[name]), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestAnOwnerThatAPersonHasWrittenGetsItsChecksum writes the line that the refusal asks for.
+func TestAnOwnerThatAPersonHasWrittenGetsItsChecksum(t *testing.T) {
+	t.Parallel()
+	s := settings(t, filepath.Join(t.TempDir(), "stage"))
+	s.Owner = "agent-a"
+	leave(t, s)
+	path := filepath.Join(s.Dir, "OWNER")
+	whole, err := os.ReadFile(path)
+	if err == nil {
+		err = os.WriteFile(path, []byte("agent-a\n"), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := open(t, s).Stats(); got.WaitingRecords != 2 || len(got.Formers) != 0 {
+		t.Errorf("stats: %+v", got)
+	}
+	if after, err := os.ReadFile(path); err != nil || !bytes.Equal(after, whole) {
+		t.Errorf("OWNER says %q, %v", after, err)
+	}
+}

@@ -109,14 +109,10 @@ func createRunning(dir string) error {
 // lockRunning opens and locks the file where there is one, and says whether it was free; without one it gives no file.
 func lockRunning(dir string) (f *os.File, free bool, err error) {
 	path := filepath.Join(dir, runningName)
-	info, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.Mode().IsRegular() {
-		return nil, true, nil // what it is else is looked at later
+	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
+		return nil, true, nil //nolint:nilerr // what it is instead is looked at later
 	}
-	if err == nil {
-		f, err = os.OpenFile(path, os.O_RDWR, 0) //nolint:gosec // the directory is the agent's own
-	}
-	if err != nil {
+	if f, err = os.OpenFile(path, os.O_RDWR, 0); err != nil { //nolint:gosec // the directory is the agent's own
 		return nil, false, fmt.Errorf("open the mark of an unclean stop: %w", err)
 	}
 	if free, err = lockFile(f); err != nil || !free {

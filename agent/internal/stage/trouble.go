@@ -23,9 +23,10 @@ type trouble struct {
 	tries int
 	next  time.Time
 	// said is when a failure was last told in the log, as an error, and untold how many failures there were of which the end
-	// is to be told.
+	// is to be told; full says that one of them was for want of room.
 	said   time.Time
 	untold int
+	full   bool
 	// timer lets the writer try by itself. It runs while degraded.
 	timer *time.Timer
 	// suspects are the pages of the size's two metas, by file, that a commit has written and that may not be on the disk.
@@ -95,6 +96,7 @@ func (s *Stage) fail(batch []*request, err error) error {
 func (s *Stage) noteFailure(err error) {
 	if isNoSpace(err) {
 		s.spare.use(s.settings.Logger)
+		s.trouble.full = true
 	}
 	if s.trouble.failed() {
 		s.settings.Logger.Error("a commit to the staging area failed; nothing new is staged until the disk can be written again", slog.Any("error", err))
@@ -131,9 +133,13 @@ func (s *Stage) tellHealed() {
 	if s.trouble.untold == 0 || s.isDegraded() != nil {
 		return
 	}
-	if free, err := s.disk.free(s.settings); err == nil && free >= s.settings.MinFreeBytes {
+	need := s.settings.MinFreeBytes
+	if s.trouble.full {
+		need += spareBytes // what was kept for this is used up by now, and counts as free
+	}
+	if free, err := s.disk.free(s.settings); err == nil && free >= need {
 		s.settings.Logger.Info("the staging area can be written again", slog.Int("failures", s.trouble.untold))
-		s.trouble.untold = 0
+		s.trouble.untold, s.trouble.full = 0, false
 	}
 }
 

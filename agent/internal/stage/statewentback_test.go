@@ -1,0 +1,146 @@
+package stage_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/outfeed/outfeed/agent/internal/stage"
+)
+
+// TestFaultFilesOfDifferentMomentsAreTold puts single files of an earlier moment into a killed directory: what flows repeat is
+// told, what is not there any more is counted, and nothing wrong is served.
+func TestFaultFilesOfDifferentMomentsAreTold(t *testing.T) {
+	t.Parallel()
+	s := settings(t, t.TempDir())
+	before, after := stage.Settings{}, stage.Settings{}
+	acknowledgedSix(t, s, func(st *stage.Stage) {
+		before = killed(t, s)
+		if err := st.PutDesired(t.Context(), []byte("desired"), 1); err != nil { // it folds
+			t.Error(err)
+		}
+		after = killed(t, s)
+	})
+	for name, c := range map[string]struct {
+		// older are the files that are put back as they were before the fold, or right after it, and gone those that are removed.
+		older, later, gone []string
+		lost               []int
+		numbers            [2]uint64
+		quiet              bool
+	}{
+		"nothing":                                  {numbers: [2]uint64{4, 2}, quiet: true},
+		"the state":                                {older: []string{"state.db"}},
+		"the state, RUNNING is gone":               {older: []string{"state.db"}, gone: []string{"RUNNING"}},
+		"the state, and no mark":                   {older: []string{"state.db"}, gone: []string{"RUNNING", "LOCK"}},
+		"the state, and no journal":                {older: []string{"state.db"}, gone: []string{"JOURNAL"}, lost: from(31)},
+		"the state and the journal":                {older: []string{"state.db", "JOURNAL"}, lost: from(31), numbers: [2]uint64{2, 1}},
+		"the state, the journal and RUNNING":       {older: []string{"state.db", "JOURNAL", "RUNNING"}, lost: from(31), numbers: [2]uint64{2, 1}},
+		"the journal":                              {older: []string{"JOURNAL"}, lost: from(31), numbers: [2]uint64{2, 1}},
+		"the journal and RUNNING":                  {older: []string{"JOURNAL", "RUNNING"}, lost: from(31), numbers: [2]uint64{2, 1}},
+		"the journal after the fold":               {later: []string{"JOURNAL"}, lost: from(31), numbers: [2]uint64{2, 1}},
+		"the state after the fold":                 {later: []string{"state.db"}, numbers: [2]uint64{4, 2}, quiet: true}, // the journal has it all
+		"RUNNING":                                  {older: []string{"RUNNING"}, numbers: [2]uint64{4, 2}, quiet: true},
+		"RUNNING and LOCK":                         {older: []string{"RUNNING", "LOCK"}, numbers: [2]uint64{4, 2}, quiet: true},
+		"RUNNING, and the journal after the fold":  {older: []string{"RUNNING"}, later: []string{"JOURNAL"}, lost: from(31), numbers: [2]uint64{2, 1}},
+		"the outbox is gone, and the state before": {older: []string{"state.db"}, gone: []string{"outbox"}, lost: upTo(30)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			to := killed(t, s)
+			for from, names := range map[string][]string{before.Dir: c.older, after.Dir: c.later} {
+				for _, name := range names {
+					b, err := os.ReadFile(filepath.Join(from, name))
+					if err == nil {
+						err = os.WriteFile(filepath.Join(to.Dir, name), b, 0o600)
+					}
+					if err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			for _, name := range c.gone {
+				paths, err := filepath.Glob(filepath.Join(to.Dir, name+"*"))
+				if err != nil || len(paths) != 1 {
+					t.Fatal(paths, err)
+				}
+				if err := os.Remove(paths[0]); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for start := range 2 {
+				st := open(t, to)
+				got := st.Stats()
+				if a, b := flowAt(t, st, "a"), flowAt(t, st, "b"); a.Number != c.numbers[0] || b.Number != c.numbers[1] {
+					t.Errorf("start %d: the flows are at %d and %d, want %v", start+1, a.Number, b.Number, c.numbers)
+				}
+				told := slices.ContainsFunc(got.Damaged, func(d stage.DamagedFile) bool { return len(d.SetBack)+len(d.StartedAnew) > 0 })
+				if told == c.quiet || got.Lost != uint64(len(c.lost)) || got.Produced != 60 || (got.SetAside == 0) != c.quiet {
+					t.Errorf("start %d: %+v", start+1, got)
+				}
+				checkSix(t, st, c.lost)
+				if err := st.Close(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// upTo is the sequences up to a last one.
+func upTo(last int) (list []int) {
+	for n := 1; n <= last; n++ {
+		list = append(list, n)
+	}
+	return list
+}
+
+// TestFaultAnOlderStateAfterACleanStopIsTold puts state.db back as it was while the agent ran, after it has stopped cleanly.
+func TestFaultAnOlderStateAfterACleanStopIsTold(t *testing.T) {
+	t.Parallel()
+	s := settings(t, t.TempDir())
+	st := open(t, s)
+	commits := func(from, to uint64) {
+		t.Helper()
+		for n := from; n <= to; n++ {
+			commit(t, st, stage.Checkpoint{Flow: "a", Number: n, Cursors: map[string][]byte{"r": {byte(n)}}, Insights: payloads(10, "insight")})
+		}
+	}
+	commits(1, 3)
+	st = reopen(t, st, s)
+	older, err := os.ReadFile(filepath.Join(s.Dir, "state.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, journal := range []bool{true, false} {
+		commits(flowAt(t, st, "a").Number+1, flowAt(t, st, "a").Number+2)
+		st = reopen(t, st, s) // what it has staged is in the segments
+		commits(flowAt(t, st, "a").Number+1, flowAt(t, st, "a").Number+2)
+		produced := st.Stats().Produced
+		if err := st.Close(); err != nil {
+			t.Fatal(err)
+		}
+		err := os.WriteFile(filepath.Join(s.Dir, "state.db"), older, 0o600)
+		if !journal {
+			err = errors.Join(err, os.Remove(filepath.Join(s.Dir, "JOURNAL")), os.Remove(filepath.Join(s.Dir, "LOCK")))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		st = open(t, s)
+		got := st.Stats()
+		if got.SetAside == 0 || len(got.Damaged) == 0 || len(got.Damaged[0].SetBack) == 0 {
+			t.Errorf("with a journal (%t): nothing is told: %+v", journal, got)
+		}
+		gone := uint64(0)
+		for _, r := range readAll(t, st, 0) {
+			if r.Gone != "" {
+				gone++
+			}
+		}
+		if got.Lost != gone || got.Produced > produced {
+			t.Errorf("with a journal (%t): of %d, %d are gone and it says %+v", journal, produced, gone, got)
+		}
+	}
+}
