@@ -375,3 +375,29 @@ func TestARefusedFirstStartLeavesNothing(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestAStartOnAFullDiskDoesNotSayThatItCanBeWritten kills a process, fills the disk, and lets the next take in what the journal
+// has, which needs the room that was kept for that.
+func TestAStartOnAFullDiskDoesNotSayThatItCanBeWritten(t *testing.T) {
+	t.Parallel()
+	disk := smallDisk(t, "size=24m")
+	dir := filepath.Join(disk, "stage")
+	c := startFaultChild(t, dir)
+	c.begin(t)
+	c.commits(t, 20)
+	c.end(t, true)
+	fill(t, disk)
+	next := startFaultChild(t, dir)
+	next.done = c.done
+	next.send("go")
+	next.statsUntil(t, func(st stage.Stats) bool { return st.Blocked == faultFlows && st.Degraded == "" })
+	if !strings.Contains(next.said(t), "a commit to the staging area failed") {
+		t.Error("the start has found room for what the journal has, so nothing was tried")
+	}
+	next.saysHealed(t, 0)
+	empty(t, disk, "fill")
+	next.commits(t, 20)
+	next.saysHealed(t, 1)
+	next.end(t, false)
+	next.checkAfter(t, dir)
+}
