@@ -169,15 +169,29 @@ func (c *journalContent) claims(epoch uint64) bool {
 
 // ahead says whether the journal or its mark proves that state.db is an older one.
 func (c *journalContent) ahead(epoch uint64) bool {
-	return c != nil && (c.epoch > epoch || c.aheadUpTo(epoch) > 0)
+	return c != nil && (c.epoch > epoch || c.claims(epoch) && c.mark.epoch > epoch)
 }
 
-// aheadUpTo is the last sequence that the mark names where it proves that state.db is an older one, 0 otherwise.
+// aheadUpTo is the last sequence that is known to have been acknowledged where state.db is an older one, 0 otherwise.
 func (c *journalContent) aheadUpTo(epoch uint64) uint64 {
-	if c == nil || !c.claims(epoch) || c.mark.epoch == epoch {
+	if !c.ahead(epoch) {
 		return 0
 	}
-	return c.mark.last
+	return c.upTo(epoch)
+}
+
+// upTo is a last sequence that is known to have been acknowledged, whether the journal has it or not.
+func (c *journalContent) upTo(epoch uint64) (last uint64) {
+	if c == nil {
+		return 0
+	}
+	if len(c.frames) > 0 {
+		last = c.frames[0].base
+	}
+	if c.claims(epoch) {
+		last = max(last, c.mark.last)
+	}
+	return last
 }
 
 // claimed says whether the mark proves that a frame was acknowledged.

@@ -76,7 +76,7 @@ func (c *journalContent) read(path string, f *files) error {
 		// A state that is made anew must lead to it.
 		f.journal, f.epoch = c.id, c.epoch
 	}
-	if len(c.frames) > 0 && c.epoch > f.epoch {
+	if len(c.frames) > 0 && c.frames[0].number == 1 && c.epoch > f.epoch {
 		f.proven = c.frames[0].base
 	}
 	return nil

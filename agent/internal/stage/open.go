@@ -215,8 +215,8 @@ func (f *files) listOpenings(ctx context.Context, s *Stage, found map[string]err
 	return list, nil
 }
 
-// lastBase is the last sequence that the outbox proves to have counted. What it has up to the sequence acknowledged, which a
-// mark of a later epoch names, has counted too.
+// lastBase is the last sequence that the outbox proves to have counted. What it has up to the sequence acknowledged has
+// counted too.
 func lastBase(names []segmentName, found map[string]error, acknowledged uint64) uint64 {
 	for _, name := range slices.Backward(names) {
 		if found[name.path] != nil {
@@ -243,6 +243,9 @@ func (f *files) openOne(ctx context.Context, s *Stage, o *opening) error {
 	if err == nil && o.end < ^uint64(0) && seg.last < o.end && o.end > f.acknowledged {
 		err = errors.Join(damaged("the records %d to %d are missing in it", seg.last+1, o.end), seg.db.Close())
 	}
+	if err == nil && o.end == ^uint64(0) {
+		err = seg.holdsAll(s.found.upTo(f.epoch))
+	}
 	if errors.Is(err, ErrDamaged) {
 		if err = s.salvageSegmentFile(ctx, o, err); err != nil || o.gone {
 			return err
@@ -253,6 +256,25 @@ func (f *files) openOne(ctx context.Context, s *Stage, o *opening) error {
 		return err
 	}
 	f.segments = append(f.segments, seg)
+	return nil
+}
+
+// holdsAll looks for records up to a sequence in the bytes of a segment that its tree does not lead to, because nothing else
+// says where the segment should end: with the newest head gone, it is whole as it was a commit before. It closes a segment
+// that has such.
+func (s *segment) holdsAll(upTo uint64) error {
+	if s.last >= upTo {
+		return nil
+	}
+	data, err := readRaw(s.path)
+	if err == nil {
+		if frames := findFrames(s.segmentName, data, upTo); len(frames) > 0 && frames[len(frames)-1].seq > s.last {
+			err = damaged("the records %d to %d are in it and nothing leads to them", s.last+1, frames[len(frames)-1].seq)
+		}
+	}
+	if err != nil {
+		return errors.Join(err, s.db.Close())
+	}
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package stage_test
 
 import (
+	"encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
@@ -142,5 +143,58 @@ func TestFaultAnOlderStateAfterACleanStopIsTold(t *testing.T) {
 		if got.Lost != gone || got.Produced > produced {
 			t.Errorf("with a journal (%t): of %d, %d are gone and it says %+v", journal, produced, gone, got)
 		}
+	}
+}
+
+// TestFaultASegmentWithoutItsNewestHeadIsSalvagedWithoutAState takes away all that says where the outbox ends but the journal, or
+// its mark: the state, and the head of the last segment that leads to its newest records.
+func TestFaultASegmentWithoutItsNewestHeadIsSalvagedWithoutAState(t *testing.T) {
+	t.Parallel()
+	s := settings(t, t.TempDir())
+	acknowledgedSix(t, s, func(st *stage.Stage) {
+		if err := st.PutDesired(t.Context(), []byte("desired"), 1); err != nil { // it folds
+			t.Error(err)
+		}
+	})
+	for name, c := range map[string]struct {
+		harm func(t *testing.T, dir string)
+		lost []int
+	}{
+		"the journal is whole": {harm: func(*testing.T, string) {}},
+		"the journal is zeroed": {harm: func(t *testing.T, dir string) {
+			t.Helper()
+			changeJournal(t, dir, func(b []byte) []byte { clear(b[blockBytes : len(b)-blockBytes]); return b })
+		}, lost: from(31)},
+		"the journal's first frame is gone": {harm: func(t *testing.T, dir string) {
+			t.Helper()
+			changeJournal(t, dir, func(b []byte) []byte { clear(b[blockBytes : 2*blockBytes]); return b })
+		}, lost: []int{31, 32, 33, 34, 35, 36, 37, 38, 39, 40}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			to := killed(t, s)
+			c.harm(t, to.Dir)
+			overwrite(t, filepath.Join(to.Dir, "state.db"), 0, make([]byte, 1<<15))
+			path := databases(t, to.Dir)[0]
+			b, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			newest := int64(0)
+			if txid := func(page int) uint64 { return binary.LittleEndian.Uint64(b[page*4096+64:]) }; txid(1) > txid(0) {
+				newest = 4096
+			}
+			overwrite(t, path, newest, make([]byte, 512))
+			for start := range 2 {
+				st := open(t, to)
+				if got := st.Stats(); got.Produced != 60 || got.Lost != uint64(len(c.lost)) || got.SetAside < 2 || len(got.Damaged) < 2 {
+					t.Errorf("start %d: %+v", start+1, got)
+				}
+				checkSix(t, st, c.lost)
+				if err := st.Close(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
 	}
 }
