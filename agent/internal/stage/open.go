@@ -261,8 +261,13 @@ func (f *files) openOne(ctx context.Context, s *Stage, o *opening) error {
 
 // holdsAll looks for records up to a sequence in the bytes of a segment that its tree does not lead to, because nothing else
 // says where the segment should end: with the newest head gone, it is whole as it was a commit before. It closes a segment
-// that has such.
+// that has such. Where a head is gone all that it has is taken for acknowledged: what was not comes twice at worst.
 func (s *segment) holdsAll(upTo uint64) error {
+	_, first := s.db.heads.head(0)
+	_, second := s.db.heads.head(s.db.heads.pageSize)
+	if !first || !second {
+		upTo = ^uint64(0)
+	}
 	if s.last >= upTo {
 		return nil
 	}

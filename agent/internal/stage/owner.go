@@ -108,25 +108,10 @@ func claim(ctx context.Context, settings Settings) (other string, err error) {
 	if err := settings.checkFormat(ctx); err != nil || settings.Owner == "" {
 		return "", err
 	}
-	owner, proven, err := readOwner(settings.Dir)
-	whole := owner != ""
-	switch {
-	case err != nil && !errors.Is(err, ErrDamaged):
-		return "", err
-	case err != nil:
-		owner, err = settings.ownerProven(ctx, err)
-	case !whole:
-		owner, err = settings.ownerProven(ctx, settings.ownerMissing())
-	case owner != settings.Owner:
-		var wrong bool
-		if wrong, err = settings.disproved(ctx, owner); wrong {
-			owner, whole = settings.Owner, false
-		}
-	}
+	owner, whole, proven, err := settings.whose(ctx)
 	if err != nil {
 		return "", err
 	}
-	owner = cmp.Or(owner, settings.Owner)
 	if !whole || !proven && owner == settings.Owner {
 		if err := createFile(filepath.Join(settings.Dir, ownerName), ownerText(owner)); err != nil && !whole {
 			return "", err
@@ -136,6 +121,26 @@ func claim(ctx context.Context, settings Settings) (other string, err error) {
 		return owner, nil
 	}
 	return "", nil
+}
+
+// whose finds out whose the directory is, the settings' where it is nobody's. whole says that OWNER says so, and proven that it
+// proves that.
+func (s *Settings) whose(ctx context.Context) (owner string, whole, proven bool, err error) {
+	owner, proven, err = readOwner(s.Dir)
+	whole = owner != ""
+	switch {
+	case err != nil && !errors.Is(err, ErrDamaged):
+	case err != nil:
+		owner, err = s.ownerProven(ctx, err)
+	case !whole:
+		owner, err = s.ownerProven(ctx, s.ownerMissing())
+	case owner != s.Owner:
+		var wrong bool
+		if wrong, err = s.disproved(ctx, owner); wrong {
+			owner, whole = s.Owner, false
+		}
+	}
+	return cmp.Or(owner, s.Owner), whole, proven, err
 }
 
 // setAside gives the directory another name and lets go of its lock. Nothing in it is lost, and nothing of it is used.

@@ -109,7 +109,7 @@ func marksOff(t *testing.T, path string) {
 		for at := 512 + 20; at < len(b); at += 512 {
 			b[at] ^= 4
 		}
-		err = os.WriteFile(path, b, 0o600)
+		err = os.WriteFile(path, b, 0o600) //nolint:gosec // a file of the test
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -1,8 +1,10 @@
 package stage_test
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -54,7 +56,7 @@ func TestFaultFilesOfDifferentMomentsAreTold(t *testing.T) {
 				for _, name := range names {
 					b, err := os.ReadFile(filepath.Join(from, name))
 					if err == nil {
-						err = os.WriteFile(filepath.Join(to.Dir, name), b, 0o600)
+						err = os.WriteFile(filepath.Join(to.Dir, name), b, 0o600) //nolint:gosec // a file of the test
 					}
 					if err != nil {
 						t.Fatal(err)
@@ -105,7 +107,7 @@ func TestFaultAnOlderStateAfterACleanStopIsTold(t *testing.T) {
 	commits := func(from, to uint64) {
 		t.Helper()
 		for n := from; n <= to; n++ {
-			commit(t, st, stage.Checkpoint{Flow: "a", Number: n, Cursors: map[string][]byte{"r": {byte(n)}}, Insights: payloads(10, "insight")})
+			commit(t, st, stage.Checkpoint{Flow: "a", Number: n, Cursors: map[string][]byte{"r": fmt.Append(nil, n)}, Insights: payloads(10, "insight")})
 		}
 	}
 	commits(1, 3)
@@ -122,7 +124,7 @@ func TestFaultAnOlderStateAfterACleanStopIsTold(t *testing.T) {
 		if err := st.Close(); err != nil {
 			t.Fatal(err)
 		}
-		err := os.WriteFile(filepath.Join(s.Dir, "state.db"), older, 0o600)
+		err := os.WriteFile(filepath.Join(s.Dir, "state.db"), older, 0o600) //nolint:gosec // a file of the test
 		if !journal {
 			err = errors.Join(err, os.Remove(filepath.Join(s.Dir, "JOURNAL")), os.Remove(filepath.Join(s.Dir, "LOCK")))
 		}
@@ -159,12 +161,21 @@ func TestFaultASegmentWithoutItsNewestHeadIsSalvagedWithoutAState(t *testing.T) 
 	for name, c := range map[string]struct {
 		harm func(t *testing.T, dir string)
 		lost []int
+		end  uint64 // 60 for 0
 	}{
 		"the journal is whole": {harm: func(*testing.T, string) {}},
 		"the journal is zeroed": {harm: func(t *testing.T, dir string) {
 			t.Helper()
 			changeJournal(t, dir, func(b []byte) []byte { clear(b[blockBytes : len(b)-blockBytes]); return b })
 		}, lost: from(31)},
+		"nothing is left but the outbox": {harm: func(t *testing.T, dir string) {
+			t.Helper()
+			for _, name := range []string{"JOURNAL", "RUNNING", "LOCK"} {
+				if err := os.Remove(filepath.Join(dir, name)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}, end: 30},
 		"the journal's first frame is gone": {harm: func(t *testing.T, dir string) {
 			t.Helper()
 			changeJournal(t, dir, func(b []byte) []byte { clear(b[blockBytes : 2*blockBytes]); return b })
@@ -187,10 +198,14 @@ func TestFaultASegmentWithoutItsNewestHeadIsSalvagedWithoutAState(t *testing.T) 
 			overwrite(t, path, newest, make([]byte, 512))
 			for start := range 2 {
 				st := open(t, to)
-				if got := st.Stats(); got.Produced != 60 || got.Lost != uint64(len(c.lost)) || got.SetAside < 2 || len(got.Damaged) < 2 {
+				if got := st.Stats(); got.Produced != cmp.Or(c.end, 60) || got.Lost != uint64(len(c.lost)) || got.SetAside < 2 || len(got.Damaged) < 2 {
 					t.Errorf("start %d: %+v", start+1, got)
 				}
-				checkSix(t, st, c.lost)
+				if c.end == 0 {
+					checkSix(t, st, c.lost)
+				} else if got := texts(readAll(t, st, 0)); !slices.Equal(got, sixTexts()[:c.end]) {
+					t.Errorf("start %d: the outbox has %q", start+1, got)
+				}
 				if err := st.Close(); err != nil {
 					t.Fatal(err)
 				}
