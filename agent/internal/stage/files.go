@@ -140,11 +140,14 @@ func (s *Settings) checkFormat(ctx context.Context) error {
 			// No flipped bit adds a digit.
 			return refusal
 		}
-	default:
+	case version == formatVersion:
 		return nil
 	}
-	if err := s.formatProven(ctx, refusal); err != nil {
-		return err
+	// What is older becomes this one by being opened, which an older agent must know.
+	if refusal != nil {
+		if err := s.formatProven(ctx, refusal); err != nil {
+			return err
+		}
 	}
 	return createFile(path, formatPrefix+strconv.Itoa(formatVersion)+"\n")
 }

@@ -305,3 +305,20 @@ func TestAnOwnerThatAPersonHasWrittenGetsItsChecksum(t *testing.T) {
 		t.Errorf("OWNER says %q, %v", after, err)
 	}
 }
+
+// TestAnOlderLayoutIsMarkedAsThisOne lets an agent of an earlier layout know that it cannot read the directory any more.
+func TestAnOlderLayoutIsMarkedAsThisOne(t *testing.T) {
+	t.Parallel()
+	s := settings(t, filepath.Join(t.TempDir(), "stage"))
+	s.Owner = "agent-a"
+	leave(t, s)
+	if err := os.WriteFile(filepath.Join(s.Dir, "FORMAT"), []byte("outfeed-stage 1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := open(t, s).Stats(); got.WaitingRecords != 2 {
+		t.Errorf("stats: %+v", got)
+	}
+	if text := contents(t, s.Dir)["FORMAT"]; text != "outfeed-stage 2\n" {
+		t.Errorf("FORMAT says %q", text)
+	}
+}
