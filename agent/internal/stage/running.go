@@ -169,27 +169,43 @@ func removeRunning(dir string) error {
 }
 
 // foundUnclean says whether the journal or a mark proves that the last stop was not clean although RUNNING is missing: a clean
-// stop ends the epoch. A state that cannot be read says nothing; it is looked after when it is opened.
+// stop ends the epoch. Nothing has verified the state yet, so that it is read by its pages alone; one of which the numbers
+// cannot be read is damaged, and verified as after an unclean stop.
 func (c *journalContent) foundUnclean(dir string) (bool, error) {
-	f := &files{marks: map[string]mark{}}
 	state := filepath.Join(dir, stateName)
 	if there, err := exists(state); err != nil || !there {
 		return false, err
 	}
-	err := f.loadState(state)
-	if err = errors.Join(err, f.close()); errors.Is(err, ErrLocked) {
-		return false, err
+	m, err := peekMeta(state)
+	if err != nil {
+		return true, nil //nolint:nilerr // see above
 	}
-	if err != nil || f.journal == 0 {
-		return false, nil //nolint:nilerr // see above
+	if m.journal == 0 {
+		return false, nil
 	}
-	if m := newestMark(c.marks, f.journal); m.number > 0 && m.epoch >= f.epoch {
+	if mark := newestMark(c.marks, m.journal); mark.number > 0 && mark.epoch >= m.epoch {
 		return true, nil
 	}
-	look := &journalContent{id: f.journal}
+	look := &journalContent{id: m.journal}
 	// Nor does a journal that is not there.
 	if look.data, err = readRaw(filepath.Join(dir, journalName)); err == nil {
-		look.scan(f.epoch)
+		look.scan(m.epoch)
 	}
 	return len(look.frames) > 0, nil
+}
+
+// peekMeta reads the numbers of a state.db without bbolt, which a damaged one could end the process with.
+func peekMeta(path string) (m meta, err error) {
+	p, heads, err := openPages(path)
+	if err != nil {
+		return m, err
+	}
+	err = damaged("it has no valid head")
+	if len(heads) > 0 {
+		v := p.version(heads[0].root, heads[0].txid)
+		if m, err = v.meta, nil; !v.whole {
+			err = damaged("its numbers cannot be read")
+		}
+	}
+	return m, errors.Join(err, p.close())
 }

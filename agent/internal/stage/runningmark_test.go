@@ -19,8 +19,8 @@ const (
 )
 
 // acknowledgedSix stages six commits of ten insights: by blocks of the journal a1 b1 a2 b2 a3 a4, behind the head. between is called
-// behind the third.
-func acknowledgedSix(t *testing.T, s stage.Settings, between func(st *stage.Stage)) {
+// behind the third. It gives a copy of the directory as a kill leaves it.
+func acknowledgedSix(t *testing.T, s stage.Settings, between func(st *stage.Stage)) (killedThen stage.Settings) {
 	t.Helper()
 	st := open(t, s)
 	numbers := map[string]uint64{}
@@ -34,6 +34,8 @@ func acknowledgedSix(t *testing.T, s stage.Settings, between func(st *stage.Stag
 			between(st)
 		}
 	}
+	// Before it is folded because of its age.
+	return killed(t, s)
 }
 
 // journalEnd is what was done to the journal of acknowledgedSix, and what must come of it.
@@ -58,34 +60,34 @@ func journalEnds(t *testing.T) (ends map[string]journalEnd, older []byte) {
 		}
 		return b
 	}
-	acknowledgedSix(t, s, func(*stage.Stage) { fewer, older = read(s.Dir, "JOURNAL"), read(s.Dir, "RUNNING") })
-	acknowledgedSix(t, folded, func(st *stage.Stage) {
+	six := acknowledgedSix(t, s, func(*stage.Stage) { fewer, older = read(s.Dir, "JOURNAL"), read(s.Dir, "RUNNING") })
+	foldedSix := acknowledgedSix(t, folded, func(st *stage.Stage) {
 		earlier = read(folded.Dir, "JOURNAL")
 		if err := st.PutDesired(t.Context(), []byte("desired"), 1); err != nil { // it folds
 			t.Error(err)
 		}
 	})
 	return map[string]journalEnd{
-		"a record of the newest frame": {of: s, harm: func(b []byte) []byte { return bytes.Replace(b, []byte("insight-a-4-4"), []byte("insight-a-4-5"), 1) }, lost: []int{55}, numbers: [2]uint64{4, 2}},
-		"the state in the newest frame": {of: s, harm: func(b []byte) []byte {
+		"a record of the newest frame": {of: six, harm: func(b []byte) []byte { return bytes.Replace(b, []byte("insight-a-4-4"), []byte("insight-a-4-5"), 1) }, lost: []int{55}, numbers: [2]uint64{4, 2}},
+		"the state in the newest frame": {of: six, harm: func(b []byte) []byte {
 			at := 6*blockBytes + bytes.Index(b[6*blockBytes:7*blockBytes], []byte("\x01r\x014"))
 			b[at+3] ^= 1
 			return b
 		}, numbers: [2]uint64{3, 2}, setBack: []string{"a"}},
-		"the newest head": {of: s, harm: func(b []byte) []byte { b[6*blockBytes+20] ^= 1; return b }, numbers: [2]uint64{3, 2}, setBack: []string{unknownFlow}},
-		"the newest three heads": {of: s, harm: func(b []byte) []byte {
+		"the newest head": {of: six, harm: func(b []byte) []byte { b[6*blockBytes+20] ^= 1; return b }, numbers: [2]uint64{3, 2}, setBack: []string{unknownFlow}},
+		"the newest three heads": {of: six, harm: func(b []byte) []byte {
 			for i := 4; i <= 6; i++ {
 				clear(b[i*blockBytes : i*blockBytes+40])
 			}
 			return b
 		}, numbers: [2]uint64{2, 1}, setBack: []string{unknownFlow}},
-		"zeros to the end":                  {of: s, harm: func(b []byte) []byte { clear(b[5*blockBytes:]); return b }, lost: from(41), numbers: [2]uint64{2, 2}, setBack: []string{unknownFlow}},
-		"emptied":                           {of: s, harm: func([]byte) []byte { return []byte{} }, lost: from(1), setBack: []string{unknownFlow}},
-		"cut short":                         {of: s, harm: func(b []byte) []byte { return b[:3*blockBytes] }, lost: from(21), numbers: [2]uint64{1, 1}, setBack: []string{unknownFlow}},
-		"deleted":                           {of: s, lost: from(1), setBack: []string{unknownFlow}},
-		"a copy with fewer frames":          {of: s, harm: func([]byte) []byte { return fewer }, lost: from(31), numbers: [2]uint64{2, 1}, setBack: []string{unknownFlow}},
-		"a copy of an earlier epoch":        {of: folded, harm: func([]byte) []byte { return earlier }, lost: from(31), numbers: [2]uint64{2, 1}, setBack: []string{unknownFlow}},
-		"deleted, with a part in the files": {of: folded, lost: from(31), numbers: [2]uint64{2, 1}, setBack: []string{unknownFlow}},
+		"zeros to the end":                  {of: six, harm: func(b []byte) []byte { clear(b[5*blockBytes:]); return b }, lost: from(41), numbers: [2]uint64{2, 2}, setBack: []string{unknownFlow}},
+		"emptied":                           {of: six, harm: func([]byte) []byte { return []byte{} }, lost: from(1), setBack: []string{unknownFlow}},
+		"cut short":                         {of: six, harm: func(b []byte) []byte { return b[:3*blockBytes] }, lost: from(21), numbers: [2]uint64{1, 1}, setBack: []string{unknownFlow}},
+		"deleted":                           {of: six, lost: from(1), setBack: []string{unknownFlow}},
+		"a copy with fewer frames":          {of: six, harm: func([]byte) []byte { return fewer }, lost: from(31), numbers: [2]uint64{2, 1}, setBack: []string{unknownFlow}},
+		"a copy of an earlier epoch":        {of: foldedSix, harm: func([]byte) []byte { return earlier }, lost: from(31), numbers: [2]uint64{2, 1}, setBack: []string{unknownFlow}},
+		"deleted, with a part in the files": {of: foldedSix, lost: from(31), numbers: [2]uint64{2, 1}, setBack: []string{unknownFlow}},
 	}, older
 }
 
@@ -256,7 +258,7 @@ func checkSix(t *testing.T, st *stage.Stage, lost []int) {
 func TestAKilledStageWithoutDamageTellsOfNone(t *testing.T) {
 	t.Parallel()
 	s := settings(t, t.TempDir())
-	acknowledgedSix(t, s, nil)
+	s = acknowledgedSix(t, s, nil)
 	running := func(t *testing.T, dir string, fn func(b []byte) []byte) {
 		t.Helper()
 		path := filepath.Join(dir, "RUNNING")

@@ -19,7 +19,7 @@ func TestFaultFilesOfDifferentMomentsAreTold(t *testing.T) {
 	t.Parallel()
 	s := settings(t, t.TempDir())
 	before, after := stage.Settings{}, stage.Settings{}
-	acknowledgedSix(t, s, func(st *stage.Stage) {
+	six := acknowledgedSix(t, s, func(st *stage.Stage) {
 		before = killed(t, s)
 		if err := st.PutDesired(t.Context(), []byte("desired"), 1); err != nil { // it folds
 			t.Error(err)
@@ -51,7 +51,7 @@ func TestFaultFilesOfDifferentMomentsAreTold(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			to := killed(t, s)
+			to := killed(t, six)
 			for from, names := range map[string][]string{before.Dir: c.older, after.Dir: c.later} {
 				for _, name := range names {
 					b, err := os.ReadFile(filepath.Join(from, name))
@@ -152,8 +152,7 @@ func TestFaultAnOlderStateAfterACleanStopIsTold(t *testing.T) {
 // its mark: the state, and the head of the last segment that leads to its newest records.
 func TestFaultASegmentWithoutItsNewestHeadIsSalvagedWithoutAState(t *testing.T) {
 	t.Parallel()
-	s := settings(t, t.TempDir())
-	acknowledgedSix(t, s, func(st *stage.Stage) {
+	six := acknowledgedSix(t, settings(t, t.TempDir()), func(st *stage.Stage) {
 		if err := st.PutDesired(t.Context(), []byte("desired"), 1); err != nil { // it folds
 			t.Error(err)
 		}
@@ -183,7 +182,7 @@ func TestFaultASegmentWithoutItsNewestHeadIsSalvagedWithoutAState(t *testing.T) 
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			to := killed(t, s)
+			to := killed(t, six)
 			c.harm(t, to.Dir)
 			overwrite(t, filepath.Join(to.Dir, "state.db"), 0, make([]byte, 1<<15))
 			path := databases(t, to.Dir)[0]
