@@ -18,6 +18,9 @@ import (
 // is damaged: that is what found names, with what is wrong with it, and what turns out to be while it is opened.
 func (s *Stage) openFiles(ctx context.Context, found map[string]error) (*files, error) {
 	f := &files{damaged: map[uint64]string{}, marks: map[string]mark{}}
+	if found == nil {
+		found = map[string]error{}
+	}
 	err := f.openState(ctx, s, found)
 	if err == nil {
 		err = s.readJournal(f)
@@ -216,13 +219,17 @@ func (f *files) listOpenings(ctx context.Context, s *Stage, found map[string]err
 }
 
 // lastBase is the last sequence that the outbox proves to have counted. What it has up to the sequence acknowledged has
-// counted too.
+// counted too. What is damaged is added to found.
 func lastBase(names []segmentName, found map[string]error, acknowledged uint64) uint64 {
 	for _, name := range slices.Backward(names) {
 		if found[name.path] != nil {
 			continue
 		}
 		seg, err := openSegment(name, ^uint64(0))
+		if errors.Is(err, ErrDamaged) {
+			// bbolt may have it locked for ever now.
+			found[name.path] = err
+		}
 		if err != nil {
 			continue
 		}

@@ -1,6 +1,7 @@
 package stage_test
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/binary"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/outfeed/outfeed/agent/internal/stage"
@@ -208,6 +210,86 @@ func TestFaultASegmentWithoutItsNewestHeadIsSalvagedWithoutAState(t *testing.T) 
 				if err := st.Close(); err != nil {
 					t.Fatal(err)
 				}
+			}
+		})
+	}
+}
+
+// TestFaultADamagedStateWithoutRUNNINGIsNoCrashLoop lets the start that looks whether the last stop was clean come by damage that
+// makes bbolt give up with its locks held.
+func TestFaultADamagedStateWithoutRUNNINGIsNoCrashLoop(t *testing.T) {
+	t.Parallel()
+	six := acknowledgedSix(t, settings(t, t.TempDir()), func(st *stage.Stage) {
+		if err := st.PutDesired(t.Context(), []byte("desired"), 1); err != nil { // it folds
+			t.Error(err)
+		}
+	})
+	path := filepath.Join(six.Dir, "state.db")
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for page := 2; page < len(whole)/4096 && page < 12; page++ {
+		t.Run(fmt.Sprint("page ", page), func(t *testing.T) {
+			t.Parallel()
+			to := killed(t, six)
+			inChildren(&to)
+			overwrite(t, filepath.Join(to.Dir, "state.db"), int64(page)*4096, bytes.Repeat([]byte{0xff}, 4096))
+			if err := os.Remove(filepath.Join(to.Dir, "RUNNING")); err != nil {
+				t.Fatal(err)
+			}
+			for start := range 2 {
+				st := open(t, to)
+				if got := st.Stats(); got.Produced != 60 || got.Lost != 0 {
+					t.Errorf("start %d: %+v", start+1, got)
+				}
+				checkSix(t, st, nil)
+				if err := st.Close(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// TestFaultADamagedSegmentAfterACleanStopIsSalvaged damages what no start verifies, because the last stop was clean.
+func TestFaultADamagedSegmentAfterACleanStopIsSalvaged(t *testing.T) {
+	t.Parallel()
+	s := settings(t, filepath.Join(fastDir(t), "stage"))
+	st := open(t, s)
+	commit(t, st, stage.Checkpoint{Flow: "a", Number: 1, Insights: payloads(200, strings.Repeat("insight", 100))})
+	if err := st.Close(); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(databases(t, s.Dir)[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for page := range min(info.Size()/4096, 12) {
+		t.Run(fmt.Sprint("page ", page), func(t *testing.T) {
+			t.Parallel()
+			to := killed(t, s)
+			inChildren(&to)
+			path := databases(t, to.Dir)[0]
+			overwrite(t, path, page*4096, bytes.Repeat([]byte{0xff}, 4096))
+			// It may have a head less than it should, which bbolt's own check would mind.
+			st, err := stage.Open(t.Context(), to)
+			if err != nil {
+				t.Fatal(err)
+			}
+			gone := uint64(0)
+			for i, r := range readAll(t, st, 0) {
+				if r.Gone != "" {
+					gone++
+				} else if !bytes.Equal(r.Payload, payloads(200, strings.Repeat("insight", 100))[i]) {
+					t.Errorf("record %d is wrong", r.Seq)
+				}
+			}
+			if got := st.Stats(); got.Produced != 200 || got.Lost != gone || gone > 12 {
+				t.Errorf("%d are gone: %+v", gone, got)
+			}
+			if err := st.Close(); err != nil {
+				t.Error(err)
 			}
 		})
 	}
