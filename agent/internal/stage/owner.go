@@ -13,8 +13,6 @@ import (
 	"strings"
 	"time"
 
-	bolt "go.etcd.io/bbolt"
-
 	"github.com/outfeed/outfeed/internal/durable"
 	"github.com/outfeed/outfeed/internal/keyfile"
 )
@@ -188,19 +186,11 @@ func (s *Settings) countWaiting(ctx context.Context) (n uint64, err error) {
 			return 0, err
 		}
 	}
-	db, err := openReadOnly(path)
+	m, err := peekMeta(path)
 	if err != nil {
-		return 0, err
-	}
-	err = db.View(func(tx *bolt.Tx) error {
-		m, err := readMeta(tx)
-		n = max(m.produced, journalEnd(s.Dir, m)) - m.acknowledged
-		return err
-	})
-	if err = errors.Join(err, db.Close()); err != nil {
 		return 0, fmt.Errorf("count what waits: %w", err)
 	}
-	return n, nil
+	return max(m.produced, journalEnd(s.Dir, m)) - m.acknowledged, nil
 }
 
 // nameOf is an owner as a part of a file's name.

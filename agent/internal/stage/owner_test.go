@@ -322,3 +322,20 @@ func TestAnOlderLayoutIsMarkedAsThisOne(t *testing.T) {
 		t.Errorf("FORMAT says %q", text)
 	}
 }
+
+// TestADamagedStateOfAnotherAfterACleanStopEndsNoStart counts what waits in a directory that nothing has verified.
+func TestADamagedStateOfAnotherAfterACleanStopEndsNoStart(t *testing.T) {
+	t.Parallel()
+	s := settings(t, filepath.Join(t.TempDir(), "stage"))
+	s.Owner = "agent-a"
+	leave(t, s)
+	for page := int64(2); page < 8; page++ {
+		to := killed(t, s)
+		inChildren(&to)
+		to.Owner = "agent-b"
+		overwrite(t, filepath.Join(to.Dir, "state.db"), page*4096, bytes.Repeat([]byte{0xff}, 4096))
+		if got := open(t, to).Stats(); len(got.Formers) != 1 || got.Formers[0].Waiting != 2 && got.Formers[0].Waiting != -1 || got.Produced != 0 {
+			t.Errorf("page %d: %+v", page, got)
+		}
+	}
+}
