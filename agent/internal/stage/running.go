@@ -170,18 +170,15 @@ func removeRunning(dir string) error {
 
 // foundUnclean says whether the journal or a mark proves that the last stop was not clean although RUNNING is missing: a clean
 // stop ends the epoch. Nothing has verified the state yet, so that it is read by its pages alone; one of which the numbers
-// cannot be read is damaged, and verified as after an unclean stop.
+// cannot be read says nothing, and is looked after when it is opened.
 func (c *journalContent) foundUnclean(dir string) (bool, error) {
 	state := filepath.Join(dir, stateName)
 	if there, err := exists(state); err != nil || !there {
 		return false, err
 	}
 	m, err := peekMeta(state)
-	if err != nil {
-		return true, nil //nolint:nilerr // see above
-	}
-	if m.journal == 0 {
-		return false, nil
+	if err != nil || m.journal == 0 {
+		return false, nil //nolint:nilerr // see above
 	}
 	if mark := newestMark(c.marks, m.journal); mark.number > 0 && mark.epoch >= m.epoch {
 		return true, nil
