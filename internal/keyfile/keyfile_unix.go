@@ -50,7 +50,7 @@ func checkDir(path string, info fs.FileInfo) error {
 		return err
 	}
 	if mode := info.Mode().Perm(); mode&othersWrite != 0 {
-		return fmt.Errorf("others may write into %s (mode %04o), and so put other keys there; mend it with: chmod go-w %s", path, mode, Word(path))
+		return fmt.Errorf("others may write into %s (mode %04o), and so exchange what is in it; mend it with: chmod go-w %s", path, mode, Word(path))
 	}
 	return nil
 }

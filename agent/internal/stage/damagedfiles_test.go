@@ -162,8 +162,8 @@ type sample struct {
 	// history is the commits in their order.
 	history []staged
 	acked   uint64
-	// running is the file RUNNING.
-	running []byte
+	// running and lock are the files RUNNING and LOCK, each of which has the mark of what was acknowledged.
+	running, lock []byte
 }
 
 // newSample fills a directory with several segments and the state of several flows.
@@ -192,11 +192,7 @@ func newSample(t *testing.T, random *rand.Rand) *sample {
 			}
 		}
 	}
-	sm.files = readFiles(t, s.Dir)
-	var err error
-	if sm.running, err = os.ReadFile(filepath.Join(s.Dir, "RUNNING")); err != nil {
-		t.Fatal(err)
-	}
+	sm.files, sm.running, sm.lock = snapshot(t, s.Dir)
 	if n := len(databases(t, s.Dir)); n < 4 {
 		t.Fatalf("there are only %d files", n)
 	}
@@ -241,6 +237,23 @@ func randomBytes(random *rand.Rand, n int) []byte {
 		binary.LittleEndian.PutUint64(b[i:], random.Uint64())
 	}
 	return b[:n]
+}
+
+// snapshot reads the files of a running stage, RUNNING and LOCK as they are at one moment: a fold may come in between.
+func snapshot(t *testing.T, dir string) (files map[string][]byte, running, lock []byte) {
+	t.Helper()
+	for {
+		files = readFiles(t, dir)
+		var err, lockErr error
+		running, err = os.ReadFile(filepath.Join(dir, "RUNNING"))
+		lock, lockErr = os.ReadFile(filepath.Join(dir, "LOCK"))
+		if err = errors.Join(err, lockErr); err != nil {
+			t.Fatal(err)
+		}
+		if maps.EqualFunc(files, readFiles(t, dir), bytes.Equal) {
+			return files, running, lock
+		}
+	}
 }
 
 func readFiles(t *testing.T, dir string) map[string][]byte {
@@ -418,6 +431,30 @@ func TestFaultDamagedFilesServeNothingWrong(t *testing.T) {
 		cases, total.slowest.Round(time.Millisecond), total.salvaged, total.lost, total.flows)
 }
 
+// marks gives the files with the mark of what was acknowledged: after a power cut it may be missing, and of its two copies one
+// may be damaged or removed.
+func (sm *sample) marks(random *rand.Rand) map[string][]byte {
+	harmed := func(b []byte) []byte {
+		b = bytes.Clone(b)
+		for range 1 + random.IntN(3) {
+			copy(b[512*(1+random.IntN(2))+random.IntN(40):], randomBytes(random, 8))
+		}
+		return b
+	}
+	switch random.IntN(8) {
+	default:
+		return map[string][]byte{"RUNNING": {}}
+	case 4:
+		return map[string][]byte{"RUNNING": sm.running, "LOCK": sm.lock}
+	case 5:
+		return map[string][]byte{"RUNNING": sm.running, "LOCK": harmed(sm.lock)}
+	case 6:
+		return map[string][]byte{"RUNNING": harmed(sm.running), "LOCK": sm.lock}
+	case 7:
+		return map[string][]byte{"LOCK": sm.lock}
+	}
+}
+
 type tally struct {
 	slowest        time.Duration
 	salvaged, lost uint64
@@ -432,11 +469,8 @@ func (sm *sample) one(t *testing.T, random *rand.Rand, copies map[string]map[uin
 	names := slices.Sorted(maps.Keys(now))
 	var story []string
 	headHit, commits, last := false, len(sm.history), uint64(len(sm.payloads))
-	// After a power cut the mark of what was acknowledged may be missing.
-	running := sm.running
-	if random.IntN(2) == 0 {
-		running = nil
-	}
+	marks := sm.marks(random)
+	marked := len(marks["RUNNING"])+len(marks["LOCK"]) > 0
 	for range 1 + random.IntN(3) {
 		name := names[random.IntN(len(names))]
 		b, how := sm.damage(random, name)
@@ -445,7 +479,7 @@ func (sm *sample) one(t *testing.T, random *rand.Rand, copies map[string]map[uin
 		if name == "state.db" {
 			headHit = len(b) < 8192 || !bytes.Equal(b[:8192], sm.files[name][:8192])
 		}
-		if name == "JOURNAL" && running == nil {
+		if name == "JOURNAL" && !marked {
 			commits, last = sm.proven(b)
 		}
 	}
@@ -459,8 +493,9 @@ func (sm *sample) one(t *testing.T, random *rand.Rand, copies map[string]map[uin
 			t.Fatal(err)
 		}
 	}
-	for name, text := range map[string]string{"FORMAT": "outfeed-stage 2\n", "RUNNING": string(running)} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+	marks["FORMAT"] = []byte("outfeed-stage 2\n")
+	for name, text := range marks {
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -134,6 +134,7 @@ func (s *Stage) expiry(reason string, choose func(*files) (last uint64, err erro
 			if err != nil {
 				return err
 			}
+			s.findVoids(f, last)
 			if runs = s.waitingRuns(last, reason); len(runs) == 0 {
 				return errDone
 			}
@@ -142,7 +143,9 @@ func (s *Stage) expiry(reason string, choose func(*files) (last uint64, err erro
 		apply: func(_ *bolt.Tx, next *meta) error {
 			for _, r := range runs.behind(next.floor()) {
 				next.gone = next.gone.with(r)
-				*next.expired(reason) += r.count()
+				if r.reason == reason {
+					*next.expired(reason) += r.count()
+				}
 			}
 			return nil
 		},
@@ -150,7 +153,27 @@ func (s *Stage) expiry(reason string, choose func(*files) (last uint64, err erro
 	}
 }
 
-// waitingRuns are the records up to last that wait and are not known to be damaged.
+// findVoids finds the places up to last of insights that were too large, which stay what they are when what is around them
+// is dropped. An earlier process may have staged them.
+func (s *Stage) findVoids(f *files, last uint64) {
+	found := map[uint64]string{}
+	for _, seg := range f.segments {
+		if seg.empty() || seg.first > last || seg.last <= f.floor() {
+			continue
+		}
+		// What cannot be read is told by those who need it.
+		_ = seg.read(max(seg.first, f.floor()+1), func(seq uint64, payload []byte, ok bool) bool {
+			if ok && seq <= min(last, seg.last) && voidBytes(payload) > 0 {
+				found[seq] = GoneUnsendable
+			}
+			return seq < last
+		})
+	}
+	s.noteDamaged(found)
+}
+
+// waitingRuns are the records up to last that wait and are not known to be damaged, and between them those that can never be
+// sent.
 func (s *Stage) waitingRuns(last uint64, reason string) (runs gone) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -164,6 +187,9 @@ func (s *Stage) waitingRuns(last uint64, reason string) (runs gone) {
 			if hole.first > low {
 				runs = runs.add(goneRange{first: low, last: hole.first - 1, reason: reason})
 			}
+			if hole.reason == GoneUnsendable {
+				runs = runs.add(hole)
+			}
 			low = hole.last + 1
 		}
 		if low <= high {
@@ -173,15 +199,18 @@ func (s *Stage) waitingRuns(last uint64, reason string) (runs gone) {
 	return runs
 }
 
-// holes are the records of a segment that are known to be damaged or missing, in order.
-func (f *files) holes(seg *segment) []span {
-	holes := slices.Clone(seg.lost)
-	for seq := range f.damaged {
+// holes are the records of a segment that are known to be damaged, missing, or never to be sent, in order.
+func (f *files) holes(seg *segment) []goneRange {
+	var holes []goneRange
+	for _, gap := range seg.lost {
+		holes = append(holes, goneRange{first: gap.first, last: gap.last, reason: GoneDamaged})
+	}
+	for seq, reason := range f.damaged {
 		if seq >= seg.first && seq <= seg.last && !seg.isLost(seq) {
-			holes = append(holes, span{first: seq, last: seq})
+			holes = append(holes, goneRange{first: seq, last: seq, reason: reason})
 		}
 	}
-	slices.SortFunc(holes, func(a, b span) int { return cmp.Compare(a.first, b.first) })
+	slices.SortFunc(holes, func(a, b goneRange) int { return cmp.Compare(a.first, b.first) })
 	return holes
 }
 

@@ -66,7 +66,10 @@ func openReadOnly(path string) (*bolt.DB, error) {
 // classify adds ErrDamaged to an error of opening that says the file itself is wrong, and not the way to it.
 func classify(err error) error {
 	var path *fs.PathError
-	if errors.As(err, &path) || errors.Is(err, bolterrors.ErrTimeout) {
+	switch {
+	case errors.Is(err, bolterrors.ErrTimeout):
+		return fmt.Errorf("%w: another agent has this file open; stop that agent, or give this one another --data-dir", ErrLocked)
+	case errors.As(err, &path):
 		return err
 	}
 	return fmt.Errorf("%w: %w", ErrDamaged, err)
@@ -137,17 +140,24 @@ func (s *Settings) checkFormat(ctx context.Context) error {
 			// No flipped bit adds a digit.
 			return refusal
 		}
-	default:
+	case version == formatVersion:
 		return nil
 	}
-	if err := s.formatProven(ctx, refusal); err != nil {
-		return err
+	// What is older becomes this one by being opened, which an older agent must know.
+	if refusal != nil {
+		if err := s.formatProven(ctx, refusal); err != nil {
+			return err
+		}
 	}
 	return createFile(path, formatPrefix+strconv.Itoa(formatVersion)+"\n")
 }
 
 // directoryLock holds the directory for this process.
-type directoryLock struct{ file *os.File }
+type directoryLock struct {
+	file *os.File
+	// running is the file RUNNING, locked as well, until a start takes it over; nil when there is none.
+	running *os.File
+}
 
 // lockRetry is how often a lock that another process holds is tried again: a service manager may start the next agent
 // while the last one still closes its files.
@@ -164,9 +174,14 @@ func tryLock(dir string) (*directoryLock, error) {
 		free, err = isStillAt(f)
 	}
 	if err == nil && free {
-		return &directoryLock{file: f}, nil
-	}
-	if err == nil {
+		var running *os.File
+		if running, free, err = lockRunning(dir); err == nil && free {
+			return &directoryLock{file: f, running: running}, nil
+		}
+		if err == nil {
+			err = errOtherAgent(dir)
+		}
+	} else if err == nil {
 		holder, readErr := io.ReadAll(io.LimitReader(f, lockBytes))
 		if readErr != nil || len(holder) == 0 {
 			holder = []byte("another process")
@@ -174,6 +189,12 @@ func tryLock(dir string) (*directoryLock, error) {
 		err = fmt.Errorf("%w: %s is held by %s; stop that agent, or give this one another --data-dir", ErrLocked, dir, bytes.TrimSpace(holder))
 	}
 	return nil, errors.Join(err, f.Close())
+}
+
+// errOtherAgent is for a directory whose LOCK was removed, or replaced, while an agent has it.
+func errOtherAgent(dir string) error {
+	return fmt.Errorf("%w: another agent uses %s, although its file %s was removed or replaced; stop that agent, or give this one another --data-dir",
+		ErrLocked, dir, lockName)
 }
 
 // isStillAt says whether the open file is the one that its name leads to. It is not when the directory was set aside after
@@ -212,7 +233,11 @@ func (l *directoryLock) describe() error {
 }
 
 func (l *directoryLock) release() error {
-	if err := l.file.Close(); err != nil {
+	err := l.file.Close()
+	if l.running != nil {
+		err = errors.Join(err, l.running.Close())
+	}
+	if err != nil {
 		return fmt.Errorf("release the staging directory: %w", err)
 	}
 	return nil

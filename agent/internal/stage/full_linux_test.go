@@ -132,8 +132,10 @@ func TestAFullDisk(t *testing.T) {
 				if kill {
 					c.send("go")
 					c.statsUntil(t, func(st stage.Stats) bool { return st.Blocked == faultFlows })
+					c.saysHealed(t, 0)
 					empty(t, disk, full.filler)
 					c.commits(t, 20)
+					c.saysHealed(t, strings.Count(c.said(t), "a commit to the staging area failed"))
 				} else {
 					c.statsUntil(t, func(st stage.Stats) bool { return st.WaitingRecords > 0 })
 				}
@@ -141,6 +143,24 @@ func TestAFullDisk(t *testing.T) {
 			}
 			c.checkAfter(t, dir)
 		})
+	}
+}
+
+// said is the process's log.
+func (c *faultChild) said(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile(c.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// saysHealed looks how often the log has told that the disk can be written again.
+func (c *faultChild) saysHealed(t *testing.T, times int) {
+	t.Helper()
+	if n := strings.Count(c.said(t), "the staging area can be written again"); n != times {
+		t.Errorf("the log tells %d times that the disk can be written again, want %d:\n%s", n, times, c.said(t))
 	}
 }
 
@@ -354,4 +374,30 @@ func TestARefusedFirstStartLeavesNothing(t *testing.T) {
 	if err := openOnDisk(t, s).Close(); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestAStartOnAFullDiskDoesNotSayThatItCanBeWritten kills a process, fills the disk, and lets the next take in what the journal
+// has, which needs the room that was kept for that.
+func TestAStartOnAFullDiskDoesNotSayThatItCanBeWritten(t *testing.T) {
+	t.Parallel()
+	disk := smallDisk(t, "size=24m")
+	dir := filepath.Join(disk, "stage")
+	c := startFaultChild(t, dir)
+	c.begin(t)
+	c.commits(t, 20)
+	c.end(t, true)
+	fill(t, disk)
+	next := startFaultChild(t, dir)
+	next.done = c.done
+	next.send("go")
+	next.statsUntil(t, func(st stage.Stats) bool { return st.Blocked == faultFlows && st.Degraded == "" })
+	if !strings.Contains(next.said(t), "a commit to the staging area failed") {
+		t.Error("the start has found room for what the journal has, so nothing was tried")
+	}
+	next.saysHealed(t, 0)
+	empty(t, disk, "fill")
+	next.commits(t, 20)
+	next.saysHealed(t, 1)
+	next.end(t, false)
+	next.checkAfter(t, dir)
 }

@@ -19,7 +19,7 @@ const (
 	GoneExpiredBytes = wire.ReceiptExpiredBytes
 )
 
-// goneRange is the sequences first to last, which a rule has dropped.
+// goneRange is the sequences first to last, which a rule has dropped, or which lie between such and could never be sent.
 type goneRange struct {
 	first, last uint64
 	reason      string
@@ -65,6 +65,9 @@ func (g gone) behind(seq uint64) gone {
 // between counts the sequences behind after, up to and with upTo, that went by a rule.
 func (g gone) between(after, upTo uint64) (all uint64) {
 	for _, r := range g {
+		if r.reason == GoneUnsendable {
+			continue
+		}
 		if low, high := max(r.first, after+1), min(r.last, upTo); low <= high {
 			all += high - low + 1
 		}
@@ -85,13 +88,16 @@ func (g gone) at(seq uint64) (reason string, last uint64) {
 	return GoneDamaged, ^uint64(0)
 }
 
-// goneKey has what rules have dropped, in the bucket of the numbers: per range first u64, last u64 and the rule u8.
+// goneKey has what rules have dropped, in the bucket of the numbers: per range first u64, last u64 and the reason u8.
 const (
 	goneKey   = "gone"
 	goneBytes = 17
 )
 
-// goneRules are the rules by their number on the disk.
+// goneReasons are the reasons of ranges by their number on the disk.
+func goneReasons() []string { return append(goneRules(), GoneUnsendable) }
+
+// goneRules are the rules.
 func goneRules() []string { return []string{GoneExpiredAge, GoneExpiredBytes} }
 
 func (g gone) encode() []byte {
@@ -99,7 +105,7 @@ func (g gone) encode() []byte {
 	for _, r := range g {
 		out = binary.BigEndian.AppendUint64(out, r.first)
 		out = binary.BigEndian.AppendUint64(out, r.last)
-		out = append(out, byte(slices.Index(goneRules(), r.reason))) //nolint:gosec // there are two
+		out = append(out, byte(slices.Index(goneReasons(), r.reason))) //nolint:gosec // there are three
 	}
 	return out
 }
@@ -108,14 +114,14 @@ func parseGone(value []byte) (g gone, err error) {
 	if len(value)%goneBytes != 0 {
 		return nil, fmt.Errorf("%w: the list of what was dropped has %d bytes", ErrDamaged, len(value))
 	}
-	end := uint64(0)
+	end, reasons := uint64(0), goneReasons()
 	for ; len(value) > 0; value = value[goneBytes:] {
 		r := goneRange{first: binary.BigEndian.Uint64(value), last: binary.BigEndian.Uint64(value[8:])}
 		rule := int(value[16])
-		if r.first <= end || r.last < r.first || rule >= len(goneRules()) {
+		if r.first <= end || r.last < r.first || rule >= len(reasons) {
 			return nil, fmt.Errorf("%w: the list of what was dropped has the records %d to %d by rule %d behind %d", ErrDamaged, r.first, r.last, rule, end)
 		}
-		r.reason, end = goneRules()[rule], r.last
+		r.reason, end = reasons[rule], r.last
 		g = append(g, r)
 	}
 	return g, nil

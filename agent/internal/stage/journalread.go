@@ -101,8 +101,11 @@ type journalContent struct {
 	unclean bool
 	// absent says that there is no file, stale that state.db does not know it.
 	absent, stale bool
-	// mark is what the process before has noted of it.
-	mark landedMark
+	// marks are what processes before have noted, and mark is the newest that is of this journal. unmarked says that RUNNING was
+	// removed although the last stop was not clean.
+	marks    []landedMark
+	mark     landedMark
+	unmarked bool
 	// problem is what is wrong with the file as such.
 	problem error
 }
@@ -164,17 +167,69 @@ func (c *journalContent) claims(epoch uint64) bool {
 	return c.mark.number > 0 && c.mark.id == c.id && c.mark.epoch >= max(c.epoch, epoch)
 }
 
+// ahead says whether the journal or its mark proves that state.db is an older one.
+func (c *journalContent) ahead(epoch uint64) bool {
+	return c != nil && (c.epoch > epoch || c.claims(epoch) && c.mark.epoch > epoch)
+}
+
+// aheadUpTo is the last sequence that is known to have been acknowledged where state.db is an older one, 0 otherwise.
+func (c *journalContent) aheadUpTo(epoch uint64) uint64 {
+	if !c.ahead(epoch) {
+		return 0
+	}
+	return c.upTo(epoch)
+}
+
+// upTo is a last sequence that is known to have been acknowledged, whether the journal has it or not.
+func (c *journalContent) upTo(epoch uint64) (last uint64) {
+	if c == nil {
+		return 0
+	}
+	if len(c.frames) > 0 {
+		last = c.frames[0].base
+	}
+	if c.claims(epoch) {
+		last = max(last, c.mark.last)
+	}
+	return last
+}
+
 // claimed says whether the mark proves that a frame was acknowledged.
 func (c *journalContent) claimed(fr *journalFrame) bool {
 	return c.claims(fr.epoch) && (c.mark.epoch > fr.epoch || c.mark.number >= fr.number)
 }
 
-// replay takes in what the journal has and the state does not.
-func (f *files) replay(c *journalContent) (r replayed, err error) {
-	r.setBack, r.problem = map[string]struct{}{}, c.problem
-	if c.epoch > f.epoch {
+// claimAll takes all that is there for acknowledged, where nothing says what was.
+func (c *journalContent) claimAll(r *replayed) {
+	r.unknown = true
+	if r.problem == nil {
+		r.problem = damaged("%s is missing although the last stop was not clean, and nothing else says up to where commits were acknowledged", runningName)
+	}
+	if len(c.frames) == 0 {
+		return
+	}
+	last := &c.frames[len(c.frames)-1]
+	c.mark = landedMark{id: c.id, epoch: last.epoch, number: last.number, end: uint64(last.end), last: last.base} //nolint:gosec // it is not negative
+	if n := len(last.requests); n > 0 {
+		c.mark.last = last.requests[n-1].lastSeq
+	}
+}
+
+// begin looks at the journal as such, on top of a state of an epoch.
+func (c *journalContent) begin(epoch uint64) replayed {
+	r := replayed{setBack: map[string]struct{}{}, problem: c.problem}
+	if c.epoch > epoch {
 		r.unknown, r.problem = true, damaged("the journal goes on from a later state than state.db has")
 	}
+	if c.unmarked && !c.claims(epoch) {
+		c.claimAll(&r)
+	}
+	return r
+}
+
+// replay takes in what the journal has and the state does not.
+func (f *files) replay(c *journalContent) (r replayed, err error) {
+	r = c.begin(f.epoch)
 	end, number := journalBlock, uint64(0)
 	for i := range c.frames {
 		fr := &c.frames[i]

@@ -97,7 +97,7 @@ func FuzzLandedMark(f *testing.F) {
 	f.Add(file, runningSlot+20)
 	f.Add([]byte{}, 0)
 	f.Fuzz(func(t *testing.T, data []byte, at int) {
-		_ = parseLandedMark(data)
+		_ = newestMark(parseLandedMarks(data), 0)
 		harmed := bytes.Clone(file)
 		if at < 0 || at >= len(harmed) {
 			return
@@ -107,7 +107,7 @@ func FuzzLandedMark(f *testing.F) {
 		if at >= runningSlot && at < runningSlot+landedMarkSize {
 			want = older
 		}
-		if got := parseLandedMark(harmed[:runningBytes]); got != want {
+		if got := newestMark(parseLandedMarks(harmed[:runningBytes]), 7); got != want {
 			t.Errorf("with a bit turned at %d the mark is %+v, want %+v", at, got, want)
 		}
 	})

@@ -58,7 +58,7 @@ func (c *journalContent) read(path string, f *files) error {
 		return err
 	}
 	if c.absent = !there; c.absent {
-		c.id = f.journal
+		c.id, c.mark = f.journal, newestMark(c.marks, f.journal)
 		if f.journal != 0 && c.unclean {
 			c.problem = damaged("the journal is missing")
 		}
@@ -76,7 +76,7 @@ func (c *journalContent) read(path string, f *files) error {
 		// A state that is made anew must lead to it.
 		f.journal, f.epoch = c.id, c.epoch
 	}
-	if len(c.frames) > 0 && c.epoch > f.epoch {
+	if len(c.frames) > 0 && c.frames[0].number == 1 && c.epoch > f.epoch {
 		f.proven = c.frames[0].base
 	}
 	return nil
@@ -98,13 +98,13 @@ func (c *journalContent) identify(f *files) error {
 		c.stale, c.data = true, nil
 		return nil
 	case err != nil:
-		c.problem, id = err, cmp.Or(f.journal, c.mark.id)
+		c.problem, id = err, cmp.Or(f.journal, newestMark(c.marks, 0).id)
 	case f.journal != 0 && id != f.journal:
 		c.problem, id = damaged("the journal is not the one that belongs to state.db"), f.journal
 	case int64(len(c.data)) != size:
 		c.problem = damaged("the journal has %d bytes and should have %d", len(c.data), size)
 	}
-	c.id, c.size = id, size
+	c.id, c.size, c.mark = id, size, newestMark(c.marks, id)
 	return nil
 }
 

@@ -65,7 +65,11 @@ func (s *Stage) noteVoids(ctx context.Context, c *Checkpoint, lastSeq uint64) {
 	for i, place := range c.voids {
 		seqs[i] = lastSeq - c.count + place
 	}
-	s.noteDamaged(seqs)
+	damaged := map[uint64]string{}
+	for _, seq := range seqs {
+		damaged[seq] = GoneUnsendable
+	}
+	s.noteDamaged(damaged)
 	s.settings.Logger.ErrorContext(ctx, "insights are too large to be sent: they are set aside and count as lost, and the flow goes on; keep less in them, for example with a select or an aggregate step",
 		slog.String("flow", c.Flow), slog.Int("insights", len(seqs)), slog.Uint64("first_seq", seqs[0]),
 		slog.Uint64("largest_bytes", c.largest), slog.Int("limit_bytes", MaxRecordBytes))

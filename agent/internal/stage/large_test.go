@@ -91,3 +91,56 @@ func TestAnInsightThatIsTooLargeIsSetAsideAndTheFlowGoesOn(t *testing.T) {
 		t.Errorf("at the end: %+v", got)
 	}
 }
+
+// TestAnInsightThatIsTooLargeIsToldAsThatAmongWhatIsDropped lets a rule drop what is around it, in the process that has staged it
+// and in the next.
+func TestAnInsightThatIsTooLargeIsToldAsThatAmongWhatIsDropped(t *testing.T) {
+	t.Parallel()
+	for _, restart := range []bool{false, true} {
+		s := settings(t, t.TempDir())
+		s.MaxBytes, s.WhenFull = 300_000, stage.DropOldest
+		st := open(t, s)
+		huge := make([]byte, stage.MaxRecordBytes+1)
+		some := func(n int) (list [][]byte) {
+			for range n {
+				list = append(list, make([]byte, 10_000))
+			}
+			return list
+		}
+		commit(t, st, stage.Checkpoint{Flow: "f", Number: 1, Insights: append(append(some(3), huge, huge), some(10)...)})
+		if restart {
+			st = reopen(t, st, s)
+		}
+		commit(t, st, stage.Checkpoint{Flow: "f", Number: 2, Insights: some(25)})
+		check := func() {
+			t.Helper()
+			got := st.Stats()
+			expired := got.Expired[stage.GoneExpiredBytes]
+			if got.Lost != 2 || expired < 5 || len(got.Expired) != 1 || got.WaitingRecords+expired != 40 {
+				t.Errorf("stats: %+v", got)
+			}
+			for i, what := range shape(t, st) {
+				want := "10000"
+				switch seq := uint64(i) + 1; {
+				case seq == 4 || seq == 5:
+					want = "unsendable"
+				case seq <= expired+2:
+					want = "expired_bytes"
+				}
+				if what != want {
+					t.Errorf("place %d is %s, want %s", i+1, what, want)
+				}
+			}
+		}
+		check()
+		st = reopen(t, st, s)
+		check()
+		before := st.Stats()
+		if err := st.Acknowledge(t.Context(), 40); err != nil {
+			t.Fatal(err)
+		}
+		if got := reopen(t, st, s).Stats(); got.Lost != 2 || got.WaitingRecords != 0 || got.Expired[stage.GoneExpiredBytes] != before.Expired[stage.GoneExpiredBytes] {
+			t.Errorf("at the end: %+v", got)
+		}
+	}
+}

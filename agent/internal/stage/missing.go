@@ -235,6 +235,21 @@ func (f *files) missingState(ctx context.Context, s *Stage) error {
 	return d.describe(s.settings.Dir)
 }
 
+// tellOlderState tells that state.db is older than the outbox, where the journal does not.
+func (f *files) tellOlderState(s *Stage) error {
+	if s.found.ahead(f.epoch) {
+		return nil
+	}
+	d := &DamagedFile{
+		Missing: true, SetBack: []string{unknownFlow},
+		Reason: "the file is older than the outbox: flows repeat what they had read since. Find out what put an older copy of the file in its place",
+	}
+	d.name(filepath.Join(s.settings.Dir, stateName))
+	f.setAside++
+	f.repaired = true
+	return d.describe(s.settings.Dir)
+}
+
 // lostRange is the sequences of segments that are not there. first is also that of the first segment missing.
 type lostRange struct{ first, last uint64 }
 

@@ -17,7 +17,10 @@ import (
 // openFiles opens every file and finds what counts. It writes only to make a state.db that is missing, and to salvage what
 // is damaged: that is what found names, with what is wrong with it, and what turns out to be while it is opened.
 func (s *Stage) openFiles(ctx context.Context, found map[string]error) (*files, error) {
-	f := &files{damaged: map[uint64]struct{}{}, marks: map[string]mark{}}
+	f := &files{damaged: map[uint64]string{}, marks: map[string]mark{}}
+	if found == nil {
+		found = map[string]error{}
+	}
 	err := f.openState(ctx, s, found)
 	if err == nil {
 		err = s.readJournal(f)
@@ -184,10 +187,13 @@ func (f *files) listOpenings(ctx context.Context, s *Stage, found map[string]err
 	}
 	end := ^uint64(0)
 	if !f.uncertain {
-		if base := max(lastBase(names, found), f.proven); base > f.produced {
+		if base := max(lastBase(names, found, s.found.aheadUpTo(f.epoch)), f.proven); base > f.produced {
 			s.settings.Logger.ErrorContext(ctx, "state.db is older than the outbox: flows repeat what they had read since",
 				slog.Uint64("state", f.produced), slog.Uint64("outbox", base))
 			f.produced = base
+			if err := f.tellOlderState(s); err != nil {
+				return nil, err
+			}
 		}
 		end = f.produced
 	}
@@ -212,17 +218,22 @@ func (f *files) listOpenings(ctx context.Context, s *Stage, found map[string]err
 	return list, nil
 }
 
-// lastBase is the last sequence that the outbox proves to have counted.
-func lastBase(names []segmentName, found map[string]error) uint64 {
+// lastBase is the last sequence that the outbox proves to have counted. What it has up to the sequence acknowledged has
+// counted too. What is damaged is added to found.
+func lastBase(names []segmentName, found map[string]error, acknowledged uint64) uint64 {
 	for _, name := range slices.Backward(names) {
 		if found[name.path] != nil {
 			continue
 		}
 		seg, err := openSegment(name, ^uint64(0))
+		if errors.Is(err, ErrDamaged) {
+			// bbolt may have it locked for ever now.
+			found[name.path] = err
+		}
 		if err != nil {
 			continue
 		}
-		base, _ := seg.base, seg.db.Close()
+		base, _ := max(seg.base, min(seg.last, acknowledged)), seg.db.Close()
 		if base > 0 {
 			return base
 		}
@@ -239,6 +250,9 @@ func (f *files) openOne(ctx context.Context, s *Stage, o *opening) error {
 	if err == nil && o.end < ^uint64(0) && seg.last < o.end && o.end > f.acknowledged {
 		err = errors.Join(damaged("the records %d to %d are missing in it", seg.last+1, o.end), seg.db.Close())
 	}
+	if err == nil && o.end == ^uint64(0) {
+		err = seg.holdsAll(s.found.upTo(f.epoch))
+	}
 	if errors.Is(err, ErrDamaged) {
 		if err = s.salvageSegmentFile(ctx, o, err); err != nil || o.gone {
 			return err
@@ -249,6 +263,30 @@ func (f *files) openOne(ctx context.Context, s *Stage, o *opening) error {
 		return err
 	}
 	f.segments = append(f.segments, seg)
+	return nil
+}
+
+// holdsAll looks for records up to a sequence in the bytes of a segment that its tree does not lead to, because nothing else
+// says where the segment should end: with the newest head gone, it is whole as it was a commit before. It closes a segment
+// that has such. Where a head is gone all that it has is taken for acknowledged: what was not comes twice at worst.
+func (s *segment) holdsAll(upTo uint64) error {
+	_, first := s.db.heads.head(0)
+	_, second := s.db.heads.head(s.db.heads.pageSize)
+	if !first || !second {
+		upTo = ^uint64(0)
+	}
+	if s.last >= upTo {
+		return nil
+	}
+	data, err := readRaw(s.path)
+	if err == nil {
+		if frames := findFrames(s.segmentName, data, upTo); len(frames) > 0 && frames[len(frames)-1].seq > s.last {
+			err = damaged("the records %d to %d are in it and nothing leads to them", s.last+1, frames[len(frames)-1].seq)
+		}
+	}
+	if err != nil {
+		return errors.Join(err, s.db.Close())
+	}
 	return nil
 }
 

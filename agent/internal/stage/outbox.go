@@ -82,9 +82,10 @@ func (s *Stage) readOutbox(after uint64, maxRecords, maxBytes int) (*outboxReade
 	return r, nil
 }
 
-// noteDamaged remembers damaged records until they are acknowledged, for the count of what was lost.
-func (s *Stage) noteDamaged(seqs []uint64) {
-	if len(seqs) == 0 {
+// noteDamaged remembers records that are damaged or can never be sent until they are acknowledged, for the count of what was
+// lost.
+func (s *Stage) noteDamaged(damaged map[uint64]string) {
+	if len(damaged) == 0 {
 		return
 	}
 	s.mu.Lock()
@@ -92,15 +93,15 @@ func (s *Stage) noteDamaged(seqs []uint64) {
 	if s.files == nil {
 		return
 	}
-	for _, seq := range seqs {
+	for seq, reason := range damaged {
 		if seq > s.files.acknowledged {
-			s.files.damaged[seq] = struct{}{}
+			s.files.damaged[seq] = reason
 		}
 	}
 }
 
 // GiveUp says that the record of that sequence can never be sent: it counts as lost, as a damaged one does.
-func (s *Stage) GiveUp(seq uint64) { s.noteDamaged([]uint64{seq}) }
+func (s *Stage) GiveUp(seq uint64) { s.noteDamaged(map[uint64]string{seq: GoneUnsendable}) }
 
 // outboxReader collects records across segments and fills the gaps between what is there.
 type outboxReader struct {
@@ -109,10 +110,11 @@ type outboxReader struct {
 	maxRecords, maxBytes int
 	bytes                int
 	records              []Record
-	damaged              []uint64
-	full                 bool
-	// known are records that are damaged for good; problem is the first other one.
-	known   map[uint64]struct{}
+	// damaged are those that are damaged or can never be sent.
+	damaged map[uint64]string
+	full    bool
+	// known are such that are known; problem is the first other one.
+	known   map[uint64]string
 	problem *damageError
 }
 
@@ -174,8 +176,7 @@ func (r *outboxReader) add(seg *segment, seq uint64, payload []byte, ok bool) {
 		if _, known := r.known[seq]; !known && r.problem == nil {
 			r.problem = &damageError{path: seg.path, cause: fmt.Errorf("%w: record %d", ErrDamaged, seq)}
 		}
-		r.damaged = append(r.damaged, seq)
-		r.append(Record{Seq: seq, Count: 1, Gone: GoneDamaged})
+		r.lose(seq, GoneDamaged)
 		return
 	}
 	if len(r.records) > 0 && r.bytes+len(payload) > r.maxBytes {
@@ -183,12 +184,20 @@ func (r *outboxReader) add(seg *segment, seq uint64, payload []byte, ok bool) {
 		return
 	}
 	if voidBytes(payload) > 0 {
-		r.damaged = append(r.damaged, seq)
-		r.append(Record{Seq: seq, Count: 1, Gone: GoneUnsendable})
+		r.lose(seq, GoneUnsendable)
 		return
 	}
 	r.bytes += len(payload)
 	r.append(Record{Seq: seq, Count: 1, Payload: append(make([]byte, 0, len(payload)), payload...)})
+}
+
+// lose adds one that is in a segment and cannot be sent.
+func (r *outboxReader) lose(seq uint64, reason string) {
+	if r.damaged == nil {
+		r.damaged = map[uint64]string{}
+	}
+	r.damaged[seq] = reason
+	r.append(Record{Seq: seq, Count: 1, Gone: reason})
 }
 
 func (r *outboxReader) append(rec Record) {

@@ -13,14 +13,15 @@ import (
 	"strings"
 	"time"
 
-	bolt "go.etcd.io/bbolt"
-
 	"github.com/outfeed/outfeed/internal/durable"
+	"github.com/outfeed/outfeed/internal/keyfile"
 )
 
 const (
-	// ownerName holds the owner as text.
+	// ownerName holds the owner as a line of text. A second one has ownerSum and the checksum of the first, so that a bit that
+	// has turned makes no other owner; where a person has written the first alone the next start adds it.
 	ownerName = "OWNER"
+	ownerSum  = "crc32c "
 	// waitingName is in a directory that was set aside: how many insights had waited, or unknownWaiting.
 	waitingName    = "WAITING"
 	unknownWaiting = "unknown"
@@ -42,19 +43,31 @@ type Former struct {
 
 // Owner gives whose a staging directory is, or an empty text when there is none or nobody has claimed it yet.
 func Owner(dir string) (string, error) {
+	owner, _, err := readOwner(dir)
+	return owner, err
+}
+
+// ownerText is what OWNER says.
+func ownerText(owner string) string {
+	return fmt.Sprintf("%s\n%s%08x\n", owner, ownerSum, sumOf(nil, []byte(owner)))
+}
+
+// readOwner is Owner, and says whether OWNER proves itself.
+func readOwner(dir string) (owner string, proven bool, err error) {
 	path := filepath.Join(dir, ownerName)
 	text, err := os.ReadFile(path) //nolint:gosec // the directory is the agent's own
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil
+		return "", false, nil
 	}
 	if err != nil {
-		return "", fmt.Errorf("read the owner of the staging directory: %w", err)
+		return "", false, fmt.Errorf("read the owner of the staging directory: %w", err)
 	}
-	owner, complete := strings.CutSuffix(string(text), "\n")
-	if !complete || owner == "" || len(owner) > maxOwner || strings.ContainsAny(owner, "\n\x00") {
-		return "", fmt.Errorf("%w: %s should name one owner and says %.40q; write the id of the agent that staged here as its only line, or move the directory away to begin a new one", ErrDamaged, path, text)
+	owner, _, complete := strings.Cut(string(text), "\n")
+	proven = string(text) == ownerText(owner)
+	if !complete || !proven && string(text) != owner+"\n" || owner == "" || len(owner) > maxOwner || strings.Contains(owner, "\x00") || strings.Contains(owner, ownerSum) {
+		return "", false, fmt.Errorf("%w: %s should name one owner and says %.40q; write the id of the agent that staged here as its only line, or move the directory away to begin a new one", ErrDamaged, path, text)
 	}
-	return owner, nil
+	return owner, proven, nil
 }
 
 // take makes and locks the directory. One of another owner is set aside first, as a whole: what waits in it was meant for
@@ -66,6 +79,9 @@ func take(ctx context.Context, settings Settings) (*directoryLock, error) {
 		}
 		if err := makeDir(settings.Dir); err != nil {
 			return nil, err
+		}
+		if err := (keyfile.Advice{What: "the staging directory", Lost: "move it away, or name another folder with --data-dir"}).CheckDir(settings.Dir); err != nil {
+			return nil, fmt.Errorf("check the staging directory: %w", err)
 		}
 		lock, err := acquireLock(ctx, settings)
 		if err != nil {
@@ -90,27 +106,12 @@ func claim(ctx context.Context, settings Settings) (other string, err error) {
 	if err := settings.checkFormat(ctx); err != nil || settings.Owner == "" {
 		return "", err
 	}
-	owner, err := Owner(settings.Dir)
-	whole := owner != ""
-	switch {
-	case err != nil && !errors.Is(err, ErrDamaged):
-		return "", err
-	case err != nil:
-		owner, err = settings.ownerProven(ctx, err)
-	case !whole:
-		owner, err = settings.ownerProven(ctx, settings.ownerMissing())
-	case owner != settings.Owner:
-		var wrong bool
-		if wrong, err = settings.disproved(ctx, owner); wrong {
-			owner, whole = settings.Owner, false
-		}
-	}
+	owner, whole, proven, err := settings.whose(ctx)
 	if err != nil {
 		return "", err
 	}
-	owner = cmp.Or(owner, settings.Owner)
-	if !whole {
-		if err := createFile(filepath.Join(settings.Dir, ownerName), owner+"\n"); err != nil {
+	if !whole || !proven && owner == settings.Owner {
+		if err := createFile(filepath.Join(settings.Dir, ownerName), ownerText(owner)); err != nil && !whole {
 			return "", err
 		}
 	}
@@ -118,6 +119,26 @@ func claim(ctx context.Context, settings Settings) (other string, err error) {
 		return owner, nil
 	}
 	return "", nil
+}
+
+// whose finds out whose the directory is, the settings' where it is nobody's. whole says that OWNER says so, and proven that it
+// proves that.
+func (s *Settings) whose(ctx context.Context) (owner string, whole, proven bool, err error) {
+	owner, proven, err = readOwner(s.Dir)
+	whole = owner != ""
+	switch {
+	case err != nil && !errors.Is(err, ErrDamaged):
+	case err != nil:
+		owner, err = s.ownerProven(ctx, err)
+	case !whole:
+		owner, err = s.ownerProven(ctx, s.ownerMissing())
+	case owner != s.Owner:
+		var wrong bool
+		if wrong, err = s.disproved(ctx, owner); wrong {
+			owner, whole = s.Owner, false
+		}
+	}
+	return cmp.Or(owner, s.Owner), whole, proven, err
 }
 
 // setAside gives the directory another name and lets go of its lock. Nothing in it is lost, and nothing of it is used.
@@ -165,19 +186,11 @@ func (s *Settings) countWaiting(ctx context.Context) (n uint64, err error) {
 			return 0, err
 		}
 	}
-	db, err := openReadOnly(path)
+	m, err := peekMeta(path)
 	if err != nil {
-		return 0, err
-	}
-	err = db.View(func(tx *bolt.Tx) error {
-		m, err := readMeta(tx)
-		n = max(m.produced, journalEnd(s.Dir, m)) - m.acknowledged
-		return err
-	})
-	if err = errors.Join(err, db.Close()); err != nil {
 		return 0, fmt.Errorf("count what waits: %w", err)
 	}
-	return n, nil
+	return max(m.produced, journalEnd(s.Dir, m)) - m.acknowledged, nil
 }
 
 // nameOf is an owner as a part of a file's name.

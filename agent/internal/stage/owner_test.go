@@ -222,12 +222,120 @@ func TestADamagedOwnerOrFormatIsProvenOrRefused(t *testing.T) {
 				}
 			}
 			after := contents(t, s.Dir)
-			if after["OWNER"] != how.owner+"\n" || after["FORMAT"] != "outfeed-stage 2\n" {
+			if !strings.HasPrefix(after["OWNER"], how.owner+"\ncrc32c ") || after["FORMAT"] != "outfeed-stage 2\n" {
 				t.Errorf("OWNER is %q and FORMAT %q", after["OWNER"], after["FORMAT"])
 			}
 			if n := strings.Count(log.String(), "written anew"); !how.aside && n != 1 || n > 1 {
 				t.Errorf("%d messages: %s", n, log)
 			}
 		})
+	}
+}
+
+// TestNoTurnedBitMakesAnotherOwnerOrLayout turns each bit of OWNER and of FORMAT, with a state that proves them and without.
+func TestNoTurnedBitMakesAnotherOwnerOrLayout(t *testing.T) {
+	t.Parallel()
+	s := settings(t, filepath.Join(t.TempDir(), "stage"))
+	s.Owner = "agent-a"
+	leave(t, s)
+	without := killed(t, s)
+	if err := os.Remove(filepath.Join(without.Dir, "state.db")); err != nil {
+		t.Fatal(err)
+	}
+	s.Logger, without.Logger = nil, nil
+	whole := contents(t, s.Dir)
+	for _, name := range []string{"OWNER", "FORMAT"} {
+		for bit := range 8 * len(whole[name]) {
+			b := []byte(whole[name])
+			b[bit/8] ^= 1 << (bit % 8)
+			if name == "FORMAT" && strings.TrimSpace(string(b)) == strings.TrimSpace(whole[name]) {
+				continue // it means the same
+			}
+			if err := errors.Join(os.WriteFile(filepath.Join(s.Dir, name), b, 0o600), os.WriteFile(filepath.Join(without.Dir, name), b, 0o600)); err != nil {
+				t.Fatal(err)
+			}
+			_, err := stage.Open(t.Context(), without)
+			if !errors.Is(err, stage.ErrDamaged) && !errors.Is(err, stage.ErrNewerFormat) {
+				t.Fatalf("%s says %q and there is no state: Open gives %v", name, b, err)
+			}
+			if after := contents(t, without.Dir); after[name] != string(b) || after["state.db"] != "" {
+				t.Fatalf("the refusal of the %s %q has changed the directory", name, b)
+			}
+			if bit%9 != 0 {
+				continue // the rest of them at each start would take long
+			}
+			st, err := stage.Open(t.Context(), s)
+			if err != nil {
+				t.Fatalf("%s says %q, and the state proves it: Open gives %v", name, b, err)
+			}
+			if got := st.Stats(); got.WaitingRecords != 2 || len(got.Formers) != 0 || got.SetAside != 0 {
+				t.Errorf("with the %s %q: %+v", name, b, got)
+			}
+			if err := st.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if after := contents(t, s.Dir); after[name] != whole[name] {
+				t.Errorf("the %s %q becomes %q", name, b, after[name])
+			}
+		}
+		if err := os.WriteFile(filepath.Join(without.Dir, name), []byte(whole[name]), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestAnOwnerThatAPersonHasWrittenGetsItsChecksum writes the line that the refusal asks for.
+func TestAnOwnerThatAPersonHasWrittenGetsItsChecksum(t *testing.T) {
+	t.Parallel()
+	s := settings(t, filepath.Join(t.TempDir(), "stage"))
+	s.Owner = "agent-a"
+	leave(t, s)
+	path := filepath.Join(s.Dir, "OWNER")
+	whole, err := os.ReadFile(path)
+	if err == nil {
+		err = os.WriteFile(path, []byte("agent-a\n"), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := open(t, s).Stats(); got.WaitingRecords != 2 || len(got.Formers) != 0 {
+		t.Errorf("stats: %+v", got)
+	}
+	if after, err := os.ReadFile(path); err != nil || !bytes.Equal(after, whole) {
+		t.Errorf("OWNER says %q, %v", after, err)
+	}
+}
+
+// TestAnOlderLayoutIsMarkedAsThisOne lets an agent of an earlier layout know that it cannot read the directory any more.
+func TestAnOlderLayoutIsMarkedAsThisOne(t *testing.T) {
+	t.Parallel()
+	s := settings(t, filepath.Join(t.TempDir(), "stage"))
+	s.Owner = "agent-a"
+	leave(t, s)
+	if err := os.WriteFile(filepath.Join(s.Dir, "FORMAT"), []byte("outfeed-stage 1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := open(t, s).Stats(); got.WaitingRecords != 2 {
+		t.Errorf("stats: %+v", got)
+	}
+	if text := contents(t, s.Dir)["FORMAT"]; text != "outfeed-stage 2\n" {
+		t.Errorf("FORMAT says %q", text)
+	}
+}
+
+// TestADamagedStateOfAnotherAfterACleanStopEndsNoStart counts what waits in a directory that nothing has verified.
+func TestADamagedStateOfAnotherAfterACleanStopEndsNoStart(t *testing.T) {
+	t.Parallel()
+	s := settings(t, filepath.Join(t.TempDir(), "stage"))
+	s.Owner = "agent-a"
+	leave(t, s)
+	for page := int64(2); page < 8; page++ {
+		to := killed(t, s)
+		inChildren(&to)
+		to.Owner = "agent-b"
+		overwrite(t, filepath.Join(to.Dir, "state.db"), page*4096, bytes.Repeat([]byte{0xff}, 4096))
+		if got := open(t, to).Stats(); len(got.Formers) != 1 || got.Formers[0].Waiting != 2 && got.Formers[0].Waiting != -1 || got.Produced != 0 {
+			t.Errorf("page %d: %+v", page, got)
+		}
 	}
 }

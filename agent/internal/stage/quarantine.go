@@ -1,6 +1,7 @@
 package stage
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -56,6 +57,38 @@ func quarantine(path string, d DamagedFile) (*DamagedFile, error) {
 	return &d, errors.Join(d.describe(filepath.Dir(path)), durable.SyncDir(filepath.Dir(path)))
 }
 
+// setAsideStrange gives another name to what has that of a staged file and is none, such as a folder or a link that leads
+// nowhere, so that the file counts as missing. It says how many there were.
+func (s *Settings) setAsideStrange(ctx context.Context) (n uint64, err error) {
+	entries, err := os.ReadDir(s.Dir)
+	if err != nil {
+		return 0, fmt.Errorf("list the staging directory: %w", err)
+	}
+	for _, e := range entries {
+		path := filepath.Join(s.Dir, e.Name())
+		_, isSegment := parseSegmentName(path)
+		if !isSegment && !slices.Contains([]string{stateName, journalName, runningName}, e.Name()) {
+			continue
+		}
+		reason := "it is no file"
+		switch info, err := os.Stat(path); {
+		case err == nil && info.Mode().IsRegular():
+			continue
+		case err != nil && e.Type()&fs.ModeSymlink == 0:
+			continue // it cannot be looked at, which opening it tells better
+		case err != nil:
+			reason = "it is a link that leads nowhere"
+		}
+		d, err := quarantine(path, DamagedFile{Reason: reason + ". Find out what has put it in the place of the file"})
+		if err != nil {
+			return n, err
+		}
+		s.Logger.ErrorContext(ctx, "what is in the place of a staged file is none, and was set aside", slog.String("file", path), slog.String("now", d.File), slog.String("reason", reason))
+		n++
+	}
+	return n, nil
+}
+
 // keep does the same for a file that is about to be replaced, which keeps its own name too until then.
 func keep(path string, d DamagedFile) (*DamagedFile, error) {
 	d.name(path)
@@ -93,7 +126,7 @@ func damagedFiles(dir string) ([]DamagedFile, error) {
 	for _, e := range entries {
 		name, explains := strings.CutSuffix(e.Name(), whySuffix)
 		_, at, ok := strings.Cut(name, corruptInfix)
-		if !ok || e.IsDir() {
+		if !ok {
 			continue
 		}
 		d := DamagedFile{File: name}
@@ -132,6 +165,9 @@ func boundKept(dir string, log *slog.Logger) ([]DamagedFile, error) {
 		}
 		for _, old := range list[i:] {
 			path := filepath.Join(dir, old.File)
+			if info, err := os.Lstat(path); err == nil && info.IsDir() {
+				continue // whoever has put a folder there may want what is in it
+			}
 			if err := errors.Join(remove(path), remove(path+whySuffix)); err != nil {
 				return nil, fmt.Errorf("remove an old damaged file: %w", err)
 			}

@@ -121,6 +121,7 @@ func (s *Stage) lookAtDisk() {
 	if _, err := s.disk.free(s.settings); err != nil {
 		s.settings.Logger.Debug("the disk has no room", slog.Any("error", err))
 	}
+	s.tellHealed()
 }
 
 // IsNoSpace says whether an error is that of a disk that has no room, or no room for another file.

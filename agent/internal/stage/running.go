@@ -24,7 +24,8 @@ import (
 //	last   u64  the last sequence behind it
 //
 // The mark is written once the frame's sync has succeeded and is not synced itself. A kill leaves it as it is, because the
-// kernel has it. After a power cut it may be an older one, or none; it never names a frame that is not on the disk.
+// kernel has it. After a power cut it may be an older one, or none; it never names a frame that is not on the disk. It stands
+// at the same places of LOCK once more, for when RUNNING is damaged, removed or replaced.
 const (
 	runningText  = "removed by a clean stop\n"
 	runningBytes = 3 * runningSlot
@@ -49,34 +50,53 @@ func (m landedMark) encode() []byte {
 	return b
 }
 
-// parseLandedMark gives the newest mark that the file has; one with the number 0 when it has none.
-func parseLandedMark(file []byte) (newest landedMark) {
+// newer says whether a mark is of a later frame.
+func (m landedMark) newer(other landedMark) bool {
+	return m.epoch > other.epoch || m.epoch == other.epoch && m.number > other.number
+}
+
+// parseLandedMarks gives the marks that a file has.
+func parseLandedMarks(file []byte) (marks []landedMark) {
 	for at := runningSlot; at+landedMarkSize <= len(file); at += runningSlot {
 		b := file[at : at+landedMarkSize]
 		if string(b[:4]) != runningMagic || crc32.Checksum(b[8:], castagnoli()) != binary.LittleEndian.Uint32(b[4:]) {
 			continue
 		}
 		r := stateReader{rest: b[8:]}
-		m := landedMark{id: r.fixed(8), epoch: r.fixed(8), number: r.fixed(8), end: r.fixed(8), last: r.fixed(8)}
-		if m.epoch > newest.epoch || m.epoch == newest.epoch && m.number > newest.number {
+		marks = append(marks, landedMark{id: r.fixed(8), epoch: r.fixed(8), number: r.fixed(8), end: r.fixed(8), last: r.fixed(8)})
+	}
+	return marks
+}
+
+// readLandedMarks reads the marks of processes before. A file that is not there, or cannot be read, has none.
+func readLandedMarks(dir string) (marks []landedMark) {
+	for _, name := range []string{runningName, lockName} {
+		path := filepath.Join(dir, name)
+		if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
+			continue
+		}
+		if data, err := readRaw(path); err == nil {
+			marks = append(marks, parseLandedMarks(data[:min(len(data), runningBytes)])...)
+		}
+	}
+	return marks
+}
+
+// newestMark gives the newest mark of a journal, or of any for the id 0; one with the number 0 when there is none.
+func newestMark(marks []landedMark, id uint64) (newest landedMark) {
+	for _, m := range marks {
+		if (id == 0 || m.id == id) && m.newer(newest) {
 			newest = m
 		}
 	}
 	return newest
 }
 
-// readLandedMark reads the mark of the process before. A file that is not there, or cannot be read, has none.
-func readLandedMark(dir string) landedMark {
-	data, err := readRaw(filepath.Join(dir, runningName))
-	if err != nil {
-		return landedMark{}
-	}
-	return parseLandedMark(data[:min(len(data), runningBytes)])
-}
-
-// runningFile is the open file. Only the writer uses it.
+// runningFile is the open file, which is locked: whoever removes LOCK does not let a second agent in. Only the writer uses it.
 type runningFile struct {
 	file *os.File
+	// lock is the file LOCK, which is the directoryLock's.
+	lock *os.File
 	// failed says that the last write has failed.
 	failed bool
 }
@@ -86,18 +106,42 @@ func createRunning(dir string) error {
 	return createFile(filepath.Join(dir, runningName), runningText+string(make([]byte, runningBytes-len(runningText))))
 }
 
-// open opens the file, which is there.
-func (r *runningFile) open(dir string) (err error) {
-	if r.file, err = os.OpenFile(filepath.Join(dir, runningName), os.O_RDWR, 0); err != nil { //nolint:gosec // the directory is the agent's own
-		return fmt.Errorf("open the mark of an unclean stop: %w", err)
+// lockRunning opens and locks the file where there is one, and says whether it was free; without one it gives no file.
+func lockRunning(dir string) (f *os.File, free bool, err error) {
+	path := filepath.Join(dir, runningName)
+	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
+		return nil, true, nil //nolint:nilerr // what it is instead is looked at later
 	}
-	return nil
+	if f, err = os.OpenFile(path, os.O_RDWR, 0); err != nil { //nolint:gosec // the directory is the agent's own
+		return nil, false, fmt.Errorf("open the mark of an unclean stop: %w", err)
+	}
+	if free, err = lockFile(f); err != nil || !free {
+		return nil, false, errors.Join(err, f.Close())
+	}
+	return f, true, nil
 }
 
-// note writes a mark.
+// open takes over the file from the lock of the directory, or opens it when that was there before it.
+func (r *runningFile) open(l *directoryLock, dir string) (err error) {
+	r.lock, r.file, l.running = l.file, l.running, nil
+	if r.file != nil {
+		return nil
+	}
+	free := false
+	if r.file, free, err = lockRunning(dir); err == nil && !free {
+		err = errOtherAgent(dir)
+	}
+	if err == nil && r.file == nil {
+		err = fmt.Errorf("open the mark of an unclean stop: %s is gone again", filepath.Join(dir, runningName))
+	}
+	return err
+}
+
+// note writes a mark. One of its two places is enough.
 func (r *runningFile) note(m landedMark) error {
-	at := int64(runningSlot * (1 + m.number%2))
-	if _, err := r.file.WriteAt(m.encode(), at); err != nil {
+	b, at := m.encode(), int64(runningSlot*(1+m.number%2))
+	_, err := r.file.WriteAt(b, at)
+	if _, again := r.lock.WriteAt(b, at); err != nil && again != nil {
 		return fmt.Errorf("note what the journal has: %w", err)
 	}
 	return nil
@@ -124,23 +168,41 @@ func removeRunning(dir string) error {
 	return durable.SyncDir(dir)
 }
 
-// foundUnclean says whether the journal proves that the last stop was not clean although the mark of that is missing: a clean
-// stop ends the epoch. A state that cannot be read says nothing; it is looked after when it is opened.
-func foundUnclean(dir string) bool {
-	f := &files{marks: map[string]mark{}}
-	data, err := readRaw(filepath.Join(dir, journalName))
-	if err != nil {
-		return false
-	}
+// foundUnclean says whether the journal or a mark proves that the last stop was not clean although RUNNING is missing: a clean
+// stop ends the epoch. Nothing has verified the state yet, so that it is read by its pages alone; one of which the numbers
+// cannot be read says nothing, and is looked after when it is opened.
+func (c *journalContent) foundUnclean(dir string) (bool, error) {
 	state := filepath.Join(dir, stateName)
 	if there, err := exists(state); err != nil || !there {
-		return false
+		return false, err
 	}
-	err = f.loadState(state)
-	if err = errors.Join(err, f.close()); err != nil || f.journal == 0 {
-		return false
+	m, err := peekMeta(state)
+	if err != nil || m.journal == 0 {
+		return false, nil //nolint:nilerr // see above
 	}
-	c := &journalContent{id: f.journal, data: data}
-	c.scan(f.epoch)
-	return len(c.frames) > 0
+	if mark := newestMark(c.marks, m.journal); mark.number > 0 && mark.epoch >= m.epoch {
+		return true, nil
+	}
+	look := &journalContent{id: m.journal}
+	// Nor does a journal that is not there.
+	if look.data, err = readRaw(filepath.Join(dir, journalName)); err == nil {
+		look.scan(m.epoch)
+	}
+	return len(look.frames) > 0, nil
+}
+
+// peekMeta reads the numbers of a state.db without bbolt, which a damaged one could end the process with.
+func peekMeta(path string) (m meta, err error) {
+	p, heads, err := openPages(path)
+	if err != nil {
+		return m, err
+	}
+	err = damaged("it has no valid head")
+	if len(heads) > 0 {
+		v := p.version(heads[0].root, heads[0].txid)
+		if m, err = v.meta, nil; !v.whole {
+			err = damaged("its numbers cannot be read")
+		}
+	}
+	return m, errors.Join(err, p.close())
 }

@@ -168,8 +168,8 @@ type files struct {
 	acknowledgedBytes uint64
 	// settledStored is the floor that is on the disk: up to it segments may be dropped.
 	settledStored uint64
-	// damaged are the waiting records that were found damaged.
-	damaged map[uint64]struct{}
+	// damaged are the waiting records that were found damaged or can never be sent, with which of the two.
+	damaged map[uint64]string
 	// marks are those of the flows' last commits, also of those in pending, which is the stage's.
 	marks   map[string]mark
 	pending *pending
@@ -284,6 +284,10 @@ func (s *Stage) start(ctx context.Context) error {
 	if err := removeUnfinished(dir); err != nil {
 		return err
 	}
+	strange, err := s.settings.setAsideStrange(ctx)
+	if err != nil {
+		return err
+	}
 	found, err := s.startRunning(ctx)
 	if err != nil {
 		return err
@@ -306,6 +310,8 @@ func (s *Stage) start(ctx context.Context) error {
 	if unclean {
 		f.closeLast()
 	}
+	f.setAside += strange
+	fold = fold || strange > 0
 	s.files, s.ranBefore, s.ranStored = f, millis(f.ranMillis), f.ranMillis
 	s.beginReach()
 	if s.settings.MaxAge > 0 {
@@ -329,10 +335,14 @@ func (s *Stage) startRunning(ctx context.Context) (found map[string]error, err e
 	if err != nil {
 		return nil, err
 	}
-	s.found = &journalContent{unclean: there}
-	if there {
-		s.found.mark = readLandedMark(dir)
-	} else if s.found.unclean = foundUnclean(dir); s.found.unclean {
+	s.found = &journalContent{unclean: there, marks: readLandedMarks(dir)}
+	if !there {
+		if s.found.unclean, err = s.found.foundUnclean(dir); err != nil {
+			return nil, err
+		}
+		s.found.unmarked = s.found.unclean
+	}
+	if s.found.unmarked {
 		s.settings.Logger.WarnContext(ctx, "the journal has commits that a clean stop would have taken out of it, although the file that marks an unclean stop is missing",
 			slog.String("file", filepath.Join(dir, runningName)))
 	}
@@ -346,7 +356,7 @@ func (s *Stage) startRunning(ctx context.Context) (found map[string]error, err e
 			return nil, err
 		}
 	}
-	return found, s.running.open(dir)
+	return found, s.running.open(s.lock, dir)
 }
 
 // removeUnfinished removes files that a stopped process was still making.

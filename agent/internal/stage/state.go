@@ -92,8 +92,8 @@ type meta struct {
 	// listed are the first sequences of the segments, as they were at the last commit. An older list does no harm, so that
 	// the stamp leaves it out.
 	listed []uint64
-	// journal is the id of the journal, 0 for none. Every commit here begins another epoch of it: what it has of earlier ones is
-	// in the state.
+	// journal is the id of the journal, 0 for none. A commit here begins another epoch of it, but for those that take in the first
+	// of many flows: what it has of earlier epochs is in the state.
 	journal, epoch uint64
 	// unsentFrom is the first sequence that was never sent because no session has agreed since, over restarts; 0 once one has.
 	// An older one does no harm but that something is sent twice, so that the stamp leaves it out.

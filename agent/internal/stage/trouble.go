@@ -22,8 +22,11 @@ type trouble struct {
 	// tries counts the failures since a flow's commit last succeeded, and next is when the next try is.
 	tries int
 	next  time.Time
-	// said is when a failure was last told in the log, as an error.
-	said time.Time
+	// said is when a failure was last told in the log, as an error, and untold how many failures there were of which the end
+	// is to be told; full says that one of them was for want of room.
+	said   time.Time
+	untold int
+	full   bool
 	// timer lets the writer try by itself. It runs while degraded.
 	timer *time.Timer
 	// suspects are the pages of the size's two metas, by file, that a commit has written and that may not be on the disk.
@@ -93,6 +96,7 @@ func (s *Stage) fail(batch []*request, err error) error {
 func (s *Stage) noteFailure(err error) {
 	if isNoSpace(err) {
 		s.spare.use(s.settings.Logger)
+		s.trouble.full = true
 	}
 	if s.trouble.failed() {
 		s.settings.Logger.Error("a commit to the staging area failed; nothing new is staged until the disk can be written again", slog.Any("error", err))
@@ -118,7 +122,24 @@ func (s *Stage) healed(batch []*request) {
 	s.mu.Unlock()
 	// It is told where the failure was.
 	if tries > 1 || time.Since(s.trouble.said) < saidEvery {
-		s.settings.Logger.Info("the staging area can be written again", slog.Int("failures", tries))
+		s.trouble.untold = max(tries, 1)
+	}
+	s.tellHealed()
+}
+
+// tellHealed tells that a series of failures is over, once there is room for commits too: on a full disk what was staged can
+// be stored in the room that was kept for that, and nothing else.
+func (s *Stage) tellHealed() {
+	if s.trouble.untold == 0 || s.isDegraded() != nil {
+		return
+	}
+	need := s.settings.MinFreeBytes
+	if s.trouble.full {
+		need += spareBytes // what was kept for this is used up by now, and counts as free
+	}
+	if free, err := s.disk.free(s.settings); err == nil && free >= need {
+		s.settings.Logger.Info("the staging area can be written again", slog.Int("failures", s.trouble.untold))
+		s.trouble.untold, s.trouble.full = 0, false
 	}
 }
 

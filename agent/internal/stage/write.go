@@ -121,6 +121,7 @@ func (s *Stage) write() {
 		var batch []*request
 		batch, held = s.gather(first)
 		s.process(batch)
+		s.tellHealed()
 		s.restoreSpare()
 		s.restoreJournal()
 	}
