@@ -150,6 +150,9 @@ func (c *conn) Close() error {
 	return c.Conn.Close() //nolint:wrapcheck // as in Read
 }
 
+// NetConn is the connection itself, for who asks the kernel about it; nothing may be read from it.
+func (c *conn) NetConn() net.Conn { return c.Conn }
+
 // cut closes without a word to the peer.
 func (c *conn) cut() {
 	if c.wasCut.CompareAndSwap(false, true) {

@@ -206,9 +206,9 @@ func (c *crowd) changed(conn net.Conn, state http.ConnState) {
 
 // under is the conn below a server's connection; nil when there is none.
 func under(c net.Conn) *conn {
-	if secure, ok := c.(interface{ NetConn() net.Conn }); ok {
-		c = secure.NetConn()
+	one, ok := c.(*conn)
+	if secure, has := c.(interface{ NetConn() net.Conn }); has && !ok {
+		one, _ = secure.NetConn().(*conn)
 	}
-	one, _ := c.(*conn)
 	return one
 }
