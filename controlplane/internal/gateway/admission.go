@@ -18,14 +18,17 @@ const (
 	overdue = time.Second
 	// mute is the same for one that has not begun it. Who was let in has only to send what it needs no answer for.
 	mute = 250 * time.Millisecond
+	// patience is the same for some of them, so that of a crowd of agents that are all slower than that some come in.
+	patience = 10 * time.Second
 	// lastTurn is the greatest wait that is asked of a connection that is not let in.
 	lastTurn = time.Minute
 	// memory is how long it counts that a source was let in; it fades.
 	memory = 5 * time.Second
 	// modestShare is the part of the places of which a source may have one without being greedy, and modestVisits how often
-	// it may have been let in lately.
+	// it may have been let in lately. patientShare is the part of the places of which one is for who may take patience.
 	modestShare  = 16
 	modestVisits = 4
+	patientShare = 4
 	// maxSources bounds the sources that are remembered; those beyond count as one.
 	maxSources = 20_000
 )
@@ -47,7 +50,7 @@ type admission struct {
 	tokens float64
 	at     time.Time
 	// silent are those that have not begun, waiting those that would, and entering those that have.
-	silent, waiting, entering source.Crowd[netip.Addr, *entrant]
+	silent, waiting, entering crowd
 	// next is when those that wait are looked at again; nil when nobody waits.
 	next *time.Timer
 	// sources are those that came lately, looked through at swept; total is the sum of what they have used, as of at, and
@@ -56,6 +59,13 @@ type admission struct {
 	swept    time.Time
 	total    float64
 	queueing int
+}
+
+// crowd are entrants, of whom some may take patience.
+type crowd struct {
+	source.Crowd[netip.Addr, *entrant]
+	// patient is how many do, and mayBe how many may.
+	patient, mayBe int
 }
 
 // entrant is one on its way in. Only the admission's mutex protects what follows end.
@@ -67,8 +77,10 @@ type entrant struct {
 
 	// since is when it came where it is, which is in one of the crowds, as member; nil when it is in none.
 	since  time.Time
-	in     *source.Crowd[netip.Addr, *entrant]
+	in     *crowd
 	member *source.Member[netip.Addr, *entrant]
+	// patient is that it may take patience there.
+	patient bool
 }
 
 // visits are what is remembered of a source.
@@ -84,6 +96,7 @@ func newAdmission(places, atOnce, perSecond int) *admission {
 	now := time.Now()
 	a := &admission{places: places, atOnce: atOnce, rate: float64(perSecond), at: now, swept: now, sources: map[netip.Addr]*visits{}}
 	a.silent.Modest, a.waiting.Modest, a.entering.Modest = places/modestShare, places/modestShare, atOnce/modestShare
+	a.silent.mayBe, a.entering.mayBe = places/patientShare, atOnce/patientShare
 	a.tokens = a.burst()
 	return a
 }
@@ -145,14 +158,36 @@ func (e *entrant) leave() {
 }
 
 // move puts an entrant where it belongs; nil is nowhere. mu is held.
-func (e *entrant) move(to *source.Crowd[netip.Addr, *entrant], from netip.Addr, now time.Time) {
+func (e *entrant) move(to *crowd, from netip.Addr, now time.Time) {
 	if e.in != nil {
 		e.in.Remove(e.member)
 	}
-	e.in, e.member, e.since = to, nil, now
-	if to != nil {
-		e.member = to.Add(from, e)
+	if e.patient {
+		e.in.patient--
 	}
+	e.in, e.member, e.since, e.patient = to, nil, now, false
+	if to == nil {
+		return
+	}
+	e.member = to.Add(from, e)
+	if to.patient < to.mayBe {
+		e.patient = true
+		to.patient++
+	}
+}
+
+// longest is who has been there the longest of those that had their time; nil when nobody has.
+func (c *crowd) longest(now time.Time, limit time.Duration) (longest *entrant) {
+	for m := range c.All() {
+		e, limit := m.Value, limit
+		if e.patient {
+			limit = patience
+		}
+		if now.Sub(e.since) >= limit && (longest == nil || e.since.Before(longest.since)) {
+			longest = e
+		}
+	}
+	return longest
 }
 
 // oust ends one. mu is held.
@@ -272,33 +307,29 @@ func (a *admission) reserve(v *visits) float64 {
 
 // makesWay is whose handshake ends for that of one of a source, or nil. mu is held.
 func (a *admission) makesWay(from netip.Addr, now time.Time) *entrant {
-	next := a.entering.Next()
-	if greedier(&a.entering, next, from) || now.Sub(next.Value.since) >= overdue {
-		return next.Value
+	if next := a.entering.greedier(from); next != nil {
+		return next
 	}
-	return nil
+	return a.entering.longest(now, overdue)
 }
 
 // makesRoom is who has to go of those that have not begun, for one of a source, or nil. mu is held.
 func (a *admission) makesRoom(from netip.Addr, now time.Time) *entrant {
-	if next := a.silent.Next(); greedier(&a.silent, next, from) {
-		return next.Value
+	if next := a.silent.greedier(from); next != nil {
+		return next
 	}
-	var longest *entrant
-	for m := range a.silent.All() {
-		if now.Sub(m.Value.since) >= mute && (longest == nil || m.Value.since.Before(longest.since)) {
-			longest = m.Value
-		}
+	if longest := a.silent.longest(now, mute); longest != nil {
+		return longest
 	}
-	if next := a.waiting.Next(); longest == nil && greedier(&a.waiting, next, from) {
-		return next.Value
-	}
-	return longest
+	return a.waiting.greedier(from)
 }
 
-// greedier says whether the source of a member has many, and more than another one that would get one more.
-func greedier(c *source.Crowd[netip.Addr, *entrant], m *source.Member[netip.Addr, *entrant], than netip.Addr) bool {
-	return m != nil && c.Of(m.From()) > max(c.Modest, c.Of(than)+1)
+// greedier is the oldest of a source that has many, and more than another one that would get one more; or nil.
+func (c *crowd) greedier(than netip.Addr) *entrant {
+	if next := c.Next(); next != nil && c.Of(next.From()) > max(c.Modest, c.Of(than)+1) {
+		return next.Value
+	}
+	return nil
 }
 
 // turn is how long one that is not let in should wait: those of a source come back one after the other, as fast as they can

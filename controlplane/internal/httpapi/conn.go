@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync/atomic"
+	"time"
 
 	"github.com/outfeed/outfeed/internal/source"
 )
@@ -27,6 +28,8 @@ type conn struct {
 	from   netip.Addr
 	stage  stage
 	member *source.Member[netip.Addr, *conn]
+	// since is when its handshake began, of one that is kept.
+	since time.Time
 
 	// closed and waiting are the turns', and turn says whether the connection has one.
 	closed  bool
