@@ -31,7 +31,7 @@ import (
 type limits struct{ early, shaking, kept, heads, fresh, idle, leaving int }
 
 func usualLimits() limits {
-	return limits{early: 4096, shaking: 160, kept: 160, heads: 2800, fresh: 256, idle: 256, leaving: 64}
+	return limits{early: 4096, shaking: 320, kept: 80, heads: 2800, fresh: 256, idle: 256, leaving: 64}
 }
 
 // weights are what a connection counts for, in bytes, with its stack. TestHeld measures early and heads (4.1 and 9.7 KB, and 4.3 KB
