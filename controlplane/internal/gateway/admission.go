@@ -203,9 +203,13 @@ func (a *admission) proceed(now time.Time) {
 		a.next = nil
 	}
 	for a.waiting.Len() > 0 {
+		if a.tokens < 1 {
+			a.await(1)
+			return
+		}
 		e, v := a.first(now)
-		if short := 1 + a.reserve(v) - a.tokens; short > 0 {
-			a.look(time.Duration(short/a.rate*float64(time.Second)) + time.Millisecond)
+		if need := 1 + a.reserve(v); a.tokens < need {
+			a.await(need)
 			return
 		}
 		if a.entering.Len() >= a.atOnce {
@@ -222,6 +226,11 @@ func (a *admission) proceed(now time.Time) {
 		e.move(&a.entering, e.member.From(), now)
 		close(e.begun)
 	}
+}
+
+// await has those that wait looked at again when there are so many tokens. mu is held.
+func (a *admission) await(tokens float64) {
+	a.look(time.Duration((tokens-a.tokens)/a.rate*float64(time.Second)) + time.Millisecond)
 }
 
 // look has those that wait looked at again. mu is held.

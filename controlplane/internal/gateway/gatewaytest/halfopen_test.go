@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/outfeed/outfeed/internal/mux"
 )
 
 // TestHalfOpenUpgrades has attackers of one address who begin tunnels, never go on, and come back at once: agents of another
@@ -63,5 +65,34 @@ func (h *host) tryFrom(t *testing.T, address string) (refused int) {
 		if ctx.Err() != nil {
 			t.Fatalf("an agent from %s was never let in: %v", address, err)
 		}
+	}
+}
+
+// TestSilentTunnels has peers that open a tunnel and say nothing: each costs little, so that many can be held.
+func TestSilentTunnels(t *testing.T) {
+	inTurn(t)
+	const count, limit = 400, 32 << 10
+	h := startHost(t, t.TempDir())
+	a, err := h.connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := h.stats("?collect")
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: h.tls(), DisableKeepAlives: true}}
+	for range count {
+		conn, _, err := mux.Dial(t.Context(), h.URL+"/tunnel/v1", client) //nolint:bodyclose // it is the connection
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close() //nolint:errcheck // it is over
+	}
+	after := h.stats("?collect")
+	each := (after.Heap + after.Stacks - before.Heap - before.Stacks) / count
+	t.Logf("each of %d silent tunnels takes %d bytes of heap and %d of stacks", count, (after.Heap-before.Heap)/count, (after.Stacks-before.Stacks)/count)
+	if open := after.Files - before.Files; open < count || each > limit {
+		t.Errorf("%d files were opened, and %d bytes are in use for each", open, each)
+	}
+	if err := a.streams.Close(); err != nil {
+		t.Error(err)
 	}
 }
