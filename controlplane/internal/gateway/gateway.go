@@ -171,13 +171,14 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		g.leave(ctx, p, err)
 		return
 	}
-	go g.receive(context.WithValue(ctx, placeKey{}, place), p, conn, place)
+	go g.receive(ctx, p, conn, place)
 }
 
 // receive waits until the peer says something, in a goroutine with a small stack. The handshake needs a large one, and what
 // comes after it a small one again.
 func (g *Gateway) receive(ctx context.Context, p *peer, conn net.Conn, place *entrant) {
 	early, cancel := context.WithTimeoutCause(ctx, handshakeTimeout, errors.New("the handshake took longer than "+handshakeTimeout.String()))
+	early = context.WithValue(early, placeKey{}, place)
 	heard := context.AfterFunc(early, func() { _ = conn.Close() })
 	mux.AwaitFirst(conn)
 	heard()

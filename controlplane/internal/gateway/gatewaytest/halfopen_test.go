@@ -2,10 +2,9 @@ package gatewaytest_test
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"net"
 	"net/http"
-	"strings"
 	"testing"
 	"time"
 
@@ -16,19 +15,16 @@ import (
 // address are let in at the first try, and those of the same address after a few.
 func TestHalfOpenUpgrades(t *testing.T) {
 	inTurn(t)
-	attackers, agents := 300, 10
+	attackers, agents, held := 300, 10, 150
 	if *long {
-		attackers, agents = 2000, 200
+		attackers, agents, held = 2000, 200, 500
 	}
 	h := startHost(t, t.TempDir())
-	crowd := startCrowd(t, siege{Address: strings.TrimPrefix(h.URL, "https://"), Dir: h.dir, Kind: "half-open", Attackers: attackers, Sources: 1})
+	crowd := startCrowd(t, h.sieged(siege{Kind: "half-open", Attackers: attackers, Sources: 1}))
 	defer crowd.end()
-	// It is a siege once somebody is turned away.
-	eventually(t, "the attackers take all places", func() error {
-		a, err := h.connect(t.Context())
-		if err == nil {
-			_ = a.streams.Close()
-			return errNotYet
+	eventually(t, "the attackers take the places", func() error {
+		if open := h.stats("").Files; open < held {
+			return fmt.Errorf("%d files are open", open)
 		}
 		return nil
 	})
@@ -46,8 +42,6 @@ func TestHalfOpenUpgrades(t *testing.T) {
 		t.Logf("%d agents from %s: turned away %d times, the slowest took %v", agents, from, refused, worst)
 	}
 }
-
-var errNotYet = errors.New("an agent was let in")
 
 // tryFrom has an agent connect from an address, and try again at once when it is turned away. It gives how often that was.
 func (h *host) tryFrom(t *testing.T, address string) (refused int) {
