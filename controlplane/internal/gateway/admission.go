@@ -13,9 +13,9 @@ import (
 )
 
 const (
-	// overdue is how long a handshake may take when others wait for its place and its source is not greedy. All places are
-	// taken anew about once in this time, at the usual rate.
-	overdue = time.Second
+	// overdue is how long a handshake may take when others wait for its place and its source is not greedy. To end it wastes
+	// what was computed for it, and has it come again, so it is several times what a slow link or a busy machine needs.
+	overdue = 3 * time.Second
 	// mute is the same for one that has not begun it. Who was let in has only to send what it needs no answer for.
 	mute = 250 * time.Millisecond
 	// patience is the same for some of them, so that of a crowd of agents that are all slower than that some come in.
@@ -25,10 +25,12 @@ const (
 	// memory is how long it counts that a source was let in; it fades.
 	memory = 5 * time.Second
 	// modestShare is the part of the places of which a source may have one without being greedy, and modestVisits how often
-	// it may have been let in lately. patientShare is the part of the places of which one is for who may take patience.
-	modestShare  = 16
-	modestVisits = 4
-	patientShare = 4
+	// it may have been let in lately. patientSilent and patientHandshakes are the parts of the places for who may take
+	// patience.
+	modestShare       = 16
+	modestVisits      = 4
+	patientSilent     = 4
+	patientHandshakes = 2
 	// maxSources bounds the sources that are remembered; those beyond count as one.
 	maxSources = 20_000
 )
@@ -96,7 +98,7 @@ func newAdmission(places, atOnce, perSecond int) *admission {
 	now := time.Now()
 	a := &admission{places: places, atOnce: atOnce, rate: float64(perSecond), at: now, swept: now, sources: map[netip.Addr]*visits{}}
 	a.silent.Modest, a.waiting.Modest, a.entering.Modest = places/modestShare, places/modestShare, atOnce/modestShare
-	a.silent.mayBe, a.entering.mayBe = places/patientShare, atOnce/patientShare
+	a.silent.mayBe, a.entering.mayBe = places/patientSilent, atOnce/patientHandshakes
 	a.tokens = a.burst()
 	return a
 }

@@ -94,25 +94,34 @@ func TestAdmissionTurnsAreBounded(t *testing.T) {
 func TestAdmissionPlaces(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		a := newAdmission(2, 2, 100)
+		a := newAdmission(3, 3, 100)
+		patient, endPatient := context.WithCancelCause(t.Context())
 		slow, end := context.WithCancelCause(t.Context())
-		first, ok := come(t, a, here, end)
-		if _, second := come(t, a, here, func(error) { t.Error("the younger was ended") }); !ok || !second {
+		_, ok := come(t, a, here, endPatient)
+		first, second := come(t, a, here, end)
+		if _, third := come(t, a, here, nil); !ok || !second || !third {
 			t.Fatal("not let in")
 		}
 		time.Sleep(overdue - time.Millisecond)
 		if _, ok = come(t, a, here, nil); ok {
-			t.Error("a third was let in while two had their time")
+			t.Error("a fourth was let in while three had their time")
 		}
 		time.Sleep(time.Millisecond)
-		if _, ok = come(t, a, here, nil); !ok || !errors.Is(context.Cause(slow), errOverdue) {
-			t.Errorf("the oldest was not ended: %v", context.Cause(slow))
+		if _, ok = come(t, a, here, nil); !ok || !errors.Is(context.Cause(slow), errOverdue) || patient.Err() != nil {
+			t.Errorf("the oldest but one was not ended: %v; the one that may take its time: %v", context.Cause(slow), patient.Err())
 		}
 		// Ending what was ended changes nothing.
 		first.leave()
 		first.leave()
-		if n := a.entering.Len(); n != 2 {
-			t.Errorf("%d are on their way in, want 2", n)
+		if n := a.entering.Len(); n != 3 {
+			t.Errorf("%d are on their way in, want 3", n)
+		}
+		time.Sleep(patience - overdue)
+		for range 2 {
+			_, ok = come(t, a, here, nil)
+		}
+		if !ok || !errors.Is(context.Cause(patient), errOverdue) {
+			t.Errorf("the one that may take its time keeps its place for ever: %v", context.Cause(patient))
 		}
 	})
 }
