@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
+	tcp "github.com/outfeed/outfeed/internal/socket"
 )
 
 const (
@@ -42,6 +44,15 @@ func Upgrade(w http.ResponseWriter, r *http.Request) (net.Conn, error) {
 	}
 	s.ws, s.raw, s.below, s.local, s.remote = ws, t.raw, t.conn, t.conn.LocalAddr(), t.conn.RemoteAddr()
 	return s, nil
+}
+
+// AwaitFirst waits until something has come over a connection that Upgrade gave, or it is closed. It reads nothing, and needs
+// little of a stack, so that a peer that says nothing costs little. Where the system cannot tell, it does not wait.
+func AwaitFirst(conn net.Conn) {
+	if s, ok := conn.(*socket); ok && len(s.raw.early) > 0 {
+		return
+	}
+	tcp.Await(conn)
 }
 
 // Dial opens a WebSocket with a client whose transport is ready for it, and gives the connection that it carries. The

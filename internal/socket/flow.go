@@ -18,9 +18,25 @@ type Flow struct {
 
 // FlowOf gives it for the connection below all layers that have a NetConn, as TLS has; false where it is not to be had.
 func FlowOf(conn net.Conn) (Flow, bool) {
+	if raw := below(conn); raw != nil {
+		return flowOf(raw)
+	}
+	return Flow{}, false
+}
+
+// Await waits until something can be read of the connection below all layers that have a NetConn, or it is closed. It reads
+// nothing. What a layer has read ahead it does not see. Where the system cannot tell, it does not wait.
+func Await(conn net.Conn) {
+	if raw := below(conn); raw != nil {
+		await(raw)
+	}
+}
+
+// below is the connection that the system has, or nil.
+func below(conn net.Conn) syscall.Conn {
 	for range 10 {
 		if raw, ok := conn.(syscall.Conn); ok {
-			return flowOf(raw)
+			return raw
 		}
 		layer, ok := conn.(interface{ NetConn() net.Conn })
 		if !ok {
@@ -28,5 +44,5 @@ func FlowOf(conn net.Conn) (Flow, bool) {
 		}
 		conn = layer.NetConn()
 	}
-	return Flow{}, false
+	return nil
 }

@@ -1,6 +1,7 @@
 package socket
 
 import (
+	"errors"
 	"syscall"
 	"time"
 
@@ -21,4 +22,17 @@ func flowOf(conn syscall.Conn) (f Flow, ok bool) {
 		ok = true
 	})
 	return f, ok && err == nil
+}
+
+func await(conn syscall.Conn) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return
+	}
+	// What is wrong with it shows when it is read.
+	_ = raw.Read(func(fd uintptr) bool {
+		var one [1]byte
+		_, _, err := unix.Recvfrom(int(fd), one[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		return !errors.Is(err, unix.EAGAIN)
+	})
 }

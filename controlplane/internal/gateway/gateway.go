@@ -36,6 +36,8 @@ const (
 	// within one second: 200 that are let in, 50 at once after a quiet moment, and 192 whose handshakes took longer.
 	defaultHandshakes = 192
 	defaultPerSecond  = 200
+	// placesPerHandshake is how many may be let in, and not have begun their handshakes, for each one that has.
+	placesPerHandshake = 3
 	// handshakeTimeout bounds everything between the WebSocket upgrade and the answer to the first message. A link of 2 s
 	// delay that loses every fifth packet takes 40 s for it now and then.
 	handshakeTimeout = 60 * time.Second
@@ -102,18 +104,20 @@ func New(s Settings) (*Gateway, error) {
 	}
 	return &Gateway{
 		fleet: s.Fleet, tls: config, log: s.Log, metrics: m, perSecond: s.AdmitPerSecond,
-		admission: newAdmission(s.HandshakesAtOnce, s.AdmitPerSecond),
+		admission: newAdmission(s.HandshakesAtOnce*placesPerHandshake, s.HandshakesAtOnce, s.AdmitPerSecond),
 		peers:     map[*peer]struct{}{}, byAgent: map[fleet.ID]*peer{},
 	}, nil
 }
 
-// voiceKey is the key of a peer's voice in the context of its handshake.
-type voiceKey struct{}
+// placeKey is the key of a peer's place in the context of its handshake.
+type placeKey struct{}
 
-// heard notes that a peer has begun the inner handshake, before anything is computed for it.
+// heard is when a peer has begun the inner handshake. Before anything is computed for it, it waits for its turn.
 func heard(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-	if v, ok := hello.Context().Value(voiceKey{}).(*voice); ok {
-		v.speak()
+	if place, ok := hello.Context().Value(placeKey{}).(*entrant); ok {
+		if err := place.begin(hello.Context()); err != nil {
+			return nil, err
+		}
 	}
 	return nil, nil //nolint:nilnil // that means the configuration as it is
 }
@@ -143,43 +147,51 @@ func (g *Gateway) Serving() bool {
 	return g.open
 }
 
-// ServeHTTP takes one tunnel. It returns once the agent is known or gone: what the HTTP server keeps for a request would
-// be a large part of what an idle session costs. Run waits for the session.
+// ServeHTTP takes one tunnel. It returns once the tunnel is open and before the agent is known: what the HTTP server keeps for
+// a request would be a large part of what an idle session costs, and most of what one costs that says nothing. Run waits for
+// the session.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(r.Context()))
 	p := &peer{gateway: g, remote: source.Host(r.RemoteAddr), log: g.log.With(slog.String("remote", r.RemoteAddr)), cancel: cancel}
+	from := source.Site(r.RemoteAddr)
 	if !g.enter(p) {
 		cancel(nil)
-		g.busy(w, g.admission.turn(source.Site(r.RemoteAddr)))
+		g.busy(w, g.admission.turn(from))
 		return
 	}
-	rest, err := g.admit(ctx, p, w, r)
-	if rest == nil {
+	place, ok := g.admission.admit(from, cancel)
+	if !ok {
+		g.busy(w, g.admission.turn(from))
+		g.leave(ctx, p, errBusy)
+		return
+	}
+	conn, err := mux.Upgrade(w, r)
+	if err != nil {
+		place.leave()
 		g.leave(ctx, p, err)
 		return
 	}
-	go func() { g.leave(ctx, p, rest()) }()
+	go g.receive(ctx, p, conn, place)
 }
 
-// admit takes a connection through its handshake, and gives what is left to do for it; nil when it is over already.
-func (g *Gateway) admit(ctx context.Context, p *peer, w http.ResponseWriter, r *http.Request) (rest func() error, err error) {
-	from := source.Site(r.RemoteAddr)
-	admitted, ok := g.admission.admit(from, p.cancel, &p.voice)
-	if !ok {
-		g.busy(w, g.admission.turn(from))
-		return nil, errBusy
-	}
-	// The slot is for the handshake alone.
-	defer admitted()
-	conn, err := mux.Upgrade(w, r)
-	if err != nil {
-		return nil, err
-	}
-	rest, err = p.serve(context.WithValue(ctx, voiceKey{}, &p.voice), g.metrics.count(conn))
-	if rest == nil {
-		err = errors.Join(err, closed(conn))
-	}
-	return rest, err
+// receive waits until the peer says something, in a goroutine with a small stack. The handshake needs a large one, and what
+// comes after it a small one again.
+func (g *Gateway) receive(ctx context.Context, p *peer, conn net.Conn, place *entrant) {
+	early, cancel := context.WithTimeoutCause(ctx, handshakeTimeout, errors.New("the handshake took longer than "+handshakeTimeout.String()))
+	early = context.WithValue(early, placeKey{}, place)
+	heard := context.AfterFunc(early, func() { _ = conn.Close() })
+	mux.AwaitFirst(conn)
+	heard()
+	go func() {
+		defer cancel()
+		rest, err := p.serve(ctx, early, g.metrics.count(conn))
+		place.leave()
+		if rest == nil {
+			g.leave(ctx, p, errors.Join(err, closed(conn)))
+			return
+		}
+		go func() { g.leave(ctx, p, rest()) }()
+	}()
 }
 
 // closed closes what may be closed already.

@@ -31,8 +31,6 @@ type peer struct {
 	gateway *Gateway
 	log     *slog.Logger
 	cancel  context.CancelCauseFunc
-	// voice is heard when it begins the inner handshake.
-	voice voice
 
 	// remote is where the connection comes from.
 	remote  string
@@ -49,10 +47,9 @@ type peer struct {
 	asked bool
 }
 
-// serve takes one connection through its handshake. It gives the session that is left to run, or nil when all is over.
-func (p *peer) serve(ctx context.Context, conn net.Conn) (rest func() error, err error) {
-	early, cancel := context.WithTimeoutCause(ctx, handshakeTimeout, errors.New("the handshake took longer than "+handshakeTimeout.String()))
-	defer cancel()
+// serve takes one connection through its handshake, with which early ends. It gives the session that is left to run, or nil
+// when all is over.
+func (p *peer) serve(ctx, early context.Context, conn net.Conn) (rest func() error, err error) {
 	inner, key, err := p.gateway.secure(early, conn)
 	if err != nil {
 		return nil, err

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync/atomic"
+	"time"
 
 	"github.com/outfeed/outfeed/internal/source"
 )
@@ -27,6 +28,8 @@ type conn struct {
 	from   netip.Addr
 	stage  stage
 	member *source.Member[netip.Addr, *conn]
+	// since is when its handshake began, of one that is kept.
+	since time.Time
 
 	// closed and waiting are the turns', and turn says whether the connection has one.
 	closed  bool
@@ -149,6 +152,9 @@ func (c *conn) Close() error {
 	c.crowd.turns.close(c)
 	return c.Conn.Close() //nolint:wrapcheck // as in Read
 }
+
+// NetConn is the connection itself, for who asks the kernel about it; nothing may be read from it.
+func (c *conn) NetConn() net.Conn { return c.Conn }
 
 // cut closes without a word to the peer.
 func (c *conn) cut() {

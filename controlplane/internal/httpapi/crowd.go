@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/outfeed/outfeed/internal/source"
 )
@@ -21,21 +22,22 @@ import (
 //
 //   - early holds those who have not said their first message whole (on Linux the kernel keeps those who say nothing for 5 s),
 //     or wait for their turn in the handshake, of whom the newest is first.
-//   - shaking are those in the middle of a handshake.
+//   - shaking are those in the middle of a handshake, and kept those of them who may take patience for it: of a crowd whose
+//     links or machines are so slow that all would be the oldest before they finish, some finish all the same.
 //   - heads are those whose head is not whole.
 //   - fresh are with the server, which has not read their head yet: long heads, and HTTP/2.
 //   - idle are those between two requests.
 //   - leaving are those whose last answer is not taken, or whose request is not sent to its end.
-type limits struct{ early, shaking, heads, fresh, idle, leaving int }
+type limits struct{ early, shaking, kept, heads, fresh, idle, leaving int }
 
 func usualLimits() limits {
-	return limits{early: 4096, shaking: 320, heads: 2800, fresh: 256, idle: 256, leaving: 64}
+	return limits{early: 4096, shaking: 320, kept: 80, heads: 2800, fresh: 256, idle: 256, leaving: 64}
 }
 
 // weights are what a connection counts for, in bytes, with its stack. TestHeld measures early and heads (4.1 and 9.7 KB, and 4.3 KB
 // for heads without TLS, each with the other end of the connection); the others are estimates.
 func weights() [stages]int {
-	return [stages]int{early: 6 << 10, shaking: 48 << 10, heads: 10 << 10, fresh: 30 << 10, idle: 30 << 10, leaving: 60 << 10}
+	return [stages]int{early: 6 << 10, shaking: 48 << 10, kept: 48 << 10, heads: 10 << 10, fresh: 30 << 10, idle: 30 << 10, leaving: 60 << 10}
 }
 
 // maxWeight is what all together may weigh. The collector lets the heap grow by half before it collects (GOGC=50), and the
@@ -46,6 +48,9 @@ const maxWeight = 28 << 20
 // clients of one site come at once after their link was down.
 const modestShare = 8
 
+// patience is how long a handshake may take that is kept.
+const patience = 5 * time.Second
+
 // stage is what is waited for.
 type stage int
 
@@ -54,6 +59,7 @@ const (
 	working stage = iota
 	early
 	shaking
+	kept
 	heads
 	fresh
 	idle
@@ -101,7 +107,7 @@ type crowd struct {
 
 func newCrowd(l limits, proxies source.Proxies) *crowd {
 	c := &crowd{
-		limits:  [stages]int{early: l.early, shaking: l.shaking, heads: l.heads, fresh: l.fresh, idle: l.idle, leaving: l.leaving},
+		limits:  [stages]int{early: l.early, shaking: l.shaking, kept: l.kept, heads: l.heads, fresh: l.fresh, idle: l.idle, leaving: l.leaving},
 		weights: weights(), proxies: proxies, turns: newTurns(),
 	}
 	for at := range c.members {
@@ -122,6 +128,9 @@ func (c *crowd) place(one *conn, to stage) []*conn {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.members[one.stage].Remove(one.member)
+	if to == shaking && c.keeps(one) {
+		to, one.since = kept, time.Now()
+	}
 	one.member, one.stage = nil, to
 	if to == working {
 		return nil
@@ -135,6 +144,17 @@ func (c *crowd) place(one *conn, to stage) []*conn {
 		out = append(out, c.oust(at))
 	}
 	return out
+}
+
+// keeps says whether a connection that begins a handshake may take its time: where there is room, where the next to go has
+// had its time, and where its source has many, and more. mu is held.
+func (c *crowd) keeps(one *conn) bool {
+	all := &c.members[kept]
+	if all.Len() < c.limits[kept] {
+		return true
+	}
+	next := all.Next()
+	return next != nil && (all.Of(next.From()) > max(all.Modest, all.Of(one.from)+1) || time.Since(next.Value.since) >= patience)
 }
 
 // heaviest is the stage that weighs the most, and whether all together weigh too much. mu is held.
@@ -163,7 +183,7 @@ func (c *crowd) waiting() []*conn {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var all []*conn
-	for _, at := range []stage{early, shaking, heads} {
+	for _, at := range []stage{early, shaking, kept, heads} {
 		for m := range c.members[at].All() {
 			all = append(all, m.Value)
 		}
@@ -206,9 +226,9 @@ func (c *crowd) changed(conn net.Conn, state http.ConnState) {
 
 // under is the conn below a server's connection; nil when there is none.
 func under(c net.Conn) *conn {
-	if secure, ok := c.(interface{ NetConn() net.Conn }); ok {
-		c = secure.NetConn()
+	one, ok := c.(*conn)
+	if secure, has := c.(interface{ NetConn() net.Conn }); has && !ok {
+		one, _ = secure.NetConn().(*conn)
 	}
-	one, _ := c.(*conn)
 	return one
 }

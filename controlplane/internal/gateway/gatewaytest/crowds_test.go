@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"net"
 	"net/http"
@@ -24,6 +25,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/outfeed/outfeed/controlplane/internal/gateway/gatewaytest"
+	"github.com/outfeed/outfeed/internal/mux"
 )
 
 // crowdVariable has the test's own program be a crowd of attackers, in a process of its own.
@@ -34,6 +36,8 @@ type siege struct {
 	// Address is the host's, Dir its folder.
 	Address string `json:"address"`
 	Dir     string `json:"dir"`
+	// Fingerprint is the host's, for those who go as far as the inner session.
+	Fingerprint string `json:"fingerprint"`
 	// Kind is what they do, Attackers how many they are, and Sources from how many addresses they come.
 	Kind      string `json:"kind"`
 	Attackers int    `json:"attackers"`
@@ -43,7 +47,7 @@ type siege struct {
 	Pause time.Duration `json:"pause"`
 }
 
-// kinds are what attackers do with a connection, until it ends.
+// kinds are what attackers do with a connection, until it ends, when clients who come anew are served beside them.
 func kinds() map[string]func(ctx context.Context, dial dialer) error {
 	return map[string]func(ctx context.Context, dial dialer) error{
 		"slow headers":   dribble("GET / HTTP/1.1\r\nHost: h\r\nX: "),
@@ -57,6 +61,58 @@ func kinds() map[string]func(ctx context.Context, dial dialer) error {
 		"unread answers": unread,
 	}
 }
+
+// others are what attackers do beside whom agents may have to try again.
+func others() map[string]func(ctx context.Context, dial dialer) error {
+	return map[string]func(ctx context.Context, dial dialer) error{
+		"half-open TLS": hello, "strangers": func(ctx context.Context, dial dialer) error { return inside(ctx, dial, nil) },
+		"comers and goers": func(ctx context.Context, dial dialer) error { return inside(ctx, dial, comeAndGo) },
+	}
+}
+
+// hello begins the outer TLS, and never reads the answer.
+func hello(ctx context.Context, dial dialer) error {
+	conn, err := dial.tcp(ctx)
+	if err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	defer stop()
+	err = tls.Client(deaf{conn}, dial.config).HandshakeContext(ctx)
+	return errors.Join(err, conn.Close())
+}
+
+// deaf is a connection of which nothing is heard until its end.
+type deaf struct{ net.Conn }
+
+func (d deaf) Read([]byte) (int, error) {
+	if _, err := io.Copy(io.Discard, d.Conn); err != nil {
+		return 0, err
+	}
+	return 0, io.EOF
+}
+
+// inside goes as far as the inner session, with a key that is an agent's, and then does something, or says nothing.
+func inside(ctx context.Context, dial dialer, do func(context.Context, *agent) error) error {
+	h := &host{Ready: gatewaytest.Ready{URL: "https://" + dial.Address, Fingerprint: dial.Fingerprint}, roots: dial.config.RootCAs}
+	inner, key, err := h.insideBy(ctx, &http.Client{Transport: &http.Transport{TLSClientConfig: h.tls(), DisableKeepAlives: true, DialContext: dial.DialContext}})
+	if err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = inner.NetConn().Close() })
+	defer stop()
+	if do == nil {
+		_, err = io.Copy(io.Discard, inner)
+		return errors.Join(err, inner.Close())
+	}
+	a := &agent{inner: inner}
+	if a.streams, err = mux.Client(inner, slog.New(slog.DiscardHandler)); err != nil {
+		return errors.Join(err, inner.Close())
+	}
+	return errors.Join(a.hello(key), do(ctx, a), a.streams.Close())
+}
+
+func comeAndGo(context.Context, *agent) error { return nil }
 
 type dialer struct {
 	net.Dialer
@@ -151,20 +207,22 @@ func crowdProgram(text string) error {
 	if err != nil {
 		return err
 	}
-	do := kinds()[s.Kind]
+	all := kinds()
+	maps.Copy(all, others())
+	do := all[s.Kind]
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		cancel()
 	}()
 	var came atomic.Int64
-	var all sync.WaitGroup
+	var running sync.WaitGroup
 	for n := range s.Attackers {
 		d := dialer{siege: s, config: config}
 		if s.Sources > 1 {
 			d.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, 1, byte(n%s.Sources>>8), byte(n%s.Sources))} //nolint:gosec // as wanted
 		} // else that of everybody else here
-		all.Go(func() {
+		running.Go(func() {
 			for ctx.Err() == nil {
 				came.Add(1)
 				_ = do(ctx, d)
@@ -183,7 +241,7 @@ func crowdProgram(text string) error {
 		case <-ctx.Done():
 		}
 	}
-	all.Wait()
+	running.Wait()
 	return nil
 }
 
@@ -369,9 +427,15 @@ func load(t *testing.T) string {
 	return strings.Fields(string(text))[0]
 }
 
+// sieged is a siege of this host.
+func (h *host) sieged(s siege) siege {
+	s.Address, s.Dir, s.Fingerprint = strings.TrimPrefix(h.URL, "https://"), h.dir, h.Fingerprint
+	return s
+}
+
 func (h *host) besieged(t *testing.T, s siege, probes []*probe, lasts time.Duration) {
 	t.Helper()
-	s.Address, s.Dir = strings.TrimPrefix(h.URL, "https://"), h.dir
+	s = h.sieged(s)
 	for _, p := range probes {
 		if err := p.do(t.Context()); err != nil {
 			t.Fatalf("%s before the siege: %v", p.name, err)

@@ -2,31 +2,29 @@ package gatewaytest_test
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"net"
 	"net/http"
-	"strings"
 	"testing"
 	"time"
+
+	"github.com/outfeed/outfeed/internal/mux"
 )
 
 // TestHalfOpenUpgrades has attackers of one address who begin tunnels, never go on, and come back at once: agents of another
 // address are let in at the first try, and those of the same address after a few.
 func TestHalfOpenUpgrades(t *testing.T) {
 	inTurn(t)
-	attackers, agents := 300, 10
+	attackers, agents, held := 300, 10, 150
 	if *long {
-		attackers, agents = 2000, 200
+		attackers, agents, held = 2000, 200, 500
 	}
 	h := startHost(t, t.TempDir())
-	crowd := startCrowd(t, siege{Address: strings.TrimPrefix(h.URL, "https://"), Dir: h.dir, Kind: "half-open", Attackers: attackers, Sources: 1})
+	crowd := startCrowd(t, h.sieged(siege{Kind: "half-open", Attackers: attackers, Sources: 1}))
 	defer crowd.end()
-	// It is a siege once somebody is turned away.
-	eventually(t, "the attackers take all places", func() error {
-		a, err := h.connect(t.Context())
-		if err == nil {
-			_ = a.streams.Close()
-			return errNotYet
+	eventually(t, "the attackers take the places", func() error {
+		if open := h.stats("").Files; open < held {
+			return fmt.Errorf("%d files are open", open)
 		}
 		return nil
 	})
@@ -45,8 +43,6 @@ func TestHalfOpenUpgrades(t *testing.T) {
 	}
 }
 
-var errNotYet = errors.New("an agent was let in")
-
 // tryFrom has an agent connect from an address, and try again at once when it is turned away. It gives how often that was.
 func (h *host) tryFrom(t *testing.T, address string) (refused int) {
 	t.Helper()
@@ -63,5 +59,34 @@ func (h *host) tryFrom(t *testing.T, address string) (refused int) {
 		if ctx.Err() != nil {
 			t.Fatalf("an agent from %s was never let in: %v", address, err)
 		}
+	}
+}
+
+// TestSilentTunnels has peers that open a tunnel and say nothing: each costs little, so that many can be held.
+func TestSilentTunnels(t *testing.T) {
+	inTurn(t)
+	const count, limit = 400, 32 << 10
+	h := startHost(t, t.TempDir())
+	a, err := h.connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := h.stats("?collect")
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: h.tls(), DisableKeepAlives: true}}
+	for range count {
+		conn, _, err := mux.Dial(t.Context(), h.URL+"/tunnel/v1", client) //nolint:bodyclose // it is the connection
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close() //nolint:errcheck // it is over
+	}
+	after := h.stats("?collect")
+	each := (after.Heap + after.Stacks - before.Heap - before.Stacks) / count
+	t.Logf("each of %d silent tunnels takes %d bytes of heap and %d of stacks", count, (after.Heap-before.Heap)/count, (after.Stacks-before.Stacks)/count)
+	if open := after.Files - before.Files; open < count || each > limit {
+		t.Errorf("%d files were opened, and %d bytes are in use for each", open, each)
+	}
+	if err := a.streams.Close(); err != nil {
+		t.Error(err)
 	}
 }

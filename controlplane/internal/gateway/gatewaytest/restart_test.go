@@ -1,6 +1,7 @@
 package gatewaytest_test
 
 import (
+	"flag"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -82,6 +83,9 @@ func (h *host) visits(t *testing.T, n int) {
 	})
 }
 
+// swarm is for a look with fewer agents, of which more than a share comes back in a second.
+var swarm = flag.Int("swarm", 10_000, "how many agents come back after a restart, at length")
+
 // TestRestart kills the gateway under its agents and starts it again: all come back in time, and not all at once.
 func TestRestart(t *testing.T) {
 	inTurn(t)
@@ -99,7 +103,7 @@ func restart(t *testing.T, end func(*child)) {
 	// Of few agents, a busy machine can finish the handshakes of several seconds in one.
 	agents, processes, admit, share := 150, 1, "11", 0.2
 	if *long {
-		agents, processes, admit, share = 10_000, 2, "0", 0.05
+		agents, processes, admit, share = *swarm, 2, "0", 0.05
 	}
 	dir := t.TempDir()
 	h := startHost(t, dir, "-admit", "2000")
