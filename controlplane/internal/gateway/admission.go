@@ -114,7 +114,7 @@ func (a *admission) admit(from netip.Addr, end context.CancelCauseFunc) (e *entr
 	now := time.Now()
 	a.pass(now)
 	a.proceed(now)
-	if a.tokens < 1+a.reserve(a.of(from, now)) || a.entering.Len() >= a.atOnce && a.makesWay(from, now) == nil {
+	if a.tokens < 1+a.reserve(a.known(from, now)) || a.entering.Len() >= a.atOnce && a.makesWay(from, now) == nil {
 		return nil, false
 	}
 	if a.silent.Len()+a.waiting.Len() >= a.places {
@@ -292,25 +292,36 @@ func (v *visits) fade(now time.Time) {
 	v.at = now
 }
 
-// of is what is remembered of a source. mu is held.
-func (a *admission) of(from netip.Addr, now time.Time) *visits {
+// known is what is remembered of a source, or nil. mu is held.
+func (a *admission) known(from netip.Addr, now time.Time) *visits {
 	v := a.sources[from]
 	if v == nil && len(a.sources) >= maxSources {
-		from = netip.Addr{}
-		v = a.sources[from]
+		v = a.sources[netip.Addr{}]
 	}
+	if v != nil {
+		v.fade(now)
+	}
+	return v
+}
+
+// of remembers a source from now on, which is for those that have begun or were turned away: who only holds a place has no
+// share of what others use. mu is held.
+func (a *admission) of(from netip.Addr, now time.Time) *visits {
+	v := a.known(from, now)
 	if v == nil {
+		if len(a.sources) >= maxSources {
+			from = netip.Addr{}
+		}
 		v = &visits{at: now}
 		a.sources[from] = v
 	}
-	v.fade(now)
 	return v
 }
 
 // reserve is how much a source has to leave to others: half of what may come at once, when it was let in more often than
 // others lately. mu is held.
 func (a *admission) reserve(v *visits) float64 {
-	if v.used <= modestVisits || v.used*float64(len(a.sources)) <= a.total*(1+1e-6) {
+	if v == nil || v.used <= modestVisits || v.used*float64(len(a.sources)) <= a.total*(1+1e-6) {
 		return 0
 	}
 	return a.burst() / 2

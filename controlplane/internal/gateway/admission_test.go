@@ -321,3 +321,24 @@ func TestAdmissionBeginsInTurn(t *testing.T) {
 		}
 	})
 }
+
+// TestAdmissionSilentSourcesHaveNoShare has many sources that only hold places beside a site with many agents: what they do
+// not use is the site's.
+func TestAdmissionSilentSourcesHaveNoShare(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const rate, sources = 100, 500
+		a := newAdmission(1000, 1000, rate)
+		for i := range sources {
+			from := netip.AddrFrom4([4]byte{198, 51, byte(i >> 8), byte(i)})
+			if _, ok := a.admit(from, func(error) {}); !ok {
+				t.Fatal("a silent one found no place")
+			}
+		}
+		for i := range rate / 4 {
+			if e, ok := come(t, a, here, nil); !ok || !e.goes() {
+				t.Fatalf("agent %d of the site was let in=%v and may not go on", i, ok)
+			}
+		}
+	})
+}
