@@ -29,6 +29,9 @@ const (
 	headStart = 250 * time.Millisecond
 	// maxAddresses bounds the addresses of one name that are tried in a round.
 	maxAddresses = 16
+	// maxShaking is how many handshakes go on with one address. The second is for a path that has healed; more would be a
+	// burden to a control plane that is slow because all its agents come at once.
+	maxShaking = 2
 )
 
 // UnreachedError is when nothing answered in the name of the control plane: the path there is broken, or it is not
@@ -81,21 +84,23 @@ func (r route) encrypted(ctx context.Context, address string) (net.Conn, error) 
 	return outer, err
 }
 
-// attempt connects to one address.
-type attempt func(ctx context.Context, address string) (net.Conn, error)
+// attempt connects to one address. It says when it is connected and goes on to a handshake, and when that has ended.
+type attempt func(ctx context.Context, address string, shake func() (end func())) (net.Conn, error)
 
-func dialTCP(ctx context.Context, address string) (net.Conn, error) {
+// dialTCP is an attempt without a handshake.
+func dialTCP(ctx context.Context, address string, _ func() func()) (net.Conn, error) {
 	return (&net.Dialer{Control: socket.Control}).DialContext(ctx, "tcp", address) //nolint:wrapcheck // it says what and where
 }
 
 // dialTLS counts an address as working only when the TLS handshake is through: behind a router that drops big packets, or
 // on a half-dead load balancer, TCP alone connects.
 func (r route) dialTLS(host string) attempt {
-	return func(ctx context.Context, address string) (net.Conn, error) {
-		conn, err := dialTCP(ctx, address)
+	return func(ctx context.Context, address string, shake func() func()) (net.Conn, error) {
+		conn, err := dialTCP(ctx, address, nil)
 		if err != nil {
 			return nil, err
 		}
+		defer shake()()
 		return r.handshake(ctx, conn, host)
 	}
 }
@@ -117,10 +122,11 @@ func (r route) handshake(ctx context.Context, conn net.Conn, host string) (net.C
 }
 
 // reach connects to a host. All its addresses are tried, one a little after the other, and the first that works wins;
-// while none answers, they are looked up and tried again beside those that still wait.
+// while none answers, they are looked up and tried again beside those that still wait, which no more than maxShaking
+// handshakes with an address do.
 func (d *dialer) reach(ctx context.Context, host, port string, open attempt) (net.Conn, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, reachTimeout, errors.New("no answer for "+reachTimeout.String()))
-	r := &race{names: d.names, host: host, port: port, open: open}
+	r := &race{names: d.names, host: host, port: port, open: open, shaking: map[string]int{}}
 	var rounds sync.WaitGroup
 	defer rounds.Wait()
 	defer cancel()
@@ -159,6 +165,27 @@ type race struct {
 
 	mu     sync.Mutex
 	failed error
+	// shaking is how many handshakes are going on with each address.
+	shaking map[string]int
+}
+
+// shake notes that a handshake begins with an address, until end.
+func (r *race) shake(address string) (end func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.shaking[address]++
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.shaking[address]--
+	}
+}
+
+// isBusy says whether enough handshakes are going on with an address.
+func (r *race) isBusy(address string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.shaking[address] >= maxShaking
 }
 
 // note keeps the error that says most: that of a certificate, else that of a connection, else that of a lookup.
@@ -249,6 +276,10 @@ func (r *race) round(ctx context.Context) net.Conn {
 			}
 			address := net.JoinHostPort(queue[0].String(), r.port)
 			queue = queue[1:]
+			if r.isBusy(address) {
+				next.Reset(0)
+				continue
+			}
 			trying++
 			workers.Go(func() { deliver(ctx, results, r.try(ctx, address)) })
 			next.Reset(headStart)
@@ -264,7 +295,7 @@ func (r *race) round(ctx context.Context) net.Conn {
 }
 
 func (r *race) try(ctx context.Context, address string) net.Conn {
-	conn, err := r.open(ctx, address)
+	conn, err := r.open(ctx, address, func() func() { return r.shake(address) })
 	if err != nil && ctx.Err() == nil {
 		r.note(err)
 	}

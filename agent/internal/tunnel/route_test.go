@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -30,7 +31,7 @@ func TestKnocksAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
 		var tries atomic.Int32
-		open := func(ctx context.Context, _ string) (net.Conn, error) {
+		open := func(ctx context.Context, _ string, _ func() func()) (net.Conn, error) {
 			tries.Add(1)
 			if time.Since(began) < 11*time.Second {
 				<-ctx.Done()
@@ -52,11 +53,43 @@ func TestKnocksAgain(t *testing.T) {
 	})
 }
 
+// TestAFewHandshakesWait connects to an address that takes connections and says nothing, as a control plane does that has too
+// much to do: the agent does not ask for ever more of it, and tries again once a handshake has failed.
+func TestAFewHandshakesWait(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		var tries atomic.Int32
+		open := func(ctx context.Context, _ string, shake func() func()) (net.Conn, error) {
+			defer shake()()
+			switch tries.Add(1) {
+			case 1:
+				<-ctx.Done()
+				return nil, ctx.Err()
+			case maxShaking:
+				time.Sleep(time.Until(began.Add(17 * time.Second)))
+				return nil, io.EOF
+			}
+			client, server := net.Pipe()
+			t.Cleanup(func() { _ = server.Close() })
+			return client, nil
+		}
+		conn, err := (&dialer{names: newNames()}).reach(t.Context(), "192.0.2.1", "443", open)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.Close()
+		if took := time.Since(began); took != 20*time.Second || tries.Load() != maxShaking+1 {
+			t.Errorf("%d handshakes took %s, want %d and 20 s", tries.Load(), took, maxShaking+1)
+		}
+	})
+}
+
 // TestSilenceIsUnreached gives up on an address that never answers, and says that nothing was reached.
 func TestSilenceIsUnreached(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		open := func(ctx context.Context, _ string) (net.Conn, error) {
+		open := func(ctx context.Context, _ string, _ func() func()) (net.Conn, error) {
 			<-ctx.Done()
 			return nil, ctx.Err()
 		}
@@ -99,7 +132,7 @@ func TestInterleave(t *testing.T) {
 // TestWaits goes through days without a network, and what comes after.
 func TestWaits(t *testing.T) {
 	t.Parallel()
-	unreached, answered := &UnreachedError{io.ErrUnexpectedEOF}, errors.New("a protocol error")
+	unreached, answered := &UnreachedError{syscall.ECONNREFUSED}, errors.New("a protocol error")
 	w := newWaits(0, 0)
 	for n := range 10_000 {
 		if d := w.next(unreached); d >= knockEvery {
@@ -125,6 +158,13 @@ func TestWaits(t *testing.T) {
 	}
 	if longest < 20*time.Second || longest >= askAround {
 		t.Errorf("the longest wait for a load balancer without a control plane is %s", longest)
+	}
+	longest = 0
+	for range 200 {
+		longest = max(longest, w.next(&UnreachedError{io.ErrUnexpectedEOF}))
+	}
+	if longest < 20*time.Second || longest >= askAround {
+		t.Errorf("the longest wait behind connections that are closed is %s", longest)
 	}
 	if d := newWaits(time.Millisecond, time.Millisecond).next(unreached); d >= time.Millisecond {
 		t.Errorf("the settings' bound is not kept: %s", d)
