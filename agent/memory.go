@@ -81,9 +81,6 @@ type memoryKeeper struct {
 	stopped bool
 }
 
-// mapping is a range of addresses.
-type mapping struct{ start, end uintptr }
-
 // unmapEvery is how often the pages of the program are let go of, and findEvery how often it is looked for where they
 // are, which costs far more: a debugger that changes one of them is noticed then.
 const (

@@ -10,6 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// mapping is a range of addresses.
+type mapping struct{ start, end uintptr }
+
 // findProgram finds where the pages of the program itself are.
 func findProgram() []mapping {
 	path, err := os.Readlink("/proc/self/exe")
