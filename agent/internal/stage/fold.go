@@ -15,7 +15,7 @@ import (
 const foldFlows = 6
 
 // foldBytes is after how many bytes of records a transaction of a fold ends.
-const foldBytes = 256 << 10
+const foldBytes = 512 << 10
 
 // foldEarly folds flows in transactions of their own until few are left for the commit. The records are in the segments by
 // then. Each flow's number says what of the journal its state has, so that what comes in front of the end of the epoch is
