@@ -91,11 +91,12 @@ const (
 // A collection comes early while less than earlyBelow is in use, at most once in a second in the long run and maxCredit times
 // in a row: a flow that makes much garbage all the time, or that holds much, is not slowed down. It comes after a growth of
 // an earlyPart of what is in use, and earlySlack; after twice of that where only half of maxCredit is left, so that it lasts for
-// the whole of a burst.
+// the whole of a burst. The slack must be more than the 1 MiB below the limit at which Go's runtime collects: with less of it
+// everything in use was gone through for each megabyte of a burst.
 const (
 	earlyBelow = 48 << 20
-	earlyPart  = 12
-	earlySlack = 768 << 10
+	earlyPart  = 24
+	earlySlack = 2304 << 10
 	maxCredit  = 24
 	// leastStep is the least change of the limit that is worth stopping the program for a moment.
 	leastStep = 256 << 10

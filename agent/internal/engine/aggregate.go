@@ -118,9 +118,17 @@ func (a *aggregate) cutTime(step *flowdef.PlanStep, types []expr.Type, s span) e
 // ring makes the keyring when it is not there.
 func (a *aggregate) ring(types []expr.Type) *keyring {
 	if a.keys == nil {
-		a.keys = &keyring{table: newKeyTable(types), limit: maxCarries}
+		a.keys = &keyring{table: newKeyTable(types), blocks: newGroupBlocks(a.perEntry(), 0), limit: maxCarries}
 	}
 	return a.keys
+}
+
+// perEntry is how many groups or keys share an entry.
+func (a *aggregate) perEntry() int {
+	if a.sessions != nil {
+		return 1
+	}
+	return groupsPerEntry
 }
 
 func (a *aggregate) push(b *column.Batch) error {

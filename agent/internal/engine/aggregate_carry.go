@@ -52,10 +52,10 @@ type keyring struct {
 	entries  []int32
 	scratch  []int32
 
-	// carries says which keys carry something and changed which of these are to be written; committed, which are in the
-	// last checkpoint.
-	carries, changed, committed []bool
-	carrying                    int
+	// carries says which keys carry something and changed which of these are to be written, in blocks.
+	carries, changed []bool
+	carrying         int
+	blocks           groupBlocks
 	// limit is maxCarries.
 	limit int
 }
@@ -67,7 +67,8 @@ func (k *keyring) wasteful(live int) bool {
 
 func (k *keyring) grow() {
 	n := k.table.len()
-	k.carries, k.changed, k.committed = growTo(k.carries, n), growTo(k.changed, n), growTo(k.committed, n)
+	k.carries, k.changed = growTo(k.carries, n), growTo(k.changed, n)
+	k.blocks.grow(n)
 	for _, c := range k.carriers {
 		c.growKeys(n)
 	}
@@ -164,7 +165,8 @@ func (k *keyring) atOf(key int32) int64 {
 // compact keeps the keys keep, which rise.
 func (k *keyring) compact(keep []int32) {
 	k.table.compact(keep, nil)
-	k.carries, k.changed, k.committed = compactSlice(k.carries, keep), compactSlice(k.changed, keep), compactSlice(k.committed, keep)
+	k.carries, k.changed = compactSlice(k.carries, keep), compactSlice(k.changed, keep)
+	k.blocks.compact(keep)
 	for _, c := range k.carriers {
 		c.compactKeys(keep)
 	}
@@ -213,10 +215,12 @@ func (k *keyring) take(from *keyring, which takeKeys) error {
 			k.carrying++
 		}
 		k.changed[at] = true
-		k.committed[at] = k.committed[at] || from.committed[key]
 	}
 	return nil
 }
+
+// inherit takes over the blocks of a keyring all of whose keys it has taken before it had any, so that their numbers are the same.
+func (k *keyring) inherit(from *keyring) { k.blocks = from.blocks }
 
 // takeKeys says of which keys take copies.
 type takeKeys int

@@ -79,7 +79,7 @@ func (o *outbox) reset() {
 // An outbox has room for keptOutbox bytes of insights in any case, and for more until it was not used roomyResets times.
 const (
 	keptOutbox  = 1 << 10
-	roomyResets = 3
+	roomyResets = 2
 	// keptItems is how many insights there is a list for in any case.
 	keptItems = 16
 )

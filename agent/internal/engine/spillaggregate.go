@@ -266,6 +266,7 @@ func (l *limitedAggregate) empty() error {
 		if err = empty.keys.take(l.keys, takeAll); err != nil {
 			return err
 		}
+		empty.keys.inherit(l.keys)
 	}
 	l.aggregate, l.node, l.over = empty, nil, true
 	return nil

@@ -88,6 +88,9 @@ func (l *limitedAggregate) replace(n *groupNode) error {
 		}
 		old.state.end()
 		l.left = append(l.left, old.changes(nil)...)
+		if old.carries() {
+			empty.keys.inherit(old.keys)
+		}
 		l.aggregate = empty
 	}
 	l.budget.release()

@@ -14,8 +14,8 @@ import (
 
 // The keys of an aggregate's entries begin with what they are. Groups are written in blocks, under the block's id; samples
 // at every commit, under the aggregate's place, the block's id and a number. A value's key is the aggregate's place, the
-// group's key (its window's start and its grouping values) and the value; what a key carries from window to window is
-// under the grouping values.
+// group's key (its window's start and its grouping values) and the value; what keys carry from window to window is in blocks
+// of its own, under their ids.
 const (
 	metaKey       = "m"
 	groupPrefix   = 'g'
@@ -24,6 +24,9 @@ const (
 	carryPrefix   = 'c'
 	fingerprintSz = 16
 )
+
+// keptRemovals is for how many removals the memory is kept: the end of a window has many, and then none come for long.
+const keptRemovals = 8
 
 // errOtherDefinition says that saved state belongs to another definition of the step.
 var errOtherDefinition = errors.New("the step's definition has changed")
@@ -56,11 +59,7 @@ func (s *aggregateState) init(a *aggregate, types []expr.Type) {
 	s.agg, s.types = a, types
 	sum := sha256.Sum256([]byte(describeAggregate(a)))
 	copy(s.fingerprint[:], sum[:])
-	size := groupsPerEntry
-	if a.sessions != nil {
-		size = 1
-	}
-	s.blocks = newGroupBlocks(size, len(a.accs))
+	s.blocks = newGroupBlocks(a.perEntry(), len(a.accs))
 	s.inGroups = a.sessions != nil
 	for _, acc := range a.accs {
 		log, _ := acc.(sampler)
@@ -89,6 +88,9 @@ func describeAggregate(a *aggregate) string {
 			fmt.Fprintf(&b, ",%v", p)
 		}
 		fmt.Fprintf(&b, ")%s;", call.Result)
+	}
+	if a.carries() {
+		b.WriteString("carried in blocks;")
 	}
 	return b.String()
 }
@@ -170,7 +172,10 @@ func (s *aggregateState) end() {
 // changes appends what changed since the last call.
 func (s *aggregateState) changes(dst []StateChange) []StateChange {
 	dst = append(dst, s.removed...)
-	s.removed, s.buf = s.removed[:0], s.buf[:0]
+	if s.removed = s.removed[:0]; cap(s.removed) > keptRemovals {
+		s.removed = nil
+	}
+	s.buf = s.buf[:0]
 	dst = s.blockChanges(dst)
 	for place, acc := range s.agg.accs {
 		switch acc := acc.(type) {
@@ -257,7 +262,7 @@ func (s *aggregateState) restoreEntry(key string, payload []byte) error {
 	case samplePrefix:
 		return s.restoreSamples(key, payload)
 	case carryPrefix:
-		return s.restoreCarry(key, payload)
+		return s.restoreCarries(key, payload)
 	case valuePrefix:
 		return s.restoreValue(key, payload)
 	}

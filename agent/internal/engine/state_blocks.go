@@ -160,13 +160,17 @@ func (k *groupBlocks) chunk(place int, b int32) int32 {
 }
 
 // blockKey is the key of a block's entry.
-func blockKey(id uint64) string {
-	return string(binary.BigEndian.AppendUint64([]byte{groupPrefix}, id))
+func blockKey(id uint64) string { return idKey(groupPrefix, id) }
+
+func idKey(prefix byte, id uint64) string {
+	var room [1 + 8]byte
+	return string(binary.BigEndian.AppendUint64(append(room[:0], prefix), id))
 }
 
 // sampleKey is the key of an entry of samples.
 func sampleKey(place int, id uint64, chunk int32) string {
-	key := binary.AppendUvarint([]byte{samplePrefix}, uint64(place)) //nolint:gosec // a place in a list
+	var room [1 + binary.MaxVarintLen64 + 8 + 4]byte
+	key := binary.AppendUvarint(append(room[:0], samplePrefix), uint64(place)) //nolint:gosec // a place in a list
 	key = binary.BigEndian.AppendUint64(key, id)
 	return string(binary.BigEndian.AppendUint32(key, uint32(chunk))) //nolint:gosec // counted from 0
 }
@@ -291,7 +295,13 @@ func (s *aggregateState) sampleChanges(dst []StateChange, b int32) []StateChange
 // forgetBlock notes that a block's entries are to be removed.
 func (s *aggregateState) forgetBlock(b int32) {
 	k := &s.blocks
-	s.removed = append(s.removed, StateChange{Step: s.agg.plan.ID, Key: blockKey(k.ids[b])})
+	n := int32(1)
+	for place := range k.chunks {
+		if k.chunks[place] != nil {
+			n += k.chunks[place][b]
+		}
+	}
+	s.removed = append(slices.Grow(s.removed, int(n)), StateChange{Step: s.agg.plan.ID, Key: blockKey(k.ids[b])})
 	for place := range k.chunks {
 		if k.chunks[place] == nil {
 			continue

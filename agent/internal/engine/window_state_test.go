@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -119,6 +120,7 @@ func TestWindowsOfManyKeysAreForgotten(t *testing.T) {
 		a.counts = &stepCounts{sample: new([]FailedRecord)}
 		a.keys.limit = 5000
 		b := column.NewBatch(p.Steps[0].Output)
+		entries := map[string][]byte{}
 		for i := range 40_000 {
 			b.Cols[0].AppendInt(int64(i) * 10_000)
 			b.Cols[1].AppendStr(fmt.Appendf(nil, "k%d", i))
@@ -131,8 +133,12 @@ func TestWindowsOfManyKeysAreForgotten(t *testing.T) {
 				}
 				b.Reset()
 				b.Len = 0
-				a.state.changes(nil)
+				applyChanges(entries, a.state.changes(nil))
 			}
+		}
+		carried := a.keys.contents()
+		if got := carriedByStream(t, p, entries); !maps.Equal(got, carried) {
+			t.Errorf("%s: %d keys carry something according to what was written, and other %d did", text, len(got), len(carried))
 		}
 		if n := a.keys.table.len(); n > 30_000 {
 			t.Errorf("%s: %d keys are kept", text, n)
@@ -144,6 +150,82 @@ func TestWindowsOfManyKeysAreForgotten(t *testing.T) {
 			t.Errorf("%s: %d groups are kept", text, n)
 		}
 	}
+}
+
+// TestWhatFewOfManyKeysCarryIsPacked holds that blocks of which little is left are written anew as few.
+func TestWhatFewOfManyKeysCarryIsPacked(t *testing.T) {
+	t.Parallel()
+	p := plan(t, fmt.Sprintf(windowFlow, "continuous", "late: 1s, tumbling: 1m"))
+	a, err := newAggregate(&p.Steps[1], p.Steps[0].Output, endless)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.counts = &stepCounts{sample: new([]FailedRecord)}
+	entries := map[string][]byte{}
+	b := column.NewBatch(p.Steps[0].Output)
+	push := func(minute int64, every int) {
+		for k := 0; k < 100*groupsPerEntry; k += every {
+			b.Cols[0].AppendInt(minute*60_000_000 + 2_000_000)
+			b.Cols[1].AppendStr(fmt.Appendf(nil, "k%04d", k))
+			b.Cols[2].AppendFloat(float64(k))
+			b.Cols[3].AppendInt(minute)
+			b.Cols[4].AppendBool(true)
+			b.Len++
+		}
+		if err := a.push(b); err != nil {
+			t.Fatal(err)
+		}
+		b.Reset()
+		b.Len = 0
+		applyChanges(entries, a.state.changes(nil))
+	}
+	blocks := func() (n int) {
+		for key := range entries {
+			if key[0] == carryPrefix {
+				n++
+			}
+		}
+		return n
+	}
+	push(0, 1)
+	push(1, groupsPerEntry/2)
+	if n := blocks(); n != 100 {
+		t.Fatalf("there are %d blocks of carries, want 100", n)
+	}
+	a.keys.limit = 300
+	push(2, groupsPerEntry)
+	if n, want := blocks(), 225/groupsPerEntry+1; n != want || a.keys.carrying != 225 {
+		t.Errorf("%d keys carry something in %d blocks, want 225 in %d", a.keys.carrying, n, want)
+	}
+	for minute := range int64(2) {
+		if got := carriedByStream(t, p, entries); !maps.Equal(got, a.keys.contents()) {
+			t.Errorf("what was written is not what the keys carry: %d keys", len(got))
+		}
+		push(3+minute, 1)
+	}
+}
+
+func applyChanges(entries map[string][]byte, changes []StateChange) {
+	for _, c := range changes {
+		if c.Value == nil {
+			delete(entries, c.Key)
+		} else {
+			entries[c.Key] = slices.Clone(c.Value)
+		}
+	}
+}
+
+func carriedByStream(tb testing.TB, p *flowdef.Plan, entries map[string][]byte) map[string]string {
+	tb.Helper()
+	a, err := newAggregate(&p.Steps[1], p.Steps[0].Output, endless)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	a.counts = &stepCounts{sample: new([]FailedRecord)}
+	if err = a.restore(entries); err != nil {
+		tb.Fatal(err)
+	}
+	return a.keys.contents()
 }
 
 func TestTimesAtTheEndsOfTheCalendarFail(t *testing.T) {
