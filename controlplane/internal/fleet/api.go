@@ -127,6 +127,9 @@ type Gateway interface {
 	// Connect records a session. A hello that only a copy of the agent's data directory can have sent locks the agent, which
 	// is AgentLocked: around ErrCloneNoticed this once, and then until an owner has decided.
 	Connect(ctx context.Context, id AgentIdentity, from Caller, h *wire.Hello) (Session, error)
+	// Keep records that the agent has kept the value of its session, from which on no other value is good. It fails when
+	// another session has begun.
+	Keep(ctx context.Context, id AgentIdentity) error
 	// Disconnect records the end of the session that Connect began with that counter.
 	Disconnect(ctx context.Context, id AgentIdentity, counter uint64) error
 	// Bundle gives the agent's signed desired state as a DSSE envelope, and its serial.

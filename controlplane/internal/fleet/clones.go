@@ -223,6 +223,28 @@ func (s *Service) begin(ctx context.Context, tx Tx, st ConnectState, b beginning
 		what{"database_went_back", map[string]any{"session": restored, "known": st.Serial}})
 }
 
+// Keep records that the session's value was kept.
+func (s *Service) Keep(ctx context.Context, id AgentIdentity) error {
+	return s.write(ctx, id.Tenant, func(ctx context.Context, tx Tx) error {
+		st, err := tx.LockConnect(ctx, id.Agent)
+		switch {
+		case errors.Is(err, ErrNoRow):
+			return agentUnknown()
+		case err != nil:
+			return err
+		case st.Revoked:
+			return agentRevoked()
+		case st.Lock != nil:
+			return agentLocked(st.AgentState, "")
+		case st.Counter != id.Session:
+			return fail(Unavailable, "another session of this agent has begun")
+		case st.Kept:
+			return nil
+		}
+		return tx.MarkKept(ctx, id.Agent)
+	})
+}
+
 // sighting is a hello that only a copy can have sent.
 type sighting struct {
 	NewSession

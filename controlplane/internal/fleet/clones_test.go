@@ -123,6 +123,7 @@ func (w *world) lockedOut(t *testing.T, owner fleet.Actor, a, b *machine) {
 		_, err := w.StoreInsights(t.Context(), m.id, insights(m.id.Agent, 1, 1))
 		wantCode(t, "insights", err, fleet.AgentLocked)
 		wantCode(t, "a status", w.StoreStatus(t.Context(), m.id, &wire.Status{}), fleet.AgentLocked)
+		wantCode(t, "a kept value", w.Keep(t.Context(), m.id), fleet.AgentLocked)
 		_, _, err = w.Bundle(t.Context(), m.id)
 		wantCode(t, "a bundle", err, fleet.AgentLocked)
 		wantCode(t, "a rotation", w.Rotate(t.Context(), m.id, fleet.Keys{Ed25519: m.public}, fleet.Keys{Ed25519: make([]byte, 32), X25519: make([]byte, 32)}), fleet.AgentLocked)
@@ -298,6 +299,49 @@ func TestClockSkew(t *testing.T) {
 		if g, err := w.Agent(t.Context(), owner, "press-pc"); err != nil || g.ClockSkew < c.want-5 || g.ClockSkew > c.want+5 {
 			t.Errorf("a status of %d s ahead: skew %d, want %d, %v", c.after, g.ClockSkew, c.want, err)
 		}
+	}
+}
+
+// TestWhoTakesTheAgentsPlaceIsNoticed has a copy connect while the agent cannot: the agent has tried in vain, so that its counter
+// is ahead, and the value that it shows would be good until the copy has kept the next one.
+func TestWhoTakesTheAgentsPlaceIsNoticed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	owner := w.tenant(t, "acme")
+	agent := w.agent(t, owner)
+	thief := copied(agent)
+	agent.counter += 3
+	begun, err := w.hello(t, thief)
+	if err != nil {
+		t.Fatal(err)
+	}
+	thief.id.Session = int64(thief.counter) //nolint:gosec // small
+	// What it wants to do is only done for one that has kept the value.
+	if err := w.Keep(t.Context(), thief.id); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.StoreInsights(t.Context(), thief.id, insights(thief.id.Agent, begun.Stored+1, 1)); err != nil {
+		t.Fatal(err)
+	}
+	w.wantLocked(t, "the agent itself", agent)
+	g, err := w.Agent(t.Context(), owner, "press-pc")
+	if err != nil || g.Lock == nil || g.Lock.Reason != fleet.LockSession {
+		t.Errorf("the agent: %+v, %v", g, err)
+	}
+}
+
+// TestASessionThatIsOverKeepsNothing has two sessions of an agent: the older one proves nothing any more.
+func TestASessionThatIsOverKeepsNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	m := w.agent(t, w.tenant(t, "acme"))
+	older := m.id
+	if _, err := w.hello(t, m); err != nil {
+		t.Fatal(err)
+	}
+	wantCode(t, "an older session", w.Keep(t.Context(), older), fleet.Unavailable)
+	if _, err := w.hello(t, m); err != nil {
+		t.Errorf("the value before is not good any more: %v", err)
 	}
 }
 

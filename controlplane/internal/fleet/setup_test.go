@@ -174,9 +174,12 @@ func (w *world) hello(t *testing.T, m *machine) (fleet.Session, error) {
 	return w.Connect(t.Context(), m.id, fleet.Caller{Key: m.public, Address: "10.0.0.7"}, h)
 }
 
-// report sends a status, which proves that the machine has kept the session's value.
+// report sends a status, before which the machine has kept the session's value.
 func (w *world) report(t *testing.T, m *machine) {
 	t.Helper()
+	if err := w.Keep(t.Context(), m.id); err != nil {
+		t.Fatal(err)
+	}
 	if err := w.StoreStatus(t.Context(), m.id, &wire.Status{}); err != nil {
 		t.Fatal(err)
 	}

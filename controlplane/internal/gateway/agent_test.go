@@ -178,6 +178,12 @@ func (v *visitor) hear() *wire.ControlDown {
 	return down
 }
 
+// keeps says something, which proves that the value of the session was kept.
+func (v *visitor) keeps() {
+	v.t.Helper()
+	v.say(v.control, &wire.ControlUp{})
+}
+
 // connect says hello, and checks that welcome and the desired state follow.
 func (v *visitor) connect(counter uint64) *wire.Welcome {
 	v.t.Helper()
@@ -186,6 +192,7 @@ func (v *visitor) connect(counter uint64) *wire.Welcome {
 	if welcome == nil {
 		v.t.Fatal("no welcome came")
 	}
+	v.keeps()
 	if desired := v.hear().GetDesired(); desired == nil {
 		v.t.Fatal("no desired state came after the welcome")
 	}

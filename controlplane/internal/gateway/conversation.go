@@ -85,8 +85,53 @@ func (p *peer) tell(s *session, put func(o *outbox)) {
 	})
 }
 
+// keep records that the agent has kept the session's value, which is before it says anything: from then on the value that its
+// hello has shown is worth nothing, so that a copy that has taken the agent's place is noticed by the next hello of either.
+// Until then nothing is taken of whoever is there, nor given.
+func (p *peer) keep(ctx context.Context, s *session) error {
+	s.keeping.Lock()
+	defer s.keeping.Unlock()
+	select {
+	case <-s.kept:
+		return nil
+	default:
+	}
+	if err := insist(ctx, func() error { return p.gateway.fleet.Keep(ctx, p.id) }); err != nil {
+		return refuse(err)
+	}
+	close(s.kept)
+	return nil
+}
+
+// awaitKept waits until the value is kept, and notices a revocation meanwhile.
+func (p *peer) awaitKept(ctx context.Context, s *session, changes <-chan struct{}) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-s.kept:
+			return nil
+		case _, ok := <-changes:
+			if !ok {
+				return lostTouch()
+			}
+		}
+		if _, _, err := p.desired(ctx); err != nil && (fatal(err) || ctx.Err() != nil) {
+			return refuse(err)
+		}
+	}
+}
+
+// lostTouch is the end of a session whose changes cannot be followed.
+func lostTouch() error {
+	return &refusal{code: wire.RefusalUnavailable, message: "the control plane lost touch with its database", err: errChangesEnded}
+}
+
 // watch has the desired state sent, now and after every change, and notices a revocation, also while the agent takes nothing.
 func (p *peer) watch(ctx context.Context, s *session, changes <-chan struct{}, rotate bool) error {
+	if err := p.awaitKept(ctx, s, changes); err != nil {
+		return err
+	}
 	var sent uint64
 	for first := true; ; first = false {
 		if err := p.askRotation(ctx, s, first, rotate); err != nil {
@@ -107,7 +152,7 @@ func (p *peer) watch(ctx context.Context, s *session, changes <-chan struct{}, r
 			return context.Cause(ctx)
 		case _, ok := <-changes:
 			if !ok {
-				return &refusal{code: wire.RefusalUnavailable, message: "the control plane lost touch with its database", err: errChangesEnded}
+				return lostTouch()
 			}
 		}
 	}
@@ -127,7 +172,7 @@ func (p *peer) desired(ctx context.Context) (envelope []byte, serial uint64, err
 }
 
 // receive reads what waits on the control stream. reports counts the run reports of the session.
-func (p *peer) receive(ctx context.Context, reports *uint64) error {
+func (p *peer) receive(ctx context.Context, s *session, reports *uint64) error {
 	for p.control.Readable() {
 		up := &wire.ControlUp{}
 		if err := wire.ReadMessage(p.control, up); err != nil {
@@ -135,6 +180,9 @@ func (p *peer) receive(ctx context.Context, reports *uint64) error {
 		}
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
+		}
+		if err := p.keep(ctx, s); err != nil {
+			return err
 		}
 		switch m := up.GetMessage().(type) {
 		case *wire.ControlUp_Status:
@@ -204,12 +252,12 @@ func (p *peer) acceptInsights(ctx context.Context, session *session, stored uint
 		return breach(fmt.Sprintf("a session has one %q stream and one %q stream", wire.KindControl, wire.KindInsights))
 	}
 	session.insights = true
-	session.each(stream.Await, func() error { return p.storeInsights(ctx, stream, &stored) })
+	session.each(stream.Await, func() error { return p.storeInsights(ctx, session, stream, &stored) })
 	return nil
 }
 
 // storeInsights stores batch after batch while some wait, and acknowledges each when it is committed.
-func (p *peer) storeInsights(ctx context.Context, stream *mux.Stream, before *uint64) error {
+func (p *peer) storeInsights(ctx context.Context, session *session, stream *mux.Stream, before *uint64) error {
 	for stream.Readable() {
 		up := &wire.InsightsUp{}
 		if err := wire.ReadMessage(stream, up); err != nil {
@@ -217,6 +265,9 @@ func (p *peer) storeInsights(ctx context.Context, stream *mux.Stream, before *ui
 		}
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
+		}
+		if err := p.keep(ctx, session); err != nil {
+			return err
 		}
 		count := uint64(len(up.GetInsights()))
 		if up.GetFirstSeq() == 0 || count == 0 && len(up.GetReceipts()) == 0 || up.GetFirstSeq()+count < count {

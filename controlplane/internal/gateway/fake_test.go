@@ -51,6 +51,7 @@ type record struct {
 	rotate    bool
 	next      fleet.Keys
 	connected int
+	kept      int
 	stored    []string
 	repeated  int
 	changes   map[chan struct{}]struct{}
@@ -207,6 +208,16 @@ func (d *domain) Disconnect(ctx context.Context, id fleet.AgentIdentity, _ uint6
 	d.of(id).connected--
 	d.cond.Broadcast()
 	return ctx.Err()
+}
+
+func (d *domain) Keep(_ context.Context, id fleet.AgentIdentity) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.failing("Keep"); err != nil {
+		return err
+	}
+	d.of(id).kept++
+	return nil
 }
 
 func (d *domain) Bundle(_ context.Context, id fleet.AgentIdentity) ([]byte, uint64, error) {

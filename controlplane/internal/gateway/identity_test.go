@@ -56,6 +56,53 @@ func TestWhetherAHelloIsStillWaitedFor(t *testing.T) {
 	s.domain.wait(func() bool { return s.domain.givenUp == 1 })
 }
 
+// TestNothingComesBeforeTheValueIsKept has a copy that shows a good value and then keeps to itself, as one would that wants to
+// stay unnoticed: it gets no flows and no new keys, and whatever it says is taken for a proof that it has kept the value.
+func TestNothingComesBeforeTheValueIsKept(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil)
+	public, key := newKey(t)
+	agent := s.domain.known(public)
+	silent := s.visit(key)
+	silent.hello(1)
+	if silent.hear().GetWelcome() == nil {
+		t.Fatal("no welcome came")
+	}
+	// A change is no reason to tell it anything, and a revocation is what it is told first.
+	s.domain.deploy(agent, "bundle-2")
+	s.domain.revoke(agent)
+	if got := silent.hear(); got.GetRefusal().GetCode() != wire.RefusalAgentRevoked {
+		t.Errorf("who has said nothing was told %v", got)
+	}
+	if agent.kept != 0 {
+		t.Error("a value counts as kept of which nothing was heard")
+	}
+
+	public, key = newKey(t)
+	agent = s.domain.known(public)
+	eager := s.visit(key)
+	eager.hello(1)
+	if eager.hear().GetWelcome() == nil {
+		t.Fatal("no welcome came")
+	}
+	insights := eager.open(wire.NewHeader(wire.KindInsights))
+	eager.say(insights, batch(1, 3))
+	s.domain.wait(func() bool { return agent.kept == 1 && len(agent.stored) == 3 })
+	// Where another session has begun, nothing is taken of this one.
+	public, key = newKey(t)
+	agent = s.domain.known(public)
+	late := s.visit(key)
+	late.hello(1)
+	if late.hear().GetWelcome() == nil {
+		t.Fatal("no welcome came")
+	}
+	s.domain.order("Keep", failure(fleet.AgentLocked, "this agent is locked"))
+	insights = late.open(wire.NewHeader(wire.KindInsights))
+	late.say(insights, batch(1, 3))
+	late.refused(wire.RefusalLocked)
+	s.domain.checkStored(agent, 0)
+}
+
 // hearRotate reads on until the agent is asked for new keys.
 func (v *visitor) hearRotate() {
 	v.t.Helper()
@@ -100,6 +147,7 @@ func TestRotation(t *testing.T) {
 	for n, k := range []ed25519.PrivateKey{key, next} {
 		again := s.visit(k)
 		again.hello(uint64(n) + 2)
+		again.keeps()
 		again.hearRotate()
 	}
 }

@@ -187,6 +187,9 @@ type session struct {
 	insights bool
 	// out is what the agent is still to be told.
 	out outbox
+	// kept closes once the agent is known to have kept the session's value; keeping guards that.
+	keeping sync.Mutex
+	kept    chan struct{}
 }
 
 // each has a conversation go on whenever there is something for it, until it gives an error. await calls back once there
@@ -212,9 +215,9 @@ func (p *peer) converse(ctx context.Context, begun fleet.Session, changes <-chan
 	defer p.gateway.disconnected(p)
 
 	ctx, end := context.WithCancelCause(ctx)
-	s := &session{end: end}
+	s := &session{end: end, kept: make(chan struct{})}
 	var reports uint64
-	s.each(p.control.Await, func() error { return p.receive(ctx, &reports) })
+	s.each(p.control.Await, func() error { return p.receive(ctx, s, &reports) })
 	s.each(p.streams.AwaitStream, func() error { return p.acceptInsights(ctx, s, begun.Stored) })
 	over := make(chan struct{})
 	context.AfterFunc(ctx, func() {

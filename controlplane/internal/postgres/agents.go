@@ -212,9 +212,9 @@ func (t *tx) SaveStatus(ctx context.Context, id fleet.AgentIdentity, applied int
 	if err != nil {
 		return fmt.Errorf("write an agent's status: %w", err)
 	}
-	a := args{"agent": id.Agent, "session": id.Session, "applied": applied, "skew": skew, "status": string(text)}
+	a := args{"agent": id.Agent, "applied": applied, "skew": skew, "status": string(text)}
 	err = t.must(ctx, `
-		UPDATE agents SET status = @status::json, applied = @applied, session_kept = session_kept OR counter = @session,
+		UPDATE agents SET status = @status::json, applied = @applied,
 			clock_skew = CASE WHEN abs(clock_skew - @skew) >= 60 THEN @skew ELSE clock_skew END
 		WHERE tenant_id = @tenant AND id = @agent AND revoked_at IS NULL AND locked_at IS NULL`, a)
 	if err != nil {

@@ -77,6 +77,9 @@ func (f *Fleet) Disconnect(_ context.Context, id fleet.AgentIdentity, _ uint64) 
 	return nil
 }
 
+// Keep keeps nothing.
+func (*Fleet) Keep(context.Context, fleet.AgentIdentity) error { return nil }
+
 // Bundle is never changed.
 func (*Fleet) Bundle(context.Context, fleet.AgentIdentity) (envelope []byte, serial uint64, err error) {
 	return []byte("{}"), 1, nil
