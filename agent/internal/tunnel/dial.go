@@ -193,15 +193,10 @@ func (d *dialer) explain(err error) error {
 // errResetOnWindows is WSAECONNRESET, which no other system has.
 const errResetOnWindows = syscall.Errno(10054)
 
-// isCut says whether the other end closed a connection before it was of use.
-func isCut(err error) bool {
-	closed := []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE, errResetOnWindows}
-	return slices.ContainsFunc(closed, func(end error) bool { return errors.Is(err, end) })
-}
-
 // wordless says what it can mean that a connection was closed before anything was said on it.
 func wordless(err error) error {
-	if !isCut(err) {
+	closed := []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE, errResetOnWindows}
+	if !slices.ContainsFunc(closed, func(end error) bool { return errors.Is(err, end) }) {
 		return err
 	}
 	return fmt.Errorf("the connection was closed without a word (%w): by a firewall or a load balancer, or by the control plane, which is busy, "+

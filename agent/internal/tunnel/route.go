@@ -29,9 +29,11 @@ const (
 	headStart = 250 * time.Millisecond
 	// maxAddresses bounds the addresses of one name that are tried in a round.
 	maxAddresses = 16
-	// maxShaking is how many handshakes go on with one address. The second is for a path that has healed; more would be a
-	// burden to a control plane that is slow because all its agents come at once.
-	maxShaking = 2
+	// Where manyShaking handshakes with an address go on, the next one begins no sooner than shakeEvery behind the last: a path
+	// that has healed is found soon, and a control plane that is slow because all its agents come at once is not burdened by
+	// ever more.
+	manyShaking = 2
+	shakeEvery  = 10 * time.Second
 )
 
 // UnreachedError is when nothing answered in the name of the control plane: the path there is broken, or it is not
@@ -122,11 +124,10 @@ func (r route) handshake(ctx context.Context, conn net.Conn, host string) (net.C
 }
 
 // reach connects to a host. All its addresses are tried, one a little after the other, and the first that works wins;
-// while none answers, they are looked up and tried again beside those that still wait, which no more than maxShaking
-// handshakes with an address do.
+// while none answers, they are looked up and tried again beside those that still wait.
 func (d *dialer) reach(ctx context.Context, host, port string, open attempt) (net.Conn, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, reachTimeout, errors.New("no answer for "+reachTimeout.String()))
-	r := &race{names: d.names, host: host, port: port, open: open, shaking: map[string]int{}}
+	r := &race{names: d.names, host: host, port: port, open: open, shaking: map[string]shakes{}}
 	var rounds sync.WaitGroup
 	defer rounds.Wait()
 	defer cancel()
@@ -165,27 +166,37 @@ type race struct {
 
 	mu     sync.Mutex
 	failed error
-	// shaking is how many handshakes are going on with each address.
-	shaking map[string]int
+	// shaking are the handshakes that go on with each address.
+	shaking map[string]shakes
+}
+
+// shakes are how many handshakes go on, and when the last one began.
+type shakes struct {
+	count int
+	last  time.Time
 }
 
 // shake notes that a handshake begins with an address, until end.
 func (r *race) shake(address string) (end func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.shaking[address]++
+	r.shaking[address] = shakes{r.shaking[address].count + 1, time.Now()}
 	return func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.shaking[address]--
+		s := r.shaking[address]
+		s.count--
+		r.shaking[address] = s
 	}
 }
 
-// isBusy says whether enough handshakes are going on with an address.
+// isBusy says whether enough handshakes go on with an address for now.
 func (r *race) isBusy(address string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.shaking[address] >= maxShaking
+	s := r.shaking[address]
+	// The rounds come by a clock of their own, a little sooner or later than this.
+	return s.count >= manyShaking && time.Since(s.last) < shakeEvery-roundEvery/2
 }
 
 // note keeps the error that says most: that of a certificate, else that of a connection, else that of a lookup.

@@ -28,8 +28,7 @@ const (
 	// slowRetry is how long to wait at the least after a refusal that only a person can lift.
 	slowRetry = 5 * time.Minute
 	// knockEvery is the greatest ceiling of the wait after a try that reached nothing, which burdens nobody, and
-	// askAround that after one which only a load balancer has answered, because its control plane is away (ADR 0009), or
-	// whose connection was closed, perhaps by a control plane that has too much to do.
+	// askAround that after one which only a load balancer has answered, because its control plane is away (ADR 0009).
 	knockEvery = 8 * time.Second
 	askAround  = 30 * time.Second
 	// lockedRetry is the same where that person is likely to be waiting for it.
@@ -200,9 +199,6 @@ func (w *waits) next(err error) time.Duration {
 // unansweredCeiling is the greatest ceiling after a try that did not reach the control plane; 0 for another.
 func unansweredCeiling(err error) time.Duration {
 	if _, ok := errors.AsType[*UnreachedError](err); ok {
-		if isCut(err) {
-			return askAround
-		}
 		return knockEvery
 	}
 	busy, ok := errors.AsType[*BusyError](err)
