@@ -34,9 +34,22 @@ type CSV struct {
 	quote int
 	// parts are the fields of a record with quotes.
 	parts []part
+	// astray is what the last record taught whose quotes do not come out right.
+	astray astray
 	// failedCol and failedFields describe the last problem.
 	failedCol, failedFields int
 	_                       [apart]byte
+}
+
+// astray is a record of several lines whose quotes do not come out right, or that is too long. Nothing ends it before to.
+//
+// Its first line alone is given up, so the next record starts within what it swallowed. All line ends there are within
+// quotes for the one that went astray. So whichever of these lines ends within quotes, when it is read as the start of a
+// record, goes on as that one did: it need not be read to the end again, which would take a time that grows with the
+// square of the length.
+type astray struct {
+	to  int
+	why problem
 }
 
 // part is a field of a record with quotes, without them.
@@ -112,7 +125,7 @@ func CheckHeader(policy connector.Drift, schema expr.Schema, names []string) err
 func (d *CSV) Decode(b *column.Batch, in Input) Result {
 	d.open(b, in.MaxRows)
 	d.aim()
-	d.quote = -1
+	d.quote, d.astray = -1, astray{}
 	r := Result{Next: in.Off, Line: in.Line}
 	for d.row < in.MaxRows && r.Next < len(in.Text) {
 		if next := d.quickRecord(in.Text, r.Next); next > 0 {
@@ -221,14 +234,11 @@ func (d *CSV) count(fields int) problem {
 func (d *CSV) quotedRecord(r *Result, in *Input) bool {
 	start := r.Next
 	d.failedCol = -1
-	end, next, bad := d.split(in, start)
+	end, next, bad := d.splitOrAstray(in, start)
 	if next < 0 {
-		if len(in.Text)-start <= MaxRecord {
-			return false
-		}
-		bad = openQuote
+		return false
 	}
-	if bad == openQuote || bad == tooLong {
+	if bad == openQuote || bad == strayQuote || bad == tooLong {
 		// One stray quote must not swallow what follows: only its line is given up.
 		n := bytes.IndexByte(in.Text[start:], '\n')
 		if n < 0 && !in.Final {
@@ -236,6 +246,9 @@ func (d *CSV) quotedRecord(r *Result, in *Input) bool {
 		}
 		if end, next = start+n, start+n+1; n < 0 {
 			end, next = len(in.Text), len(in.Text)
+		}
+		if bad == tooLong && end-start <= MaxRecord {
+			bad = openQuote // its lines are not too long
 		}
 	}
 	r.Read++
@@ -251,6 +264,45 @@ func (d *CSV) quotedRecord(r *Result, in *Input) bool {
 	}
 	r.Next = next
 	return true
+}
+
+// splitOrAstray is split that remembers a record that goes astray, and knows one that goes on as the last one did.
+func (d *CSV) splitOrAstray(in *Input, start int) (end, next int, bad problem) {
+	if n := bytes.IndexByte(in.Text[start:max(start, d.astray.to)], '\n'); n >= 0 {
+		line := Input{Text: in.Text[:start+n+1]}
+		if end, next, bad = d.split(&line, start); next >= 0 {
+			return end, next, bad
+		}
+		if d.astray.why != tooLong || d.astray.to-start > MaxRecord {
+			return 0, 0, d.astray.why
+		}
+	}
+	end, next, bad = d.split(in, start)
+	switch {
+	case next < 0 && len(in.Text)-start > MaxRecord:
+		next, bad = 0, openQuote
+		d.astray = astray{to: len(in.Text), why: tooLong} // it is not known yet whether it ends
+	case bad == tooLong:
+		d.astray = astray{to: d.reach(in.Text, start, end), why: tooLong}
+	case bad == strayQuote:
+		d.astray = astray{to: end, why: strayQuote}
+	case bad == openQuote:
+		d.astray = astray{to: len(in.Text), why: openQuote}
+	}
+	return end, next, bad
+}
+
+// reach is up to where a record that is too long certainly goes on, up to twice the length that it may have, so that
+// this is not looked for again at each of its lines. A field of it ends at p.
+func (d *CSV) reach(s []byte, start, p int) int {
+	for p < len(s) && s[p] != '\n' && p-start < 2*MaxRecord {
+		f, stop, bad := d.field(s, p+1)
+		if bad == strayQuote {
+			return f.end
+		}
+		p = stop
+	}
+	return p
 }
 
 // quotedFields decodes the parts of a record.
@@ -278,7 +330,7 @@ func (d *CSV) quotedFields(text []byte) problem {
 }
 
 // split finds the fields of the record at off, its end and the start of the next one. A next of -1 means that it is
-// not complete and more may follow.
+// not complete and more may follow. With strayQuote, end is where the quote is that closes nothing.
 func (d *CSV) split(in *Input, off int) (end, next int, bad problem) {
 	s, p := in.Text, off
 	d.parts = d.parts[:0]
@@ -296,6 +348,8 @@ func (d *CSV) split(in *Input, off int) (end, next int, bad problem) {
 		switch {
 		case stop-off > MaxRecord:
 			return stop, stop, tooLong
+		case wrong == strayQuote:
+			return f.end, 0, wrong
 		case stop == len(s):
 			return stop, stop, bad
 		case s[stop] == '\n':
@@ -318,6 +372,9 @@ func (d *CSV) field(s []byte, p int) (f part, stop int, bad problem) {
 	stop = d.fieldEnd(s, after)
 	if stop-carriageReturn(s, after, stop) > after {
 		bad = afterQuote
+		if bytes.IndexByte(s[f.start:f.end], '\n') >= 0 {
+			bad = strayQuote
+		}
 	}
 	return f, stop, bad
 }
