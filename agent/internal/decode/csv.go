@@ -34,16 +34,11 @@ type CSV struct {
 	quote int
 	// parts are the fields of a record with quotes.
 	parts []part
+	// astray is what the last record taught whose quotes do not come out right.
+	astray astray
 	// failedCol and failedFields describe the last problem.
 	failedCol, failedFields int
 	_                       [apart]byte
-}
-
-// part is a field of a record with quotes, without them.
-type part struct {
-	start, end int
-	quoted     bool
-	doubled    bool
 }
 
 // NewCSV makes a decoder of the wanted columns of records whose fields are names, in order. Times without a zone are
@@ -112,7 +107,7 @@ func CheckHeader(policy connector.Drift, schema expr.Schema, names []string) err
 func (d *CSV) Decode(b *column.Batch, in Input) Result {
 	d.open(b, in.MaxRows)
 	d.aim()
-	d.quote = -1
+	d.quote, d.astray = -1, astray{}
 	r := Result{Next: in.Off, Line: in.Line}
 	for d.row < in.MaxRows && r.Next < len(in.Text) {
 		if next := d.quickRecord(in.Text, r.Next); next > 0 {
@@ -215,156 +210,6 @@ func (d *CSV) count(fields int) problem {
 		return manyFields
 	}
 	return ok
-}
-
-// quotedRecord decodes a record with quotes, which may have several lines. It says false when the record is not complete.
-func (d *CSV) quotedRecord(r *Result, in *Input) bool {
-	start := r.Next
-	d.failedCol = -1
-	end, next, bad := d.split(in, start)
-	if next < 0 {
-		if len(in.Text)-start <= MaxRecord {
-			return false
-		}
-		bad = openQuote
-	}
-	if bad == openQuote || bad == tooLong {
-		// One stray quote must not swallow what follows: only its line is given up.
-		n := bytes.IndexByte(in.Text[start:], '\n')
-		if n < 0 && !in.Final {
-			return false
-		}
-		if end, next = start+n, start+n+1; n < 0 {
-			end, next = len(in.Text), len(in.Text)
-		}
-	}
-	r.Read++
-	if bad == ok {
-		bad = d.quotedFields(in.Text)
-	}
-	if bad != ok {
-		d.failed(r, in, end, bad)
-	}
-	r.Line += int64(bytes.Count(in.Text[start:next], []byte{'\n'}))
-	if next == len(in.Text) && (next == 0 || in.Text[next-1] != '\n') {
-		r.Line++
-	}
-	r.Next = next
-	return true
-}
-
-// quotedFields decodes the parts of a record.
-func (d *CSV) quotedFields(text []byte) problem {
-	d.begin()
-	d.failedCol = -1
-	if bad := d.count(len(d.parts)); bad != ok {
-		return bad
-	}
-	for f, p := range d.parts {
-		col := d.fields[f]
-		if col < 0 {
-			continue
-		}
-		if bad := d.cell(text, p, col); bad != ok {
-			d.failedCol = col
-			return bad
-		}
-	}
-	for _, e := range d.pending {
-		d.setStr(e.col, e.start, e.start+halveQuotes(text[e.start:e.end]))
-	}
-	d.commit()
-	return ok
-}
-
-// split finds the fields of the record at off, its end and the start of the next one. A next of -1 means that it is
-// not complete and more may follow.
-func (d *CSV) split(in *Input, off int) (end, next int, bad problem) {
-	s, p := in.Text, off
-	d.parts = d.parts[:0]
-	for {
-		f, stop, wrong := d.field(s, p)
-		switch {
-		case stop == len(s) && !in.Final:
-			return 0, -1, ok
-		case wrong == openQuote:
-			return 0, 0, wrong
-		case wrong != ok:
-			bad = wrong
-		}
-		d.parts = append(d.parts, f)
-		switch {
-		case stop-off > MaxRecord:
-			return stop, stop, tooLong
-		case stop == len(s):
-			return stop, stop, bad
-		case s[stop] == '\n':
-			return stop, stop + 1, bad
-		}
-		p = stop + 1
-	}
-}
-
-// field reads the field at p, and where the delimiter or the end of the line is that ends it.
-func (d *CSV) field(s []byte, p int) (f part, stop int, bad problem) {
-	if p == len(s) || s[p] != '"' {
-		stop = d.fieldEnd(s, p)
-		return part{start: p, end: stop - carriageReturn(s, p, stop)}, stop, ok
-	}
-	f, after, closed := quotedPart(s, p+1)
-	if !closed {
-		return f, len(s), openQuote
-	}
-	stop = d.fieldEnd(s, after)
-	if stop-carriageReturn(s, after, stop) > after {
-		bad = afterQuote
-	}
-	return f, stop, bad
-}
-
-func (d *CSV) fieldEnd(s []byte, p int) int {
-	stop, _ := fieldStop(s, p, d.delims)
-	return stop
-}
-
-// carriageReturn is 1 when s[start:stop] ends in the carriage return of a line's end.
-func carriageReturn(s []byte, start, stop int) int {
-	if stop > start && s[stop-1] == '\r' && (stop == len(s) || s[stop] == '\n') {
-		return 1
-	}
-	return 0
-}
-
-// quotedPart finds the end of a quoted field whose text starts at p.
-func quotedPart(s []byte, p int) (f part, next int, closed bool) {
-	f = part{start: p, quoted: true}
-	for {
-		n := bytes.IndexByte(s[p:], '"')
-		if n < 0 {
-			return f, len(s), false
-		}
-		p += n + 1
-		if p < len(s) && s[p] == '"' {
-			f.doubled = true
-			p++
-			continue
-		}
-		f.end = p - 1
-		return f, p, true
-	}
-}
-
-// halveQuotes turns doubled quotes into one, in place, and gives the new length.
-func halveQuotes(s []byte) int {
-	w := 0
-	for p := 0; p < len(s); p++ {
-		s[w] = s[p]
-		w++
-		if s[p] == '"' {
-			p++
-		}
-	}
-	return w
 }
 
 // cell decodes a field into the column.

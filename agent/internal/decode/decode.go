@@ -213,6 +213,7 @@ const (
 	manyFields
 	afterQuote
 	openQuote
+	strayQuote
 	tooLong
 	unnamed
 )

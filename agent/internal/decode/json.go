@@ -562,7 +562,7 @@ func (p problem) message(typ string) string {
 		return fmt.Sprintf("longer than %d MiB", MaxRecord>>20)
 	case tooDeep:
 		return fmt.Sprintf("nested deeper than %d levels", MaxDepth)
-	case ok, notObject, badSyntax, afterEnd, badKey, badValue, notTime, badUTF8, badEscape, badControl, halfPair, badJSON, fewFields, manyFields, afterQuote, openQuote, unnamed:
+	case ok, notObject, badSyntax, afterEnd, badKey, badValue, notTime, badUTF8, badEscape, badControl, halfPair, badJSON, fewFields, manyFields, afterQuote, openQuote, strayQuote, unnamed:
 	}
 	return problemTexts[p]
 }
@@ -584,4 +584,5 @@ var problemTexts = [...]string{
 	manyFields: "it has too many fields",
 	afterQuote: "there is text after the closing quote of a field",
 	openQuote:  "a quote is opened and never closed",
+	strayQuote: "a quote is opened and never closed: the next one, on a later line, has text behind it",
 }

@@ -44,6 +44,8 @@ func nastyFiles() map[string]string {
 		"quotedend.csv": "id,name\n" + quoted + "7,\"end\"",
 		"odd.csv":       "id,name\n" + nastyFile(size, "#,\"a\"\n", "#,5\" pipe\n", "#,\"b\n\"\n", "#,\"b\" c\n", "#,a \"\"\n", "#,\"b\" \"c\n"),
 		"stray.csv":     "id,name\n" + plain + "7,\"stray\n" + plain,
+		"strays.csv":    "id,name\n" + strings.Repeat(plain[:200_000]+nastyFile(1_000, "#,\"stray\n", "#,plain\n", "#,\"a\"\n", "#,\",\"\n", "\"#,b\n", "#,\"c\nd\"\r\n", "#,\"\"\n", "#,5\" pipe\n"), 12),
+		"nostops.csv":   "id,name\n" + plain[:100_000] + strings.Repeat("a\",\"b\n", 1_420_000) + plain[:100_000],
 		"late.csv":      "id,name\n" + plain + quoted + plain,
 	}
 }
