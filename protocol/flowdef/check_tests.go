@@ -125,10 +125,13 @@ func fitsColumn(value any, t expr.Type) bool {
 			_, ok := expr.ParseTimestamp(v, time.UTC)
 			return ok
 		}
-		return t == expr.String || t == expr.JSON
+		return t == expr.String || t == expr.JSON || t == expr.Float && isUncounted(v)
 	}
 	return t == expr.JSON
 }
+
+// isUncounted says whether a text is one of those that insights write for the floats that JSON has no number for.
+func isUncounted(v string) bool { return v == "NaN" || v == "Infinity" || v == "-Infinity" }
 
 // isWhole says whether a float such as 3.0 can stand in a column of ints.
 func isWhole(v float64) bool { return v == math.Trunc(v) && math.Abs(v) < 1<<63 }
@@ -142,7 +145,7 @@ func wanted(t expr.Type) string {
 	case expr.Int:
 		return "a whole number"
 	case expr.Float:
-		return "a number"
+		return "a number (or \"NaN\", \"Infinity\" or \"-Infinity\")"
 	case expr.Bool:
 		return "true or false"
 	case expr.JSON, expr.Invalid, expr.Null:
