@@ -20,7 +20,7 @@ func definitionReference() []Entry {
 			{"every", "how often the flow runs, such as `15m`"},
 			{"cron", "when the flow runs, in the five fields of cron: minute, hour, day of the month, month, day of the week"},
 			{"timezone", "the time zone of `cron`, UTC when left out"},
-			{"missed", "what becomes of a run that was due while the agent did not run: `skip` (the default), or `once`, which makes up for all of them with one run"},
+			{"missed", "what becomes of the runs of a `cron` that were due while the agent did not run: `skip` (the default) or `once`"},
 		}},
 		{Name: "a test", Help: "Rows that are given and what must come of them.", Keys: []Key{
 			{"name", "what the test is called; no two of a flow have the same name"},
