@@ -121,13 +121,24 @@ func fitsColumn(value any, t expr.Type) bool {
 	case float64:
 		return t == expr.Float || t == expr.JSON || t == expr.Int && isWhole(v)
 	case string:
-		if t == expr.Timestamp {
-			_, ok := expr.ParseTimestamp(v, time.UTC)
-			return ok
-		}
-		return t == expr.String || t == expr.JSON || t == expr.Float && isUncounted(v)
+		return textFits(v, t)
 	}
 	return t == expr.JSON
+}
+
+// textFits says whether a text can stand in a column of the type.
+func textFits(v string, t expr.Type) bool {
+	switch t {
+	case expr.String, expr.JSON:
+		return true
+	case expr.Float:
+		return isUncounted(v)
+	case expr.Timestamp:
+		_, ok := expr.ParseTimestamp(v, time.UTC)
+		return ok
+	case expr.Bool, expr.Int, expr.Invalid, expr.Null:
+	}
+	return false
 }
 
 // isUncounted says whether a text is one of those that insights write for the floats that JSON has no number for.
