@@ -108,7 +108,7 @@ func castFunctions() []Function {
 		{
 			Name:       "timestamp",
 			Signatures: append(fromEach(Timestamp, Timestamp, String, Int), withConstants(1, Timestamp, String, String)),
-			Help:       "A text in RFC 3339, or YYYY-MM-DD hh:mm:ss[.ffffff] or YYYY-MM-DD in UTC or in the zone; an int as milliseconds since 1970. Another text, or a year outside 1 to 9999, is null.",
+			Help:       "A text in RFC 3339 (the T and the Z may be small letters), or YYYY-MM-DD hh:mm:ss[.ffffff] or YYYY-MM-DD in UTC or in the zone; an int as milliseconds since 1970. Another text, a leap second such as 23:59:60, or a year outside 1 to 9999, is null.",
 			Example:    `timestamp("2026-07-01 06:00:00", "Europe/Berlin")`, Result: `timestamp("2026-07-01T04:00:00Z")`,
 			check: zoneAt(1),
 		},

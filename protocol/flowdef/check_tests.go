@@ -121,14 +121,28 @@ func fitsColumn(value any, t expr.Type) bool {
 	case float64:
 		return t == expr.Float || t == expr.JSON || t == expr.Int && isWhole(v)
 	case string:
-		if t == expr.Timestamp {
-			_, ok := expr.ParseTimestamp(v, time.UTC)
-			return ok
-		}
-		return t == expr.String || t == expr.JSON
+		return textFits(v, t)
 	}
 	return t == expr.JSON
 }
+
+// textFits says whether a text can stand in a column of the type.
+func textFits(v string, t expr.Type) bool {
+	switch t {
+	case expr.String, expr.JSON:
+		return true
+	case expr.Float:
+		return isUncounted(v)
+	case expr.Timestamp:
+		_, ok := expr.ParseTimestamp(v, time.UTC)
+		return ok
+	case expr.Bool, expr.Int, expr.Invalid, expr.Null:
+	}
+	return false
+}
+
+// isUncounted says whether a text is one of those that insights write for the floats that JSON has no number for.
+func isUncounted(v string) bool { return v == "NaN" || v == "Infinity" || v == "-Infinity" }
 
 // isWhole says whether a float such as 3.0 can stand in a column of ints.
 func isWhole(v float64) bool { return v == math.Trunc(v) && math.Abs(v) < 1<<63 }
@@ -142,7 +156,7 @@ func wanted(t expr.Type) string {
 	case expr.Int:
 		return "a whole number"
 	case expr.Float:
-		return "a number"
+		return "a number (or \"NaN\", \"Infinity\" or \"-Infinity\")"
 	case expr.Bool:
 		return "true or false"
 	case expr.JSON, expr.Invalid, expr.Null:

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -120,6 +121,55 @@ func TestEveryWordIsExplained(t *testing.T) {
 	}
 	if _, err := Explain("fliter"); err == nil || !strings.Contains(err.Error(), "filter") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestEveryKeyAndValueOfThePageIsExplained asks for the headings of docs/flows.md, for the keys of its tables, of the
+// parser and for the values that the tables name.
+func TestEveryKeyAndValueOfThePageIsExplained(t *testing.T) {
+	t.Parallel()
+	words := map[string]bool{}
+	_, reference, _ := strings.Cut(page(t), "<!-- generated: definition -->")
+	heading, row := regexp.MustCompile("^### (.+)$"), regexp.MustCompile("^\\| `([a-z_]+)` \\| (.*) \\|$")
+	value := regexp.MustCompile("`([a-z_]+)`")
+	generated := true
+	for line := range strings.Lines(reference) {
+		line = strings.TrimSpace(line)
+		if strings.HasPrefix(line, "<!--") {
+			generated = strings.Contains(line, "generated")
+		}
+		if !generated {
+			continue
+		}
+		if m := heading.FindStringSubmatch(line); m != nil {
+			name, kind, hasKind := strings.Cut(m[1], ", type: ")
+			if hasKind {
+				words[kind] = true
+			}
+			name, _, _ = strings.Cut(name, " ")
+			words[name] = true
+		} else if m = row.FindStringSubmatch(line); m != nil {
+			words[m[1]] = true
+			for _, v := range value.FindAllStringSubmatch(m[2], -1) {
+				words[v[1]] = true
+			}
+		}
+	}
+	for _, keys := range [][]string{
+		flowKeys(), triggerKeys(), testKeys(), allStepKeys(), windowKeys(), detectKeys(), cacheKeys(), uniqueKeys(),
+		{"full", "anti", "inner", "left", "semi", "on_error", "tests", "skip", "stop", "continuous", "manual", "both", "desc", "none"},
+	} {
+		for _, key := range keys {
+			words[key] = true
+		}
+	}
+	for word := range words {
+		if text, err := Explain(word); err != nil || !strings.Contains(text, word) {
+			t.Errorf("%s: %q, %v", word, text, err)
+		}
+	}
+	if len(words) < 90 {
+		t.Errorf("only %d words", len(words))
 	}
 }
 

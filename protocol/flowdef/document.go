@@ -2,7 +2,6 @@ package flowdef
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -15,6 +14,7 @@ import (
 // `<!-- end -->` is replaced by the part of that name.
 func Document(page []byte) ([]byte, error) {
 	parts := map[string]func() (string, error){
+		"definition": func() (string, error) { return keyTable(definitionReference()[0].Keys), nil },
 		"verbs":      func() (string, error) { return entries(verbReference()) },
 		"windows":    func() (string, error) { return entries(windowsReference()) },
 		"functions":  func() (string, error) { return callTable(expr.Functions()), nil },
@@ -48,17 +48,23 @@ func verbReference() []Entry {
 	return all
 }
 
+// keyTable lists keys, a row each.
+func keyTable(keys []Key) string {
+	var b strings.Builder
+	b.WriteString("| key | what |\n|---|---|\n")
+	for _, k := range keys {
+		fmt.Fprintf(&b, "| `%s` | %s |\n", k.Name, k.Help)
+	}
+	return b.String()
+}
+
 // entries writes each entry as a section of its own.
 func entries(list []Entry) (string, error) {
 	var b strings.Builder
 	for _, e := range list {
 		fmt.Fprintf(&b, "### %s\n\n%s\n\n", e.Name, e.Help)
 		if len(e.Keys) > 0 {
-			b.WriteString("| key | what |\n|---|---|\n")
-			for _, k := range e.Keys {
-				fmt.Fprintf(&b, "| `%s` | %s |\n", k.Name, k.Help)
-			}
-			b.WriteByte('\n')
+			b.WriteString(keyTable(e.Keys) + "\n")
 		}
 		for _, name := range e.Examples {
 			text, err := Examples.ReadFile("examples/" + name + ".yaml")
@@ -69,90 +75,6 @@ func entries(list []Entry) (string, error) {
 		}
 	}
 	return strings.TrimSuffix(b.String(), "\n"), nil
-}
-
-// Explain is the documentation of a word of the language: a verb, a window, a method of detect, a function or an
-// aggregate. Without a word it lists them all. Where there is none of that name, the error names the nearest.
-func Explain(word string) (string, error) {
-	sections := []struct {
-		title   string
-		entries []Entry
-	}{{"verbs", verbReference()}, {"windows", windowsReference()}, {"methods of detect", detectMethodsReference()}}
-	calls := []struct {
-		title     string
-		functions []expr.Function
-	}{{"functions", expr.Functions()}, {"aggregates", expr.Aggregates()}}
-	var list, text strings.Builder
-	var all []string
-	for _, s := range sections {
-		var names []string
-		for _, e := range s.entries {
-			name, _, _ := strings.Cut(e.Name, " ")
-			name = strings.TrimSuffix(name, ",")
-			if names = append(names, name); name == word {
-				part, err := entries([]Entry{e})
-				if err != nil {
-					return "", err
-				}
-				fmt.Fprintln(&text, part)
-			}
-		}
-		names = slices.Compact(names)
-		fmt.Fprintf(&list, "%s: %s\n", s.title, strings.Join(names, " "))
-		all = append(all, names...)
-	}
-	for _, c := range calls {
-		var names []string
-		for i := range c.functions {
-			f := &c.functions[i]
-			if names = append(names, f.Name); f.Name == word {
-				text.WriteString(explainCall(f))
-			}
-		}
-		fmt.Fprintf(&list, "%s: %s\n", c.title, strings.Join(names, " "))
-		all = append(all, names...)
-	}
-	switch {
-	case word == "":
-		return list.String(), nil
-	case text.Len() > 0:
-		return text.String(), nil
-	}
-	if keys := explainKeys(word); keys != "" {
-		return keys, nil
-	}
-	return "", errors.New(expr.Unknown("word of the language", word, append(all, keyNames()...)))
-}
-
-// explainKeys is what is written under a key, such as a rule of validate, in each part of the language that has it; ""
-// where none has.
-func explainKeys(word string) string {
-	var text strings.Builder
-	for _, part := range [...]struct {
-		kind    string
-		entries []Entry
-	}{{"", verbReference()}, {"the window ", windowsReference()}, {"the method ", detectMethodsReference()}} {
-		for _, e := range part.entries {
-			for _, k := range e.Keys {
-				if k.Name == word {
-					fmt.Fprintf(&text, "`%s` of %s%s: %s\n", k.Name, part.kind, e.Name, k.Help)
-				}
-			}
-		}
-	}
-	return text.String()
-}
-
-// keyNames are the keys that explainKeys knows.
-func keyNames() []string {
-	var names []string
-	for _, e := range slices.Concat(verbReference(), windowsReference(), detectMethodsReference()) {
-		for _, k := range e.Keys {
-			names = append(names, k.Name)
-		}
-	}
-	slices.Sort(names)
-	return slices.Compact(names)
 }
 
 func explainCall(f *expr.Function) string {

@@ -21,7 +21,7 @@ import (
 // ordinary character. Records with too few or too many fields are failed records.
 type CSV struct {
 	rows
-	clock clock
+	clock expr.Clock
 	delim byte
 	// delims is the delimiter eight times.
 	delims uint64
@@ -44,7 +44,7 @@ type CSV struct {
 // NewCSV makes a decoder of the wanted columns of records whose fields are names, in order. Times without a zone are
 // in loc.
 func NewCSV(schema expr.Schema, names []string, delim byte, loc *time.Location) *CSV {
-	d := &CSV{rows: newRows(schema), clock: clock{loc: loc}, delim: delim, last: -1, fields: make([]int, len(names))}
+	d := &CSV{rows: newRows(schema), clock: expr.NewClock(loc), delim: delim, last: -1, fields: make([]int, len(names))}
 	d.delims, d.steps = everyByte*uint64(delim), make([]step, len(names))
 	for i, name := range names {
 		col := schema.Index(name)
@@ -276,7 +276,7 @@ func (d *CSV) json(s []byte, f part, col int) problem {
 }
 
 func (d *CSV) time(text []byte) (int64, problem) {
-	if t, good := d.clock.parse(text); good {
+	if t, good := d.clock.Parse(text); good {
 		return t, ok
 	}
 	ms, bad := csvInt(text)

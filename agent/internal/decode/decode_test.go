@@ -267,6 +267,23 @@ func TestParseTimeAgreesWithTheStandardLibrary(t *testing.T) {
 	}
 }
 
+// TestReadersTakeTheTimesOfTheLanguage holds the reader of JSON against expr.ParseTimestamp.
+func TestReadersTakeTheTimesOfTheLanguage(t *testing.T) {
+	t.Parallel()
+	schema := expr.Schema{{Name: "ts", Type: expr.Timestamp}}
+	for _, text := range []string{
+		"2026-01-01t06:00:00z", "2026-01-01T06:00:00Z", "2026-01-01 06:00:00", "2026-01-01", "2026-01-01T06:00:00+0200", "2026-06-30T23:59:60Z",
+		"2026-06-30t23:59:60z", "2026-01-01T06:00Z",
+	} {
+		want, right := expr.ParseTimestamp(text, time.UTC)
+		d, b := decode.NewJSON(schema, time.UTC), column.NewBatch(schema)
+		r := d.Decode(b, decode.Input{Text: []byte(`{"ts":"` + text + `"}`), Final: true, MaxRows: 1})
+		if (r.Failed.Count == 0) != right || right && b.Cols[0].Ints[0] != want {
+			t.Errorf("%s: %v, want %d %t", text, r.Failed, want, right)
+		}
+	}
+}
+
 func TestFloatsAgreeWithStrconv(t *testing.T) {
 	t.Parallel()
 	schema := expr.Schema{{Name: "f", Type: expr.Float}}

@@ -26,7 +26,7 @@ const nowhere = 1 << 30
 // compares with what it expects and looks closely only where it is wrong.
 type JSON struct {
 	rows
-	clock clock
+	clock expr.Clock
 	// members are what stood between two values before, by its text.
 	members map[string]*member
 	wanted  map[string]int
@@ -89,7 +89,7 @@ func (m *member) whole(s []byte, p int) bool { return literal(s, p, m.pattern) }
 // NewJSON makes a decoder of the wanted columns. Times without a zone are in loc.
 func NewJSON(schema expr.Schema, loc *time.Location) *JSON {
 	d := &JSON{
-		rows: newRows(schema), clock: clock{loc: loc},
+		rows: newRows(schema), clock: expr.NewClock(loc),
 		members: make(map[string]*member), wanted: make(map[string]int, len(schema)),
 		other: &member{}, presetCol: -1,
 	}
@@ -494,7 +494,7 @@ func (d *JSON) writtenTime(s []byte, p, col int) (int, problem) {
 		n, _ := unescape(d.scratch)
 		text = d.scratch[:n]
 	}
-	t, good := d.clock.parse(text)
+	t, good := d.clock.Parse(text)
 	if !good {
 		return p, notTime
 	}

@@ -33,6 +33,7 @@ type score struct {
 
 // events is the method of threshold, rate, zscore, ewma and cusum: an event opens when the score has been beyond a bound
 // for long enough, grows graver when it has been beyond a graver one, and closes when it has been back for long enough.
+// A group has one course of events, with cusum in both directions one for each of its sums.
 type events struct {
 	*detector
 	scorer scorer
@@ -47,8 +48,10 @@ type events struct {
 	// relearn is how long an event may last before its values count as normal; noTime for ever.
 	relearn int64
 
-	group []course
-	// since has for each group and level the time from which on the score has been beyond it without a break, or noTime.
+	// sides is how many courses a group has. Its first course is number group*sides of courses.
+	sides   int
+	courses []course
+	// since has for each course and level the time from which on the score has been beyond it without a break, or noTime.
 	since []int64
 }
 
@@ -70,7 +73,7 @@ const (
 	lasting
 )
 
-// course is the event of one group, as far as it has one.
+// course is the event of one group or of one of its sides, as far as there is one.
 type course struct {
 	phase phase
 	level int8
@@ -85,7 +88,7 @@ type course struct {
 func newEvents(d *detector) *events {
 	def := d.plan.Detect
 	e := &events{
-		detector: d, scorer: newScorer(def), direction: bothWays,
+		detector: d, scorer: newScorer(def), direction: bothWays, sides: 1,
 		hold: def.For.Microseconds(), free: def.ClearFor.Microseconds(), relearn: noTime,
 		remembers: def.Method == flowdef.DetectEWMA || def.Method == flowdef.DetectCUSUM,
 	}
@@ -99,6 +102,9 @@ func newEvents(d *detector) *events {
 			sign = -1
 		}
 	}
+	if def.Method == flowdef.DetectCUSUM && e.direction == bothWays {
+		e.sides = cusumSides
+	}
 	for _, l := range def.Levels {
 		e.levels, e.severities = append(e.levels, sign*l.Value), append(e.severities, l.Severity)
 	}
@@ -106,7 +112,7 @@ func newEvents(d *detector) *events {
 	case def.Clear != nil:
 		e.clear = sign * *def.Clear
 	case def.Method == flowdef.DetectCUSUM:
-		// The sums are rarely both at zero, and at the limit itself an event would open and close with every other reading.
+		// A sum is rarely at zero, and at the limit itself an event would open and close with every other reading.
 		e.clear = e.levels[0] / 2
 	default:
 		e.clear = e.levels[0]
@@ -134,12 +140,12 @@ func newScorer(def *flowdef.DetectStep) scorer {
 	return level{}
 }
 
-func (e *events) groupSize() int { return 64 + 8*len(e.levels) + e.scorer.groupSize() }
+func (e *events) groupSize() int { return (64+8*len(e.levels))*e.sides + e.scorer.groupSize() }
 
 func (e *events) grow(n int) {
-	e.group = growTo(e.group, n)
+	e.courses = growTo(e.courses, n*e.sides)
 	old := len(e.since)
-	e.since = growTo(e.since, n*len(e.levels))
+	e.since = growTo(e.since, n*e.sides*len(e.levels))
 	for i := old; i < len(e.since); i++ {
 		e.since[i] = noTime
 	}
@@ -159,8 +165,13 @@ func (e *events) outward(s float64) float64 {
 }
 
 func (e *events) run(r readings) error {
-	if _, ok := e.scorer.(level); ok {
+	switch s := e.scorer.(type) {
+	case level:
 		return e.runPlain(r)
+	case *cusum:
+		if e.sides == cusumSides {
+			return e.runSides(r, s)
+		}
 	}
 	for i, g := range r.groups {
 		row := r.rows[i]
@@ -172,12 +183,12 @@ func (e *events) run(r readings) error {
 			e.scorer.learn(g, t, v)
 			continue
 		}
-		if out := e.outward(s.value); out > e.levels[0] || e.group[g].phase != calm {
-			if err := e.observe(g, judged{t: t, v: v, out: out, score: s}); err != nil {
+		if out := e.outward(s.value); out > e.levels[0] || e.courses[g].phase != calm {
+			if err := e.observe(g, g, judged{t: t, v: v, out: out, score: s}); err != nil {
 				return err
 			}
 		}
-		if e.group[g].phase == calm {
+		if e.courses[g].phase == calm {
 			e.scorer.learn(g, t, v)
 		}
 	}
@@ -193,11 +204,11 @@ func (e *events) runPlain(r readings) error {
 		if down {
 			out = -out
 		}
-		if out <= first && e.group[g].phase == calm {
+		if out <= first && e.courses[g].phase == calm {
 			continue
 		}
 		v, t := r.floats[row], r.times[row]
-		if err := e.observe(g, judged{t: t, v: v, out: out, score: score{value: v, since: t}}); err != nil {
+		if err := e.observe(g, g, judged{t: t, v: v, out: out, score: score{value: v, since: t}}); err != nil {
 			return err
 		}
 	}
@@ -211,13 +222,13 @@ type judged struct {
 	score  score
 }
 
-// observe takes a reading of a group that is not calm or does not stay so.
-func (e *events) observe(g int32, r judged) error {
-	c := &e.group[g]
-	reached := e.reach(g, r)
+// observe takes a reading into a course of a group that is not calm or does not stay so.
+func (e *events) observe(g, at int32, r judged) error {
+	c := &e.courses[at]
+	reached := e.reach(at, r)
 	if c.phase == calm {
 		*c = course{phase: waiting, level: -1, start: r.score.since, clearing: noTime, worst: math.Inf(-1), value: r.v}
-	} else if c.phase == waiting && e.since[int(g)*len(e.levels)] == noTime {
+	} else if c.phase == waiting && e.since[int(at)*len(e.levels)] == noTime {
 		*c = course{}
 		return nil
 	}
@@ -226,13 +237,13 @@ func (e *events) observe(g int32, r judged) error {
 	if reached > int(c.level) {
 		c.phase, c.level = lasting, int8(reached) //nolint:gosec // there are at most eight
 		if opened {
-			if err := e.reportCourse(g, noTime); err != nil {
+			if err := e.reportCourse(g, c, noTime); err != nil {
 				return err
 			}
 		}
 	}
 	if c.phase == lasting {
-		return e.ending(g, r)
+		return e.ending(g, at, r)
 	}
 	return nil
 }
@@ -256,9 +267,9 @@ func (e *events) worsen(c *course, r judged) {
 
 // reach notes since when the score is beyond each level, and gives the gravest that it has been beyond for long enough;
 // -1 is none.
-func (e *events) reach(g int32, r judged) int {
+func (e *events) reach(at int32, r judged) int {
 	n := len(e.levels)
-	since := e.since[int(g)*n : int(g)*n+n]
+	since := e.since[int(at)*n : int(at)*n+n]
 	reached := -1
 	for i, bound := range e.levels {
 		switch {
@@ -276,43 +287,56 @@ func (e *events) reach(g int32, r judged) int {
 }
 
 // ending closes the event where the value has been back for long enough, or has become the new normal.
-func (e *events) ending(g int32, r judged) error {
-	c := &e.group[g]
+func (e *events) ending(g, at int32, r judged) error {
+	c := &e.courses[at]
 	if r.out > e.clear {
 		c.clearing = noTime
 	} else if c.clearing == noTime {
 		c.clearing = r.t
 	}
-	var end int64
 	switch {
 	case c.clearing != noTime && r.t-c.clearing >= e.free:
-		end = c.clearing
+		return e.end(g, at, c.clearing)
 	case e.relearn != noTime && r.t-c.start >= e.relearn:
-		end = r.t
-		e.scorer.forget(g)
-	default:
-		return nil
+		return e.relearned(g, r.t)
 	}
+	return nil
+}
+
+// end closes the event of a course.
+func (e *events) end(g, at int32, end int64) error {
 	_, closed := e.reports()
 	var err error
 	if closed {
-		err = e.reportCourse(g, end)
+		err = e.reportCourse(g, &e.courses[at], end)
 	}
-	e.breakOff(g)
+	e.breakOff(at)
 	return err
 }
 
-// breakOff makes a group calm.
-func (e *events) breakOff(g int32) {
-	e.group[g] = course{}
+// relearned makes what a group's values are now its new normal. With the old one all its courses end.
+func (e *events) relearned(g int32, end int64) error {
+	e.scorer.forget(g)
+	for at := g * i32(e.sides); at < (g+1)*i32(e.sides); at++ {
+		if e.courses[at].phase != lasting {
+			e.breakOff(at)
+		} else if err := e.end(g, at, end); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// breakOff makes a course calm.
+func (e *events) breakOff(at int32) {
+	e.courses[at] = course{}
 	n := len(e.levels)
 	for i := range n {
-		e.since[int(g)*n+i] = noTime
+		e.since[int(at)*n+i] = noTime
 	}
 }
 
-func (e *events) reportCourse(g int32, end int64) error {
-	c := &e.group[g]
+func (e *events) reportCourse(g int32, c *course, end int64) error {
 	return e.report(g, &detected{
 		start: c.start, end: end, severity: e.severities[c.level], numbers: [3]float64{c.value, c.score, c.baseline},
 	})
@@ -323,57 +347,79 @@ func (e *events) finish(groups []int32) error {
 		return nil
 	}
 	for _, g := range groups {
-		c := &e.group[g]
-		if c.phase != lasting || c.told {
-			continue
-		}
-		c.told, e.state.changed[g] = true, true
-		if err := e.reportCourse(g, noTime); err != nil {
-			return err
+		for at := g * i32(e.sides); at < (g+1)*i32(e.sides); at++ {
+			c := &e.courses[at]
+			if c.phase != lasting || c.told {
+				continue
+			}
+			c.told, e.state.changed[g] = true, true
+			if err := e.reportCourse(g, c, noTime); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
 func (e *events) encode(dst []byte, g int32) []byte {
-	c := &e.group[g]
-	if dst = append(dst, byte(c.phase)); c.phase != calm {
-		dst = putBool(append(dst, byte(c.level+1)), c.told) //nolint:gosec // -1 to 7
-		dst = putInt(putInt(dst, c.start), c.clearing)
-		for _, v := range [...]float64{c.worst, c.value, c.score, c.baseline} {
-			dst = putFloat(dst, v)
-		}
-		n := len(e.levels)
-		for _, t := range e.since[int(g)*n : int(g)*n+n] {
-			dst = putInt(dst, t)
-		}
+	if e.sides == cusumSides {
+		dst = e.encodeSides(dst, g)
+	} else {
+		dst = e.encodeCourse(dst, g)
 	}
 	return e.scorer.encode(dst, g)
 }
 
-func (e *events) decode(r *reader, g int32) {
-	c := &e.group[g]
+func (e *events) encodeCourse(dst []byte, at int32) []byte {
+	c := &e.courses[at]
+	if dst = append(dst, byte(c.phase)); c.phase == calm {
+		return dst
+	}
+	dst = putBool(append(dst, byte(c.level+1)), c.told) //nolint:gosec // -1 to 7
+	dst = putInt(putInt(dst, c.start), c.clearing)
+	for _, v := range [...]float64{c.worst, c.value, c.score, c.baseline} {
+		dst = putFloat(dst, v)
+	}
 	n := len(e.levels)
+	for _, t := range e.since[int(at)*n : int(at)*n+n] {
+		dst = putInt(dst, t)
+	}
+	return dst
+}
+
+func (e *events) decode(r *reader, g int32) {
 	first := r.take(1)
 	if first == nil {
 		return
 	}
-	if c.phase = phase(first[0]); c.phase != calm {
-		if level := r.take(1); level != nil {
-			c.level = int8(level[0]) - 1 //nolint:gosec // held against the number of levels below
-		}
-		c.told, c.start, c.clearing = r.bool(), r.int(), r.int()
-		c.worst, c.value, c.score, c.baseline = r.float(), r.float(), r.float(), r.float()
-		for i := range n {
-			e.since[int(g)*n+i] = r.int()
-		}
-		open := c.level >= 0 && int(c.level) < n
-		pending := c.level == -1 && e.since[int(g)*n] != noTime
-		if c.phase == lasting && !open || c.phase == waiting && !pending || c.phase > lasting {
-			r.err = errCorruptState
-		}
+	if e.sides == cusumSides {
+		e.decodeSides(r, g, phase(first[0]))
+	} else {
+		e.decodeCourse(r, g, phase(first[0]))
 	}
 	e.scorer.decode(r, g)
+}
+
+// decodeCourse reads what stands behind the phase of a course.
+func (e *events) decodeCourse(r *reader, at int32, p phase) {
+	c := &e.courses[at]
+	n := len(e.levels)
+	if c.phase = p; p == calm {
+		return
+	}
+	if level := r.take(1); level != nil {
+		c.level = int8(level[0]) - 1 //nolint:gosec // held against the number of levels below
+	}
+	c.told, c.start, c.clearing = r.bool(), r.int(), r.int()
+	c.worst, c.value, c.score, c.baseline = r.float(), r.float(), r.float(), r.float()
+	for i := range n {
+		e.since[int(at)*n+i] = r.int()
+	}
+	open := c.level >= 0 && int(c.level) < n
+	pending := c.level == -1 && e.since[int(at)*n] != noTime
+	if p == lasting && !open || p == waiting && !pending || p > lasting {
+		r.err = errCorruptState
+	}
 }
 
 // describe leaves out what may change while the state keeps its meaning: severities, bounds and durations. The number

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -252,34 +253,56 @@ func TestDetectAgreesWithNaiveCode(t *testing.T) {
 	}
 }
 
-// TestCUSUMAgreesWithNaiveCode compares the sums at which events open with a plain computation.
+// naiveSum finds the closed events of one sum; sign is -1 for the falling one.
+func naiveSum(k string, list []naiveReading, sign float64) []naiveEvent {
+	var events []naiveEvent
+	sum, value, open := 0.0, 0.0, false
+	since, began := int64(0), int64(0)
+	for _, r := range list {
+		if sum == 0 {
+			since = r.t
+		}
+		sum = math.Min(math.Max(0, sum+sign*r.v/1.5-0.5), 10)
+		if sum > 5 && !open {
+			open, value, began = true, sign*r.v, since
+		}
+		if open {
+			value = max(value, sign*r.v)
+		}
+		if open && sum <= 2 {
+			events, open = append(events, naiveEvent{k, began, r.t, sign * value}), false
+		}
+	}
+	return events
+}
+
+// TestCUSUMAgreesWithNaiveCode compares the sums at which events open with a plain computation. In both directions the
+// events are those of the two sums, each by itself.
 func TestCUSUMAgreesWithNaiveCode(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(20) {
-		data := wanderingRows(500, seed)
-		got := closedEvents(t, "cusum: {shift: 1, limit: 5, target: 0, deviation: 1.5, clear: 2, direction: up}", data)
-		for k, list := range naiveGroups(data) {
-			var want []naiveEvent
-			sum, value, open := 0.0, 0.0, false
-			since, began := int64(0), int64(0)
-			for _, r := range list {
-				if sum == 0 {
-					since = r.t
+	byTime := func(a, b naiveEvent) int {
+		return cmp.Or(cmp.Compare(a.end, b.end), cmp.Compare(a.start, b.start), cmp.Compare(a.value, b.value))
+	}
+	for name, signs := range map[string][]float64{"up": {1}, "down": {-1}, "both": {1, -1}} {
+		total := 0
+		for seed := range uint64(20) {
+			data := wanderingRows(500, seed)
+			got := closedEvents(t, "cusum: {shift: 1, limit: 5, target: 0, deviation: 1.5, clear: 2, direction: "+name+"}", data)
+			for k, list := range naiveGroups(data) {
+				var want []naiveEvent
+				for _, sign := range signs {
+					want = append(want, naiveSum(k, list, sign)...)
 				}
-				sum = math.Min(math.Max(0, sum+r.v/1.5-0.5), 10)
-				if sum > 5 && !open {
-					open, value, began = true, r.v, since
-				}
-				if open {
-					value = max(value, r.v)
-				}
-				if open && sum <= 2 {
-					want, open = append(want, naiveEvent{k, began, r.t, value}), false
+				slices.SortFunc(want, byTime)
+				slices.SortFunc(got[k], byTime)
+				total += len(want)
+				if !slices.Equal(got[k], want) {
+					t.Fatalf("%s, seed %d, group %s:\n got %v\nwant %v", name, seed, k, got[k], want)
 				}
 			}
-			if !slices.Equal(got[k], want) {
-				t.Fatalf("seed %d, group %s:\n got %v\nwant %v", seed, k, got[k], want)
-			}
+		}
+		if total < 10 {
+			t.Errorf("%s: only %d events", name, total)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -305,6 +306,47 @@ func TestOpenEventsAtTheEndOfTheInput(t *testing.T) {
 			if len(events) != want || events[0]["event_end"] != nil || events[0]["event_state"] != "open" {
 				t.Errorf("%s, report %s: %v", method, report, events)
 			}
+		}
+	}
+}
+
+// TestBothDirectionsGoOnFromTheStateOfOneCourse restores what an agent wrote that kept one event for both sums.
+func TestBothDirectionsGoOnFromTheStateOfOneCourse(t *testing.T) {
+	t.Parallel()
+	for sign, rows := range map[float64][]string{1: {"0 4", "1 4"}, -1: {"0 -4", "1 -4"}} {
+		given := "cusum: {shift: 1, limit: 5, target: 0, deviation: 1}"
+		d := freshDetector(t, plan(t, detectFlow(given)))
+		e, _ := d.method.(*events)
+		d.grow(1)
+		old := append([]byte{byte(lasting), 1}, putBool(nil, false)...)
+		old = putInt(putInt(old, 0), noTime)
+		for _, v := range []float64{7, sign * 4, sign * 7, 0} {
+			old = putFloat(old, v)
+		}
+		old = putInt(old, 1_000_000)
+		c, _ := e.scorer.(*cusum)
+		c.group[0] = sums{high: max(7*sign, 0), low: max(-7*sign, 0)}
+		r := reader{s: e.scorer.encode(old, 0)}
+		if e.decode(&r, 0); r.err != nil || len(r.s) > 0 {
+			t.Fatalf("%v, %d bytes left", r.err, len(r.s))
+		}
+		again := freshDetector(t, plan(t, detectFlow(given)))
+		again.grow(1)
+		want, _ := again.method.(*events)
+		batch := column.NewBatch(plan(t, detectFlow(given)).Steps[0].Output)
+		for _, row := range secondRows(t, rows...).rows {
+			at, _ := row["ts"].(time.Time)
+			v, _ := row["v"].(float64)
+			batch.Cols[0].AppendInt(at.Sub(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)).Microseconds())
+			batch.Cols[1].AppendStr([]byte("a"))
+			batch.Cols[2].AppendFloat(v)
+			batch.Len++
+		}
+		if err := again.push(batch); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(e.courses, want.courses) || !slices.Equal(e.since, want.since) {
+			t.Errorf("restored\n%+v %v\nwant\n%+v %v", e.courses, e.since, want.courses, want.since)
 		}
 	}
 }

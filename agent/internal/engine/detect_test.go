@@ -43,6 +43,7 @@ func detectMethods() map[string]string {
 		"zscore up":     "zscore: {above: {low: 1.5, high: 2.5}, over: 1h, floor: 0.1, direction: up, for: 2s}",
 		"ewma":          "ewma: {above: 1.5, half_life: 5s, over: 3m, min: 5, relearn: 1m}",
 		"cusum":         "cusum: {shift: 1, limit: {low: 3, high: 6}, over: 5m, min: 20, relearn: 1m}",
+		"cusum both":    "cusum: {shift: 0.5, limit: {low: 2, high: 4}, clear: 0.5, target: 0, deviation: 1}",
 		"cusum given":   "cusum: {shift: 0.5, limit: 4, target: 0, deviation: 1, direction: down}",
 		"silence":       "silence: {for: 8s}",
 	}
@@ -276,6 +277,24 @@ func TestDetectByHand(t *testing.T) {
 			"cusum: {shift: 2, limit: 3, target: 0, deviation: 1}",
 			[]string{"0 0", "1 3", "2 0.5", "3 3", "4 -1"},
 			[]string{"1 - warning 3 3.5", "1 4 warning 3 3.5"},
+		},
+		"cusum ends one direction and begins the other": {
+			"cusum: {shift: 1, limit: 5, target: 0, deviation: 1}",
+			[]string{"0 4", "1 4", "2 -6", "3 -6", "4 -6", "5 -6"},
+			[]string{"0 - warning 4 7", "0 2 warning 4 7", "2 - warning -6 -5.5"},
+		},
+		"cusum ends and begins at one reading": {
+			"cusum: {shift: 1, limit: 5, target: 0, deviation: 1}",
+			[]string{"0 4", "1 4", "2 -8", "3 8", "4 8"},
+			[]string{"0 - warning 4 7", "0 2 warning 4 7", "2 - warning -8 -7.5", "2 3 warning -8 -7.5", "3 - warning 8 7.5"},
+		},
+		"cusum has events in both directions at once": {
+			"cusum: {shift: 1, limit: {low: 5, high: 8}, clear: 0.5, target: 0, deviation: 1}",
+			[]string{"0 5", "1 9", "2 -6", "3 -6", "4 0", "5 12", "6 0", "7 -20"},
+			[]string{
+				"0 - high 9 13", "2 - low -6 -5.5", "0 3 high 9 13", "2 - high -6 -11",
+				"2 5 high -6 -11", "5 - high 12 11.5", "5 7 high 12 11.5", "7 - high -20 -16",
+			},
 		},
 		"cusum is held at twice its limit": {
 			"cusum: {shift: 2, limit: 3, target: 0, deviation: 1, direction: down}",

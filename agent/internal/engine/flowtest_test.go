@@ -186,6 +186,33 @@ func TestWhatTestsCompare(t *testing.T) {
 	}
 }
 
+// TestTestsKnowInfinity states results that JSON has no number for, as insights write them.
+func TestTestsKnowInfinity(t *testing.T) {
+	t.Parallel()
+	const text = "flow: f\nsteps:\n- {id: a, read: c, schema: {k: int, v: float}}\n- map: {w: v * 2.0}\n- {insight: o, key: [k]}\n" +
+		"tests:\n- name: t\n  given: {a: [{k: 1, v: Infinity}, {k: 2, v: '-Infinity'}, {k: 3, v: 'NaN'}, {k: 4, v: 1.0e+308}]}\n" +
+		"  expect: {o: [{k: 1, w: Infinity}, {k: 2, w: '-Infinity'}, {k: 3, v: 'NaN', w: 'NaN'}, {k: 4, w: Infinity}]}\n"
+	if r := oneTest(t, text); r.Difference != "" {
+		t.Errorf("the test fails: %s", r.Difference)
+	}
+	wrong := strings.Replace(text, "k: 4, w: Infinity", "k: 4, w: '-Infinity'", 1)
+	if r := oneTest(t, wrong); !strings.Contains(r.Difference, "differs in w") {
+		t.Errorf("a wrong infinity gives %q", r.Difference)
+	}
+}
+
+// TestTimesReadTheSameInEveryStep reads the texts of one time as a column, as text and as a constant.
+func TestTimesReadTheSameInEveryStep(t *testing.T) {
+	t.Parallel()
+	const text = "flow: f\nsteps:\n- {id: a, read: c, schema: {at: timestamp, s: string}}\n- validate: {s: {type: timestamp}}\n" +
+		"- map: {t: timestamp(s), c: 'timestamp(\"2026-01-01t06:00:00z\")'}\n- map: {same: t == at and t == c}\n- {insight: o, key: [s], time: c}\n" +
+		"tests:\n- name: t\n  given: {a: [{at: 2026-01-01t06:00:00z, s: 2026-01-01t06:00:00z}, {at: 2026-01-01t07:00:00+01:00, s: 2026-01-01t07:00:00+01:00},\n" +
+		"    {s: '2026-06-30T23:59:60Z'}]}\n  expect: {o: [{same: true}, {same: true}]}\n  failed: 1\n"
+	if r := oneTest(t, text); r.Difference != "" {
+		t.Errorf("the test fails: %s", r.Difference)
+	}
+}
+
 func TestTestsCountFailedRecords(t *testing.T) {
 	t.Parallel()
 	const head = "flow: f\nsteps:\n- {id: a, read: c, schema: {ts: timestamp, k: int}}\n- {insight: o, key: [k], time: ts}\ntests:\n- {name: t, given: {a: [{k: 1}, {ts: 1, k: 2}, {k: 3}]}, expect: {o: [{k: 2}]}"

@@ -74,4 +74,4 @@ func floorMod(v, d int64) int64 {
 }
 
 // parseTime reads the texts that expr.ParseTimestamp takes, those without a zone in UTC.
-func parseTime(s []byte) (int64, bool) { return expr.ParseTimestamp(string(s), time.UTC) }
+func parseTime(s []byte) (int64, bool) { return expr.ParseTimestamp(s, time.UTC) }

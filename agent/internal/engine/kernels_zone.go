@@ -203,5 +203,5 @@ func buildTimestamp(n *expr.Node) (kernel, error) {
 	if err != nil {
 		return nil, err
 	}
-	return fromText(expr.Timestamp, ints, func(s []byte) (int64, bool) { return expr.ParseTimestamp(string(s), zone.loc) })(n)
+	return fromText(expr.Timestamp, ints, func(s []byte) (int64, bool) { return expr.ParseTimestamp(s, zone.loc) })(n)
 }

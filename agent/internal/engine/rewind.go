@@ -159,7 +159,9 @@ func (d *detector) rewind(limit int64) {
 func (b *deadband) reset(g int32) { b.group[g] = passed{at: noTime} }
 
 func (e *events) reset(g int32) {
-	e.breakOff(g)
+	for at := g * i32(e.sides); at < (g+1)*i32(e.sides); at++ {
+		e.breakOff(at)
+	}
 	e.scorer.reset(g)
 }
 

@@ -52,6 +52,8 @@ func child(what string) int {
 		err = scenario(args[0], args[1], args[2], args[3])
 	case "dump":
 		err = dump(args[0])
+	case "spill":
+		err = spillUntilKilled()
 	}
 	if err == nil {
 		return 0

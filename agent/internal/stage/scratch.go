@@ -13,6 +13,9 @@ import (
 // ScratchName is the folder in a staging directory that scratch files lie in.
 const ScratchName = "scratch"
 
+// temporaryPrefix begins the name of a temporary folder; digits follow.
+const temporaryPrefix = "outfeed-spill-"
+
 // spaceCheckBytes is how much is written between two looks at how much of the disk is free.
 const spaceCheckBytes = 16 << 20
 
@@ -26,6 +29,8 @@ type Scratch struct {
 	// temporary says that the folder is made with the first file and goes with Close.
 	temporary bool
 	minFree   uint64
+	// hold is the temporary folder itself, locked where the system can, so that others see that it is in use.
+	hold *os.File
 
 	mu     sync.Mutex
 	made   bool
@@ -71,7 +76,10 @@ func (s *Scratch) make() (err error) {
 		return nil
 	}
 	if s.temporary {
-		s.dir, err = os.MkdirTemp("", "outfeed-spill-")
+		removeLeftovers(os.TempDir())
+		if s.dir, err = os.MkdirTemp("", temporaryPrefix); err == nil {
+			s.hold = holdFolder(s.dir)
+		}
 	} else {
 		err = os.MkdirAll(s.dir, 0o700)
 	}
@@ -94,7 +102,16 @@ func (s *Scratch) Create() (*ScratchFile, error) {
 	}
 	s.next++
 	path := filepath.Join(s.dir, strconv.FormatUint(s.next, 10)+".spill")
-	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // the folder is the process's own
+	const flags = os.O_RDWR | os.O_CREATE | os.O_EXCL
+	file, err := os.OpenFile(path, flags, 0o600) //nolint:gosec // the folder is the process's own
+	if s.temporary && errors.Is(err, fs.ErrNotExist) {
+		// A cleaner of old temporary files took the empty folder.
+		if err = os.MkdirAll(s.dir, 0o700); err == nil {
+			s.letGo()
+			s.hold = holdFolder(s.dir)
+			file, err = os.OpenFile(path, flags, 0o600) //nolint:gosec // as above
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoSpace, err)
 	}
@@ -119,12 +136,21 @@ func (s *Scratch) Close() error {
 	clear(s.open)
 	if s.made {
 		s.made = false
+		s.letGo()
 		errs = append(errs, os.RemoveAll(s.dir))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("remove the spilled rows: %w", err)
 	}
 	return nil
+}
+
+// letGo ends the mark of the folder.
+func (s *Scratch) letGo() {
+	if s.hold != nil {
+		_ = s.hold.Close() // it was only read
+		s.hold = nil
+	}
 }
 
 // ScratchFile is one file. One goroutine uses it.
