@@ -39,12 +39,12 @@ func TestABusyControlPlaneIsToldInWords(t *testing.T) {
 	t.Parallel()
 	for says, err := range map[string]error{
 		"the control plane, or what is in front of it, is refusing connections from this address for now and asks to come back in 12s": &BusyError{Status: 503, RetryAfter: 12 * time.Second},
-		"come back in 30s (it answered 429 Too Many Requests)":                        &BusyError{Status: 429, RetryAfter: 30 * time.Second},
-		"answered 503 Service Unavailable instead of opening the tunnel; it is busy":  &BusyError{Status: 503},
-		"what answers there is a load balancer":                                       &BusyError{Status: 502, RetryAfter: time.Second},
-		"closed without a word (EOF)":                                                 (&dialer{}).explain(io.EOF),
-		"closed without a word (read: connection reset by peer)":                      (&dialer{}).explain(fmt.Errorf("read: %w", syscall.ECONNRESET)),
-		"too many come from it; the agent comes back by itself":                       (&dialer{}).explain(io.ErrUnexpectedEOF),
+		"come back in 30s (it answered 429 Too Many Requests)":                                                                         &BusyError{Status: 429, RetryAfter: 30 * time.Second},
+		"answered 503 Service Unavailable instead of opening the tunnel; it is busy":                                                   &BusyError{Status: 503},
+		"what answers there is a load balancer":                                                                                        &BusyError{Status: 502, RetryAfter: time.Second},
+		"closed without a word (EOF)":                                                                                                  (&dialer{}).explain(io.EOF),
+		"closed without a word (read: connection reset by peer)":                                                                       (&dialer{}).explain(fmt.Errorf("read: %w", syscall.ECONNRESET)),
+		"too many come from it; the agent comes back by itself":                                                                        (&dialer{}).explain(io.ErrUnexpectedEOF),
 		"connection refused": (&dialer{}).explain(syscall.ECONNREFUSED),
 	} {
 		if !strings.Contains(err.Error(), says) {
