@@ -64,7 +64,8 @@ func checkOwner(path string, info fs.FileInfo) error {
 	mend := fmt.Sprintf("chown %d %s", os.Geteuid(), Word(path))
 	if info.IsDir() {
 		// All that is that user's, and nothing else: a private PostgreSQL below has an owner of its own.
-		mend = fmt.Sprintf("find %s -user %d -exec chown %d {} +", Word(path), stat.Uid, os.Geteuid())
+		// The directory may be a link, which find follows only when told so.
+		mend = fmt.Sprintf("find -H %s -user %d -exec chown %d {} +", Word(path), stat.Uid, os.Geteuid())
 	}
 	return fmt.Errorf("%s belongs to the user with id %d, who can read and change it, and this program runs as the one with id %d; mend it with: %s",
 		path, stat.Uid, os.Geteuid(), mend)

@@ -96,6 +96,26 @@ func TestOwners(t *testing.T) {
 	})
 }
 
+func TestOwnersBehindALink(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		return // Only root can give a file away.
+	}
+	path := keyFile(t, "key")
+	link := filepath.Join(t.TempDir(), "a link")
+	if err := os.Symlink(filepath.Dir(path), link); err != nil {
+		t.Fatal(err)
+	}
+	for _, what := range []string{path, filepath.Dir(path)} {
+		if err := os.Chown(what, nobody, nobody); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mended(t, advice().CheckDir(link), func() error {
+		return errors.Join(advice().CheckDir(link), advice().Check(filepath.Join(link, "key")))
+	})
+}
+
 // TestRootsFileForAnother runs as nobody, who reads root's file through a group and not otherwise.
 func TestRootsFileForAnother(t *testing.T) {
 	t.Parallel()

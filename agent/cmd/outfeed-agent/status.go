@@ -155,9 +155,17 @@ func connection(t agent.TunnelStatus) string {
 		text += ": " + terminal.Line(t.Error)
 	}
 	if !t.NextTry.IsZero() {
-		text += "; next try at " + t.NextTry.Local().Format(time.TimeOnly)
+		text += "; next try at " + clock(t.NextTry.Local(), time.Now())
 	}
 	return text
+}
+
+// clock is a time as it is read at another one: with its date when that is another day.
+func clock(t, now time.Time) string {
+	if t.Format(time.DateOnly) != now.In(t.Location()).Format(time.DateOnly) {
+		return t.Format(time.DateTime)
+	}
+	return t.Format(time.TimeOnly)
 }
 
 func lastRecord(t time.Time) string {

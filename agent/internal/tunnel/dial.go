@@ -35,7 +35,7 @@ type BusyError struct {
 
 func (e *BusyError) Error() string {
 	if e.turn() {
-		return fmt.Sprintf("the control plane is refusing connections from this address for now and asks to come back in %s (it answered %d %s): "+
+		return fmt.Sprintf("the control plane, or what is in front of it, is refusing connections from this address for now and asks to come back in %s (it answered %d %s): "+
 			"it is busy or restarting, or too many connections come from this address, from other programs or agents behind it; "+
 			"the agent comes back by itself, and what its flows produce waits here", e.RetryAfter, e.Status, http.StatusText(e.Status))
 	}
@@ -228,10 +228,11 @@ func (d *dialer) roots() (*x509.CertPool, error) {
 	return roots, nil
 }
 
-// retryAfter reads the header of that name: seconds or a date, at most a day. A date is compared with the answer's own, if it
-// has one, because this machine's clock may be wrong.
+// retryAfter reads the header of that name: seconds or a date, at most a quarter of an hour. Anybody in between can write it,
+// as a proxy does with a page for a day of maintenance; the control plane itself asks for a minute at most. A date is compared
+// with the answer's own, if it has one, because this machine's clock may be wrong.
 func retryAfter(header, date string) time.Duration {
-	const longest = 24 * time.Hour
+	const longest = 15 * time.Minute
 	if seconds, err := strconv.ParseUint(header, 10, 32); err == nil {
 		return min(time.Duration(seconds)*time.Second, longest)
 	}

@@ -38,13 +38,13 @@ func TestPauseAfter(t *testing.T) {
 func TestABusyControlPlaneIsToldInWords(t *testing.T) {
 	t.Parallel()
 	for says, err := range map[string]error{
-		"refusing connections from this address for now and asks to come back in 12s": &BusyError{Status: 503, RetryAfter: 12 * time.Second},
-		"come back in 30s (it answered 429 Too Many Requests)":                        &BusyError{Status: 429, RetryAfter: 30 * time.Second},
-		"answered 503 Service Unavailable instead of opening the tunnel; it is busy":  &BusyError{Status: 503},
-		"what answers there is a load balancer":                                       &BusyError{Status: 502, RetryAfter: time.Second},
-		"closed without a word (EOF)":                                                 (&dialer{}).explain(io.EOF),
-		"closed without a word (read: connection reset by peer)":                      (&dialer{}).explain(fmt.Errorf("read: %w", syscall.ECONNRESET)),
-		"too many come from it; the agent comes back by itself":                       (&dialer{}).explain(io.ErrUnexpectedEOF),
+		"the control plane, or what is in front of it, is refusing connections from this address for now and asks to come back in 12s": &BusyError{Status: 503, RetryAfter: 12 * time.Second},
+		"come back in 30s (it answered 429 Too Many Requests)":                                                                         &BusyError{Status: 429, RetryAfter: 30 * time.Second},
+		"answered 503 Service Unavailable instead of opening the tunnel; it is busy":                                                   &BusyError{Status: 503},
+		"what answers there is a load balancer":                                                                                        &BusyError{Status: 502, RetryAfter: time.Second},
+		"closed without a word (EOF)":                                                                                                  (&dialer{}).explain(io.EOF),
+		"closed without a word (read: connection reset by peer)":                                                                       (&dialer{}).explain(fmt.Errorf("read: %w", syscall.ECONNRESET)),
+		"too many come from it; the agent comes back by itself":                                                                        (&dialer{}).explain(io.ErrUnexpectedEOF),
 		"connection refused": (&dialer{}).explain(syscall.ECONNREFUSED),
 	} {
 		if !strings.Contains(err.Error(), says) {
@@ -59,15 +59,19 @@ func TestABusyControlPlaneIsToldInWords(t *testing.T) {
 func TestRetryAfter(t *testing.T) {
 	t.Parallel()
 	for header, want := range map[string]time.Duration{
-		"": 0, "7": 7 * time.Second, "-7": 0, "x": 0, "99999999999999999999": 0, "4000000000": 24 * time.Hour,
+		"": 0, "7": 7 * time.Second, "-7": 0, "x": 0, "99999999999999999999": 0, "900": 15 * time.Minute, "901": 15 * time.Minute,
+		"86400": 15 * time.Minute, "4000000000": 15 * time.Minute,
 		"Thu, 01 Jan 1970 00:00:00 GMT": 0,
 	} {
 		if got := retryAfter(header, ""); got != want {
 			t.Errorf("%q: %s, want %s", header, got, want)
 		}
 	}
-	if got := retryAfter(time.Now().Add(time.Hour).UTC().Format(http.TimeFormat), ""); got < 50*time.Minute || got > time.Hour {
-		t.Errorf("a date in an hour: %s", got)
+	if got := retryAfter(time.Now().Add(10*time.Minute).UTC().Format(http.TimeFormat), ""); got < 5*time.Minute || got > 10*time.Minute {
+		t.Errorf("a date in ten minutes: %s", got)
+	}
+	if got := retryAfter(time.Now().Add(24*time.Hour).UTC().Format(http.TimeFormat), ""); got != 15*time.Minute {
+		t.Errorf("a date in a day: %s", got)
 	}
 	// This machine's clock does not count where the answer says what the other one's shows.
 	if got := retryAfter("Sat, 01 Jan 2050 00:00:07 GMT", "Sat, 01 Jan 2050 00:00:00 GMT"); got != 7*time.Second {
@@ -79,7 +83,7 @@ func FuzzRetryAfter(f *testing.F) {
 	f.Add("1", "")
 	f.Add("Sat, 01 Jan 2050 00:00:07 GMT", "Sat, 01 Jan 2050 00:00:00 GMT")
 	f.Fuzz(func(t *testing.T, header, date string) {
-		if got := retryAfter(header, date); got < 0 || got > 24*time.Hour {
+		if got := retryAfter(header, date); got < 0 || got > 15*time.Minute {
 			t.Fatalf("%q at %q: %s", header, date, got)
 		}
 	})

@@ -105,7 +105,8 @@ func ask(ctx context.Context, conn net.Conn, via *url.URL, address string) error
 	if err != nil {
 		return &UnreachedError{unanswered(via, err)}
 	}
-	if answer.StatusCode != http.StatusOK {
+	// Any 2xx is a connection (RFC 9110, 9.3.6), and what its headers say of a body does not count.
+	if answer.StatusCode < 200 || answer.StatusCode > 299 {
 		return refusedByProxy(via, answer)
 	}
 	if !stop() {

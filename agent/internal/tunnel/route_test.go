@@ -1,6 +1,7 @@
 package tunnel
 
 import (
+	"bufio"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -198,6 +199,46 @@ func TestProxySettingsKeepTheirPassword(t *testing.T) {
 	for _, setting := range []string{"http://me:hush#1@proxy:3128", "http://me:hush%@proxy", "socks5://me:hush@proxy", "me:hush@proxy:1", "http://me:hush@:3128"} {
 		if _, err := proxyOf(setting); err == nil || strings.Contains(err.Error(), "hush") {
 			t.Errorf("%s: %v", setting, err)
+		}
+	}
+}
+
+// TestAny2xxOfAProxyConnects lets a proxy answer a CONNECT with other successes, after which the connection is through.
+func TestAny2xxOfAProxyConnects(t *testing.T) {
+	t.Parallel()
+	for answer, connects := range map[string]bool{
+		"HTTP/1.1 200 Connection established\r\n\r\n":        true,
+		"HTTP/1.1 201 Created\r\n\r\n":                       true,
+		"HTTP/1.1 204 No Content\r\n\r\n":                    true,
+		"HTTP/1.1 202 Accepted\r\nContent-Length: 9\r\n\r\n": true,
+		"HTTP/1.1 299 Fine\r\n\r\n":                          true,
+		"HTTP/1.1 300 Multiple Choices\r\n\r\n":              false,
+		"HTTP/1.1 199 Early\r\n\r\n":                         false,
+	} {
+		client, server := net.Pipe()
+		done := make(chan error, 1)
+		go func() {
+			_, err := http.ReadRequest(bufio.NewReader(server))
+			if err == nil {
+				_, err = io.WriteString(server, answer)
+			}
+			// What comes behind the answer is of the connection.
+			if err == nil && connects {
+				_, err = io.WriteString(server, "through")
+			}
+			done <- errors.Join(err, server.Close())
+		}()
+		err := ask(t.Context(), client, &url.URL{Scheme: "http", Host: "proxy:3128"}, "cp:443")
+		if (err == nil) != connects {
+			t.Errorf("%q: %v", answer, err)
+		}
+		if err == nil {
+			if got, err := io.ReadAll(client); string(got) != "through" || err != nil {
+				t.Errorf("behind %q came %q, %v", answer, got, err)
+			}
+		}
+		if err := errors.Join(client.Close(), <-done); err != nil {
+			t.Errorf("%q: %v", answer, err)
 		}
 	}
 }
