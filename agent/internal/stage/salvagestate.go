@@ -158,8 +158,14 @@ func choose(versions []*version) (m meta, said salvagedState, flows map[string]f
 // nearest to the truth.
 func (m *meta) counters() []field {
 	return []field{
-		{lostKey, &m.lost}, {lostRemotelyKey, &m.lostRemotely}, {setAsideKey, &m.setAside}, {salvagedKey, &m.salvaged},
-		{droppedReportsKey, &m.droppedReports}, {lateKey, &m.late}, {expiredAgeKey, &m.expiredAge}, {expiredBytesKey, &m.expiredBytes},
+		{lostKey, &m.lost},
+		{lostRemotelyKey, &m.lostRemotely},
+		{setAsideKey, &m.setAside},
+		{salvagedKey, &m.salvaged},
+		{droppedReportsKey, &m.droppedReports},
+		{lateKey, &m.late},
+		{expiredAgeKey, &m.expiredAge},
+		{expiredBytesKey, &m.expiredBytes},
 	}
 }
 
