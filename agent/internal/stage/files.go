@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/bits"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -118,38 +119,76 @@ func publish(temp, path string) error {
 }
 
 // checkFormat refuses the directory of a newer agent, marks a fresh one, and writes a mark that is missing or damaged anew
-// where the state proves it.
-func (s *Settings) checkFormat(ctx context.Context) error {
-	path := filepath.Join(s.Dir, formatName)
-	text, err := os.ReadFile(path) //nolint:gosec // the directory is the agent's own
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("read the format of the staging directory: %w", err)
+// where the state proves it. It gives 1 when something that is no file was in its place and was set aside.
+func (s *Settings) checkFormat(ctx context.Context) (strange uint64, err error) {
+	refusal := s.readFormat()
+	switch {
+	case refusal == nil:
+		return 0, nil
+	case errors.Is(refusal, errOlderFormat):
+		// What is older becomes this one by being opened, which an older agent must know.
+		refusal = nil
+	case errors.Is(refusal, ErrDamaged), errors.Is(refusal, errMaybeNewer):
+		refusal = s.formatProven(ctx, refusal)
+	default:
+		return 0, refusal
 	}
-	var refusal error
+	if errors.Is(refusal, ErrNewerFormat) {
+		return 0, refusal
+	}
+	if strange, err = s.setAsideIfStrange(ctx, formatName); err == nil {
+		err = refusal
+	}
+	if err != nil {
+		return strange, err
+	}
+	return strange, createFile(filepath.Join(s.Dir, formatName), formatPrefix+strconv.Itoa(formatVersion)+"\n")
+}
+
+// errOlderFormat is for a directory that an older agent has left.
+var errOlderFormat = errors.New("the staging directory has an older layout")
+
+// readFormat gives nothing where FORMAT names this layout, errOlderFormat where it names an older one, and otherwise why the
+// directory is refused unless its state proves that it has this layout.
+func (s *Settings) readFormat() error {
+	path := filepath.Join(s.Dir, formatName)
+	text, err := readText(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	own := strconv.Itoa(formatVersion)
 	digits, ok := strings.CutPrefix(strings.TrimSpace(string(text)), formatPrefix)
 	version, parseErr := strconv.Atoi(digits)
 	switch {
 	case err != nil:
-		refusal = fmt.Errorf("%w: %s is missing beside staged insights, and nothing else says in which layout they are; if no newer outfeed-agent than this one was ever started with this directory, write the line %q into that file and start again; otherwise start the newer one",
-			ErrDamaged, path, fmt.Sprint(formatPrefix, formatVersion))
+		return fmt.Errorf("%w: %s is missing beside staged insights, and nothing else says in which layout they are; if no newer outfeed-agent than this one was ever started with this directory, write the line %q into that file and start again; otherwise start the newer one",
+			ErrDamaged, path, formatPrefix+own)
 	case !ok || parseErr != nil || version < 1:
-		refusal = fmt.Errorf("%w: %s says %.40q; if no newer outfeed-agent than this one was ever started with the directory, write the line %q into that file, or move the directory away to begin a new one", ErrDamaged, path, text, fmt.Sprint(formatPrefix, formatVersion))
+		return fmt.Errorf("%w: %s says %.40q; if no newer outfeed-agent than this one was ever started with the directory, write the line %q into that file, or move the directory away to begin a new one", ErrDamaged, path, text, formatPrefix+own)
 	case version > formatVersion:
-		refusal = fmt.Errorf("%w: %s has format %d and this agent knows %d; start the newer agent again", ErrNewerFormat, s.Dir, version, formatVersion)
-		if len(digits) > len(strconv.Itoa(formatVersion)) {
-			// No flipped bit adds a digit.
-			return refusal
-		}
-	case version == formatVersion:
-		return nil
+		return fmt.Errorf("%w: %s has format %d and this agent knows %d; start the newer agent again", newerFormat(digits, own), s.Dir, version, formatVersion)
+	case version < formatVersion:
+		return errOlderFormat
 	}
-	// What is older becomes this one by being opened, which an older agent must know.
-	if refusal != nil {
-		if err := s.formatProven(ctx, refusal); err != nil {
-			return err
-		}
+	return nil
+}
+
+// errMaybeNewer is ErrNewerFormat where a flipped bit could have made the number.
+var errMaybeNewer = fmt.Errorf("%w, or its FORMAT is damaged", ErrNewerFormat)
+
+// newerFormat says how certain it is that a newer agent has written those digits: one flipped bit of this agent's can be damage.
+func newerFormat(digits, own string) error {
+	if len(digits) != len(own) {
+		return ErrNewerFormat
 	}
-	return createFile(path, formatPrefix+strconv.Itoa(formatVersion)+"\n")
+	flipped := 0
+	for i := range len(own) {
+		flipped += bits.OnesCount8(digits[i] ^ own[i])
+	}
+	if flipped == 1 {
+		return errMaybeNewer
+	}
+	return ErrNewerFormat
 }
 
 // directoryLock holds the directory for this process.
@@ -157,6 +196,8 @@ type directoryLock struct {
 	file *os.File
 	// running is the file RUNNING, locked as well, until a start takes it over; nil when there is none.
 	running *os.File
+	// strange is how much was set aside that was no file in the place of one, before the stage is there to count it.
+	strange uint64
 }
 
 // lockRetry is how often a lock that another process holds is tried again: a service manager may start the next agent
@@ -164,7 +205,12 @@ type directoryLock struct {
 const lockRetry = 100 * time.Millisecond
 
 // tryLock takes the lock or says who has it.
-func tryLock(dir string) (*directoryLock, error) {
+func (s *Settings) tryLock(ctx context.Context) (*directoryLock, error) {
+	dir := s.Dir
+	strange, err := s.setAsideStrangeLock(ctx)
+	if err != nil {
+		return nil, err
+	}
 	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o600) //nolint:gosec // the directory is the agent's own
 	if err != nil {
 		return nil, fmt.Errorf("lock the staging directory: %w", err)
@@ -176,7 +222,7 @@ func tryLock(dir string) (*directoryLock, error) {
 	if err == nil && free {
 		var running *os.File
 		if running, free, err = lockRunning(dir); err == nil && free {
-			return &directoryLock{file: f, running: running}, nil
+			return &directoryLock{file: f, running: running, strange: strange}, nil
 		}
 		if err == nil {
 			err = errOtherAgent(dir)
@@ -189,6 +235,26 @@ func tryLock(dir string) (*directoryLock, error) {
 		err = fmt.Errorf("%w: %s is held by %s; stop that agent, or give this one another --data-dir", ErrLocked, dir, bytes.TrimSpace(holder))
 	}
 	return nil, errors.Join(err, f.Close())
+}
+
+// setAsideStrangeLock sets aside what has the name of LOCK and is no file, which cannot be locked, unless RUNNING shows that an
+// agent is there. No agent has locked such a thing, so that none loses what it uses.
+func (s *Settings) setAsideStrangeLock(ctx context.Context) (n uint64, err error) {
+	path := filepath.Join(s.Dir, lockName)
+	if strangeness(path) == "" {
+		return 0, nil
+	}
+	running, free, err := lockRunning(s.Dir)
+	if err != nil {
+		return 0, err
+	}
+	if !free {
+		return 0, errOtherAgent(s.Dir)
+	}
+	if running != nil {
+		defer running.Close() //nolint:errcheck // nothing was written
+	}
+	return s.setAsideIfStrange(ctx, lockName)
 }
 
 // errOtherAgent is for a directory whose LOCK was removed, or replaced, while an agent has it.

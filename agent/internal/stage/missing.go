@@ -99,7 +99,7 @@ func (s *Settings) origin() origin { return origin{owner: s.Owner, format: forma
 func (s *Settings) provenOrigin(ctx context.Context) (o origin, err error) {
 	path := filepath.Join(s.Dir, stateName)
 	there, err := exists(path)
-	if err != nil || !there {
+	if err != nil || !there || strangeness(path) != "" {
 		return o, err
 	}
 	if err = s.verifyOne(ctx, path); err == nil {
@@ -219,20 +219,27 @@ func (f *files) missingState(ctx context.Context, s *Stage) error {
 		d.StartedAnew = slices.Sorted(slices.Values(s.settings.KnownFlows))
 	}
 	// What earlier damage has counted is known from what is kept of it.
-	kept, err := damagedFiles(s.settings.Dir)
+	kept, err := countKept(s.settings.Dir)
 	if err != nil {
 		return err
 	}
-	for _, old := range kept {
-		f.setAside++
-		f.salvaged += old.Salvaged
-	}
+	f.countAtLeast(&kept)
 	d.name(filepath.Join(s.settings.Dir, stateName))
 	s.settings.Logger.ErrorContext(ctx, "the staged state is missing: flows start anew and repeat what they had read; find out what removed the file",
 		slog.String("file", filepath.Join(s.settings.Dir, stateName)), slog.Any("started_anew", d.StartedAnew), slog.String("more", d.File+whySuffix))
 	f.setAside++
 	f.repaired = true
 	return d.describe(s.settings.Dir)
+}
+
+// countKept counts what the damaged files that are kept tell of.
+func countKept(dir string) (m meta, err error) {
+	list, err := damagedFiles(dir)
+	for _, old := range list {
+		m.setAside++
+		m.salvaged += old.Salvaged
+	}
+	return m, err
 }
 
 // tellOlderState tells that state.db is older than the outbox, where the journal does not.

@@ -61,6 +61,10 @@ func (f *files) openState(ctx context.Context, s *Stage, found map[string]error)
 	}
 	f.meta, f.marks = meta{}, map[string]mark{}
 	s.settings.Logger.ErrorContext(ctx, "the staged state is damaged; what is whole in it is salvaged", slog.String("file", path), slog.Any("error", reason))
+	kept, err := countKept(s.settings.Dir)
+	if err != nil {
+		return err
+	}
 	d, err := s.salvageStateFile(ctx, path, reason)
 	if err != nil {
 		return err
@@ -73,6 +77,10 @@ func (f *files) openState(ctx context.Context, s *Stage, found map[string]error)
 	}
 	if err != nil {
 		return err
+	}
+	f.countAtLeast(&kept)
+	if f.uncertain {
+		d.Reason += "; what was counted before it is known as far as it can still be read, so that the counters of what was lost and salvaged may be too low"
 	}
 	if f.restored != nil {
 		d.StartedAnew, d.SetBack = f.restored.StartedAnew, f.restored.SetBack

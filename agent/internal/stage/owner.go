@@ -55,7 +55,7 @@ func ownerText(owner string) string {
 // readOwner is Owner, and says whether OWNER proves itself.
 func readOwner(dir string) (owner string, proven bool, err error) {
 	path := filepath.Join(dir, ownerName)
-	text, err := os.ReadFile(path) //nolint:gosec // the directory is the agent's own
+	text, err := readText(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", false, nil
 	}
@@ -87,7 +87,7 @@ func take(ctx context.Context, settings Settings) (*directoryLock, error) {
 		if err != nil {
 			return nil, err
 		}
-		other, err := claim(ctx, settings)
+		other, err := claim(ctx, settings, lock)
 		switch {
 		case err != nil:
 			return nil, errors.Join(err, lock.release())
@@ -102,8 +102,13 @@ func take(ctx context.Context, settings Settings) (*directoryLock, error) {
 
 // claim makes an empty directory without an owner that of the settings', and gives the owner when it is another one. An
 // OWNER that is missing or damaged is written anew where the state proves what it said.
-func claim(ctx context.Context, settings Settings) (other string, err error) {
-	if err := settings.checkFormat(ctx); err != nil || settings.Owner == "" {
+func claim(ctx context.Context, settings Settings, lock *directoryLock) (other string, err error) {
+	strange, err := settings.checkFormat(ctx)
+	if lock.strange += strange; err != nil || settings.Owner == "" {
+		return "", err
+	}
+	strange, err = settings.setAsideIfStrange(ctx, ownerName)
+	if lock.strange += strange; err != nil {
 		return "", err
 	}
 	owner, whole, proven, err := settings.whose(ctx)
@@ -177,6 +182,9 @@ func (s *Settings) countWaiting(ctx context.Context) (n uint64, err error) {
 	if err != nil || !there {
 		return 0, err
 	}
+	if reason := strangeness(path); reason != "" {
+		return 0, damaged("%s: %s", path, reason)
+	}
 	unclean, err := exists(filepath.Join(s.Dir, runningName))
 	if err != nil {
 		return 0, err
@@ -218,7 +226,7 @@ func formers(dir string) ([]Former, error) {
 		f := Former{Dir: filepath.Join(parent, e.Name()), Waiting: -1}
 		// What cannot be read there any more is no reason not to start.
 		f.Owner, _ = Owner(f.Dir)
-		text, err := os.ReadFile(filepath.Join(f.Dir, waitingName))
+		text, err := readText(filepath.Join(f.Dir, waitingName))
 		if n, parseErr := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); err == nil && parseErr == nil {
 			f.Waiting = n
 		}

@@ -65,28 +65,67 @@ func (s *Settings) setAsideStrange(ctx context.Context) (n uint64, err error) {
 		return 0, fmt.Errorf("list the staging directory: %w", err)
 	}
 	for _, e := range entries {
-		path := filepath.Join(s.Dir, e.Name())
-		_, isSegment := parseSegmentName(path)
+		_, isSegment := parseSegmentName(filepath.Join(s.Dir, e.Name()))
 		if !isSegment && !slices.Contains([]string{stateName, journalName, runningName}, e.Name()) {
 			continue
 		}
-		reason := "it is no file"
-		switch info, err := os.Stat(path); {
-		case err == nil && info.Mode().IsRegular():
-			continue
-		case err != nil && e.Type()&fs.ModeSymlink == 0:
-			continue // it cannot be looked at, which opening it tells better
-		case err != nil:
-			reason = "it is a link that leads nowhere"
-		}
-		d, err := quarantine(path, DamagedFile{Reason: reason + ". Find out what has put it in the place of the file"})
-		if err != nil {
+		one, err := s.setAsideIfStrange(ctx, e.Name())
+		if n += one; err != nil {
 			return n, err
 		}
-		s.Logger.ErrorContext(ctx, "what is in the place of a staged file is none, and was set aside", slog.String("file", path), slog.String("now", d.File), slog.String("reason", reason))
-		n++
 	}
 	return n, nil
+}
+
+// setAsideIfStrange does it for one name, and gives 1 when it did.
+func (s *Settings) setAsideIfStrange(ctx context.Context, name string) (n uint64, err error) {
+	path := filepath.Join(s.Dir, name)
+	reason := strangeness(path)
+	if reason == "" {
+		return 0, nil
+	}
+	d, err := quarantine(path, DamagedFile{Reason: reason + ". Find out what has put it in the place of the file"})
+	if err != nil {
+		return 0, err
+	}
+	aside := filepath.Join(s.Dir, d.File)
+	if strangeness(aside) == "" {
+		if info, err := os.Lstat(aside); err == nil && info.Mode().IsRegular() {
+			// Another agent that starts has made the file since it was looked at.
+			return 0, errors.Join(errOtherAgent(s.Dir), os.Link(aside, path), remove(aside), remove(aside+whySuffix))
+		}
+	}
+	s.Logger.ErrorContext(ctx, "what is in the place of a staged file is none, and was set aside", slog.String("file", path), slog.String("now", d.File), slog.String("reason", reason))
+	return 1, nil
+}
+
+// strangeness says what is wrong with what has the name of a file and is none; nothing for a file, and where nothing is.
+func strangeness(path string) string {
+	named, err := os.Lstat(path)
+	if err != nil {
+		return ""
+	}
+	switch info, err := os.Stat(path); {
+	case err == nil && info.Mode().IsRegular():
+		return ""
+	case err == nil:
+		return "it is no file"
+	case named.Mode()&fs.ModeSymlink == 0:
+		return "" // it cannot be looked at, which opening it tells better
+	}
+	return "it is a link that leads nowhere"
+}
+
+// readText reads a small file. What is no file counts as missing, and is not opened: a named pipe would never answer.
+func readText(path string) ([]byte, error) {
+	if reason := strangeness(path); reason != "" {
+		return nil, fmt.Errorf("%w: %s: %s", fs.ErrNotExist, path, reason)
+	}
+	text, err := os.ReadFile(path) //nolint:gosec // the directory is the agent's own
+	if err != nil {
+		return nil, fmt.Errorf("read a file of the staging directory: %w", err)
+	}
+	return text, nil
 }
 
 // keep does the same for a file that is about to be replaced, which keeps its own name too until then.

@@ -34,7 +34,9 @@ type version struct {
 	txid  uint64
 	whole bool
 	meta  meta
-	roots map[string]bucket
+	// counted has the counters that can be read, also when not all numbers can.
+	counted meta
+	roots   map[string]bucket
 	// desired and serial are sealed entries, nil when they are not there or damaged.
 	desired, serial []byte
 	flows           map[string]flowVersion
@@ -125,6 +127,9 @@ func choose(versions []*version) (m meta, said salvagedState, flows map[string]f
 	if i := slices.IndexFunc(versions, func(v *version) bool { return v.whole }); i >= 0 {
 		m, said.Certain = versions[i].meta, i == 0
 	}
+	for _, v := range versions {
+		m.countAtLeast(&v.counted)
+	}
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		i := slices.IndexFunc(versions, func(v *version) bool { return v.flows[name].whole })
 		if i < 0 {
@@ -147,6 +152,29 @@ func choose(versions []*version) (m meta, said salvagedState, flows map[string]f
 		m.markSum += flow.mark.part(name)
 	}
 	return m, said, flows
+}
+
+// counters are the fields that only rise as long as the directory lives, so that the highest value that can be read is the
+// nearest to the truth.
+func (m *meta) counters() []field {
+	return []field{
+		{lostKey, &m.lost},
+		{lostRemotelyKey, &m.lostRemotely},
+		{setAsideKey, &m.setAside},
+		{salvagedKey, &m.salvaged},
+		{droppedReportsKey, &m.droppedReports},
+		{lateKey, &m.late},
+		{expiredAgeKey, &m.expiredAge},
+		{expiredBytesKey, &m.expiredBytes},
+	}
+}
+
+// countAtLeast raises the counters to what other ones have.
+func (m *meta) countAtLeast(other *meta) {
+	theirs := other.counters()
+	for i, c := range m.counters() {
+		*c.n = max(*c.n, *theirs[i].n)
+	}
 }
 
 // knowsItsFlows says whether the version names every flow that it had: where it has all marks, their sum must be right.
@@ -294,6 +322,10 @@ func (v *version) readNumbers(p *pageFile, b bucket) {
 	stamp, txid := entries[stampKey], v.txid
 	if txid == 0 && len(stamp) >= 8 {
 		txid = binary.BigEndian.Uint64(stamp)
+	}
+	for _, c := range v.counted.counters() {
+		// What a damaged one had counted is unknown.
+		*c.n, _ = parseNumber(entries[c.key])
 	}
 	m, err := parseMeta(entries)
 	if v.whole = err == nil && bytes.Equal(stamp, m.stamp(txid)); v.whole {

@@ -265,7 +265,7 @@ func makeDir(dir string) error {
 func acquireLock(ctx context.Context, settings Settings) (*directoryLock, error) {
 	tries := int(settings.LockWait/lockRetry) + 1
 	for i := 0; ; i++ {
-		lock, err := tryLock(settings.Dir)
+		lock, err := settings.tryLock(ctx)
 		if err == nil || !errors.Is(err, ErrLocked) || i+1 >= tries {
 			return lock, err
 		}
@@ -285,6 +285,7 @@ func (s *Stage) start(ctx context.Context) error {
 		return err
 	}
 	strange, err := s.settings.setAsideStrange(ctx)
+	strange += s.lock.strange
 	if err != nil {
 		return err
 	}

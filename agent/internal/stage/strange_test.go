@@ -25,11 +25,12 @@ func TestWhatIsNoFileIsSetAside(t *testing.T) {
 			return errors.Join(os.Mkdir(path, 0o700), os.WriteFile(filepath.Join(path, "file"), nil, 0o600))
 		},
 	} {
-		for name, lost := range map[string]uint64{"JOURNAL": 10, "RUNNING": 0, "state.db": 0, "outbox": 10} {
+		for name, lost := range map[string]uint64{"JOURNAL": 10, "RUNNING": 0, "state.db": 0, "outbox": 10, "OWNER": 0, "FORMAT": 0, "LOCK": 0} {
 			for _, clean := range []bool{true, false} {
 				t.Run(fmt.Sprintf("%s is %s, clean %t", name, kind, clean), func(t *testing.T) {
 					t.Parallel()
 					s := settings(t, filepath.Join(fastDir(t), "stage"))
+					s.Owner = "agent-a"
 					st := open(t, s)
 					commit(t, st, stage.Checkpoint{Flow: "a", Number: 1, Insights: payloads(10, "in-a-segment")})
 					if err := st.PutDesired(t.Context(), []byte("d"), 1); err != nil { // it folds
