@@ -227,15 +227,10 @@ func (s *Service) begin(ctx context.Context, tx Tx, st ConnectState, b beginning
 func (s *Service) Keep(ctx context.Context, id AgentIdentity) error {
 	return s.write(ctx, id.Tenant, func(ctx context.Context, tx Tx) error {
 		st, err := tx.LockConnect(ctx, id.Agent)
-		switch {
-		case errors.Is(err, ErrNoRow):
-			return agentUnknown()
-		case err != nil:
+		if _, err = agentState(st.AgentState, err); err != nil {
 			return err
-		case st.Revoked:
-			return agentRevoked()
-		case st.Lock != nil:
-			return agentLocked(st.AgentState, "")
+		}
+		switch {
 		case st.Counter != id.Session:
 			return fail(Unavailable, "another session of this agent has begun")
 		case st.Kept:
