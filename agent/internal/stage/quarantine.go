@@ -89,11 +89,9 @@ func (s *Settings) setAsideIfStrange(ctx context.Context, name string) (n uint64
 		return 0, err
 	}
 	aside := filepath.Join(s.Dir, d.File)
-	if strangeness(aside) == "" {
-		if info, err := os.Lstat(aside); err == nil && info.Mode().IsRegular() {
-			// Another agent that starts has made the file since it was looked at.
-			return 0, errors.Join(errOtherAgent(s.Dir), os.Link(aside, path), remove(aside), remove(aside+whySuffix))
-		}
+	if info, err := os.Lstat(aside); err == nil && info.Mode().IsRegular() {
+		// Another agent that starts has made the file since it was looked at.
+		return 0, errors.Join(errOtherAgent(s.Dir), os.Link(aside, path), remove(aside), remove(aside+whySuffix))
 	}
 	s.Logger.ErrorContext(ctx, "what is in the place of a staged file is none, and was set aside", slog.String("file", path), slog.String("now", d.File), slog.String("reason", reason))
 	return 1, nil
