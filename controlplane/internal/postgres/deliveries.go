@@ -53,7 +53,7 @@ func (t *tx) addReceipts(ctx context.Context, d fleet.Delivery) error {
 }
 
 // insertMissing keeps which sequences are missing, and removes the agent's oldest ranges beyond keptRefused. A range that
-// goes on where the newest ended, for the same reason, makes that one longer.
+// goes on where the newest ended, for the same reason, makes that one longer; its transaction may have begun before that one's.
 func (t *tx) insertMissing(ctx context.Context, d fleet.Delivery) error {
 	missing := d.Missing[max(0, len(d.Missing)-keptRefused):]
 	n := len(missing)
@@ -67,7 +67,7 @@ func (t *tx) insertMissing(ctx context.Context, d fleet.Delivery) error {
 			SELECT u.first_seq, u.last_seq, u.reason
 			FROM unnest(@firsts::bigint[], @lasts::bigint[], @reasons::text[]) AS u (first_seq, last_seq, reason)
 		), longer AS (
-			UPDATE missing_insights m SET last_seq = new.last_seq, last_at = now() FROM new
+			UPDATE missing_insights m SET last_seq = new.last_seq, last_at = greatest(m.last_at, now()) FROM new
 			WHERE m.tenant_id = @tenant AND m.agent_id = @agent AND m.reason = new.reason AND m.last_seq = new.first_seq - 1
 				AND m.first_seq = (SELECT max(o.first_seq) FROM missing_insights o WHERE o.tenant_id = @tenant AND o.agent_id = @agent)
 			RETURNING new.first_seq
