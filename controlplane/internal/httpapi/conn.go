@@ -4,7 +4,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -14,6 +16,13 @@ import (
 
 // shortFlight is less than a server's first flight of a handshake has, and more than a request for another key share.
 const shortFlight = 400
+
+// goodbyeTimeout is how long a client may take to close its side after an answer that it gets before it has sent all, and
+// maxGoodbyeBytes how much more it may send.
+const (
+	goodbyeTimeout  = 500 * time.Millisecond
+	maxGoodbyeBytes = 256 << 10
+)
 
 // errCrowded is why a handshake ends whose connection had to make room.
 var errCrowded = errors.New("the connection was closed to make room for others")
@@ -151,6 +160,19 @@ func (c *conn) Write(p []byte) (int, error) {
 func (c *conn) Close() error {
 	c.crowd.turns.close(c)
 	return c.Conn.Close() //nolint:wrapcheck // as in Read
+}
+
+// CloseWrite is called by the server when it has answered a request whose body it does not read to its end. The client gets
+// time to take the answer, which it might lose if the connection were closed while more is coming. The server would sleep
+// for that, and hold its memory, even when the connection had to make room: CloseWrite waits itself, and ends the server's
+// work for the connection.
+func (c *conn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite() // it may be closed
+	}
+	_ = c.SetReadDeadline(time.Now().Add(goodbyeTimeout)) // what is closed fails at once
+	_, _ = io.CopyN(io.Discard, c.Conn, maxGoodbyeBytes)  // the client's end is the end of this one too
+	panic(http.ErrAbortHandler)
 }
 
 // NetConn is the connection itself, for who asks the kernel about it; nothing may be read from it.

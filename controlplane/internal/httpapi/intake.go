@@ -195,7 +195,7 @@ func (in *intake) collect(one *conn, over *tls.Conn) {
 		in.hand(one, one)
 		return
 	}
-	in.hand(one, &headed{Conn: over, head: head})
+	in.hand(one, &headed{Conn: over, one: one, head: head})
 }
 
 // decrypted appends what has come. It works in a goroutine of its own, whose stack is gone afterwards.
@@ -244,6 +244,7 @@ func (in *intake) hand(one *conn, c net.Conn) {
 // headed is a connection of which something was read.
 type headed struct {
 	*tls.Conn
+	one  *conn
 	head []byte
 }
 
@@ -257,6 +258,12 @@ func (h *headed) Read(p []byte) (int, error) {
 		h.head = nil
 	}
 	return n, nil
+}
+
+// CloseWrite says goodbye, as conn's does.
+func (h *headed) CloseWrite() error {
+	_ = h.Conn.CloseWrite() // it may be closed
+	return h.one.CloseWrite()
 }
 
 // errNothingYet is what a connection that does not wait gives while nothing has come. TLS can go on after an error that is a
