@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -67,7 +68,7 @@ func TestFaultMissedRuns(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.connections(fmt.Sprintf("files: {kind: file, root: %q}\n", m.folder))
-	minute := fmt.Sprint(time.Now().Add(30 * time.Minute).Minute())
+	minute := strconv.Itoa(time.Now().Add(30 * time.Minute).Minute())
 	for _, name := range []string{"once", "skip"} {
 		m.apply(strings.NewReplacer("NAME", name, "MINUTE", minute).Replace(missedFlow))
 	}

@@ -23,7 +23,7 @@ func (k *Kept) same(o *Kept) bool {
 	return k != nil && o != nil && k.Version == o.Version && bytes.Equal(k.SHA256, o.SHA256)
 }
 
-// Record is what is known of the versions of a deployment. It survives restarts.
+// Record is what is known of the versions of a deployment, and of their runs. It survives restarts.
 type Record struct {
 	// Deployed is the version that the control plane wants, Before the one before it; nil for none.
 	Deployed *Kept `json:"deployed"`
@@ -110,7 +110,7 @@ func (v *versions) load(ctx context.Context) {
 
 func (v *versions) save(ctx context.Context) {
 	if err := v.s.settings.History.SaveRecord(v.wanted.ID, v.record); err != nil {
-		v.s.settings.Logger.WarnContext(ctx, "what is known of a flow's versions could not be kept, so a restart may repeat a failure", slog.String("flow", v.wanted.Name), slog.Any("error", err))
+		v.s.settings.Logger.WarnContext(ctx, "what is known of a flow could not be kept, so a restart may repeat a failure or a run", slog.String("flow", v.wanted.Name), slog.Any("error", err))
 	}
 }
 

@@ -84,7 +84,7 @@ func (d *dues) align(ctx context.Context) {
 	now, before := d.now(), *d.served
 	s := d.served
 	switch {
-	case s.Cron != d.p.trigger.Cron || s.Timezone != d.p.trigger.Timezone:
+	case s.Cron != d.p.trigger.Cron || s.Timezone != d.p.trigger.Timezone || s.Until.IsZero():
 		*s = Served{Cron: d.p.trigger.Cron, Timezone: d.p.trigger.Timezone, Until: now}
 	case !now.Before(s.Until):
 		s.Behind = time.Time{}
@@ -195,14 +195,14 @@ func (d *dues) makeUp(ctx context.Context, m missed) error {
 	return nil
 }
 
-// ended takes note of the end of a run. What was due is seen to when the run came to its end, was stopped at a record that
-// would stop it again, or was given up on. Otherwise it is tried again, after a restart too.
-func (d *dues) ended(ctx context.Context, err error, v verdict) {
+// ended takes note of the end of a run. What was due is seen to when the run came to its end, or was stopped at a record that
+// would stop it again. Otherwise it is tried again, after a restart too.
+func (d *dues) ended(ctx context.Context, err error) {
 	if d == nil {
 		return
 	}
 	d.tried = d.now()
-	if _, stopped := errors.AsType[*engine.StoppedError](err); err == nil || stopped || v == leaveAlone {
+	if _, stopped := errors.AsType[*engine.StoppedError](err); err == nil || stopped {
 		d.settle(ctx)
 		return
 	}

@@ -1,15 +1,10 @@
 package supervisor_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
-	"maps"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -17,7 +12,6 @@ import (
 
 	"github.com/outfeed/outfeed/agent/internal/connector"
 	"github.com/outfeed/outfeed/agent/internal/supervisor"
-	"github.com/outfeed/outfeed/protocol/flowdef"
 )
 
 // The triggers of these tests.
@@ -25,160 +19,6 @@ const (
 	hourlyOnce = `{cron: "0 * * * *", missed: once}`
 	hourlySkip = `{cron: "0 * * * *"}`
 )
-
-// counted is a connector whose sources count the runs. A run ends at once, or as act says.
-type counted struct {
-	runs atomic.Int64
-	mu   sync.Mutex
-	act  func(ctx context.Context) error
-	at   []time.Time
-}
-
-func (c *counted) Spec() flowdef.ConnectorSpec { return flowdef.ConnectorSpec{Kind: "counted"} }
-
-func (c *counted) NewSource(connector.SourceSettings) (connector.Source, error) {
-	return &countedSource{counted: c}, nil
-}
-
-func (c *counted) do(act func(ctx context.Context) error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.act = act
-}
-
-// times are when the runs began.
-func (c *counted) times() []time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.at
-}
-
-type countedSource struct{ counted *counted }
-
-func (s *countedSource) Traits() connector.Traits { return connector.Traits{Bounded: true} }
-
-func (s *countedSource) Next(ctx context.Context) (connector.Delivery, error) {
-	c := s.counted
-	c.runs.Add(1)
-	c.mu.Lock()
-	act := c.act
-	c.at = append(c.at, time.Now())
-	c.mu.Unlock()
-	if act != nil {
-		if err := act(ctx); err != nil {
-			return connector.Delivery{}, err
-		}
-	}
-	return connector.Delivery{}, io.EOF
-}
-
-func (s *countedSource) Committed(context.Context, connector.Cursor) error { return nil }
-func (s *countedSource) Close() error                                      { return nil }
-
-// hangs is a run that goes on until it is stopped.
-func hangs(ctx context.Context) error {
-	<-ctx.Done()
-	return context.Cause(ctx)
-}
-
-// schedules is a plant in a bubble of time whose clock can be set.
-type schedules struct {
-	*plant
-	h      *history
-	source *counted
-	// ahead is how far the clock is ahead of what timers go by; log is what was logged.
-	ahead atomic.Int64
-	logMu sync.Mutex
-	log   bytes.Buffer
-}
-
-func (s *schedules) Write(p []byte) (int, error) {
-	s.logMu.Lock()
-	defer s.logMu.Unlock()
-	return s.log.Write(p)
-}
-
-func newSchedules(t *testing.T) *schedules {
-	t.Helper()
-	s := &schedules{h: newHistory(), source: &counted{}}
-	s.plant = newPlantWith(t, func(set *supervisor.Settings) {
-		set.History, set.Program = s.h, "test"
-		set.WatchEvery, set.ReportEvery = time.Minute, time.Hour
-		set.Limits.Pause = 20 * time.Minute
-		set.Clock = func() time.Time { return time.Now().Round(0).Add(time.Duration(s.ahead.Load())) }
-		set.Logger = slog.New(slog.NewTextHandler(io.MultiWriter(s, t.Output()), nil))
-	}, s.source)
-	s.pass(time.Minute) // so that no time is a whole hour by chance
-	return s
-}
-
-// flow is one that reads from counted.
-func (s *schedules) flow(id, trigger string, version uint32) supervisor.Deployment {
-	d := s.lines(id, trigger, version, "path: x")
-	d.Definition = []byte(strings.Replace(string(d.Definition), "read: files\n    with: {path: x}", "read: counted", 1))
-	d.Connections = []connector.Connection{{Name: "counted", Kind: "counted"}}
-	return d
-}
-
-func (s *schedules) deploy(trigger string, version uint32) {
-	s.sup.Apply([]supervisor.Deployment{s.flow("a", trigger, version)})
-	s.settle()
-}
-
-// settle has all that is due at this moment done.
-func (s *schedules) settle() { s.pass(2 * time.Second) }
-
-func (s *schedules) pass(d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	<-timer.C
-	synctest.Wait()
-}
-
-// set moves the clock on, or back.
-func (s *schedules) set(by time.Duration) { s.ahead.Add(int64(by)) }
-
-// kill ends the supervisor as kill -9 ends the agent: what it notes at its end is not there.
-func (s *schedules) kill() {
-	s.h.mu.Lock()
-	left := maps.Clone(s.h.records)
-	s.h.mu.Unlock()
-	s.stop()
-	s.h.mu.Lock()
-	s.h.records = left
-	s.h.mu.Unlock()
-}
-
-// down is a time for which the agent does not run.
-func (s *schedules) down(trigger string, d time.Duration) {
-	s.kill()
-	s.set(d)
-	s.start()
-	s.deploy(trigger, 1)
-}
-
-// want holds the number of runs.
-func (s *schedules) want(what string, runs int64) {
-	s.t.Helper()
-	if got := s.source.runs.Load(); got != runs {
-		s.t.Fatalf("%s: the flow ran %d times, want %d; it is %v", what, got, runs, s.status("a"))
-	}
-}
-
-// notes are what the reports of the runs say about the trigger.
-func (s *schedules) notes() (out []string) {
-	s.t.Helper()
-	for _, r := range s.reports("a") {
-		note := ""
-		for _, f := range r.GetFailedSample() {
-			if f.GetWhere() == "trigger" {
-				note = f.GetReason()
-			}
-		}
-		out = append(out, note)
-	}
-	return out
-}
 
 func TestMissedRunsAreMadeUpForByOne(t *testing.T) {
 	t.Parallel()
@@ -245,18 +85,21 @@ func TestARunThatWasKilledIsRunAgain(t *testing.T) {
 		}
 		s.pass(21 * time.Minute)
 		s.want("after a pause", 5)
+		s.deploy(hourlyOnce, 2)
+		s.want("another version has another chance", 6)
 		// A proper stop is no harm that the run did.
 		s.stop()
-		if r := s.h.LoadRecord("a").Served; r.Begun != 3 {
+		if r := s.h.LoadRecord("a").Served; r.Begun != 0 {
 			t.Errorf("after a proper stop there is %+v", r)
 		}
 		s.source.do(nil)
 		s.start()
-		s.deploy(hourlyOnce, 1)
-		s.pass(21 * time.Minute)
-		s.want("when it comes to its end", 6)
-		s.down(hourlyOnce, 0)
-		s.want("it is seen to", 6)
+		s.deploy(hourlyOnce, 2)
+		s.want("when it comes to its end", 7)
+		s.stop()
+		s.start()
+		s.deploy(hourlyOnce, 2)
+		s.want("it is seen to", 7)
 	})
 }
 
@@ -282,26 +125,31 @@ func TestARunThatEndsTheAgentIsLeftAlone(t *testing.T) {
 	})
 }
 
+// versions has the plant deploy versions that can be set back to, and gives the function that does.
+func (s *schedules) versions() (deploy func(version uint32)) {
+	deployed := map[string]supervisor.Deployment{}
+	s.stop()
+	change := s.change
+	s.change = func(set *supervisor.Settings) {
+		change(set)
+		set.Reopen = func(origin []byte) (supervisor.Deployment, error) { return deployed[string(origin)], nil }
+	}
+	s.start()
+	return func(version uint32) {
+		d := s.flow("a", hourlyOnce, version)
+		d.Origin = fmt.Append(nil, version)
+		deployed[string(d.Origin)] = d
+		s.sup.Apply([]supervisor.Deployment{d})
+		s.settle()
+	}
+}
+
 // TestAVersionThatIsSetBackLeavesItsRunToTheOneBefore wants a run of the version before, at once.
 func TestAVersionThatIsSetBackLeavesItsRunToTheOneBefore(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newSchedules(t)
-		deployed := map[string]supervisor.Deployment{}
-		change := s.change
-		s.change = func(set *supervisor.Settings) {
-			change(set)
-			set.Reopen = func(origin []byte) (supervisor.Deployment, error) { return deployed[string(origin)], nil }
-		}
-		s.stop()
-		s.start()
-		deploy := func(version uint32) {
-			d := s.flow("a", hourlyOnce, version)
-			d.Origin = fmt.Append(nil, version)
-			deployed[string(d.Origin)] = d
-			s.sup.Apply([]supervisor.Deployment{d})
-			s.settle()
-		}
+		deploy := s.versions()
 		deploy(1)
 		deploy(2)
 		var failures atomic.Int64
@@ -319,6 +167,30 @@ func TestAVersionThatIsSetBackLeavesItsRunToTheOneBefore(t *testing.T) {
 		s.pass(time.Hour)
 		s.want("the next time", 5)
 	})
+	synctest.Test(t, func(t *testing.T) {
+		s := newSchedules(t)
+		deploy := s.versions()
+		deploy(1)
+		deploy(2)
+		s.source.do(hangs)
+		s.stop()
+		s.set(3 * time.Hour)
+		for n := range int64(4) {
+			s.start()
+			deploy(2)
+			s.want("a process that died of the flow", n+1)
+			s.h.crashes = map[string]string{"a": "fatal error: stack overflow"}
+			s.kill()
+		}
+		s.h.crashes = nil
+		s.source.do(nil)
+		s.start()
+		deploy(2)
+		s.want("the version before", 5)
+		if st := s.status("a"); st.GetVersion() != 1 || st.GetState() != "waiting" {
+			t.Errorf("the status is %v", st)
+		}
+	})
 }
 
 // TestARunThatFailedIsTriedAtTheNextStart has a run fail until the agent is ended.
@@ -328,18 +200,51 @@ func TestARunThatFailedIsTriedAtTheNextStart(t *testing.T) {
 		s := newSchedules(t)
 		s.source.do(func(context.Context) error { return &connector.PermanentError{Err: errors.New("wrong password")} })
 		s.deploy(hourlyOnce, 1)
-		s.pass(time.Hour)
+		s.pass(3 * time.Hour)
 		s.stop()
 		tried := s.source.runs.Load()
-		if tried < 2 {
-			t.Errorf("tried %d times", tried)
+		if notes := s.notes(); tried < 2 || strings.Join(notes, "") != "" {
+			t.Errorf("tried %d times, and the reports say %q", tried, notes)
 		}
-		s.source.do(nil)
 		s.start()
 		s.deploy(hourlyOnce, 1)
+		for range 5 {
+			before := s.source.runs.Load()
+			s.down(hourlyOnce, 0)
+			if s.source.runs.Load() == before {
+				t.Errorf("a start after runs that failed did not try again: %v", s.status("a"))
+			}
+		}
+		tried = s.source.runs.Load()
+		s.source.do(nil)
+		s.down(hourlyOnce, 0)
 		s.want("at the next start", tried+1)
 		s.down(hourlyOnce, 0)
 		s.want("at the one after", tried+1)
+	})
+}
+
+// TestARunThatARecordStopsIsSeenTo wants no try at the next start: the same record would stop it again.
+func TestARunThatARecordStopsIsSeenTo(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newSchedules(t)
+		s.write("a.jsonl", line(1)+"no json\n")
+		d := s.lines("a", hourlyOnce, 1, once)
+		d.Definition = append(d.Definition, "on_error: stop\n"...)
+		s.sup.Apply([]supervisor.Deployment{d})
+		s.pass(time.Hour)
+		if st := s.status("a"); st.GetState() != "backing_off" {
+			t.Errorf("the status is %v", st)
+		}
+		s.stop()
+		before := len(s.reports("a"))
+		s.start()
+		s.sup.Apply([]supervisor.Deployment{d})
+		s.settle()
+		if st := s.status("a"); st.GetState() != "waiting" || len(s.reports("a")) != before || before == 0 {
+			t.Errorf("after a start there are %d reports and not %d, and the status is %v", len(s.reports("a")), before, st)
+		}
 	})
 }
 
@@ -360,14 +265,16 @@ func TestWhatIsMissedCountsForTheScheduleThatIs(t *testing.T) {
 				s.stop()
 				s.set(3 * time.Hour)
 				s.start()
-				for i, trigger := range triggers[1:] {
-					s.deploy(trigger, uint32(2+i))
+				version := uint32(1)
+				for _, trigger := range triggers[1:] {
+					version++
+					s.deploy(trigger, version)
 				}
 				s.want("the new schedule has missed nothing", 0)
 				s.stop()
 				s.set(3 * time.Hour)
 				s.start()
-				s.deploy(triggers[len(triggers)-1], uint32(len(triggers)))
+				s.deploy(triggers[len(triggers)-1], version)
 				s.want("from then on it has", 1)
 			})
 		})
@@ -466,6 +373,13 @@ func TestMissedRunsAndAWrongClock(t *testing.T) {
 			s.want("the schedule goes on", 4)
 			s.down(hourlyOnce, 3*time.Hour)
 			s.want("what is missed now is made up for", 5)
+		},
+		"behind twice": func(s *schedules) {
+			s.down(hourlyOnce, -30*years)
+			s.set(30 * years)
+			s.pass(2 * time.Minute)
+			s.down(hourlyOnce, -10*years)
+			s.want("nothing was missed", 1)
 		},
 		"set back while it waits": func(s *schedules) {
 			s.set(-10 * years)

@@ -62,7 +62,7 @@ func (u *unit) repeat(ctx context.Context, p *prepared, t timetable) verdict {
 			return goOn
 		}
 		v := u.judge(ctx, err)
-		t.dues.ended(ctx, err, v)
+		t.dues.ended(ctx, err)
 		switch {
 		case v == goBack:
 			return goBack
