@@ -245,8 +245,11 @@ func (s *status) local() LocalStatus {
 		Outbox: s.outbox(),
 		Flows:  []FlowStatus{},
 	}
+	next := s.supervisor.NextRuns()
 	for _, f := range s.supervisor.Status() {
-		out.Flows = append(out.Flows, localFlow(f))
+		flow := localFlow(f)
+		flow.NextRun = next[flow.DeploymentID].UTC()
+		out.Flows = append(out.Flows, flow)
 	}
 	return out
 }

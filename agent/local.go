@@ -53,11 +53,13 @@ type FlowStatus struct {
 	Name         string `json:"name"`
 	Version      uint32 `json:"version"`
 	// SetBackFrom is the version that failed and was set back to this one.
-	SetBackFrom uint32         `json:"set_back_from,omitempty"`
-	State       string         `json:"state"`
-	Error       string         `json:"error,omitempty"`
-	Since       time.Time      `json:"since"`
-	Sources     []SourceStatus `json:"sources"`
+	SetBackFrom uint32    `json:"set_back_from,omitempty"`
+	State       string    `json:"state"`
+	Error       string    `json:"error,omitempty"`
+	Since       time.Time `json:"since"`
+	// NextRun is when a flow that runs now and then begins its next run, or tries the last one again.
+	NextRun time.Time      `json:"next_run,omitzero"`
+	Sources []SourceStatus `json:"sources"`
 }
 
 // SourceStatus is how one read step is doing.

@@ -17,10 +17,10 @@ func definitionReference() []Entry {
 			{"from", "the id of the step whose rows it takes; the step before when left out"},
 		}},
 		{Name: "a trigger", Help: "When a flow runs.", Keys: []Key{
-			{"every", "how often the flow runs, such as `15m`"},
-			{"cron", "when the flow runs, in the five fields of cron: minute, hour, day of the month, month, day of the week"},
+			{"every", "how often the flow runs, such as `15m`: at once when it is deployed and whenever the agent starts, and then a whole number of these after that. It has no `missed`"},
+			{"cron", "when the flow runs, in the five fields of cron: minute, hour, day of the month, month, day of the week. A time that the change to summer time leaves out is left out, and one that the change back shows twice counts once, unless the hour is `*`"},
 			{"timezone", "the time zone of `cron`, UTC when left out"},
-			{"missed", "what becomes of the runs of a `cron` that were due while the agent did not run: `skip` (the default) or `once`"},
+			{"missed", "what becomes of the runs of a `cron` that were due while the flow did not run: `skip` (the default) leaves them out, `once` runs the flow once when it runs again, however many they were"},
 		}},
 		{Name: "a test", Help: "Rows that are given and what must come of them.", Keys: []Key{
 			{"name", "what the test is called; no two of a flow have the same name"},

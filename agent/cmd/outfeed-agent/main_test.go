@@ -134,6 +134,22 @@ func TestTheStatusTellsTheWholeAccount(t *testing.T) {
 }
 
 // TestTheStatusSaysWhatToDo holds that a wrong clock, keys that were not changed and a staging that went back come with what helps.
+func TestTheStatusTellsWhenAFlowRunsNext(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	at := time.Date(2026, 3, 1, 6, 0, 0, 0, time.Local)
+	s := agent.LocalStatus{Flows: []agent.FlowStatus{
+		{Name: "daily", State: "waiting", Version: 2, Since: at.Add(-time.Hour), NextRun: at},
+		{Name: "by-hand", State: "waiting", Version: 1, Since: at.Add(-time.Hour)},
+	}}
+	if err := printStatus(tabwriter.NewWriter(&out, 0, 4, 2, ' ', 0), s); err != nil {
+		t.Fatal(err)
+	}
+	if text := out.String(); !strings.Contains(text, "version 2, since 2026-03-01 05:00:00, next run 2026-03-01 06:00:00") || strings.Count(text, "next run") != 1 {
+		t.Errorf("the status is\n%s", text)
+	}
+}
+
 func TestTheStatusSaysWhatToDo(t *testing.T) {
 	t.Parallel()
 	var out strings.Builder

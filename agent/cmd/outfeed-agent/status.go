@@ -74,7 +74,7 @@ func printStatus(w *tabwriter.Writer, s agent.LocalStatus) error {
 		fmt.Fprintln(w, "flows\tnone deployed\t")
 	}
 	for _, fl := range s.Flows {
-		fmt.Fprintf(w, "flow %s\t%s\tversion %s, since %s %s\n", fl.Name, fl.State, version(fl), fl.Since.Local().Format(time.DateTime), terminal.Line(fl.Error))
+		fmt.Fprintf(w, "flow %s\t%s\tversion %s, since %s%s %s\n", fl.Name, fl.State, version(fl), fl.Since.Local().Format(time.DateTime), nextRun(fl.NextRun), terminal.Line(fl.Error))
 		for _, src := range fl.Sources {
 			fmt.Fprintf(w, "  %s from %s\t%s\t%s %s\n", src.Step, src.Connection, src.State, lastRecord(src.LastRecord), terminal.Line(src.Error))
 		}
@@ -136,6 +136,14 @@ func wentBack(damage []agent.DamagedFile) (n int) {
 		}
 	}
 	return n
+}
+
+// nextRun says when a flow runs again, "" when that is not known.
+func nextRun(at time.Time) string {
+	if at.IsZero() {
+		return ""
+	}
+	return ", next run " + at.Local().Format(time.DateTime)
 }
 
 // version is the version that runs, and which one was set back to it.

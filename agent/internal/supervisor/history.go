@@ -23,7 +23,7 @@ func (k *Kept) same(o *Kept) bool {
 	return k != nil && o != nil && k.Version == o.Version && bytes.Equal(k.SHA256, o.SHA256)
 }
 
-// Record is what is known of the versions of a deployment. It survives restarts.
+// Record is what is known of the versions of a deployment, and of their runs. It survives restarts.
 type Record struct {
 	// Deployed is the version that the control plane wants, Before the one before it; nil for none.
 	Deployed *Kept `json:"deployed"`
@@ -40,6 +40,8 @@ type Record struct {
 	// SetBack says that Before runs in place of Deployed, because of SetBackReason.
 	SetBack       bool   `json:"set_back,omitempty"`
 	SetBackReason string `json:"set_back_reason,omitempty"`
+	// Served is zero but for a version whose trigger says `missed: once`.
+	Served Served `json:"served,omitzero"`
 }
 
 // History keeps Records over restarts. It is used by many goroutines at once, for one deployment by one.
@@ -91,14 +93,14 @@ func (v *versions) load(ctx context.Context) {
 		r.Deployed = next
 	case r.Deployed.same(next):
 		// A newer agent may have mended what the version failed of.
-		*r = Record{Deployed: next, Before: r.Before, Proven: r.Proven && !r.SetBack, Program: v.s.settings.Program}
+		*r = Record{Deployed: next, Before: r.Before, Proven: r.Proven && !r.SetBack, Program: v.s.settings.Program, Served: r.Served.anew()}
 	default:
 		// What was set back, or had failed as often as it may, is no version to go back to.
 		before := r.Before
 		if r.Deployed != nil && !r.SetBack && r.Failures < v.s.settings.Limits.Failures {
 			before = r.Deployed
 		}
-		*r = Record{Deployed: next, Before: before, Program: v.s.settings.Program}
+		*r = Record{Deployed: next, Before: before, Program: v.s.settings.Program, Served: r.Served.anew()}
 	}
 	if changed {
 		v.save(ctx)
@@ -108,7 +110,7 @@ func (v *versions) load(ctx context.Context) {
 
 func (v *versions) save(ctx context.Context) {
 	if err := v.s.settings.History.SaveRecord(v.wanted.ID, v.record); err != nil {
-		v.s.settings.Logger.WarnContext(ctx, "what is known of a flow's versions could not be kept, so a restart may repeat a failure", slog.String("flow", v.wanted.Name), slog.Any("error", err))
+		v.s.settings.Logger.WarnContext(ctx, "what is known of a flow could not be kept, so a restart may repeat a failure or a run", slog.String("flow", v.wanted.Name), slog.Any("error", err))
 	}
 }
 
@@ -185,7 +187,7 @@ func (v *versions) failed(ctx context.Context, reason string) verdict {
 	case r.Failures < l.Failures:
 	case !r.SetBack && !r.Proven && v.canGoBack():
 		r.SetBack, r.SetBackReason = true, reason
-		r.Failures, r.Reason = 0, ""
+		r.Failures, r.Reason, r.Served = 0, "", r.Served.anew()
 		result = goBack
 		v.s.isolated.setBack.Add(1)
 		v.s.settings.Logger.ErrorContext(ctx, "a flow was set back to the version before", slog.String("flow", v.wanted.Name),

@@ -32,6 +32,8 @@ type run struct {
 	runner     *engine.Runner
 	store      *store
 	continuous bool
+	// makesUp says which missed runs this one makes up for, "" for none.
+	makesUp string
 
 	// watchdog belongs to the supervisor's; givenUp is closed when the run did not end and is left behind.
 	watchdog watchdog
@@ -246,6 +248,9 @@ func (r *run) report(status string, now report, problem string) *wire.RunReport 
 			Step: s.Step, RowsIn: since(s.In, before.In), RowsOut: since(s.Out, before.Out),
 			RowsFailed: since(s.Failed, before.Failed), RowsLate: since(s.Late, before.Late), RowsOutside: since(s.Outside, before.Outside),
 		})
+	}
+	if r.makesUp != "" {
+		out.FailedSample = append(out.FailedSample, &wire.FailedRecord{Where: "trigger", Reason: "this run makes up for " + r.makesUp})
 	}
 	for _, f := range r.sample(now) {
 		out.FailedSample = append(out.FailedSample, &wire.FailedRecord{Step: f.Step, Where: f.Where, Reason: f.Reason, Record: f.Record})

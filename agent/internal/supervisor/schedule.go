@@ -20,9 +20,6 @@ type schedule struct {
 
 // parseSchedule reads the trigger of a checked definition.
 func parseSchedule(t flowdef.Trigger) (*schedule, error) {
-	if t.Missed != "" && t.Missed != "skip" {
-		return nil, fmt.Errorf("the trigger's missed: %s is not supported by this agent yet; write missed: skip", t.Missed)
-	}
 	zone, err := time.LoadLocation(t.Timezone)
 	if err != nil {
 		return nil, fmt.Errorf("the trigger's time zone %s is not known on this machine: %w", t.Timezone, err)
@@ -88,8 +85,10 @@ func (s *schedule) next(t time.Time) (at time.Time, ok bool) {
 	for at.Before(end) {
 		switch {
 		case s.month&(1<<uint(at.Month())) == 0 || !s.onDay(at):
-			// Midnight may not exist where summer time begins then; Date gives the hour behind it.
+			// Midnight may not exist where summer time begins then; Date gives the hour behind it. Where it comes twice, Date may
+			// give the second.
 			tomorrow := time.Date(at.Year(), at.Month(), at.Day()+1, 0, 0, 0, 0, s.zone)
+			tomorrow = tomorrow.Add(-shownBefore(tomorrow))
 			if !tomorrow.After(at) {
 				tomorrow = at.Add(time.Hour)
 			}
@@ -115,8 +114,21 @@ func (s *schedule) onDay(at time.Time) bool {
 	}
 }
 
-// repeated says that the wall clock showed this time an hour ago already.
-func (s *schedule) repeated(at time.Time) bool {
-	before := at.Add(-time.Hour)
-	return !s.anyHour && before.Hour() == at.Hour() && before.Day() == at.Day()
+// repeated says that the wall clock showed this time before already, and that it counted then.
+func (s *schedule) repeated(at time.Time) bool { return !s.anyHour && shownBefore(at) > 0 }
+
+// shownBefore is how long ago the wall clock showed the same time, because it was set back since by the rules of its zone; 0
+// when it did not. That is an hour nearly everywhere, half of one on Lord Howe Island and two in Antarctica.
+func shownBefore(at time.Time) time.Duration {
+	start, _ := at.ZoneBounds()
+	if start.IsZero() {
+		return 0
+	}
+	_, before := start.Add(-time.Second).Zone()
+	_, now := at.Zone()
+	back := time.Duration(before-now) * time.Second
+	if !at.Before(start.Add(back)) {
+		return 0
+	}
+	return back
 }

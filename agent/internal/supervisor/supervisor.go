@@ -75,6 +75,9 @@ type Supervisor struct {
 	// payloads has *payloadBuffer, for the commits of all flows.
 	payloads sync.Pool
 
+	// turns are those of the runs that make up for missed ones.
+	turns turns
+
 	// left counts the runs that do not return; isolated the failures of flows' own doing by kind.
 	left     atomic.Int64
 	isolated isolations
@@ -149,6 +152,20 @@ func (s *Supervisor) Status() []*wire.FlowStatus {
 	out := make([]*wire.FlowStatus, len(units))
 	for i, u := range units {
 		out[i] = u.status()
+	}
+	return out
+}
+
+// NextRuns tells when the flows that wait for their next run, or for another try of it, begin with it, by deployment.
+func (s *Supervisor) NextRuns() map[string]time.Time {
+	s.mu.Lock()
+	units := slices.Clone(s.units)
+	s.mu.Unlock()
+	out := map[string]time.Time{}
+	for _, u := range units {
+		if at := u.nextRun(); !at.IsZero() {
+			out[u.dep.ID] = at
+		}
 	}
 	return out
 }

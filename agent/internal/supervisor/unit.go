@@ -3,7 +3,6 @@ package supervisor
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -40,10 +39,12 @@ type unit struct {
 	dep    Deployment
 	cancel context.CancelCauseFunc
 	done   chan struct{}
-	// versions, memory and runs belong to the unit's goroutine; runs is the deployment that runs, dep or the version before.
+	// versions, memory, runs and makesUp belong to the unit's goroutine; runs is the deployment that runs, dep or the version before.
 	versions versions
 	memory   *engine.Memory
 	runs     Deployment
+	// makesUp is for the next run, whose reports say it.
+	makesUp string
 
 	mu      sync.Mutex
 	state   string
@@ -55,6 +56,8 @@ type unit struct {
 	// version is the one that runs, setBackFrom the one that was set back to it, and note says why.
 	version, setBackFrom uint32
 	note                 string
+	// next is when the next run begins, zero while one is under way or none is waited for.
+	next time.Time
 }
 
 // run is the unit's goroutine. crash is what an earlier process died of in this flow.
@@ -84,11 +87,12 @@ func (u *unit) runVersion(ctx context.Context) verdict {
 			return goOn
 		}
 	}
+	u.forgetServed(ctx, p)
 	switch p.trigger.Kind {
 	case flowdef.Continuous:
 		return u.keepRunning(ctx, p)
 	case flowdef.Every:
-		return u.repeat(ctx, p, func(started time.Time) (time.Time, bool) { return nextPeriod(started, u.now(), p.trigger.Every), true })
+		return u.repeat(ctx, p, timetable{next: func(started time.Time) (time.Time, bool) { return nextPeriod(started, u.now(), p.trigger.Every), true }})
 	case flowdef.Cron:
 		return u.onSchedule(ctx, p)
 	case flowdef.Manual:
@@ -174,104 +178,6 @@ func (u *unit) judge(ctx context.Context, err error) verdict {
 	return v
 }
 
-// nextPeriod is the next whole period after a start that has not passed yet: runs never overlap, and what was missed
-// is not made up for.
-func nextPeriod(started, now time.Time, every time.Duration) time.Time {
-	missed := max(0, now.Sub(started)/every)
-	next := started.Add(missed * every)
-	if !next.After(now) || !next.After(started) {
-		next = next.Add(every)
-	}
-	return next
-}
-
-// onSchedule waits for the first time that the schedule names, and goes on from there.
-func (u *unit) onSchedule(ctx context.Context, p *prepared) verdict {
-	u.set(stateWaiting, nil)
-	next, ok := p.schedule.next(u.now())
-	if !ok {
-		u.set(stateRefused, fmt.Errorf("the trigger's cron expression %q never comes true", p.trigger.Cron))
-		return goOn
-	}
-	again := func() (time.Time, bool) { return p.schedule.next(u.now()) }
-	if u.waitFor(ctx, next, again) != nil {
-		return goOn
-	}
-	return u.repeat(ctx, p, func(time.Time) (time.Time, bool) { return again() })
-}
-
-// repeat runs a batch flow now and then at each time that next gives. A run that failed is tried again after a while,
-// unless the next one is due before.
-func (u *unit) repeat(ctx context.Context, p *prepared, next func(started time.Time) (time.Time, bool)) verdict {
-	wait := u.s.settings.Backoff
-	for {
-		started := u.now()
-		err := u.runOnce(ctx, p)
-		if ctx.Err() != nil {
-			return goOn
-		}
-		at, ok := next(started)
-		v := u.judge(ctx, err)
-		again := time.Time{}
-		switch {
-		case v == goBack:
-			return goBack
-		case v == leaveAlone:
-			u.set(stateFailed, err)
-			at, ok = u.now().Add(u.s.settings.Limits.Pause), true
-		case err == nil:
-			wait.Reset()
-			u.set(stateWaiting, nil)
-		default:
-			u.set(stateBackingOff, err)
-			again = u.now().Add(wait.Next())
-		}
-		if !again.IsZero() && (!ok || again.Before(at)) {
-			at, ok = again, true
-		}
-		if !ok || u.waitFor(ctx, at, func() (time.Time, bool) { return next(u.now()) }) != nil {
-			return goOn
-		}
-	}
-}
-
-// sleepStep bounds one sleep, so that a clock that was set, or a machine that slept, is noticed.
-const sleepStep = time.Minute
-
-// errSetBack says that the clock was set back while a time of day was waited for.
-var errSetBack = errors.New("the clock was set back")
-
-// waitFor waits until at. When the clock is set back meanwhile, at may have become years away: then it waits for what again
-// gives instead.
-func (u *unit) waitFor(ctx context.Context, at time.Time, again func() (time.Time, bool)) error {
-	for {
-		err := u.sleepUntil(ctx, at)
-		if !errors.Is(err, errSetBack) {
-			return err
-		}
-		var ok bool
-		if at, ok = again(); !ok {
-			return err
-		}
-	}
-}
-
-func (u *unit) sleepUntil(ctx context.Context, at time.Time) error {
-	for before := at.Sub(u.now()); ; {
-		left := at.Sub(u.now())
-		switch {
-		case left <= 0:
-			return nil
-		case left > before+sleepStep:
-			return errSetBack
-		}
-		before = left
-		if err := backoff.Sleep(ctx, min(left, sleepStep)); err != nil {
-			return err
-		}
-	}
-}
-
 // runOnce runs the flow once, with reports. It waits here for as long as the flow runs, so that it keeps nothing on its stack that
 // is needed only before or behind that: there may be hundreds of flows.
 func (u *unit) runOnce(ctx context.Context, p *prepared) error {
@@ -295,6 +201,7 @@ func (u *unit) begin(p *prepared) (*run, *slog.Logger) {
 	set.Logger = settings.Logger.With("deployment", u.dep.ID, "flow", u.dep.Name, "version", u.runs.Version)
 	runner := engine.NewRunner(set)
 	r := newRun(u, runner, st, p.trigger.Kind == flowdef.Continuous)
+	r.makesUp, u.makesUp = u.makesUp, ""
 	u.enter(r)
 	return r, set.Logger
 }
@@ -317,7 +224,7 @@ func (u *unit) report(ctx context.Context, r *run, log *slog.Logger, err error) 
 
 func (u *unit) enter(r *run) {
 	u.mu.Lock()
-	u.current = r
+	u.current, u.next = r, time.Time{}
 	u.mu.Unlock()
 	u.set(stateRunning, nil)
 }
@@ -358,6 +265,20 @@ func (u *unit) set(state string, problem error) {
 	}
 	u.mu.Unlock()
 	signal(u.s.changed)
+}
+
+// expect says when the next run begins.
+func (u *unit) expect(at time.Time) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.next = at
+}
+
+// nextRun is when the next run begins, zero when none is waited for.
+func (u *unit) nextRun() time.Time {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.next
 }
 
 // status tells how the flow is.
