@@ -239,6 +239,7 @@ CREATE TABLE runs (
 CREATE INDEX runs_newest ON runs (tenant_id, workspace_id, started_at DESC, id DESC);
 CREATE INDEX runs_by_flow ON runs (tenant_id, flow_id, started_at DESC, id DESC);
 CREATE INDEX runs_by_agent ON runs (tenant_id, agent_id, started_at DESC, id DESC);
+CREATE INDEX runs_running ON runs (tenant_id, agent_id, flow_id) WHERE status = 'running';
 GRANT SELECT, INSERT, UPDATE ON runs TO outfeed_app;
 
 -- Which insights exist, so that listing their names reads no insights.

@@ -115,7 +115,11 @@ func deploymentIDs(of []string) (ids []ID) {
 	return ids
 }
 
-// StoreRun stores a run report.
+// unreported is what is said of a run whose agent was killed, or lost its power, before it could say how it went.
+const unreported = "The agent ended in the middle of this run, and began the next one after it started again. What was read since the last " +
+	"commit was read again then; no insight was lost or doubled."
+
+// StoreRun stores a run report. A flow has one run at a time on an agent, so those that began before are over.
 func (s *Service) StoreRun(ctx context.Context, id AgentIdentity, w *wire.RunReport) error {
 	r, err := runOf(id.Agent, w)
 	if err != nil {
@@ -128,7 +132,16 @@ func (s *Service) StoreRun(ctx context.Context, id AgentIdentity, w *wire.RunRep
 		if err := tx.StoreRun(ctx, id.Workspace, r); err != nil {
 			return err
 		}
-		return tx.Notify(ctx, Notice{Event: Event{Kind: "run", ID: r.ID}, Workspace: id.Workspace})
+		over, err := tx.EndRunsBefore(ctx, id.Workspace, r, unreported)
+		if err != nil {
+			return err
+		}
+		for _, changed := range append(over, r.ID) {
+			if err := tx.Notify(ctx, Notice{Event: Event{Kind: "run", ID: changed}, Workspace: id.Workspace}); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 

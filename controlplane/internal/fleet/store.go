@@ -339,6 +339,8 @@ type DeliveryTx interface {
 
 	// StoreRun stores a report, replacing that of the same run and agent.
 	StoreRun(ctx context.Context, workspace ID, r Run) error
+	// EndRunsBefore ends the other runs of r's flow on r's agent that are told as running and began no later, and gives their ids.
+	EndRunsBefore(ctx context.Context, workspace ID, r Run, why string) ([]ID, error)
 	Runs(ctx context.Context, workspace ID, f RunFilter) ([]Run, error)
 	RunByID(ctx context.Context, workspace, id ID) (Run, error)
 }

@@ -271,6 +271,15 @@ func (t *tx) StoreRun(ctx context.Context, workspace fleet.ID, r fleet.Run) erro
 		})
 }
 
+func (t *tx) EndRunsBefore(ctx context.Context, workspace fleet.ID, r fleet.Run, why string) ([]fleet.ID, error) {
+	return many(ctx, t, `
+		UPDATE runs SET status = 'stopped', ended_at = @started, error = @why
+		WHERE tenant_id = @tenant AND workspace_id = @workspace AND agent_id = @agent AND flow_id = @flow AND status = 'running'
+			AND started_at <= @started AND id <> @id
+		RETURNING id`,
+		args{"workspace": workspace, "agent": r.Agent, "flow": r.Flow, "started": r.Started, "id": r.ID, "why": why}, pgx.RowTo[fleet.ID])
+}
+
 const selectRuns = `
 	SELECT r.id, r.agent_id, r.flow_id, coalesce(f.name, ''), r.version, r.status, r.started_at, r.ended_at, r.records_read, r.bytes_read,
 		r.records_failed, r.records_late, r.insights, r.error, r.steps, r.sample
