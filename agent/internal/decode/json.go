@@ -56,6 +56,8 @@ type member struct {
 	tailAt, reach    int
 	col              int
 	typ              expr.Type
+	// place is its column's for the drift.
+	place int
 	// next is the member that followed last time, and after the one that followed before that.
 	next, after *member
 }
@@ -120,6 +122,9 @@ func (d *JSON) Decode(b *column.Batch, in Input) Result {
 		r.Line++
 	}
 	d.Finish(in.Text)
+	if in.Final && r.Next == len(in.Text) {
+		d.endFile()
+	}
 	r.note(&in, d.Drift(false)) // other input may follow this one
 	return r
 }
@@ -318,7 +323,7 @@ func (d *JSON) finishRecord(s []byte, p int) problem {
 	if p != len(s) && space(s, p) != len(s) {
 		return afterEnd
 	}
-	if d.drift.end() {
+	if d.endRecord() {
 		return unnamed
 	}
 	for _, e := range d.pending {
@@ -369,6 +374,7 @@ func (d *JSON) member(s []byte, p int, before *member) (*member, int, problem) {
 // that escapes in names cost once. That is also where a name is seen that no column wants.
 func (d *JSON) known(pattern, raw []byte) *member {
 	if m, found := d.members[string(pattern)]; found {
+		d.drift.came(m.place)
 		return m
 	}
 	end, escaped, _ := stringEnd(raw, 1)
@@ -382,12 +388,13 @@ func (d *JSON) known(pattern, raw []byte) *member {
 	if !isWanted || noName {
 		col = -1
 	}
-	if forget := d.drift.see(name); forget || len(d.members) >= maxMembers || len(pattern) > maxPattern {
+	place, forget := d.drift.see(name)
+	if forget || len(d.members) >= maxMembers || len(pattern) > maxPattern {
 		d.other.set("", col, d.schema)
 		d.other.reach, d.other.next, d.other.after = nowhere, d.never, d.never
 		return d.other
 	}
-	m := &member{next: d.never, after: d.never}
+	m := &member{next: d.never, after: d.never, place: place}
 	m.set(string(pattern), col, d.schema)
 	d.members[m.pattern] = m
 	return m
