@@ -383,6 +383,7 @@ type finishing struct {
 
 // ended gives the operators whose last source has ended with that read.
 func (p *pipeline) ended(read int) []finisher {
+	p.sources[read].giveBack()
 	var list []finisher
 	for _, f := range p.finishers {
 		if slices.Contains(f.reads, read) {
