@@ -569,7 +569,7 @@ func (p problem) message(typ string) string {
 		return fmt.Sprintf("longer than %d MiB", MaxRecord>>20)
 	case tooDeep:
 		return fmt.Sprintf("nested deeper than %d levels", MaxDepth)
-	case ok, notObject, badSyntax, afterEnd, badKey, badValue, notTime, badUTF8, badEscape, badControl, halfPair, badJSON, fewFields, manyFields, afterQuote, openQuote, strayQuote, unnamed:
+	case ok, notObject, badSyntax, afterEnd, badKey, badValue, notTime, badUTF8, badEscape, badControl, halfPair, badJSON, fewFields, manyFields, afterQuote, openQuote, strayQuote, unnamed, commaDecimal, pointNumber:
 	}
 	return problemTexts[p]
 }
@@ -592,4 +592,7 @@ var problemTexts = [...]string{
 	afterQuote: "there is text after the closing quote of a field",
 	openQuote:  "a quote is opened and never closed",
 	strayQuote: "a quote is opened and never closed: the next one, on a later line, has text behind it",
+
+	commaDecimal: `the number has a comma; say decimal: "," in the read's options where all numbers are written so`,
+	pointNumber:  "the number has a point, and the read's options say decimal: \",\"",
 }
