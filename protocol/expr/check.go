@@ -42,7 +42,7 @@ func (c *checker) node(n *Node) (*Node, error) {
 	}
 	args, err := c.all(n.Args)
 	if err != nil {
-		return nil, err
+		return nil, c.unquoted(n, err)
 	}
 	switch n.Op {
 	case OpNot, OpAnd, OpOr:
@@ -83,6 +83,26 @@ func (c *checker) column(n *Node) (*Node, error) {
 		return nil, errorAt(n.Pos, "%s", Unknown("column", n.Name, c.columns.Names()))
 	}
 	return &Node{Op: OpColumn, Pos: n.Pos, Name: n.Name, Type: c.columns[i].Type, Column: i}, nil
+}
+
+// unquoted tells of quotes where a column of texts is compared with a name that is no column's and like none, as in
+// state == RUN.
+func (c *checker) unquoted(n *Node, err error) error {
+	switch n.Op { //nolint:exhaustive // only these compare
+	case OpEq, OpNe, OpLt, OpLe, OpGt, OpGe:
+	default:
+		return err
+	}
+	for i, a := range n.Args {
+		other := c.columns.Index(n.Args[1-i].Name)
+		if a.Op != OpColumn || n.Args[1-i].Op != OpColumn || other < 0 || c.columns[other].Type != String || c.columns.Index(a.Name) >= 0 {
+			continue
+		}
+		if _, near := Nearest(a.Name, c.columns.Names()); !near {
+			return errorAt(a.Pos, "unknown column %q; if it is a text, write it in quotes: %s", shorten(a.Name), quote(shorten(a.Name)))
+		}
+	}
+	return err
 }
 
 func literal(pos int, v Value) *Node { return &Node{Op: OpLiteral, Pos: pos, Value: v, Type: v.Type} }

@@ -276,7 +276,11 @@ func (p *parser) in(left *Node, pos int) (*Node, error) {
 		if err != nil {
 			return nil, err
 		}
-		if item.Op != OpLiteral {
+		switch item.Op { //nolint:exhaustive // the others are no constants either
+		case OpLiteral:
+		case OpColumn:
+			return nil, errorAt(item.Pos, "a list of in holds constants only; write %s for a text, or x == a or x == b to compare with columns", quote(shorten(item.Name)))
+		default:
 			return nil, errorAt(item.Pos, "a list of in holds constants only; write x == a or x == b")
 		}
 		args = append(args, item)

@@ -75,6 +75,9 @@ func (a *Ahead[B]) Next(ctx context.Context) (Delivery, error) {
 			a.current = nil
 		}
 		if a.ended {
+			// The runs of a flow may read hundreds of sources, one after the other, and close all of them at the end.
+			a.Release()
+			a.produce = nil
 			return Delivery{}, io.EOF
 		}
 		if err := a.receive(ctx); err != nil {

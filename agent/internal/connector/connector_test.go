@@ -168,3 +168,40 @@ func TestReleaseLetsGoOfWhatWaits(t *testing.T) {
 		t.Fatalf("%v pieces had a buffer when they were taken again, want %d each time", counts, pieces)
 	}
 }
+
+// TestASourceThatHasEndedHoldsNothing: a run may have hundreds of sources, and closes all of them when it ends.
+func TestASourceThatHasEndedHoldsNothing(t *testing.T) {
+	t.Parallel()
+	var pieces []*connector.Piece[[]byte]
+	a := connector.NewAhead(3, func(_ context.Context, a *connector.Ahead[[]byte]) {
+		for range 4 {
+			p, open := a.Take()
+			if !open {
+				return
+			}
+			p.Buffer = make([]byte, 1)
+			p.Deliveries = append(p.Deliveries, connector.Delivery{Read: 1})
+			pieces = append(pieces, p)
+			a.Send(p)
+		}
+		a.End()
+	})
+	var err error
+	for err == nil {
+		_, err = a.Next(t.Context())
+	}
+	if !errors.Is(err, io.EOF) {
+		t.Fatalf("error %v", err)
+	}
+	for i, p := range pieces {
+		if p.Buffer != nil || p.Deliveries != nil {
+			t.Errorf("piece %d still has its buffer", i)
+		}
+	}
+	if _, err = a.Next(t.Context()); !errors.Is(err, io.EOF) {
+		t.Errorf("error %v", err)
+	}
+	if err = a.Close(); err != nil {
+		t.Error(err)
+	}
+}

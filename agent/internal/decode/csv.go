@@ -36,6 +36,9 @@ type CSV struct {
 	parts []part
 	// astray is what the last record taught whose quotes do not come out right.
 	astray astray
+	// comma says that numbers have a decimal comma; number is the last one with a point.
+	comma  bool
+	number []byte
 	// failedCol and failedFields describe the last problem.
 	failedCol, failedFields int
 	_                       [apart]byte
@@ -59,6 +62,17 @@ func NewCSV(schema expr.Schema, names []string, delim byte, loc *time.Location) 
 	return d
 }
 
+// DecimalComma makes the decoder read numbers with a comma, as in 3,5, and none with a point, which stands for thousands
+// where people write so. It is called before the first record.
+func (d *CSV) DecimalComma() {
+	d.comma = true
+	for i := range d.steps {
+		if t := d.steps[i].typ; t == expr.Float || t == expr.Int {
+			d.steps[i].typ = expr.Null // cell knows of the comma
+		}
+	}
+}
+
 // Header reads the header at text[off:] and gives its names and where the first record starts; that is -1 when the
 // header is not complete and more may follow.
 func Header(text []byte, off int, delim byte, final bool) (names []string, next int, err error) {
@@ -71,7 +85,7 @@ func Header(text []byte, off int, delim byte, final bool) (names []string, next 
 	case bad != ok:
 		return nil, 0, &RecordError{Reason: bad.message("")}
 	case !utf8.Valid(text[off:end]):
-		return nil, 0, &RecordError{Reason: badUTF8.message("")}
+		return nil, 0, &RecordError{Reason: badUTF8.message("") + "; have the file written as UTF-8"}
 	}
 	for _, p := range d.parts {
 		name := string(text[p.start:p.end])
@@ -227,10 +241,8 @@ func (d *CSV) cell(s []byte, f part, col int) problem {
 	}
 	var bad problem
 	switch c.Type {
-	case expr.Float:
-		c.Floats[d.row], bad = csvFloat(text)
-	case expr.Int:
-		c.Ints[d.row], bad = csvInt(text)
+	case expr.Float, expr.Int:
+		bad = d.numberCell(text, c)
 	case expr.Timestamp:
 		c.Ints[d.row], bad = d.time(text)
 	case expr.Bool:
@@ -243,6 +255,40 @@ func (d *CSV) cell(s []byte, f part, col int) problem {
 		d.set(col)
 	}
 	return bad
+}
+
+func (d *CSV) numberCell(text []byte, c *column.Column) (bad problem) {
+	if d.comma {
+		if bytes.IndexByte(text, '.') >= 0 {
+			return pointNumber
+		}
+		if n := bytes.IndexByte(text, ','); n >= 0 {
+			d.number = append(d.number[:0], text...)
+			d.number[n] = '.'
+			text = d.number
+		}
+	}
+	if c.Type == expr.Float {
+		c.Floats[d.row], bad = csvFloat(text)
+	} else {
+		c.Ints[d.row], bad = csvInt(text)
+	}
+	if bad == wrongType && !d.comma && commaNumber(text) {
+		return commaDecimal
+	}
+	return bad
+}
+
+// commaNumber says whether a text reads as a number once its only comma is a point.
+func commaNumber(text []byte) bool {
+	n := bytes.IndexByte(text, ',')
+	if n < 0 {
+		return false
+	}
+	text = bytes.Clone(text)
+	text[n] = '.'
+	_, bad := csvFloat(text)
+	return bad == ok
 }
 
 func (d *CSV) text(s []byte, f part, col int) problem {

@@ -216,4 +216,6 @@ const (
 	strayQuote
 	tooLong
 	unnamed
+	commaDecimal
+	pointNumber
 )

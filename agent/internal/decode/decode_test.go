@@ -221,6 +221,34 @@ func TestCSVStrayQuoteLosesItsLineOnly(t *testing.T) {
 		[]string{`f:2 a quote is opened and never closed <2,"b>`})
 }
 
+func TestCSVDecimalComma(t *testing.T) {
+	t.Parallel()
+	names := []string{"f", "i", "s"}
+	comma := func() decode.Decoder {
+		d := decode.NewCSV(everyType, names, ';', time.UTC)
+		d.DecimalComma()
+		return d
+	}
+	const point = `the number has a point, and the read's options say decimal: ","`
+	checkDecode(t, comma, "1,5;2,0;a,b\n-,5e1;7;\n \"+0,25\" ;\"8\";c\n3;4;1.5\n1.000,5;1;x\n1;1.000;x\n1,5,5;1;x\n,;1;x\n1;1,5;x\n;;x\n",
+		[]string{"- | 2 | 1.5 | a,b | - | -", "- | 7 | -5 | - | - | -", "- | 4 | 3 | 1.5 | - | -", "- | - | - | x | - | -"},
+		[]string{
+			`f:3 column f: the value is not of type float < "+0,25" ;"8";c>`,
+			`f:5 column f: ` + point + ` <1.000,5;1;x>`,
+			`f:6 column i: ` + point + ` <1;1.000;x>`,
+			`f:7 column f: the value is not of type float <1,5,5;1;x>`,
+			`f:8 column f: the value is not of type float <,;1;x>`,
+			`f:9 column i: the number has a fraction and the column is of type int <1;1,5;x>`,
+		})
+	points := func() decode.Decoder { return decode.NewCSV(everyType, names, ';', time.UTC) }
+	checkDecode(t, points, "1,5;2;a\n1.5;2,5;a\nx,5;2;a\n",
+		nil, []string{
+			`f:1 column f: the number has a comma; say decimal: "," in the read's options where all numbers are written so <1,5;2;a>`,
+			`f:2 column i: the number has a comma; say decimal: "," in the read's options where all numbers are written so <1.5;2,5;a>`,
+			`f:3 column f: the value is not of type float <x,5;2;a>`,
+		})
+}
+
 func TestCSVHeader(t *testing.T) {
 	t.Parallel()
 	text := []byte("\"a \"\"x\"\"\", b ,c\r\n1,2,3\n")

@@ -15,24 +15,43 @@ const (
 	maxDrift = 32
 	// driftPatience is how many records may come before a column that none of them has is noticed.
 	driftPatience = 1000
+	// driftFile is how many records a file must have for what none of them has to be noticed.
+	driftFile = 100
 	// maxDriftName is how many bytes of a name a message shows.
 	maxDriftName = 80
 )
 
-// drift watches for members that the schema does not name, and for columns that never come. A nil drift watches nothing.
+// unwatched is the place of a member that fills no column of the schema.
+const unwatched = -1
+
+// drift watches for members that the schema does not name, and for columns that never come or no longer do. A nil drift
+// watches nothing.
+//
+// The records are cut into stretches. Only the first member of its kind in a stretch is looked at closely: then its
+// column has come in this stretch.
 type drift struct {
 	policy connector.Drift
-	// declared has the names of the schema, columns those in its order that a member is to fill.
-	declared map[string]bool
-	columns  []string
-	// noticed has the names that were told of, arrived the columns that came.
-	noticed, arrived map[string]bool
+	// declared has the places of the schema's names in columns, which are those that a member is to fill.
+	declared map[string]int
+	columns  []awaited
+	// noticed has the names that were told of.
+	noticed map[string]bool
 	// offence is the name for which the record must fail.
 	offence string
-	// records counts those that are objects.
-	records int64
-	patient bool
-	notes   []string
+	// records counts those that are objects, before those of them before this stretch, and others those of other files.
+	records, before, others int64
+	stretch                 int64
+	patient                 bool
+	notes                   []string
+}
+
+// awaited is a column that members are to fill.
+type awaited struct {
+	name string
+	// last is the stretch in which it came last, counted from one; 0 when it never came.
+	last int64
+	// told says that it was told to come no longer.
+	told bool
 }
 
 // Watch makes the decoder look for what the declared schema and the records do not share. It is called before the first
@@ -41,37 +60,48 @@ func (d *JSON) Watch(policy connector.Drift, declared expr.Schema) {
 	if policy == connector.DriftIgnore {
 		return
 	}
-	d.drift = &drift{policy: policy, declared: map[string]bool{}, noticed: map[string]bool{}, arrived: map[string]bool{}, patient: true}
+	w := &drift{policy: policy, declared: map[string]int{}, noticed: map[string]bool{}, stretch: 1, patient: true}
 	for _, c := range slices.Concat(declared, d.schema) {
-		if !d.drift.declared[c.Name] && !slices.Contains(d.ignored, c.Name) {
-			d.drift.columns = append(d.drift.columns, c.Name)
+		if _, double := w.declared[c.Name]; double {
+			continue
 		}
-		d.drift.declared[c.Name] = true
+		w.declared[c.Name] = unwatched
+		if !slices.Contains(d.ignored, c.Name) {
+			w.declared[c.Name] = len(w.columns)
+			w.columns = append(w.columns, awaited{name: c.Name})
+		}
 	}
+	d.drift = w
 }
 
-// see is told of a member's name that is not remembered. forget says that it must not be remembered, because every
-// record that has it fails.
-func (w *drift) see(name []byte) (forget bool) {
-	switch {
-	case w == nil:
-		return false
-	case w.declared[string(name)]:
-		if !w.arrived[string(name)] {
-			w.arrived[string(name)] = true
-		}
-		return false
-	case w.policy == connector.DriftFail:
+// see is told of a member's name that is not remembered, and gives its place for came. forget says that it must not be
+// remembered, because every record that has it fails.
+func (w *drift) see(name []byte) (place int, forget bool) {
+	if w == nil {
+		return unwatched, false
+	}
+	if place, named := w.declared[string(name)]; named {
+		w.came(place)
+		return place, false
+	}
+	if w.policy == connector.DriftFail {
 		if w.offence == "" {
 			w.offence = string(bytes.Clone(name[:min(len(name), 4*maxDriftName)]))
 		}
-		return true
+		return unwatched, true
 	}
 	if len(w.noticed) < maxDrift && !w.noticed[string(name)] {
 		w.noticed[string(name)] = true
 		w.notes = append(w.notes, unnamedMember(string(name)))
 	}
-	return false
+	return unwatched, false
+}
+
+// came is told of a member with a place that was looked at.
+func (w *drift) came(place int) {
+	if w != nil && place != unwatched {
+		w.columns[place].last = w.stretch
+	}
 }
 
 // begin starts a record.
@@ -81,13 +111,47 @@ func (w *drift) begin() {
 	}
 }
 
-// end counts a record and says whether it must fail.
-func (w *drift) end() (offends bool) {
+// endRecord counts a record for the drift and says whether it must fail.
+func (d *JSON) endRecord() (offends bool) {
+	w := d.drift
 	if w == nil {
 		return false
 	}
-	w.records++
+	if w.records++; w.records-w.before >= driftPatience {
+		d.endStretch()
+	}
 	return w.offence != ""
+}
+
+// endStretch notices which columns came before this stretch and not in it, and starts the next one.
+func (d *JSON) endStretch() {
+	w := d.drift
+	for i := range w.columns {
+		c := &w.columns[i]
+		if c.last > 0 && c.last < w.stretch && !c.told && len(w.notes) < maxDrift {
+			c.told = true
+			w.notes = append(w.notes, fmt.Sprintf("the schema names %q, which came before, and none of the last %d records has it", clipName(c.name), w.records-w.before))
+		}
+	}
+	w.before = w.records
+	w.stretch++
+	// No member is expected any more, so that each is looked at when it comes.
+	for _, m := range d.members {
+		m.next, m.after = d.never, d.never
+	}
+	d.first.next, d.first.after = d.never, d.never
+}
+
+// endFile ends the stretch with a file that is not a small one, and is in it as a whole.
+func (d *JSON) endFile() {
+	w := d.drift
+	if w == nil {
+		return
+	}
+	if w.records-w.others >= driftFile && w.before <= w.others {
+		d.endStretch()
+	}
+	w.others = w.records
 }
 
 // unnamedMember says that records have what the schema does not name.
@@ -132,7 +196,13 @@ func (d *JSON) Drift(ended bool) []string {
 
 // absent are the columns that no record had.
 func (w *drift) absent() []string {
-	return slices.DeleteFunc(slices.Clone(w.columns), func(name string) bool { return w.arrived[name] })
+	var names []string
+	for _, c := range w.columns {
+		if c.last == 0 {
+			names = append(names, c.name)
+		}
+	}
+	return names
 }
 
 // Absent is for when no more records will come: with connector.DriftFail it is an error that a column of the declared

@@ -160,3 +160,74 @@ func FuzzElement(f *testing.F) {
 		}
 	})
 }
+
+// TestColumnsThatComeNoLonger are noticed once, after 1,000 records without them or a file of at least 100,
+// wherever the text is cut into batches. What comes now and then, as null, or written in another way still comes.
+func TestColumnsThatComeNoLonger(t *testing.T) {
+	t.Parallel()
+	record := func(i int) string {
+		switch {
+		case i < 1500:
+			return fmt.Sprintf(`{"i":%d,"s":"x","f":1}`, i)
+		case i < 2600 && i%700 == 0: // seldom, elsewhere and escaped
+			return fmt.Sprintf(`{"\u0073":null,"i":%d}`, i)
+		case i%2 == 0:
+			return fmt.Sprintf(`{"z":0,"i":%d}`, i)
+		}
+		return fmt.Sprintf(`{ "i": null, "z":0, "n%d": 1}`, i%7)
+	}
+	const (
+		f = `the schema names "f", which came before, and none of the last 1000 records has it`
+		s = `the schema names "s", which came before, and none of the last 1000 records has it`
+	)
+	for _, c := range []struct {
+		from, to, files int
+		want            []string
+	}{
+		{0, 1500, 1, nil},
+		{0, 2599, 1, nil},
+		{0, 4099, 1, []string{f, s}},
+		{0, 9000, 1, []string{f, s}},
+		{0, 9000, 9000, []string{f, s}},
+		{1400, 1600, 2, []string{`the schema names "s", which came before, and none of the last 100 records has it`, `the schema names "f", which came before, and none of the last 100 records has it`}},
+		{1400, 1600, 20, nil},
+		{400, 1620, 1, nil}, // the file has them, if not at its end
+		{1401, 1600, 1, nil},
+	} {
+		for _, rows := range []int{1, 7, 1000, 5000} {
+			got := stoppedOf(c.from, c.to, c.files, rows, record)
+			slices.Sort(got)
+			slices.Sort(c.want)
+			if !slices.Equal(got, c.want) {
+				t.Errorf("records %d to %d in %d files, %d rows a batch: %q, want %q", c.from, c.to, c.files, rows, got, c.want)
+			}
+		}
+	}
+}
+
+// stoppedOf decodes the records from one up to another in so many files and batches of so many rows, and gives the notes
+// of columns that came before.
+func stoppedOf(from, to, files, rows int, record func(i int) string) (stopped []string) {
+	schema := expr.Schema{{Name: "i", Type: expr.Int}, {Name: "s", Type: expr.String}}
+	d := decode.NewJSON(schema, time.UTC)
+	d.Watch(connector.DriftReport, append(slices.Clone(schema), expr.Column{Name: "f", Type: expr.Float}))
+	b := column.NewBatch(schema)
+	each := max((to-from)/files, 1)
+	for begin := from; begin < to; begin += each {
+		var text strings.Builder
+		for i := begin; i < min(begin+each, to); i++ {
+			text.WriteString(record(i) + "\n")
+		}
+		in := decode.Input{Text: []byte(text.String()), Final: true, MaxRows: rows}
+		for in.Off < len(in.Text) {
+			r := d.Decode(b, in)
+			in.Off = r.Next
+			for _, n := range r.Failed.Notes {
+				if strings.Contains(n.Reason, "came before") {
+					stopped = append(stopped, n.Reason)
+				}
+			}
+		}
+	}
+	return stopped
+}

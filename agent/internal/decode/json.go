@@ -56,6 +56,8 @@ type member struct {
 	tailAt, reach    int
 	col              int
 	typ              expr.Type
+	// place is its column's for the drift.
+	place int
 	// next is the member that followed last time, and after the one that followed before that.
 	next, after *member
 }
@@ -120,6 +122,9 @@ func (d *JSON) Decode(b *column.Batch, in Input) Result {
 		r.Line++
 	}
 	d.Finish(in.Text)
+	if in.Final && r.Next == len(in.Text) {
+		d.endFile()
+	}
 	r.note(&in, d.Drift(false)) // other input may follow this one
 	return r
 }
@@ -318,7 +323,7 @@ func (d *JSON) finishRecord(s []byte, p int) problem {
 	if p != len(s) && space(s, p) != len(s) {
 		return afterEnd
 	}
-	if d.drift.end() {
+	if d.endRecord() {
 		return unnamed
 	}
 	for _, e := range d.pending {
@@ -369,6 +374,7 @@ func (d *JSON) member(s []byte, p int, before *member) (*member, int, problem) {
 // that escapes in names cost once. That is also where a name is seen that no column wants.
 func (d *JSON) known(pattern, raw []byte) *member {
 	if m, found := d.members[string(pattern)]; found {
+		d.drift.came(m.place)
 		return m
 	}
 	end, escaped, _ := stringEnd(raw, 1)
@@ -382,12 +388,13 @@ func (d *JSON) known(pattern, raw []byte) *member {
 	if !isWanted || noName {
 		col = -1
 	}
-	if forget := d.drift.see(name); forget || len(d.members) >= maxMembers || len(pattern) > maxPattern {
+	place, forget := d.drift.see(name)
+	if forget || len(d.members) >= maxMembers || len(pattern) > maxPattern {
 		d.other.set("", col, d.schema)
 		d.other.reach, d.other.next, d.other.after = nowhere, d.never, d.never
 		return d.other
 	}
-	m := &member{next: d.never, after: d.never}
+	m := &member{next: d.never, after: d.never, place: place}
 	m.set(string(pattern), col, d.schema)
 	d.members[m.pattern] = m
 	return m
@@ -562,7 +569,7 @@ func (p problem) message(typ string) string {
 		return fmt.Sprintf("longer than %d MiB", MaxRecord>>20)
 	case tooDeep:
 		return fmt.Sprintf("nested deeper than %d levels", MaxDepth)
-	case ok, notObject, badSyntax, afterEnd, badKey, badValue, notTime, badUTF8, badEscape, badControl, halfPair, badJSON, fewFields, manyFields, afterQuote, openQuote, strayQuote, unnamed:
+	case ok, notObject, badSyntax, afterEnd, badKey, badValue, notTime, badUTF8, badEscape, badControl, halfPair, badJSON, fewFields, manyFields, afterQuote, openQuote, strayQuote, unnamed, commaDecimal, pointNumber:
 	}
 	return problemTexts[p]
 }
@@ -585,4 +592,7 @@ var problemTexts = [...]string{
 	afterQuote: "there is text after the closing quote of a field",
 	openQuote:  "a quote is opened and never closed",
 	strayQuote: "a quote is opened and never closed: the next one, on a later line, has text behind it",
+
+	commaDecimal: `the number has a comma; say decimal: "," in the read's options where all numbers are written so`,
+	pointNumber:  "the number has a point, and the read's options say decimal: \",\"",
 }

@@ -383,6 +383,7 @@ type finishing struct {
 
 // ended gives the operators whose last source has ended with that read.
 func (p *pipeline) ended(read int) []finisher {
+	p.sources[read].giveBack()
 	var list []finisher
 	for _, f := range p.finishers {
 		if slices.Contains(f.reads, read) {
@@ -422,7 +423,8 @@ func (g *graph) instantiateWith(res *resources, spans func(read int) span, start
 			roots[i] = append(roots[i], roots[in]...)
 		}
 		slices.Sort(roots[i])
-		m := maker{pipeline: p, roots: slices.Compact(roots[i]), started: started, span: bounded}
+		roots[i] = slices.Compact(roots[i]) // before the next step: unions of steps behind one step double them each time
+		m := maker{pipeline: p, roots: roots[i], started: started, span: bounded}
 		for _, read := range m.roots {
 			m.span = max(m.span, spans(read))
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -141,11 +142,14 @@ type worker struct {
 	works       uint64
 	// texts is its part of the run's.
 	texts int64
+	// counted are the texts of the batches that the steps are working on, each by its first byte.
+	counted []*byte
 }
 
 // work says that a piece of work begins.
 func (w *worker) work() {
 	w.works++
+	w.counted = w.counted[:0]
 	w.ending.Store(false)
 	w.busy.Store(w.works)
 }
@@ -191,25 +195,42 @@ func (w *worker) rest() (back func()) {
 	return func() { w.busy.Store(at) }
 }
 
-// pass is called for every batch that a step passes on. A nil worker lets everything pass.
-func (w *worker) pass(b *column.Batch, held *int64) error {
+// pass is called for every batch that a step passes on, before it does, and left with what it gives, afterwards. A nil
+// worker lets everything pass.
+//
+// Many steps pass on the texts that they were given, and the columns of a source share its buffer. So memory that a step
+// before this one has counted, or another column, is not counted again.
+func (w *worker) pass(b *column.Batch, held *int64) (before int, err error) {
 	if w == nil {
-		return nil
+		return 0, nil
 	}
 	w.beats.Add(1)
+	before = len(w.counted)
 	if err := w.check(); err != nil || w.life.memory == nil {
-		return err
+		return before, err
 	}
 	size := int64(0)
 	for i := range b.Cols {
-		size += int64(len(b.Cols[i].Data))
+		data := b.Cols[i].Data
+		if len(data) == 0 || slices.Contains(w.counted, &data[0]) {
+			continue
+		}
+		w.counted = append(w.counted, &data[0])
+		size += int64(len(data))
 	}
 	b.Texts = w
 	if more := size - *held; more != 0 {
 		*held = size
 		w.Grow(int(more))
 	}
-	return w.check()
+	return before, w.check()
+}
+
+// left says that the steps behind have worked on the batch.
+func (w *worker) left(before int) {
+	if w != nil {
+		w.counted = w.counted[:before]
+	}
 }
 
 // Grow counts what the expressions of the run keep for their texts; see column.TextMeter.

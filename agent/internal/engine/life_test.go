@@ -156,6 +156,35 @@ func TestTextsThatAreTooLargeCommitNothing(t *testing.T) {
 	}
 }
 
+// TestTextsThatStepsPassOnCountOnce has texts of 10 MiB, of the 32 that a run may hold, pass many steps and come from
+// many sources, of which one is read at a time.
+func TestTextsThatStepsPassOnCountOnce(t *testing.T) {
+	t.Parallel()
+	data, tables := &table{}, map[string]*table{}
+	for range 1000 {
+		data.rows = append(data.rows, map[string]any{"a": strings.Repeat("press ", 10<<10/6), "n": int64(1)})
+	}
+	var text strings.Builder
+	text.WriteString("flow: f\nsteps:\n")
+	var ends []string
+	for i := range 6 {
+		tables[fmt.Sprintf("r%d", i)] = data
+		fmt.Fprintf(&text, "  - id: r%d\n    read: a\n    schema: {a: string, n: int}\n", i)
+		text.WriteString(strings.Repeat("  - filter: n > 0 and length(a) > 0\n", 6) + "  - select: [n, a]\n  - validate: {a: {required: true}}\n")
+		fmt.Fprintf(&text, "  - id: f%d\n    map: {b: n + 1}\n", i)
+		ends = append(ends, fmt.Sprintf("f%d", i))
+	}
+	text.WriteString("  - union: [" + strings.Join(ends, ", ") + "]\n  - aggregate: {n: count(), last: max(a)}\n  - insight: out\n")
+	store := newStore()
+	r := NewRunner(RunSettings{Program: program(t, text.String()), Store: store, Open: opener(tables, 1000), Memory: NewMemory(1 << 20), Scratch: &memScratch{}})
+	if err := r.Run(t.Context()); err != nil || len(store.insights) != 1 || !strings.HasPrefix(string(store.insights[0].Values), `{"n":6000,`) {
+		t.Errorf("%d insights, %v", len(store.insights), err)
+	}
+	if texts := r.life.texts.Load(); texts < 0 || texts > 1<<20 {
+		t.Errorf("%d bytes of texts are still counted", texts)
+	}
+}
+
 // brokenSource delivers a batch that is none.
 type brokenSource struct{ *memory }
 

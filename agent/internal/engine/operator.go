@@ -43,7 +43,7 @@ type ticker interface {
 // outputs are the operators behind a step.
 type outputs struct {
 	next []operator
-	// worker is the goroutine that runs them, and text how much of texts the last batch had.
+	// worker is the goroutine that runs them, and text how much of texts the last batch had of its own.
 	worker *worker
 	text   int64
 }
@@ -52,15 +52,20 @@ func (o *outputs) emit(b *column.Batch) error {
 	if b.Len == 0 {
 		return nil
 	}
-	if err := o.worker.pass(b, &o.text); err != nil {
-		return err
+	before, err := o.worker.pass(b, &o.text)
+	for i := 0; i < len(o.next) && err == nil; i++ {
+		err = o.next[i].push(b)
 	}
-	for _, n := range o.next {
-		if err := n.push(b); err != nil {
-			return err
-		}
+	o.worker.left(before)
+	return err
+}
+
+// giveBack is for a source that has ended: its texts are no longer there.
+func (o *outputs) giveBack() {
+	if o.worker != nil {
+		o.worker.Grow(-int(o.text))
+		o.text = 0
 	}
-	return nil
 }
 
 // maxSamples is how many failing records a report keeps.

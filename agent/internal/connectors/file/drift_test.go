@@ -103,3 +103,23 @@ func TestColumnsThatNeverCome(t *testing.T) {
 		t.Errorf("%d rows, %q, %v", rows, notes, err)
 	}
 }
+
+// TestAColumnThatComesNoLonger is noted with the file that none of whose records has it.
+func TestAColumnThatComesNoLonger(t *testing.T) {
+	t.Parallel()
+	for _, policy := range []connector.Drift{connector.DriftIgnore, connector.DriftReport, connector.DriftFail} {
+		lines := newPlant(t, map[string]any{"path": "*.jsonl", "format": "jsonl"})
+		lines.write("a.jsonl", strings.Repeat(`{"id":1,"name":"x"}`+"\n", 150))
+		lines.write("b.jsonl", strings.Repeat(`{"id":2}`+"\n", 99)) // too few to say so
+		lines.write("c.jsonl", strings.Repeat(`{"id":3,"name":null}`+"\n", 100))
+		lines.write("d.jsonl", strings.Repeat(`{"id":4}`+"\n", 20_000))
+		var want []string
+		if policy != connector.DriftIgnore {
+			want = []string{`d.jsonl: the schema names "name", which came before, and none of the last 1000 records has it`}
+		}
+		notes, rows, err := notesOf(lines, policy)
+		if err != nil || rows != 20_349 || !slices.Equal(notes, want) {
+			t.Errorf("policy %d: %d rows, %q, %v", policy, rows, notes, err)
+		}
+	}
+}

@@ -52,6 +52,7 @@ func (fileConnector) Spec() flowdef.ConnectorSpec {
 			{Name: "path", Type: flowdef.OptionString, Required: true, Help: "Which files, relative to the root: a name, or a pattern with * and ? and [a-z] in each part."},
 			{Name: "format", Type: flowdef.OptionEnum, Enum: []string{formatJSONL, formatCSV}, Required: true, Help: "How records are written: jsonl has one JSON object a line."},
 			{Name: "delimiter", Type: flowdef.OptionString, Default: ",", Help: `CSV: the one character between fields; "\t" is a tab.`},
+			{Name: "decimal", Type: flowdef.OptionEnum, Enum: []string{".", ","}, Default: ".", Help: "CSV: what stands before a number's decimals. With a comma a number must have no point."},
 			{Name: "header", Type: flowdef.OptionBool, Default: "true", Help: "CSV: whether the first record names the columns; without it they are in the order of the schema."},
 			{Name: "follow", Type: flowdef.OptionBool, Default: "false", Help: "Whether to wait for new files and appended records, looking once a second."},
 		},
@@ -72,7 +73,9 @@ type settings struct {
 	root, pattern, format string
 	delimiter             byte
 	header, follow        bool
-	loc                   *time.Location
+	// decimalComma says that the numbers of CSV have one.
+	decimalComma bool
+	loc          *time.Location
 }
 
 // NewSource checks the settings.
@@ -93,6 +96,7 @@ func (c fileConnector) NewSource(in connector.SourceSettings) (connector.Source,
 		format:         with.String("format"),
 		header:         with.Bool("header"),
 		follow:         with.Bool("follow"),
+		decimalComma:   with.String("decimal") == ",",
 	}
 	if s.loc, err = conn.Location("time_zone"); err != nil {
 		return nil, err
@@ -105,6 +109,9 @@ func (c fileConnector) NewSource(in connector.SourceSettings) (connector.Source,
 	}
 	if s.delimiter, err = delimiterOf(with.String("delimiter")); err != nil {
 		return nil, err
+	}
+	if s.decimalComma && s.format == formatCSV && s.delimiter == ',' {
+		return nil, &connector.OptionError{Option: "decimal", Message: `and the delimiter cannot both be a comma; say which character stands between the fields, such as delimiter: ";"`}
 	}
 	known, err := decodeCursor(in.Resume)
 	if err != nil {

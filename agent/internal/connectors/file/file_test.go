@@ -166,6 +166,17 @@ func TestFilesInLexicalOrderOnceEach(t *testing.T) {
 	}
 }
 
+func TestDecimalComma(t *testing.T) {
+	t.Parallel()
+	p := newPlant(t, map[string]any{"path": "*.csv", "format": "csv", "delimiter": ";", "decimal": ","})
+	p.write("a.csv", "name;id\nx;7,0\ny;8.0\nz;9\n")
+	g := p.all(nil)
+	same(t, g, "7 x", "9 z")
+	if len(g.failures) != 1 || !strings.Contains(g.failures[0], "the number has a point") {
+		t.Errorf("failures %q", g.failures)
+	}
+}
+
 func TestJSONLinesAndNulls(t *testing.T) {
 	t.Parallel()
 	p := newPlant(t, map[string]any{"path": "x.jsonl", "format": "jsonl"})
@@ -398,6 +409,7 @@ func TestOptionErrors(t *testing.T) {
 		{map[string]any{"path": "a[", "format": "csv"}, "path"},
 		{map[string]any{"path": "x", "format": "xml"}, "format"},
 		{map[string]any{"path": "x", "format": "csv", "delimiter": ";;"}, "delimiter"},
+		{map[string]any{"path": "x", "format": "csv", "decimal": ","}, "decimal"},
 		{map[string]any{"path": "x", "format": "csv", "header": "yes"}, "header"},
 		{map[string]any{"path": "x", "format": "csv", "pth": "y"}, "pth"},
 	} {

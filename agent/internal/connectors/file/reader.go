@@ -88,7 +88,13 @@ func newReader(s settings, known entries, workers int) *reader {
 }
 
 func (r *reader) csv(names []string) *decoders {
-	return &decoders{create: func() decode.Decoder { return decode.NewCSV(r.Schema, names, r.delimiter, r.loc) }}
+	return &decoders{create: func() decode.Decoder {
+		d := decode.NewCSV(r.Schema, names, r.delimiter, r.loc)
+		if r.decimalComma {
+			d.DecimalComma()
+		}
+		return d
+	}}
 }
 
 // run reads until everything is read, or for ever when it follows, or until Close.
