@@ -126,7 +126,8 @@ class Updates {
     } else void this.client.invalidateQueries({ queryKey: ["agents"] });
     for (const [id, agent] of came) {
       for (const ref of agent ? [id, agent.name] : [id]) {
-        if (this.client.getQueryData(["agent", ref])) this.client.setQueryData(["agent", ref], agent);
+        // An event has the agent in brief; its page shows the whole.
+        void this.client.invalidateQueries({ queryKey: ["agent", ref], exact: true });
       }
     }
   }
