@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/outfeed/outfeed/agent/internal/tunnel"
 	"github.com/outfeed/outfeed/internal/mux"
 	"github.com/outfeed/outfeed/protocol/wire"
 )
@@ -37,7 +38,7 @@ func TestStopDoesNotWaitForTheControlPlane(t *testing.T) {
 		p.onSession = func(_ context.Context, s *mux.Session) { <-s.Done() }
 	})
 	client, stop := run(t, settingsFor(t, p, newAgent(t)))
-	waitState(t, client, connected)
+	waitState(t, client, func(s tunnel.State) bool { return s.Connected })
 	begun := time.Now()
 	stop()
 	t.Logf("the stop took %s", time.Since(begun))
