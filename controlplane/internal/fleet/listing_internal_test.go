@@ -9,6 +9,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/outfeed/outfeed/protocol/wire"
 )
 
 func TestShort(t *testing.T) {
@@ -142,4 +144,14 @@ func FuzzAgentCursor(f *testing.F) {
 			t.Errorf("%q passes as %+v", text, c)
 		}
 	})
+}
+
+// The name of an agent comes from its host's, and can be shown anywhere.
+func TestHostsAreVisible(t *testing.T) {
+	t.Parallel()
+	got := hostInfo(&wire.Host{Hostname: "öl-1\x1b[31m\u009b\u202e\n", Os: "li\tnux", Arch: "\x00", AgentVersion: "v1\u2028"})
+	want := HostInfo{Hostname: "öl-1\ufffd[31m\ufffd\ufffd\ufffd", OS: "li\ufffdnux", Arch: "\ufffd", Version: "v1\ufffd"}
+	if got != want {
+		t.Errorf("the host is %+v", got)
+	}
 }
