@@ -30,12 +30,6 @@ export const meQuery = queryOptions({
   refetchInterval: (query) => (query.state.status === "error" ? 5000 : false),
 });
 
-export const agentsQuery = queryOptions({
-  queryKey: ["agents"],
-  queryFn: ({ signal }) => allAgents(signal),
-  refetchInterval: (query) => ((query.state.data?.length ?? 0) > manyAgents ? manyRefetchInterval : refetchInterval),
-});
-
 const agentsPerPage = 500;
 const mostAgentPages = 1000;
 
@@ -52,6 +46,25 @@ async function allAgents(signal: AbortSignal): Promise<Agent[]> {
   }
   return items;
 }
+
+/** Loads, and gives up the load before if that still goes on. */
+function latestOnly<T>(load: (signal: AbortSignal) => Promise<T>): () => Promise<T> {
+  let before: AbortController | undefined;
+  return () => {
+    before?.abort();
+    before = new AbortController();
+    return load(before.signal);
+  };
+}
+
+const loadAgents = latestOnly(allAgents);
+
+export const agentsQuery = queryOptions({
+  queryKey: ["agents"],
+  // Without the query's signal, so that it goes on while somebody turns from one page to the next: all of them want it.
+  queryFn: loadAgents,
+  refetchInterval: (query) => ((query.state.data?.length ?? 0) > manyAgents ? manyRefetchInterval : refetchInterval),
+});
 
 /** One agent, with all that it says. */
 export const agentQuery = (agent: string) =>

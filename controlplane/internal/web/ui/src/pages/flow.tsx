@@ -258,11 +258,21 @@ function Reason({ agent, flow, reason }: { agent: string; flow: string; reason: 
   const [open, setOpen] = useState(false);
   const whole = useQuery({ ...agentQuery(agent), enabled: open });
   const status = whole.data?.status?.flows.find((f) => f.flow_id === flow);
-  const text = open && status ? failureReason(status) : reason;
+  if (open && status) {
+    return (
+      <section
+        tabIndex={0}
+        aria-label="Why it fails"
+        className="mt-0.5 max-h-72 max-w-prose overflow-auto text-sm wrap-anywhere whitespace-pre-line text-bad"
+      >
+        {failureReason(status)}
+      </section>
+    );
+  }
   return (
-    <p className="mt-0.5 max-w-prose text-sm wrap-anywhere whitespace-pre-line text-bad">
-      {text}{" "}
-      {isCut(reason) && !(open && status) && (
+    <p className="mt-0.5 max-w-prose text-sm wrap-anywhere text-bad">
+      {reason}{" "}
+      {isCut(reason) && (
         <button type="button" className="link" disabled={open && whole.isPending} onClick={() => setOpen(true)}>
           {open && whole.isPending ? "Loading…" : "Show all of it"}
         </button>
