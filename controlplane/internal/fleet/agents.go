@@ -143,7 +143,11 @@ func connectors(ctx context.Context, tx Tx, workspace ID) (map[string]flowdef.Co
 		return nil, err
 	}
 	specs := map[string]flowdef.ConnectorSpec{}
-	for _, of := range offered {
+	for _, text := range offered {
+		var of []flowdef.ConnectorSpec
+		if err := json.Unmarshal(text, &of); err != nil {
+			return nil, fmt.Errorf("read the connectors of an agent: %w", err)
+		}
 		for _, c := range of {
 			specs[c.Kind] = c
 		}

@@ -144,9 +144,9 @@ func (f *FlowStatus) brief(room *int) FlowStatus {
 	out.Deployment, out.Flow, out.State = ID(cut(string(f.Deployment), shortID)), ID(cut(string(f.Flow), shortID)), cut(f.State, shortWord)
 	out.Error, out.Sources = short(f.Error), []SourceStatus{}
 	for _, src := range f.Sources {
-		if src.Error != "" && strings.Contains(f.Error, src.Error) {
+		if why := short(src.Error); why != "" && strings.Contains(f.Error, src.Error) && !strings.Contains(out.Error, why) {
 			// So that whoever compares them still sees that it is the source's.
-			out.Error = short(src.Error)
+			out.Error = why
 			break
 		}
 	}

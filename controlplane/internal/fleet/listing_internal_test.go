@@ -51,6 +51,18 @@ func failingFlows(n, size int) []FlowStatus {
 	return flows
 }
 
+// What is short stays as it is, beside its source's.
+func TestBriefKeepsWhatIsShort(t *testing.T) {
+	t.Parallel()
+	s := AgentStatus{Flows: []FlowStatus{{
+		State: "running", SetBackFrom: 4, Error: "version 4 was set back; readings: connection refused",
+		Sources: []SourceStatus{{Step: "readings", Connection: "press-plc", State: "failing", Error: "connection refused"}, {Step: "orders", State: "reading"}},
+	}}}
+	if diff := cmp.Diff(s, s.Brief()); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestBrief(t *testing.T) {
 	t.Parallel()
 	s := AgentStatus{

@@ -149,3 +149,54 @@ func TestPagesAreBoundedInBytes(t *testing.T) {
 		t.Errorf("%d agents came on %d pages", len(agents), pages)
 	}
 }
+
+// Of each kind the agent that was heard of last is asked, whatever others offer beside it.
+func TestConnectorsOfManyAgents(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.tenant(t, "acme")
+	offers := func(m *machine, connectors, kinds, seen string) {
+		t.Helper()
+		super(t, w.db, "UPDATE agents SET connectors = $2::text::json, connector_kinds = $3::text::text[] WHERE id = $1::text::uuid", string(m.id.Agent), connectors, kinds)
+		super(t, w.db, "UPDATE agent_sessions SET seen_at = now() - $2::text::interval WHERE agent_id = $1::text::uuid", string(m.id.Agent), seen)
+	}
+	both, one, twin := w.agent(t, a), w.agent(t, a), w.agent(t, a)
+	titles := func() string {
+		t.Helper()
+		specs, err := w.Connectors(t.Context(), a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out []string
+		for _, s := range specs {
+			out = append(out, s.Kind+" "+s.Title)
+		}
+		return strings.Join(out, ", ")
+	}
+	offers(both, `[{"kind": "mqtt", "title": "of both"}, {"kind": "file", "title": "of both"}]`, "{mqtt,file}", "3 min")
+	offers(one, `[{"kind": "mqtt", "title": "of one"}]`, "{mqtt}", "2 min")
+	offers(twin, `[{"kind": "mqtt", "title": "of its twin"}]`, "{mqtt}", "1 min")
+	for _, step := range []struct {
+		of   *machine
+		want string
+	}{
+		{twin, "file of both, mqtt of its twin"},
+		{one, "file of both, mqtt of one"},
+		{both, "file of both, mqtt of both"},
+	} {
+		super(t, w.db, "UPDATE agent_sessions SET seen_at = now() WHERE agent_id = $1::text::uuid", string(step.of.id.Agent))
+		if got := titles(); got != step.want {
+			t.Errorf("there is %s, want %s", got, step.want)
+		}
+	}
+	super(t, w.db, "UPDATE agents SET connector_kinds = NULL")
+	if got := titles(); got != "file of both, mqtt of both" {
+		t.Errorf("before an update there is %s", got)
+	}
+	if err := w.RevokeAgent(t.Context(), a, string(both.id.Agent)); err != nil {
+		t.Fatal(err)
+	}
+	if got := titles(); got != "mqtt of one" {
+		t.Errorf("after one was revoked there is %s", got)
+	}
+}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"time"
-
-	"github.com/outfeed/outfeed/protocol/flowdef"
 )
 
 // ErrNoRow is what a Tx gives when the thing asked for is not there, for this tenant and workspace.
@@ -154,9 +152,9 @@ type AgentTx interface {
 	Agents(ctx context.Context, workspace ID, after *AgentCursor, limit int) (page []Agent, more bool, err error)
 	// AgentNamesAndLabels gives the ID, Name and Labels of those that are not revoked, by name.
 	AgentNamesAndLabels(ctx context.Context, workspace ID) ([]Agent, error)
-	// Connectors gives what agents offer that are not revoked, of those that offer the same kinds once; the agent heard of
-	// last comes last.
-	Connectors(ctx context.Context, workspace ID) ([][]flowdef.ConnectorSpec, error)
+	// Connectors gives what agents offer that are not revoked, each a JSON array of flowdef.ConnectorSpec; of agents that
+	// offer the same kinds only that of one. The agent heard of last comes last.
+	Connectors(ctx context.Context, workspace ID) ([][]byte, error)
 	// AgentByRef finds by id or by the name of an agent that is not revoked; or ErrNoRow.
 	AgentByRef(ctx context.Context, workspace ID, ref string) (Agent, error)
 	// BriefAgent is AgentByRef, with as much as Agents gives.

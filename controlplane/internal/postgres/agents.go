@@ -9,7 +9,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/outfeed/outfeed/controlplane/internal/fleet"
-	"github.com/outfeed/outfeed/protocol/flowdef"
 )
 
 // keptSessions is how many of an agent's sessions are kept, by its connect counter.
@@ -118,12 +117,24 @@ const byRef = `
 // What a list shows of an agent, also of one that was heard of last before that was kept apart.
 const (
 	briefStatus = "coalesce(a.brief, a.status)"
-	briefKinds  = `coalesce(to_json(a.connector_kinds), (SELECT coalesce(json_agg(c ->> 'kind'), '[]') FROM json_array_elements(a.connectors) c))`
+	kinds       = "coalesce(a.connector_kinds, ARRAY(SELECT c ->> 'kind' FROM json_array_elements(a.connectors) c))"
+	briefKinds  = "(SELECT coalesce(json_agg(json_build_object('kind', kind)), '[]') FROM unnest(" + kinds + ") kind)"
 )
 
-func scanAgent(row pgx.CollectableRow) (fleet.Agent, error) {
-	a, connectors, err := scanMost(row)
+func scanAgent(row pgx.CollectableRow) (a fleet.Agent, err error) {
+	var status, connectors, lock []byte
+	err = row.Scan(&a.ID, &a.Workspace, &a.Name, &a.Labels, &a.Hostname, &a.OS, &a.Arch, &a.Version, &a.Fingerprint, &a.Created,
+		maybe(&a.Revoked), &a.Desired, &a.Applied, &a.StoredSeq, &a.RefusedInsights, &a.Receipts, &status, &connectors,
+		&lock, &a.ClockSkew, maybe(&a.RotationAsked), maybe(&a.Rotated), &a.Connected, maybe(&a.LastSeen))
 	if err != nil {
+		return a, fmt.Errorf("read an agent: %w", err)
+	}
+	if status != nil {
+		if err := json.Unmarshal(status, &a.Status); err != nil {
+			return a, fmt.Errorf("read the status of the agent %s: %w", a.ID, err)
+		}
+	}
+	if a.Lock, err = readLock(lock); err != nil {
 		return a, err
 	}
 	if err := json.Unmarshal(connectors, &a.Connectors); err != nil {
@@ -134,40 +145,12 @@ func scanAgent(row pgx.CollectableRow) (fleet.Agent, error) {
 
 // scanBrief is scanAgent for a list.
 func scanBrief(row pgx.CollectableRow) (fleet.Agent, error) {
-	a, connectors, err := scanMost(row)
-	if err != nil {
-		return a, err
-	}
-	var kinds []string
-	if err := json.Unmarshal(connectors, &kinds); err != nil {
-		return a, fmt.Errorf("read the connectors of the agent %s: %w", a.ID, err)
-	}
-	for _, kind := range kinds {
-		a.Connectors = append(a.Connectors, flowdef.ConnectorSpec{Kind: kind})
-	}
-	if a.Status != nil {
+	a, err := scanAgent(row)
+	if err == nil && a.Status != nil {
 		brief := a.Status.Brief()
 		a.Status = &brief
 	}
-	return a, nil
-}
-
-// scanMost reads all but the connectors.
-func scanMost(row pgx.CollectableRow) (a fleet.Agent, connectors []byte, err error) {
-	var status, lock []byte
-	err = row.Scan(&a.ID, &a.Workspace, &a.Name, &a.Labels, &a.Hostname, &a.OS, &a.Arch, &a.Version, &a.Fingerprint, &a.Created,
-		maybe(&a.Revoked), &a.Desired, &a.Applied, &a.StoredSeq, &a.RefusedInsights, &a.Receipts, &status, &connectors,
-		&lock, &a.ClockSkew, maybe(&a.RotationAsked), maybe(&a.Rotated), &a.Connected, maybe(&a.LastSeen))
-	if err != nil {
-		return a, nil, fmt.Errorf("read an agent: %w", err)
-	}
-	if status != nil {
-		if err := json.Unmarshal(status, &a.Status); err != nil {
-			return a, nil, fmt.Errorf("read the status of the agent %s: %w", a.ID, err)
-		}
-	}
-	a.Lock, err = readLock(lock)
-	return a, connectors, err
+	return a, err
 }
 
 // mostListed is from how many bytes of their statuses on a page of agents ends, however few they are.
@@ -216,29 +199,19 @@ func (t *tx) AgentNamesAndLabels(ctx context.Context, workspace fleet.ID) ([]fle
 		})
 }
 
-func (t *tx) Connectors(ctx context.Context, workspace fleet.ID) ([][]flowdef.ConnectorSpec, error) {
+func (t *tx) Connectors(ctx context.Context, workspace fleet.ID) ([][]byte, error) {
 	// The agent that was heard of last is asked, for each kind. That is also the one that was heard of last among those that
 	// offer the same kinds, so that one of those is enough: there are thousands of agents, and few sets of kinds.
 	return many(ctx, t, `
 		SELECT offered.connectors FROM (
-			SELECT DISTINCT ON (kinds) a.connectors, s.seen_at FROM (
-				SELECT id, tenant_id, connectors, `+briefKinds+`::text AS kinds FROM agents a
+			SELECT DISTINCT ON (a.kinds) a.connectors, s.seen_at FROM (
+				SELECT id, tenant_id, connectors, `+kinds+` AS kinds FROM agents a
 				WHERE tenant_id = @tenant AND workspace_id = @workspace AND revoked_at IS NULL) a
 			LEFT JOIN LATERAL (
 				SELECT seen_at FROM agent_sessions WHERE tenant_id = a.tenant_id AND agent_id = a.id ORDER BY counter DESC LIMIT 1) s ON true
-			ORDER BY kinds, s.seen_at DESC NULLS LAST) offered
+			ORDER BY a.kinds, s.seen_at DESC NULLS LAST) offered
 		ORDER BY offered.seen_at NULLS FIRST`,
-		args{"workspace": workspace},
-		func(row pgx.CollectableRow) (specs []flowdef.ConnectorSpec, err error) {
-			var text []byte
-			if _, err := scanned(row, &text, &text); err != nil {
-				return nil, err
-			}
-			if err := json.Unmarshal(text, &specs); err != nil {
-				return nil, fmt.Errorf("read the connectors of an agent: %w", err)
-			}
-			return specs, nil
-		})
+		args{"workspace": workspace}, pgx.RowTo[[]byte])
 }
 
 func (t *tx) AgentByRef(ctx context.Context, workspace fleet.ID, ref string) (fleet.Agent, error) {
