@@ -94,7 +94,7 @@ func flowCount(g api.Agent) string {
 	}
 	all := len(g.Status.Flows) + g.Status.FlowsLeftOut
 	if g.Status.FlowsLeftOut > 0 {
-		return fmt.Sprintf("%d", all)
+		return strconv.Itoa(all)
 	}
 	return fmt.Sprintf("%d/%d", fine, all)
 }
