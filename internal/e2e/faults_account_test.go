@@ -191,15 +191,11 @@ func (b *books) until(what string, wanted func(account) bool) (now account) {
 
 // told is what the control plane says of the agent's outbox.
 func (b *books) told() (bookkeeping, error) {
-	var list struct {
-		Items []struct {
-			Outbox bookkeeping `json:"outbox"`
-		} `json:"items"`
+	var agent struct {
+		Outbox bookkeeping `json:"outbox"`
 	}
-	if err := b.get("/agents", &list); err != nil || len(list.Items) != 1 {
-		return bookkeeping{}, fmt.Errorf("%d agents: %w", len(list.Items), err)
-	}
-	return list.Items[0].Outbox, nil
+	err := b.whole(&agent)
+	return agent.Outbox, err
 }
 
 // measured reads the agent's metrics by name and labels.

@@ -78,15 +78,11 @@ func (s *site) seen() (here, there statusSeen, err error) {
 	if err = json.Unmarshal(out, &here); err != nil {
 		return here, there, err
 	}
-	var list struct {
-		Items []struct {
-			Status statusSeen `json:"status"`
-		} `json:"items"`
+	var agent struct {
+		Status statusSeen `json:"status"`
 	}
-	if err = s.get("/agents", &list); err == nil && len(list.Items) == 1 {
-		there = list.Items[0].Status
-	}
-	return here, there, err
+	err = s.whole(&agent)
+	return here, agent.Status, err
 }
 
 // waitSeen waits until both sides say what the test wants.

@@ -101,20 +101,18 @@ type fleetFlow struct {
 
 // fleetFlow is the only flow of the only agent.
 func (s *site) fleetFlow() (fleetFlow, error) {
-	var list struct {
-		Items []struct {
-			Status struct {
-				Flows []fleetFlow `json:"flows"`
-			} `json:"status"`
-		} `json:"items"`
+	var agent struct {
+		Status struct {
+			Flows []fleetFlow `json:"flows"`
+		} `json:"status"`
 	}
-	if err := s.get("/agents", &list); err != nil {
+	if err := s.whole(&agent); err != nil {
 		return fleetFlow{}, err
 	}
-	if len(list.Items) != 1 || len(list.Items[0].Status.Flows) != 1 {
-		return fleetFlow{}, fmt.Errorf("the control plane says %+v", list.Items)
+	if len(agent.Status.Flows) != 1 {
+		return fleetFlow{}, fmt.Errorf("the control plane says %+v", agent.Status)
 	}
-	return list.Items[0].Status.Flows[0], nil
+	return agent.Status.Flows[0], nil
 }
 
 // feed makes a folder of files, with one file in it, and its connection.

@@ -346,6 +346,19 @@ type insight struct {
 }
 
 // insights reads all the insights of a name, oldest first by sequence.
+// whole reads all that the only agent has told; a list has it in brief.
+func (s *site) whole(into any) error {
+	var list struct {
+		Items []struct {
+			ID string `json:"id"`
+		} `json:"items"`
+	}
+	if err := s.get("/agents", &list); err != nil || len(list.Items) != 1 {
+		return fmt.Errorf("%d agents: %w", len(list.Items), err)
+	}
+	return s.get("/agents/"+list.Items[0].ID, into)
+}
+
 func (s *site) insights(name string) ([]insight, error) {
 	var all []insight
 	for after := ""; ; {

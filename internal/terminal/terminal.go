@@ -18,12 +18,15 @@ func Text(text string) string { return escape(text, '\n') }
 // Line is Text with the line ends escaped too, as \n.
 func Line(text string) string { return escape(text, utf8.RuneError) }
 
+// hidden says whether a character is not visible, or steers the terminal.
+func hidden(r rune) bool {
+	return unicode.IsControl(r) || unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp)
+}
+
 // escape writes as escapes what is not visible, but for the character keep.
 func escape(text string, keep rune) string {
-	hidden := func(r rune) bool {
-		return r != keep && (unicode.IsControl(r) || unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp))
-	}
-	if utf8.ValidString(text) && !strings.ContainsFunc(text, hidden) {
+	hides := func(r rune) bool { return r != keep && hidden(r) }
+	if utf8.ValidString(text) && !strings.ContainsFunc(text, hides) {
 		return text
 	}
 	var b strings.Builder
@@ -32,7 +35,7 @@ func escape(text string, keep rune) string {
 		switch {
 		case r == utf8.RuneError && size == 1:
 			fmt.Fprintf(&b, `\x%02x`, text[i])
-		case !hidden(r):
+		case !hides(r):
 			b.WriteString(text[i : i+size])
 		case r == '\n' || r == '\r' || r == '\t':
 			b.WriteString(map[rune]string{'\n': `\n`, '\r': `\r`, '\t': `\t`}[r])

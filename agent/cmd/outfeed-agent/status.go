@@ -38,9 +38,12 @@ says what each number counts, under the names that --json gives them.`,
 				return err
 			}
 			if f.json {
-				e := json.NewEncoder(c.OutOrStdout())
-				e.SetIndent("", "  ")
-				return e.Encode(s)
+				text, err := json.MarshalIndent(s, "", "  ")
+				if err != nil {
+					return fmt.Errorf("encode the status: %w", err)
+				}
+				_, err = c.OutOrStdout().Write(append(terminal.JSON(text), '\n'))
+				return err //nolint:wrapcheck // it says what it is
 			}
 			return printStatus(tabwriter.NewWriter(c.OutOrStdout(), 0, 4, 2, ' ', 0), s)
 		},
@@ -74,9 +77,10 @@ func printStatus(w *tabwriter.Writer, s agent.LocalStatus) error {
 		fmt.Fprintln(w, "flows\tnone deployed\t")
 	}
 	for _, fl := range s.Flows {
-		fmt.Fprintf(w, "flow %s\t%s\tversion %s, since %s%s %s\n", fl.Name, fl.State, version(fl), fl.Since.Local().Format(time.DateTime), nextRun(fl.NextRun), terminal.Line(fl.Error))
+		fmt.Fprintf(w, "flow %s\t%s\tversion %s, since %s%s %s\n", terminal.Line(fl.Name), terminal.Line(fl.State), version(fl),
+			fl.Since.Local().Format(time.DateTime), nextRun(fl.NextRun), terminal.Line(fl.Error))
 		for _, src := range fl.Sources {
-			fmt.Fprintf(w, "  %s from %s\t%s\t%s %s\n", src.Step, src.Connection, src.State, lastRecord(src.LastRecord), terminal.Line(src.Error))
+			fmt.Fprintf(w, "  %s from %s\t%s\t%s %s\n", terminal.Line(src.Step), terminal.Line(src.Connection), terminal.Line(src.State), lastRecord(src.LastRecord), terminal.Line(src.Error))
 		}
 	}
 	if err := w.Flush(); err != nil {
@@ -220,7 +224,7 @@ func printOutbox(w io.Writer, o *agent.OutboxStatus) {
 		if a.Waiting >= 0 {
 			waiting = strconv.FormatInt(a.Waiting, 10)
 		}
-		fmt.Fprintf(w, "\tset aside\t%s insights of agent %s that were not sent, in %s\n", waiting, a.AgentID, a.Dir)
+		fmt.Fprintf(w, "\tset aside\t%s insights of agent %s that were not sent, in %s\n", waiting, terminal.Line(a.AgentID), terminal.Line(a.Dir))
 	}
 }
 

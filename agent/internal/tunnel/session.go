@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -39,6 +40,8 @@ type session struct {
 	streams *mux.Session
 	control *mux.Stream
 
+	// up says that the control plane has welcomed the agent, which has kept the session's value.
+	up atomic.Bool
 	// sending keeps the two writers of the control stream apart.
 	sending sync.Mutex
 	// reports are the numbers of the run reports that were sent and are not acknowledged, in order.
@@ -58,8 +61,8 @@ func (c *Client) session(ctx context.Context) error {
 		return err
 	}
 	s := &session{Client: c, key: key, inner: inner, streams: streams, reports: make(chan uint64, reportWindow)}
-	stop := context.AfterFunc(ctx, func() { _ = streams.Close() })
-	defer stop()
+	ctx, release := s.untilStopped(ctx)
+	defer release()
 	welcome, err := s.hello(counter)
 	if err == nil {
 		// Nothing else is said before the value is on disk: what is said proves to the control plane that it is, and from
@@ -67,6 +70,7 @@ func (c *Client) session(ctx context.Context) error {
 		err = c.settings.Identity.KeepSession(welcome.GetSession())
 	}
 	if err == nil {
+		s.up.Store(true)
 		c.setState(State{Connected: true, Since: time.Now()})
 		c.settings.Log.InfoContext(ctx, "the tunnel is up", slog.Uint64("insights_stored", welcome.GetInsightsStored()))
 		err = s.work(ctx, welcome)

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -29,23 +30,43 @@ func (a *app) agentList() *cobra.Command {
 	}
 	asJSON := jsonFlag(c)
 	c.RunE = a.asks(func(ctx context.Context, remote *client.Client, _ []string) error {
-		agents, err := client.Get[api.List[api.Agent]](ctx, remote, "/agents", nil)
+		agents, err := allAgents(ctx, remote)
 		if err != nil {
 			return err
 		}
-		for _, g := range agents.Items {
+		for _, g := range agents {
 			if g.Lock != nil && g.RevokedAt.IsZero() {
 				a.say("%s", terminal.Text(fmt.Sprintf("The agent %s is LOCKED: a copy of it has connected. See: outfeed agent show %s", g.Name, g.Name)))
 			}
 		}
 		heading := []string{"NAME", "STATE", "LABELS", "FLOWS", "WAITING", "ROOM FOR", "TROUBLE", "UP TO DATE", "VERSION", "LAST SEEN"}
-		return list(a, asJSON, agents.Items, heading, func(g api.Agent) []string {
+		return list(a, asJSON, agents, heading, func(g api.Agent) []string {
 			return []string{
 				g.Name, agentState(g), pairs(g.Labels), flowCount(g), waiting(&g.Outbox), roomFor(&g.Outbox), agentTrouble(g), upToDate(g), g.Version, stamp(g.LastSeenAt),
 			}
 		})
 	})
 	return c
+}
+
+// agentPages bounds how many pages of agents are asked for.
+const agentPages = 10_000
+
+// allAgents are the agents, page by page, each in brief.
+func allAgents(ctx context.Context, remote *client.Client) ([]api.Agent, error) {
+	all, q := []api.Agent{}, url.Values{"limit": {"500"}}
+	for range agentPages {
+		page, err := client.Get[api.AgentPage](ctx, remote, "/agents", q)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, page.Items...)
+		if page.Next == "" {
+			return all, nil
+		}
+		q.Set("after", page.Next)
+	}
+	return nil, errors.New("the control plane gives ever more agents, so the list is not shown")
 }
 
 func agentState(g api.Agent) string {
@@ -60,18 +81,22 @@ func agentState(g api.Agent) string {
 	return "offline"
 }
 
-// flowCount is how many of an agent's flows have no error, like 2/3.
+// flowCount is how many of an agent's flows work, like 2/3.
 func flowCount(g api.Agent) string {
 	if g.Status == nil {
 		return ""
 	}
 	fine := 0
 	for _, f := range g.Status.Flows {
-		if f.Error == "" {
+		if f.Error == "" && !isFailing(f) {
 			fine++
 		}
 	}
-	return fmt.Sprintf("%d/%d", fine, len(g.Status.Flows))
+	all := len(g.Status.Flows) + g.Status.FlowsLeftOut
+	if g.Status.FlowsLeftOut > 0 {
+		return strconv.Itoa(all)
+	}
+	return fmt.Sprintf("%d/%d", fine, all)
 }
 
 func (a *app) agentShow() *cobra.Command {

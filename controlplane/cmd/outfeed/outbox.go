@@ -282,12 +282,12 @@ const refusedPage = 200
 
 // agentNames are the names of the agents by their ids.
 func agentNames(ctx context.Context, remote *client.Client) (map[string]string, error) {
-	agents, err := client.Get[api.List[api.Agent]](ctx, remote, "/agents", nil)
+	agents, err := allAgents(ctx, remote)
 	if err != nil {
 		return nil, err
 	}
 	names := map[string]string{}
-	for _, g := range agents.Items {
+	for _, g := range agents {
 		names[g.ID] = g.Name
 	}
 	return names, nil

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -20,21 +21,21 @@ func jsonFlag(c *cobra.Command) *bool {
 }
 
 // printJSON prints something for a machine.
-func (a *app) printJSON(v any) error {
-	encoder := json.NewEncoder(a.stdout)
-	encoder.SetEscapeHTML(false)
-	encoder.SetIndent("", "  ")
-	if err := encoder.Encode(v); err != nil {
-		return fmt.Errorf("write the result: %w", err)
-	}
-	return nil
-}
+func (a *app) printJSON(v any) error { return a.encode(v, "  ") }
 
 // printLine prints something for a machine on one line.
-func (a *app) printLine(v any) error {
-	encoder := json.NewEncoder(a.stdout)
+func (a *app) printLine(v any) error { return a.encode(v, "") }
+
+// encode prints JSON. What comes from plants cannot steer the terminal here either.
+func (a *app) encode(v any, indent string) error {
+	var text bytes.Buffer
+	encoder := json.NewEncoder(&text)
 	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", indent)
 	if err := encoder.Encode(v); err != nil {
+		return fmt.Errorf("encode the result: %w", err)
+	}
+	if _, err := a.stdout.Write(terminal.JSON(text.Bytes())); err != nil {
 		return fmt.Errorf("write the result: %w", err)
 	}
 	return nil

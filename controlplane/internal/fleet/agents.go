@@ -10,7 +10,9 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/outfeed/outfeed/internal/secret"
 	"github.com/outfeed/outfeed/protocol/flowdef"
@@ -67,18 +69,6 @@ func (s *Service) Tokens(ctx context.Context, a Actor) (out []EnrollToken, err e
 	}
 	err = s.read(ctx, a.Tenant, func(ctx context.Context, tx Tx) (err error) {
 		out, err = tx.Tokens(ctx, a.Workspace)
-		return err
-	})
-	return out, err
-}
-
-// Agents lists the workspace's agents.
-func (s *Service) Agents(ctx context.Context, a Actor) (out []Agent, err error) {
-	if err := require(a, Viewer); err != nil {
-		return nil, err
-	}
-	err = s.read(ctx, a.Tenant, func(ctx context.Context, tx Tx) (err error) {
-		out, err = tx.Agents(ctx, a.Workspace)
 		return err
 	})
 	return out, err
@@ -148,17 +138,17 @@ func (s *Service) Connectors(ctx context.Context, a Actor) (out []flowdef.Connec
 }
 
 func connectors(ctx context.Context, tx Tx, workspace ID) (map[string]flowdef.ConnectorSpec, error) {
-	agents, err := tx.Agents(ctx, workspace)
+	offered, err := tx.Connectors(ctx, workspace)
 	if err != nil {
 		return nil, err
 	}
-	slices.SortStableFunc(agents, func(x, y Agent) int { return x.LastSeen.Compare(y.LastSeen) })
 	specs := map[string]flowdef.ConnectorSpec{}
-	for i := range agents {
-		if !agents[i].Revoked.IsZero() {
-			continue
+	for _, text := range offered {
+		var of []flowdef.ConnectorSpec
+		if err := json.Unmarshal(text, &of); err != nil {
+			return nil, fmt.Errorf("read the connectors of an agent: %w", err)
 		}
-		for _, c := range agents[i].Connectors {
+		for _, c := range of {
 			specs[c.Kind] = c
 		}
 	}
@@ -295,9 +285,17 @@ func whyRefused(ctx context.Context, tx Tx, id ID, hash []byte) error {
 
 func hostInfo(h *wire.Host) HostInfo {
 	const longest = 100
+	// The agent gets its name from here, which is shown in many places: nothing in it may be invisible.
+	visible := func(text string) string {
+		return strings.Map(func(r rune) rune {
+			if unicode.IsControl(r) || unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp) {
+				return '\ufffd'
+			}
+			return r
+		}, clean(text, longest))
+	}
 	info := HostInfo{
-		Hostname: clean(h.GetHostname(), longest), OS: clean(h.GetOs(), longest), Arch: clean(h.GetArch(), longest),
-		Version: clean(h.GetAgentVersion(), longest),
+		Hostname: visible(h.GetHostname()), OS: visible(h.GetOs()), Arch: visible(h.GetArch()), Version: visible(h.GetAgentVersion()),
 	}
 	if info.Hostname == "" {
 		info.Hostname = "agent"
@@ -342,26 +340,27 @@ func agentState(st AgentState, err error) (AgentState, error) {
 	return st, nil
 }
 
-// connectorSpecs reads what kinds an agent offers and writes them as one JSON array.
-func connectorSpecs(raw [][]byte) ([]byte, error) {
+// connectorSpecs reads what an agent offers, writes it as one JSON array, and gives the kinds.
+func connectorSpecs(raw [][]byte) (out []byte, kinds []string, err error) {
 	const most = 200
 	if len(raw) > most {
-		return nil, fail(Invalid, "the agent offers %d kinds of connection; at most %d are allowed", len(raw), most)
+		return nil, nil, fail(Invalid, "the agent offers %d kinds of connection; at most %d are allowed", len(raw), most)
 	}
 	specs := make([]flowdef.ConnectorSpec, len(raw))
 	for i := range raw {
 		if err := json.Unmarshal(raw[i], &specs[i]); err != nil {
-			return nil, &Error{Code: Invalid, Message: "the agent describes its connectors in a form that cannot be read: update outfeed-agent", Err: err}
+			return nil, nil, &Error{Code: Invalid, Message: "the agent describes its connectors in a form that cannot be read: update outfeed-agent", Err: err}
 		}
 		if err := checkName("the kind of a connector", specs[i].Kind); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
+		kinds = append(kinds, specs[i].Kind)
 	}
-	out, err := json.Marshal(specs)
+	out, err = json.Marshal(specs)
 	if err != nil {
-		return nil, public(fmt.Errorf("write connector specs: %w", err))
+		return nil, nil, public(fmt.Errorf("write connector specs: %w", err))
 	}
-	return out, nil
+	return out, kinds, nil
 }
 
 // Disconnect records the end of a session.

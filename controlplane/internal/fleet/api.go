@@ -24,7 +24,10 @@ type API interface {
 	// plane's fingerprint.
 	CreateToken(ctx context.Context, a Actor, labels map[string]string, ttl time.Duration) (EnrollToken, secret.String, error)
 	Tokens(ctx context.Context, a Actor) ([]EnrollToken, error)
-	Agents(ctx context.Context, a Actor) ([]Agent, error)
+	// Agents lists them in brief, page by page: those that are not revoked by name, then the revoked ones.
+	Agents(ctx context.Context, a Actor, f AgentFilter) (AgentPage, error)
+	// BriefAgent finds one as Agents lists it.
+	BriefAgent(ctx context.Context, a Actor, ref string) (Agent, error)
 	// Agent finds one by id or by name.
 	Agent(ctx context.Context, a Actor, ref string) (Agent, error)
 	RevokeAgent(ctx context.Context, a Actor, ref string) error

@@ -131,13 +131,13 @@ func newSession(id AgentIdentity, from Caller, h *wire.Hello) (NewSession, error
 	if h.GetCounter() == 0 || h.GetCounter() > math.MaxInt64 || h.GetDesiredSerial() > math.MaxInt64 {
 		return NewSession{}, fail(Invalid, "the agent sent an impossible connect counter or serial: update outfeed-agent")
 	}
-	specs, err := connectorSpecs(h.GetConnectorSpecs())
+	specs, kinds, err := connectorSpecs(h.GetConnectorSpecs())
 	if err != nil {
 		return NewSession{}, err
 	}
 	n := NewSession{
 		Agent: id.Agent, Counter: int64(h.GetCounter()), Host: hostInfo(h.GetHost()), Address: clean(from.Address, longestAddress), //nolint:gosec // bounded above
-		Applied: int64(h.GetDesiredSerial()), Connectors: specs, Before: hashOf(string(h.GetSession())), //nolint:gosec // bounded above
+		Applied: int64(h.GetDesiredSerial()), Connectors: specs, Kinds: kinds, Before: hashOf(string(h.GetSession())), //nolint:gosec // bounded above
 	}
 	if h.GetClock() != 0 {
 		n.Skew = skewOf(h.GetClock())

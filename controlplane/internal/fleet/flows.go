@@ -348,11 +348,10 @@ func touchAgents(ctx context.Context, tx Tx, workspace ID, agents []ID) error {
 
 // chooseAgents resolves ids, names and labels to living agents, each once, in the order of the listing.
 func chooseAgents(ctx context.Context, tx Tx, workspace ID, refs []string) ([]ID, error) {
-	all, err := tx.Agents(ctx, workspace)
+	all, err := tx.AgentNamesAndLabels(ctx, workspace)
 	if err != nil {
 		return nil, err
 	}
-	all = slices.DeleteFunc(all, func(g Agent) bool { return !g.Revoked.IsZero() })
 	chosen := map[ID]bool{}
 	for _, ref := range refs {
 		matched := false

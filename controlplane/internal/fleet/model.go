@@ -153,7 +153,9 @@ type AgentStatus struct {
 	Time        time.Time    `json:"time"`
 	BundleError string       `json:"bundle_error,omitempty"`
 	Flows       []FlowStatus `json:"flows"`
-	Outbox      OutboxStatus `json:"outbox"`
+	// FlowsLeftOut is how many flows Brief has left out because the others say too much.
+	FlowsLeftOut int          `json:"flows_left_out,omitempty"`
+	Outbox       OutboxStatus `json:"outbox"`
 }
 
 // FlowStatus is how one deployed flow is doing on one agent.

@@ -50,8 +50,8 @@ func TestEnrolmentWithAnAlteredTenant(t *testing.T) {
 		wantCode(t, "the tenant "+tenant, err, fleet.TokenUnknown)
 	}
 	for _, a := range []fleet.Actor{a, other} {
-		if agents, err := w.Agents(t.Context(), a); err != nil || len(agents) != 0 {
-			t.Errorf("there are %d agents, %v", len(agents), err)
+		if page, err := w.Agents(t.Context(), a, fleet.AgentFilter{}); err != nil || len(page.Agents) != 0 {
+			t.Errorf("there are %d agents, %v", len(page.Agents), err)
 		}
 	}
 	if _, err := w.Enroll(t.Context(), m.enroll(tok), m.public); err != nil {

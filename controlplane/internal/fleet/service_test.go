@@ -114,8 +114,9 @@ func TestRoles(t *testing.T) {
 		}},
 		"Undeploy":      {fleet.Operator, func(a fleet.Actor) error { return w.Undeploy(ctx, a, "none", nil) }},
 		"CheckFlow":     {fleet.Viewer, func(a fleet.Actor) error { _, err := w.CheckFlow(ctx, a, hot); return err }},
-		"Agents":        {fleet.Viewer, func(a fleet.Actor) error { _, err := w.Agents(ctx, a); return err }},
+		"Agents":        {fleet.Viewer, func(a fleet.Actor) error { _, err := w.Agents(ctx, a, fleet.AgentFilter{}); return err }},
 		"Agent":         {fleet.Viewer, func(a fleet.Actor) error { _, err := w.Agent(ctx, a, "press-pc"); return err }},
+		"BriefAgent":    {fleet.Viewer, func(a fleet.Actor) error { _, err := w.BriefAgent(ctx, a, "press-pc"); return err }},
 		"Connections":   {fleet.Viewer, func(a fleet.Actor) error { _, err := w.Connections(ctx, a); return err }},
 		"Connection":    {fleet.Viewer, func(a fleet.Actor) error { _, err := w.Connection(ctx, a, "press"); return err }},
 		"Connectors":    {fleet.Viewer, func(a fleet.Actor) error { _, err := w.Connectors(ctx, a); return err }},
@@ -176,10 +177,11 @@ func TestOfFiftyUsesOfATokenOneWins(t *testing.T) {
 			wantCode(t, "a token used by another", err, fleet.TokenUsed)
 		}
 	}
-	agents, err := w.Agents(t.Context(), a)
+	page, err := w.Agents(t.Context(), a, fleet.AgentFilter{})
 	if err != nil {
 		t.Fatal(err)
 	}
+	agents := page.Agents
 	if won != 1 || len(agents) != 1 {
 		t.Errorf("%d uses won and there are %d agents, want one", won, len(agents))
 	}
@@ -401,7 +403,7 @@ func TestTenantsAreApart(t *testing.T) {
 	}
 	empty := map[string]func() (int, error){
 		"Tokens":      func() (int, error) { l, err := w.Tokens(ctx, rival); return len(l), err },
-		"Agents":      func() (int, error) { l, err := w.Agents(ctx, rival); return len(l), err },
+		"Agents":      func() (int, error) { p, err := w.Agents(ctx, rival, fleet.AgentFilter{}); return len(p.Agents), err },
 		"Connections": func() (int, error) { l, err := w.Connections(ctx, rival); return len(l), err },
 		"Connectors":  func() (int, error) { l, err := w.Connectors(ctx, rival); return len(l), err },
 		"Flows":       func() (int, error) { l, err := w.Flows(ctx, rival); return len(l), err },
@@ -463,8 +465,8 @@ func TestWorkspacesAreApart(t *testing.T) {
 	other.Workspace = "00000000-0000-7000-8000-000000000002"
 	super(t, w.db, "INSERT INTO workspaces (tenant_id, id, name) VALUES ($1::text::uuid, $2::text::uuid, 'second')", string(other.Tenant), string(other.Workspace))
 	ctx := t.Context()
-	if l, err := w.Agents(ctx, other); err != nil || len(l) != 0 {
-		t.Errorf("agents: %v, %v", l, err)
+	if p, err := w.Agents(ctx, other, fleet.AgentFilter{}); err != nil || len(p.Agents) != 0 {
+		t.Errorf("agents: %v, %v", p, err)
 	}
 	if l, err := w.Connections(ctx, other); err != nil || len(l) != 0 {
 		t.Errorf("connections: %v, %v", l, err)

@@ -146,10 +146,19 @@ type AgentTx interface {
 	CreateAgent(ctx context.Context, a NewAgent) error
 	// RenewAgent gives an agent that enrols again its new sealing key, host and labels.
 	RenewAgent(ctx context.Context, a NewAgent) error
-	// Agents gives those that are not revoked by name, then the revoked ones.
-	Agents(ctx context.Context, workspace ID) ([]Agent, error)
+	// Agents gives a page of at most limit agents behind the cursor (nil: from the first): those that are not revoked by name,
+	// then the revoked ones. Their statuses are in brief, and their connectors have nothing but their kind. The page has
+	// fewer where they say much; more says whether any are behind it.
+	Agents(ctx context.Context, workspace ID, after *AgentCursor, limit int) (page []Agent, more bool, err error)
+	// AgentNamesAndLabels gives the ID, Name and Labels of those that are not revoked, by name.
+	AgentNamesAndLabels(ctx context.Context, workspace ID) ([]Agent, error)
+	// Connectors gives what agents offer that are not revoked, each a JSON array of flowdef.ConnectorSpec; of agents that
+	// offer the same kinds only that of one. The agent heard of last comes last.
+	Connectors(ctx context.Context, workspace ID) ([][]byte, error)
 	// AgentByRef finds by id or by the name of an agent that is not revoked; or ErrNoRow.
 	AgentByRef(ctx context.Context, workspace ID, ref string) (Agent, error)
+	// BriefAgent is AgentByRef, with as much as Agents gives.
+	BriefAgent(ctx context.Context, workspace ID, ref string) (Agent, error)
 	// AgentByFingerprint finds the agent with that key that is not revoked: its ID, Workspace and Name; or ErrNoRow.
 	AgentByFingerprint(ctx context.Context, fingerprint string) (NewAgent, error)
 	// RevokeAgent revokes an agent, ends its sessions and removes its deployments.
@@ -250,8 +259,9 @@ type NewSession struct {
 	Replica string
 	Host    HostInfo
 	Applied int64
-	// Connectors is a JSON array of flowdef.ConnectorSpec.
+	// Connectors is a JSON array of flowdef.ConnectorSpec, Kinds are their kinds.
 	Connectors []byte
+	Kinds      []string
 }
 
 // ConnectionTx holds connections and their secrets.

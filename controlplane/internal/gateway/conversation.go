@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/outfeed/outfeed/controlplane/internal/fleet"
 	"github.com/outfeed/outfeed/internal/backoff"
 	"github.com/outfeed/outfeed/internal/mux"
 	"github.com/outfeed/outfeed/protocol/wire"
@@ -219,7 +220,10 @@ func (p *peer) storeStatus(ctx context.Context, s *wire.Status) error {
 	if fatal(err) {
 		return refuse(err)
 	}
-	p.log.WarnContext(ctx, "an agent's status was not stored", slog.String("error", err.Error()))
+	p.gateway.metrics.statusesRefused.Inc()
+	if left, due := p.complaints.due(complaint{"status", string(fleet.CodeOf(err))}, time.Now()); due {
+		p.log.WarnContext(ctx, "an agent's status was not stored", slog.String("error", err.Error()), slog.Uint64("left_out_before", left))
+	}
 	return nil
 }
 
@@ -237,7 +241,9 @@ func (p *peer) storeRun(ctx context.Context, r *wire.RunReport) error {
 		return refuse(err)
 	default:
 		p.gateway.metrics.reportsRefused.Inc()
-		p.log.ErrorContext(ctx, "a run report cannot be stored and is dropped", slog.String("run_id", r.GetRunId()), slog.String("error", err.Error()))
+		if left, due := p.complaints.due(complaint{"run report", string(fleet.CodeOf(err))}, time.Now()); due {
+			p.log.ErrorContext(ctx, "a run report cannot be stored and is dropped", slog.String("run_id", r.GetRunId()), slog.String("error", err.Error()), slog.Uint64("left_out_before", left))
+		}
 		return nil
 	}
 }

@@ -9,15 +9,16 @@ import (
 
 // metrics are the gateway's numbers. The only label with more than one value is the refusal's code, a fixed word.
 type metrics struct {
-	connected      prometheus.Gauge
-	sessions       prometheus.Counter
-	turnedAway     prometheus.Counter
-	locked         prometheus.Counter
-	refusals       *prometheus.CounterVec
-	insights       prometheus.Counter
-	reports        prometheus.Counter
-	reportsRefused prometheus.Counter
-	received, sent prometheus.Counter
+	connected       prometheus.Gauge
+	sessions        prometheus.Counter
+	turnedAway      prometheus.Counter
+	locked          prometheus.Counter
+	refusals        *prometheus.CounterVec
+	insights        prometheus.Counter
+	reports         prometheus.Counter
+	reportsRefused  prometheus.Counter
+	statusesRefused prometheus.Counter
+	received, sent  prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -34,14 +35,15 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "outfeed", Subsystem: "gateway", Name: "refusals_total", Help: "Refusals sent to agents, by code.",
 		}, []string{"code"}),
-		insights:       counter("insights_stored_total", "Insights stored for the first time."),
-		reports:        counter("run_reports_stored_total", "Run reports stored."),
-		reportsRefused: counter("run_reports_refused_total", "Run reports that can never be stored, dropped with a line in the log."),
-		received:       counter("received_bytes_total", "Bytes received from agents inside the outer TLS."),
-		sent:           counter("sent_bytes_total", "Bytes sent to agents inside the outer TLS."),
+		insights:        counter("insights_stored_total", "Insights stored for the first time."),
+		reports:         counter("run_reports_stored_total", "Run reports stored."),
+		reportsRefused:  counter("run_reports_refused_total", "Run reports that can never be stored, dropped with a line in the log."),
+		statusesRefused: counter("statuses_refused_total", "Statuses that were not stored."),
+		received:        counter("received_bytes_total", "Bytes received from agents inside the outer TLS."),
+		sent:            counter("sent_bytes_total", "Bytes sent to agents inside the outer TLS."),
 	}
 	for _, c := range []prometheus.Collector{
-		m.connected, m.sessions, m.turnedAway, m.locked, m.refusals, m.insights, m.reports, m.reportsRefused, m.received, m.sent,
+		m.connected, m.sessions, m.turnedAway, m.locked, m.refusals, m.insights, m.reports, m.reportsRefused, m.statusesRefused, m.received, m.sent,
 	} {
 		if err := r.Register(c); err != nil {
 			return nil, fmt.Errorf("register the gateway's metrics: %w", err)

@@ -43,6 +43,8 @@ type peer struct {
 
 	// id is zero until the hello was accepted.
 	id fleet.AgentIdentity
+	// complaints are about what receive takes; only that uses it.
+	complaints complaints
 	// asked is whether this session was asked for new keys. Only watch uses it.
 	asked bool
 }

@@ -76,7 +76,7 @@ func toAgent(a fleet.Agent) api.Agent {
 }
 
 func toAgentStatus(s fleet.AgentStatus) api.AgentStatus {
-	return api.AgentStatus{Time: s.Time, BundleError: s.BundleError, Flows: list(s.Flows, toFlowStatus)}
+	return api.AgentStatus{Time: s.Time, BundleError: s.BundleError, Flows: list(s.Flows, toFlowStatus), FlowsLeftOut: s.FlowsLeftOut}
 }
 
 // toOutbox puts together what the agent says and what is known here.

@@ -34,7 +34,7 @@ const (
 func (s *service) registerEvents(h huma.API) {
 	op := operation{
 		method: http.MethodGet, path: "/events", id: eventsOperation, tag: "events", summary: "Follow what happens",
-		description: "Server-sent events: insights, run, agent, flow and connection, each with the changed thing as JSON. " +
+		description: "Server-sent events: insights, run, agent, flow and connection, each with the changed thing as JSON, an agent in brief as in list-agents. " +
 			"A comment every 15 seconds shows that the stream lives. There is no replay: after a reconnect, load anew.",
 	}.huma()
 	op.Responses = map[string]*huma.Response{
@@ -192,7 +192,7 @@ func (e *eventStream) forwardOne(ctx context.Context, event fleet.Event) error {
 		run, err := e.fleet.Run(ctx, e.actor, event.ID)
 		return e.emit(ctx, event.Kind, api.RunEvent{ID: id, Run: shown(run, err, toRun)}, err)
 	case api.EventAgent:
-		agent, err := e.fleet.Agent(ctx, e.actor, id)
+		agent, err := e.fleet.BriefAgent(ctx, e.actor, id)
 		return e.emit(ctx, event.Kind, api.AgentEvent{ID: id, Agent: shown(agent, err, toAgent)}, err)
 	case api.EventFlow:
 		flow, err := e.fleet.Flow(ctx, e.actor, id)

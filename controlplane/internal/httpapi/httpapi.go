@@ -84,7 +84,7 @@ func New(s Settings) http.Handler {
 	apiMux.HandleFunc("/", notFound(apiMux))
 
 	inner := http.NewServeMux()
-	inner.Handle("/api/", apiHeaders(crossOrigin(s.PublicURL, svc.recovered(legible(apiMux)))))
+	inner.Handle("/api/", apiHeaders(crossOrigin(s.PublicURL, svc.recovered(legible(newCompressor().serve(apiMux))))))
 	inner.HandleFunc("GET /healthz", healthz)
 	inner.HandleFunc("GET /readyz", svc.readyz)
 	if s.Web != nil {

@@ -245,7 +245,7 @@ func TestAgents(t *testing.T) {
 		}
 	}
 	get[struct{}](c, 204, "POST", "/api/v1/agents/hall-3/revoke", "")
-	agents := get[api.List[api.Agent]](c, 200, "GET", "/api/v1/agents", "")
+	agents := get[api.AgentPage](c, 200, "GET", "/api/v1/agents", "")
 	if len(agents.Items) != 1 || agents.Items[0].RevokedAt.IsZero() {
 		t.Errorf("agents are %+v", agents)
 	}
@@ -489,7 +489,9 @@ func TestSignInIsRateLimited(t *testing.T) {
 // broken panics where the domain never should.
 type broken struct{ *apitest.Fleet }
 
-func (broken) Agents(context.Context, fleet.Actor) ([]fleet.Agent, error) { panic("agents are broken") }
+func (broken) Agents(context.Context, fleet.Actor, fleet.AgentFilter) (fleet.AgentPage, error) {
+	panic("agents are broken")
+}
 
 func (broken) Flows(context.Context, fleet.Actor) ([]fleet.Flow, error) {
 	return nil, &fleet.Error{Code: fleet.Internal, Message: "Flows cannot be read.", Err: errors.New("dial 10.1.2.3")}

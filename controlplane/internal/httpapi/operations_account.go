@@ -135,6 +135,11 @@ type agentPath struct {
 	Agent string `path:"agent" maxLength:"200" doc:"The agent's id or name."`
 }
 
+type agentsQuery struct {
+	Limit int    `query:"limit" minimum:"0" maximum:"1000" doc:"0 means 500. A page has fewer where agents say much."`
+	After string `query:"after" maxLength:"1000" doc:"The next of the page before."`
+}
+
 func (s *service) registerAgents(h huma.API) {
 	const tag = "agents"
 	add(s, h, operation{
@@ -160,12 +165,15 @@ func (s *service) registerAgents(h huma.API) {
 	})
 	add(s, h, operation{
 		method: http.MethodGet, path: "/agents", id: "list-agents", tag: tag, summary: "List the agents",
-	}, func(ctx context.Context, a fleet.Actor, _ *none) (*body[api.List[api.Agent]], error) {
-		agents, err := s.fleet.Agents(ctx, a)
+		description: "By name, the revoked ones last. Each is in brief: errors are cut to the beginning of their first line, at most 200 characters, " +
+			"with … where something is missing; where an agent has very many flows that fail, some say … alone; and damaged files have no more than name and time. " +
+			"get-agent gives the whole.",
+	}, func(ctx context.Context, a fleet.Actor, in *agentsQuery) (*body[api.AgentPage], error) {
+		page, err := s.fleet.Agents(ctx, a, fleet.AgentFilter(*in))
 		if err != nil {
 			return nil, err
 		}
-		return listOf(agents, toAgent), nil
+		return answer(api.AgentPage{Items: list(page.Agents, toAgent), Next: page.Next}), nil
 	})
 	add(s, h, operation{
 		method: http.MethodGet, path: "/agents/{agent}", id: "get-agent", tag: tag, summary: "Show an agent",

@@ -62,7 +62,7 @@ func (s *service) agentID(ctx context.Context, a fleet.Actor, ref string) (fleet
 	if ref == "" {
 		return "", nil
 	}
-	agent, err := s.fleet.Agent(ctx, a, ref)
+	agent, err := s.fleet.BriefAgent(ctx, a, ref)
 	return agent.ID, err
 }
 

@@ -91,22 +91,35 @@ func (t *tx) RenewAgent(ctx context.Context, a fleet.NewAgent) error {
 		WHERE tenant_id = @tenant AND id = @id AND revoked_at IS NULL`, agentArgs(a))
 }
 
-// selectAgents is read by scanAgent. A session that nobody has heard of for a minute is over: its control
-// plane was killed. One that was heard of in the future is, too: the database's clock was set back since.
-const selectAgents = `
+// selectAgents is read by scanAgent, behind a WITH that says which agents: all that is known of them, or what a list shows. A
+// session that nobody has heard of for a minute is over: its control plane was killed. One that was heard of in the future
+// is, too: the database's clock was set back since.
+func selectAgents(status, connectors string) string {
+	return `
 	SELECT a.id, a.workspace_id, a.name, a.labels, a.hostname, a.os, a.arch, a.version, a.fingerprint, a.created_at, a.revoked_at,
 		a.desired, a.applied, a.stored_seq, a.refused_insights,
 		(SELECT coalesce(json_object_agg(r.reason, r.insights), '{}') FROM insight_receipts r WHERE r.tenant_id = a.tenant_id AND r.agent_id = a.id),
-		a.status, a.connectors,
+		` + status + `, ` + connectors + `,
 		a.lock, a.clock_skew, a.rotate_asked_at, a.rotated_at,
-		coalesce(bool_or(s.ended_at IS NULL AND s.seen_at BETWEEN now() - interval '60 seconds' AND now() + interval '60 seconds'), false),
-		(array_agg(s.seen_at ORDER BY s.counter DESC))[1]
-	FROM agents a
-	LEFT JOIN agent_sessions s ON s.tenant_id = a.tenant_id AND s.agent_id = a.id
-	WHERE a.tenant_id = @tenant AND a.workspace_id = @workspace
-		AND (@ref = '' OR a.id::text = @ref OR (a.name = @ref AND a.revoked_at IS NULL))
-	GROUP BY a.tenant_id, a.id
+		EXISTS (SELECT FROM agent_sessions s WHERE s.tenant_id = a.tenant_id AND s.agent_id = a.id AND s.ended_at IS NULL
+			AND s.seen_at BETWEEN now() - interval '60 seconds' AND now() + interval '60 seconds'),
+		(SELECT s.seen_at FROM agent_sessions s WHERE s.tenant_id = a.tenant_id AND s.agent_id = a.id ORDER BY s.counter DESC LIMIT 1)
+	FROM chosen a
 	ORDER BY a.revoked_at IS NOT NULL, a.name, a.id`
+}
+
+// byRef chooses one agent.
+const byRef = `
+	WITH chosen AS NOT MATERIALIZED (
+		SELECT * FROM agents WHERE tenant_id = @tenant AND workspace_id = @workspace
+			AND (id::text = @ref OR (name = @ref AND revoked_at IS NULL)))`
+
+// What a list shows of an agent, also of one that was heard of last before that was kept apart.
+const (
+	briefStatus = "coalesce(a.brief, a.status)"
+	kinds       = "coalesce(a.connector_kinds, ARRAY(SELECT c ->> 'kind' FROM json_array_elements(a.connectors) c))"
+	briefKinds  = "(SELECT coalesce(json_agg(json_build_object('kind', kind)), '[]') FROM unnest(" + kinds + ") kind)"
+)
 
 func scanAgent(row pgx.CollectableRow) (a fleet.Agent, err error) {
 	var status, connectors, lock []byte
@@ -130,15 +143,89 @@ func scanAgent(row pgx.CollectableRow) (a fleet.Agent, err error) {
 	return a, nil
 }
 
-func (t *tx) Agents(ctx context.Context, workspace fleet.ID) ([]fleet.Agent, error) {
-	return many(ctx, t, selectAgents, args{"workspace": workspace, "ref": ""}, scanAgent)
+// scanBrief is scanAgent for a list.
+func scanBrief(row pgx.CollectableRow) (fleet.Agent, error) {
+	a, err := scanAgent(row)
+	if err == nil && a.Status != nil {
+		brief := a.Status.Brief()
+		a.Status = &brief
+	}
+	return a, err
+}
+
+// mostListed is from how many bytes of their statuses on a page of agents ends, however few they are.
+const mostListed = 2 << 20
+
+func (t *tx) Agents(ctx context.Context, workspace fleet.ID, after *fleet.AgentCursor, limit int) (page []fleet.Agent, more bool, err error) {
+	a := args{"workspace": workspace, "limit": limit + 1, "begin": after == nil, "revoked": false, "name": "", "id": workspace}
+	if after != nil {
+		a["revoked"], a["name"], a["id"] = after.Revoked, after.Name, after.ID
+	}
+	rows, err := t.tx.Query(ctx, `
+		WITH chosen AS NOT MATERIALIZED (
+			SELECT * FROM agents WHERE tenant_id = @tenant AND workspace_id = @workspace
+				AND (@begin OR (revoked_at IS NOT NULL, name, id) > (@revoked::boolean, @name::text, @id::uuid))
+			ORDER BY revoked_at IS NOT NULL, name, id LIMIT @limit)`+selectAgents(briefStatus, briefKinds), t.with(a))
+	if err != nil {
+		return nil, false, fmt.Errorf("read from the database: %w", err)
+	}
+	defer rows.Close()
+	for size := 0; rows.Next(); {
+		if len(page) == limit || size >= mostListed {
+			return page, true, nil
+		}
+		for _, value := range rows.RawValues() {
+			size += len(value)
+		}
+		agent, err := scanBrief(rows)
+		if err != nil {
+			return nil, false, err
+		}
+		page = append(page, agent)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, false, fmt.Errorf("read from the database: %w", err)
+	}
+	return page, false, nil
+}
+
+func (t *tx) AgentNamesAndLabels(ctx context.Context, workspace fleet.ID) ([]fleet.Agent, error) {
+	return many(ctx, t, `
+		SELECT id, name, labels FROM agents
+		WHERE tenant_id = @tenant AND workspace_id = @workspace AND revoked_at IS NULL ORDER BY name, id`,
+		args{"workspace": workspace},
+		func(row pgx.CollectableRow) (a fleet.Agent, err error) {
+			return scanned(row, &a, &a.ID, &a.Name, &a.Labels)
+		})
+}
+
+func (t *tx) Connectors(ctx context.Context, workspace fleet.ID) ([][]byte, error) {
+	// The agent that was heard of last is asked, for each kind. That is also the one that was heard of last among those that
+	// offer the same kinds, so that one of those is enough: there are thousands of agents, and few sets of kinds.
+	return many(ctx, t, `
+		SELECT offered.connectors FROM (
+			SELECT DISTINCT ON (a.kinds) a.connectors, s.seen_at FROM (
+				SELECT id, tenant_id, connectors, `+kinds+` AS kinds FROM agents a
+				WHERE tenant_id = @tenant AND workspace_id = @workspace AND revoked_at IS NULL) a
+			LEFT JOIN LATERAL (
+				SELECT seen_at FROM agent_sessions WHERE tenant_id = a.tenant_id AND agent_id = a.id ORDER BY counter DESC LIMIT 1) s ON true
+			ORDER BY a.kinds, s.seen_at DESC NULLS LAST) offered
+		ORDER BY offered.seen_at NULLS FIRST`,
+		args{"workspace": workspace}, pgx.RowTo[[]byte])
 }
 
 func (t *tx) AgentByRef(ctx context.Context, workspace fleet.ID, ref string) (fleet.Agent, error) {
 	if ref == "" {
 		return fleet.Agent{}, fleet.ErrNoRow
 	}
-	return one(ctx, t, selectAgents, args{"workspace": workspace, "ref": ref}, scanAgent)
+	return one(ctx, t, byRef+selectAgents("a.status", "a.connectors"), args{"workspace": workspace, "ref": ref}, scanAgent)
+}
+
+func (t *tx) BriefAgent(ctx context.Context, workspace fleet.ID, ref string) (fleet.Agent, error) {
+	if ref == "" {
+		return fleet.Agent{}, fleet.ErrNoRow
+	}
+	return one(ctx, t, byRef+selectAgents(briefStatus, briefKinds), args{"workspace": workspace, "ref": ref}, scanBrief)
 }
 
 func (t *tx) AgentByFingerprint(ctx context.Context, fingerprint string) (fleet.NewAgent, error) {
@@ -212,9 +299,13 @@ func (t *tx) SaveStatus(ctx context.Context, id fleet.AgentIdentity, applied int
 	if err != nil {
 		return fmt.Errorf("write an agent's status: %w", err)
 	}
-	a := args{"agent": id.Agent, "applied": applied, "skew": skew, "status": string(text)}
+	brief, err := json.Marshal(s.Brief())
+	if err != nil {
+		return fmt.Errorf("write an agent's status in brief: %w", err)
+	}
+	a := args{"agent": id.Agent, "applied": applied, "skew": skew, "status": string(text), "brief": string(brief)}
 	err = t.must(ctx, `
-		UPDATE agents SET status = @status::json, applied = @applied,
+		UPDATE agents SET status = @status::json, brief = @brief::json, applied = @applied,
 			clock_skew = CASE WHEN abs(clock_skew - @skew) >= 60 THEN @skew ELSE clock_skew END
 		WHERE tenant_id = @tenant AND id = @agent AND revoked_at IS NULL AND locked_at IS NULL`, a)
 	if err != nil {

@@ -109,7 +109,7 @@ func (t *tx) AdoptKeys(ctx context.Context, agent fleet.ID) error {
 func (t *tx) BeginSession(ctx context.Context, s fleet.NewSession) error {
 	a := args{
 		"agent": s.Agent, "counter": s.Counter, "replica": s.Replica, "hostname": s.Host.Hostname, "os": s.Host.OS, "arch": s.Host.Arch,
-		"version": s.Host.Version, "applied": s.Applied, "connectors": string(s.Connectors), "oldest": s.Counter - keptSessions,
+		"version": s.Host.Version, "applied": s.Applied, "connectors": string(s.Connectors), "kinds": s.Kinds, "oldest": s.Counter - keptSessions,
 		"address": s.Address, "skew": s.Skew, "serial": s.Serial, "session": s.Session, "before": s.Before,
 	}
 	statements := []string{
@@ -119,7 +119,7 @@ func (t *tx) BeginSession(ctx context.Context, s fleet.NewSession) error {
 		`INSERT INTO agent_sessions (tenant_id, agent_id, counter, replica, hostname, address)
 		VALUES (@tenant, @agent, @counter, @replica, @hostname, @address)`,
 		`UPDATE agents SET counter = @counter, hostname = @hostname, os = @os, arch = @arch, version = @version, applied = @applied,
-			connectors = @connectors::json, clock_skew = @skew,
+			connectors = @connectors::json, connector_kinds = @kinds::text[], clock_skew = @skew,
 			session_serial = @serial, session_hash = @session, session_before = @before, session_kept = false
 		WHERE tenant_id = @tenant AND id = @agent`,
 	}

@@ -101,6 +101,12 @@ type Agent struct {
 	ConnectorKinds  []string          `json:"connector_kinds"`
 }
 
+// AgentPage is one page of agents in brief, by name, the revoked ones last.
+type AgentPage struct {
+	Items []Agent `json:"items"`
+	Next  string  `json:"next,omitempty" doc:"Give it as ?after= for the next page; absent on the last."`
+}
+
 // AgentLock is what is known of two copies of one agent.
 type AgentLock struct {
 	Since     time.Time `json:"since"`
@@ -127,6 +133,8 @@ type AgentStatus struct {
 	Time        time.Time    `json:"time"`
 	BundleError string       `json:"bundle_error,omitempty" doc:"Why it refused the newest desired state."`
 	Flows       []FlowStatus `json:"flows"`
+	// Only of an agent in brief.
+	FlowsLeftOut int `json:"flows_left_out,omitempty" doc:"How many flows are left out of a list because the others say too much; get-agent has them all."`
 }
 
 // FlowStatus is how one deployed flow is doing on one agent.

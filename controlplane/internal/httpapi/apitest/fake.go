@@ -288,11 +288,38 @@ func (f *Fleet) Tokens(context.Context, fleet.Actor) ([]fleet.EnrollToken, error
 	return slices.Clone(f.tokens), nil
 }
 
-// Agents lists the agents.
-func (f *Fleet) Agents(context.Context, fleet.Actor) ([]fleet.Agent, error) {
+// Agents lists the agents, in brief and by pages.
+func (f *Fleet) Agents(_ context.Context, _ fleet.Actor, filter fleet.AgentFilter) (fleet.AgentPage, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return slices.Clone(f.AgentList), nil
+	rest := f.AgentList
+	if filter.After != "" {
+		at := slices.IndexFunc(rest, func(a fleet.Agent) bool { return a.Cursor() == filter.After })
+		rest = rest[at+1:]
+	}
+	page := fleet.AgentPage{}
+	for i := range rest {
+		if filter.Limit > 0 && len(page.Agents) == filter.Limit {
+			page.Next = rest[i-1].Cursor()
+			break
+		}
+		page.Agents = append(page.Agents, brief(rest[i]))
+	}
+	return page, nil
+}
+
+func brief(a fleet.Agent) fleet.Agent {
+	if a.Status != nil {
+		s := a.Status.Brief()
+		a.Status = &s
+	}
+	return a
+}
+
+// BriefAgent finds an agent, in brief.
+func (f *Fleet) BriefAgent(ctx context.Context, actor fleet.Actor, ref string) (fleet.Agent, error) {
+	a, err := f.Agent(ctx, actor, ref)
+	return brief(a), err
 }
 
 // Agent finds an agent.

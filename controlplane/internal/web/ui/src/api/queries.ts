@@ -4,7 +4,7 @@
 import { infiniteQueryOptions, keepPreviousData, QueryClient, queryOptions } from "@tanstack/react-query";
 import { answer, api } from "./client";
 import { ApiError } from "./problem";
-import type { Insight } from "./types";
+import type { Agent, Insight } from "./types";
 
 const refetchInterval = 30_000;
 /** A list of very many agents is megabytes, so it is loaded anew less often; the live stream keeps it fresh all the same. */
@@ -30,12 +30,43 @@ export const meQuery = queryOptions({
   refetchInterval: (query) => (query.state.status === "error" ? 5000 : false),
 });
 
+const agentsPerPage = 500;
+const mostAgentPages = 1000;
+
+/** Each agent in brief, page by page: the texts are cut. */
+async function allAgents(signal: AbortSignal): Promise<Agent[]> {
+  const items: Agent[] = [];
+  let after: string | undefined;
+  for (let page = 0; page < mostAgentPages; page += 1) {
+    const query = { limit: agentsPerPage, ...(after ? { after } : {}) };
+    const answered = await answer(api.GET("/api/v1/agents", { params: { query }, signal }));
+    items.push(...answered.items);
+    after = answered.next;
+    if (!after) break;
+  }
+  return items;
+}
+
+/** Loads, and gives up the load before if that still goes on. */
+function latestOnly<T>(load: (signal: AbortSignal) => Promise<T>): () => Promise<T> {
+  let before: AbortController | undefined;
+  return () => {
+    before?.abort();
+    before = new AbortController();
+    return load(before.signal);
+  };
+}
+
+const loadAgents = latestOnly(allAgents);
+
 export const agentsQuery = queryOptions({
   queryKey: ["agents"],
-  queryFn: async ({ signal }) => (await answer(api.GET("/api/v1/agents", { signal }))).items,
+  // Without the query's signal, so that it goes on while somebody turns from one page to the next: all of them want it.
+  queryFn: loadAgents,
   refetchInterval: (query) => ((query.state.data?.length ?? 0) > manyAgents ? manyRefetchInterval : refetchInterval),
 });
 
+/** One agent, with all that it says. */
 export const agentQuery = (agent: string) =>
   queryOptions({
     queryKey: ["agent", agent],

@@ -32,7 +32,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** List the agents */
+        /**
+         * List the agents
+         * @description By name, the revoked ones last. Each is in brief: errors are cut to the beginning of their first line, at most 200 characters, with … where something is missing; where an agent has very many flows that fail, some say … alone; and damaged files have no more than name and time. get-agent gives the whole.
+         */
         get: operations["list-agents"];
         put?: never;
         post?: never;
@@ -222,7 +225,7 @@ export interface paths {
         };
         /**
          * Follow what happens
-         * @description Server-sent events: insights, run, agent, flow and connection, each with the changed thing as JSON. A comment every 15 seconds shows that the stream lives. There is no replay: after a reconnect, load anew.
+         * @description Server-sent events: insights, run, agent, flow and connection, each with the changed thing as JSON, an agent in brief as in list-agents. A comment every 15 seconds shows that the stream lives. There is no replay: after a reconnect, load anew.
          */
         get: operations["stream-events"];
         put?: never;
@@ -582,10 +585,20 @@ export interface components {
             /** Format: date-time */
             since: string;
         };
+        AgentPage: {
+            items: components["schemas"]["Agent"][];
+            /** @description Give it as ?after= for the next page; absent on the last. */
+            next?: string;
+        };
         AgentStatus: {
             /** @description Why it refused the newest desired state. */
             bundle_error?: string;
             flows: components["schemas"]["FlowStatus"][];
+            /**
+             * Format: int64
+             * @description How many flows are left out of a list because the others say too much; get-agent has them all.
+             */
+            flows_left_out?: number;
             /** Format: date-time */
             time: string;
         };
@@ -924,9 +937,6 @@ export interface components {
         InsightsEvent: {
             agent_id: string;
             items: components["schemas"]["Insight"][];
-        };
-        ListAgent: {
-            items: components["schemas"]["Agent"][];
         };
         ListAgentToken: {
             items: components["schemas"]["AgentToken"][];
@@ -1329,7 +1339,12 @@ export interface operations {
     };
     "list-agents": {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description The next of the page before. */
+                after?: string;
+                /** @description 0 means 500. A page has fewer where agents say much. */
+                limit?: number;
+            };
             header?: never;
             path?: never;
             cookie?: never;
@@ -1342,7 +1357,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["ListAgent"];
+                    "application/json": components["schemas"]["AgentPage"];
                 };
             };
             /** @description Error */

@@ -46,6 +46,11 @@ export function failureReason(status: FlowStatus): string {
   return source ? `${source.connection}: ${source.error}` : (status.error ?? "");
 }
 
+/** Whether a text of a list ends before its end; get-agent has the whole. */
+export function isCut(text: string): boolean {
+  return text.endsWith("…");
+}
+
 /** The state of a flow on one agent in a word or two: one that runs but cannot read is failing. */
 export function flowStateText(status: FlowStatus): string {
   const sourceFails = status.sources.some((s) => s.state === "failing");

@@ -123,10 +123,11 @@ class Updates {
     const known = new Set(this.client.getQueryData<Agent[]>(["agents"])?.map(({ id }) => id));
     if ([...came].every(([id, agent]) => agent !== undefined && known.has(id))) {
       this.client.setQueryData<Agent[]>(["agents"], (all) => all?.map((agent) => came.get(agent.id) ?? agent));
-    } else void this.client.invalidateQueries({ queryKey: ["agents"] });
+    } else void this.client.invalidateQueries({ queryKey: ["agents"] }, { cancelRefetch: false });
     for (const [id, agent] of came) {
       for (const ref of agent ? [id, agent.name] : [id]) {
-        if (this.client.getQueryData(["agent", ref])) this.client.setQueryData(["agent", ref], agent);
+        // An event has the agent in brief; its page shows the whole.
+        void this.client.invalidateQueries({ queryKey: ["agent", ref], exact: true });
       }
     }
   }

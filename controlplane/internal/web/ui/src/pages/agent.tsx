@@ -7,9 +7,24 @@ import { DamagePanel } from "../components/damage";
 import { MissingPanel } from "../components/missing";
 import { OutboxPanel, RefusedPanel } from "../components/outbox";
 import { AgentState, FlowStateBadge, SourceState } from "../components/state";
-import { Ago, Badge, Empty, ErrorNote, Facts, Labels, Loaded, PageHead, Panel, Table, Time } from "../components/ui";
+import {
+  Ago,
+  Badge,
+  Empty,
+  ErrorNote,
+  Facts,
+  Labels,
+  Loaded,
+  PageHead,
+  Panel,
+  RestButton,
+  Table,
+  Time,
+} from "../components/ui";
+import { isFailing } from "../lib/attention";
 import { parseTime, plural } from "../lib/format";
 import { clockText, isSkewed } from "../lib/identity";
+import { usePart } from "../lib/paging";
 
 export function AgentDetail() {
   const { agent: ref } = useParams({ from: "/agents/$agent" });
@@ -82,7 +97,7 @@ function Detail({ agent }: { agent: Agent }) {
       <RefusedPanel agent={agent} />
       <Panel title="Flows on this agent">
         {status && status.flows.length > 0 ? (
-          status.flows.map((flow) => <FlowPart key={flow.deployment_id} flow={flow} />)
+          <FlowParts flows={status.flows} />
         ) : revoked ? (
           <Empty title="No flow ran here when the agent was revoked" />
         ) : (
@@ -120,6 +135,22 @@ function RevokedNote({ agent }: { agent: Agent }) {
 
 /** Whether a flow's error is one that stands beside its source. */
 const isOfSource = ({ error, sources }: FlowStatus) => sources.some((s) => s.error && error?.includes(s.error));
+
+/** How many flows are shown at first, those that fail before the others. */
+const shownFlows = 50;
+
+function FlowParts({ flows }: { flows: readonly FlowStatus[] }) {
+  const sorted = [...flows].sort((a, b) => Number(isFailing(b)) - Number(isFailing(a)));
+  const part = usePart(sorted, shownFlows);
+  return (
+    <>
+      {part.items.map((flow) => (
+        <FlowPart key={flow.deployment_id} flow={flow} />
+      ))}
+      <RestButton rest={part.rest} onMore={part.more} />
+    </>
+  );
+}
 
 function FlowPart({ flow }: { flow: FlowStatus }) {
   return (

@@ -184,11 +184,12 @@ function AgentRows({ agents }: { agents: readonly Agent[] }) {
 function FlowSummary({ agent }: { agent: Agent }) {
   const flows = agent.status?.flows ?? [];
   if (agent.status?.bundle_error) return <Badge tone="bad">Configuration refused</Badge>;
-  if (flows.length === 0) return <span className="text-muted">none</span>;
+  const all = flows.length + (agent.status?.flows_left_out ?? 0);
+  if (all === 0) return <span className="text-muted">none</span>;
   const failing = flows.filter(isFailing).length;
   return (
     <span className="flex flex-wrap items-center gap-1.5">
-      {count(flows.length)}
+      {count(all)}
       {failing > 0 && <Badge tone="bad">{count(failing)} failing</Badge>}
     </span>
   );

@@ -69,17 +69,18 @@ function ConnectionTable(props: {
   );
 }
 
-/** How many uses of a connection are shown before a click; those that fail come first. */
+/** How many uses of a connection are shown before a click, and how many more after each; those that fail come first. */
 const shownUses = 5;
+const moreUses = 100;
 
 function Uses({ name, agents }: { name: string; agents: Agent[] }) {
-  const [all, setAll] = useState(false);
+  const [shown, setShown] = useState(shownUses);
   const uses = useMemo(() => usesOf(name, agents), [name, agents]);
   if (uses.length === 0) return <span className="text-muted">no running flow</span>;
   return (
     <>
       <ul className="space-y-1.5">
-        {(all ? uses : uses.slice(0, shownUses)).map((use) => (
+        {uses.slice(0, shown).map((use) => (
           <li key={`${use.agent.id}/${use.flowId}/${use.step}`}>
             <div className="flex flex-wrap items-center gap-x-2">
               <Link to="/flows/$flow" params={{ flow: use.flowId }} className="link">
@@ -95,9 +96,9 @@ function Uses({ name, agents }: { name: string; agents: Agent[] }) {
           </li>
         ))}
       </ul>
-      {!all && uses.length > shownUses && (
-        <button type="button" className="link mt-1.5" onClick={() => setAll(true)}>
-          and {count(uses.length - shownUses)} more
+      {uses.length > shown && (
+        <button type="button" className="link mt-1.5" onClick={() => setShown((n) => n + moreUses)}>
+          and {count(uses.length - shown)} more
         </button>
       )}
     </>

@@ -1,7 +1,7 @@
 import { useQuery } from "@tanstack/react-query";
 import { Link, useParams } from "@tanstack/react-router";
 import { useState } from "react";
-import { agentsQuery, flowQuery, flowVersionsQuery, runsQuery } from "../api/queries";
+import { agentQuery, agentsQuery, flowQuery, flowVersionsQuery, runsQuery } from "../api/queries";
 import type { Agent, Deployment, EgressColumn, Flow, FlowVersion, FlowWrite } from "../api/types";
 import { Definition } from "../components/definition";
 import { FlowGraph } from "../components/flowgraph";
@@ -22,7 +22,7 @@ import {
   Select,
   Table,
 } from "../components/ui";
-import { failureReason, flowHealth } from "../lib/attention";
+import { failureReason, flowHealth, isCut } from "../lib/attention";
 import { byId } from "../lib/byid";
 import { usePart } from "../lib/paging";
 
@@ -248,8 +248,36 @@ function DeploymentState({ agent, flow, version }: { agent: Agent | undefined; f
         <FlowStateBadge status={status} />
         {status.version !== version && <Badge tone="warn">still at version {status.version}</Badge>}
       </span>
-      {reason && <p className="mt-0.5 text-sm break-words text-bad">{reason}</p>}
+      {reason && <Reason key={reason} agent={agent.id} flow={flow} reason={reason} />}
     </>
+  );
+}
+
+/** Why a flow fails on an agent: what the list of agents has of it, and the whole once somebody asks for it. */
+function Reason({ agent, flow, reason }: { agent: string; flow: string; reason: string }) {
+  const [open, setOpen] = useState(false);
+  const whole = useQuery({ ...agentQuery(agent), enabled: open });
+  const status = whole.data?.status?.flows.find((f) => f.flow_id === flow);
+  if (open && status) {
+    return (
+      <section
+        tabIndex={0}
+        aria-label="Why it fails"
+        className="mt-0.5 max-h-72 max-w-prose overflow-auto text-sm wrap-anywhere whitespace-pre-line text-bad"
+      >
+        {failureReason(status)}
+      </section>
+    );
+  }
+  return (
+    <p className="mt-0.5 max-w-prose text-sm wrap-anywhere text-bad">
+      {reason}{" "}
+      {isCut(reason) && (
+        <button type="button" className="link" disabled={open && whole.isPending} onClick={() => setOpen(true)}>
+          {open && whole.isPending ? "Loading…" : "Show all of it"}
+        </button>
+      )}
+    </p>
   );
 }
 
