@@ -69,6 +69,8 @@ func hedge(ctx context.Context, open opening) (*tls.Conn, error) {
 	defer stuck.Stop()
 	for {
 		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
 		case patience = <-steps:
 			stuck.Reset(patience)
 		case <-stuck.C:

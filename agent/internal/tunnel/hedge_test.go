@@ -101,6 +101,22 @@ func TestASilentStepIsTriedAnew(t *testing.T) {
 	}
 }
 
+// TestNobodyWaitsForTriesAnyMore ends the agent while a try is silent.
+func TestNobodyWaitsForTriesAnyMore(t *testing.T) {
+	t.Parallel()
+	for range 50 {
+		synctest.Test(t, func(t *testing.T) {
+			h := &halfDead{t: t, began: time.Now(), heals: time.Hour, patience: stepPatience}
+			why := errors.New("the agent stops")
+			ctx, cancel := context.WithTimeoutCause(t.Context(), 20*time.Second, why)
+			defer cancel()
+			if conn, err := hedge(ctx, h.open); conn != nil || !errors.Is(err, why) || time.Since(h.began) != 20*time.Second {
+				t.Errorf("after %s: %v, %v", time.Since(h.began), conn, err)
+			}
+		})
+	}
+}
+
 // TestAnAnswerEndsAllTries has a second try that is answered, refused a connection, or through together with the first.
 func TestAnAnswerEndsAllTries(t *testing.T) {
 	t.Parallel()
