@@ -209,10 +209,12 @@ func TestFaultLinkCutBeforeTheAcknowledgement(t *testing.T) {
 			}
 			return err
 		})
-		atStake += last - acknowledged
-		if now := i.acknowledged(); now != acknowledged {
-			t.Errorf("round %d: the link was deaf and %d were acknowledged after %d", round, now, acknowledged)
+		// An acknowledgement that had passed the link before it was deaf may have been on its way to the agent's disk.
+		now := i.acknowledged()
+		if now > last {
+			t.Errorf("round %d: the agent takes insights up to %d for stored, and the database has those up to %d", round, now, last)
 		}
+		atStake += last - min(last, now)
 		i.site.link.setCut(true)
 		i.heal(round, last)
 	}
@@ -284,10 +286,12 @@ func TestFaultDatabaseCutDuringCommit(t *testing.T) {
 			}
 			return err
 		})
-		atStake += last - acknowledged
-		if now := i.acknowledged(); now != acknowledged {
-			t.Errorf("round %d: the database was deaf and %d were acknowledged after %d", round, now, acknowledged)
+		// What was committed before may have been on its way to the agent.
+		now := i.acknowledged()
+		if now >= last {
+			t.Errorf("round %d: the database was deaf, and the agent takes insights up to %d of %d for stored", round, now, last)
 		}
+		atStake += last - min(last, now)
 		c.link.setCut(true)
 		c.link.setDeaf(false)
 		c.link.setCut(false)

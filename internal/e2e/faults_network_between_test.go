@@ -358,12 +358,12 @@ func squidLife(x trial) {
 	m.untilError(noticed(), "the proxy 127.0.0.1:"+s.port+" cannot be reached")
 	s.run()
 	at := time.Now()
-	m.untilConnected(reached())
+	m.untilConnected(back())
 	t.Logf("connected %s after the proxy was up again", time.Since(at).Round(100*time.Millisecond))
 
 	// The password expires: the session goes on, and the next one is refused.
 	s.password("plant another-one")
-	since := m.untilConnected(reached())
+	since := m.untilConnected(back())
 	wait(t, 3*time.Second)
 	if st, err := m.status(); err != nil || !st.Tunnel.Since.Equal(since) {
 		t.Errorf("a new password ended the session: %+v, %v", st.Tunnel, err)

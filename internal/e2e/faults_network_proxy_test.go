@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // oddProxy takes connections and does with each what a test wants, until the test ends. It gives its address.
@@ -151,5 +152,143 @@ func noProxies(x trial) {
 				t.Errorf("it says %s", said)
 			}
 		})
+	}
+}
+
+// halfDead is an HTTP proxy through which connections die without a word: they go on to be open, and nothing comes any more.
+type halfDead struct {
+	address string
+	// doomed has a signal once a connection has died.
+	doomed chan struct{}
+
+	mu sync.Mutex
+	// dies says that connections that begin now will, after so many bytes of the other side; fewer than none is even before
+	// the proxy's answer.
+	dies  bool
+	after int64
+	// passed is how many bytes have come of the other side.
+	passed int64
+}
+
+func newHalfDead(t *testing.T) *halfDead {
+	t.Helper()
+	h := &halfDead{doomed: make(chan struct{}, 1)}
+	h.address = oddProxy(t, h.serve)
+	return h
+}
+
+// kill has the connections that begin from now on die once that share of the bytes has come that have come so far.
+func (h *halfDead) kill(share float64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.dies, h.after = true, int64(share*float64(h.passed))
+}
+
+// heal lets new connections live; those that have died stay dead.
+func (h *halfDead) heal() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.dies = false
+}
+
+func (h *halfDead) serve(c net.Conn) {
+	defer c.Close() //nolint:errcheck // it is over
+	h.mu.Lock()
+	dies, after := h.dies, h.after
+	h.mu.Unlock()
+	reader := bufio.NewReader(c)
+	request, err := http.ReadRequest(reader)
+	if err != nil {
+		return
+	}
+	if dies && after < 0 {
+		h.swallow(reader)
+		return
+	}
+	server, err := net.Dial("tcp", request.Host) //nolint:noctx // this machine answers at once
+	if err != nil {
+		return
+	}
+	defer server.Close() //nolint:errcheck // as above
+	if _, err := io.WriteString(c, "HTTP/1.1 200 Connection established\r\n\r\n"); err != nil {
+		return
+	}
+	var down sync.WaitGroup
+	defer down.Wait()
+	down.Go(func() {
+		if dies {
+			io.CopyN(c, server, after) //nolint:errcheck // the agent may have gone
+			h.swallow(server)
+			return
+		}
+		io.Copy(io.MultiWriter(c, h), server) //nolint:errcheck // as above
+		c.Close()                             //nolint:errcheck // as above
+	})
+	io.Copy(server, reader) //nolint:errcheck // as above
+	server.Close()          //nolint:errcheck // as above
+}
+
+// Write counts what passes.
+func (h *halfDead) Write(p []byte) (int, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.passed += int64(len(p))
+	return len(p), nil
+}
+
+// swallow takes what comes, until the other side hangs up.
+func (h *halfDead) swallow(from io.Reader) {
+	select {
+	case h.doomed <- struct{}{}:
+	default:
+	}
+	io.Copy(io.Discard, from) //nolint:errcheck // it ends with the connection
+}
+
+// halfDeadPath has connections die at each step of connecting, of which the control plane has heard all, and heals the path
+// for new ones.
+func halfDeadPath(x trial) {
+	for name, share := range map[string]float64{
+		"Accepts": -1, "Connects": 0, "Bytes15": 0.15, "Bytes30": 0.3, "Bytes45": 0.45, "Bytes60": 0.6, "Bytes75": 0.75, "Bytes90": 0.9,
+	} {
+		x.t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHalfDead(t)
+			m := x.lab.enrol(t, nil, "cp.outfeed.test:"+portTLS)
+			m.start(via("http://" + h.address))
+			m.untilConnected(deadline)
+			m.stop()
+			h.kill(share)
+			m.start(via("http://" + h.address))
+			select {
+			case <-h.doomed:
+			case <-t.Context().Done():
+			}
+			// At length until no more tries are made beside those that wait.
+			sick := 5 * time.Second
+			if *long {
+				sick = 47 * time.Second
+			}
+			wait(t, sick)
+			at := time.Now()
+			h.heal()
+			m.untilConnectedAfter(at, back())
+			t.Logf("connected again %s after the path has healed, which had been half dead for %s", time.Since(at).Round(100*time.Millisecond), sick)
+			m.untilSeen(back()-time.Since(at), true)
+			m.notLocked()
+		})
+	}
+}
+
+// notLocked holds that nothing that the agent did looks like a copy of it.
+func (m *machine) notLocked() {
+	m.t.Helper()
+	s, err := m.status()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	var v agentView
+	if err := m.get("/agents/"+s.AgentID, &v); err != nil || v.Lock != nil {
+		m.t.Errorf("the agent is %+v, %v", v, err)
 	}
 }

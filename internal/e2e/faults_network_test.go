@@ -30,6 +30,13 @@ func TestFaultNetworks(t *testing.T) {
 		return
 	}
 	l := newLab(t)
+	// What is held to seconds from the program's start comes first: all that starts after it would be in its way.
+	l.run(t, "Quick", map[string]func(trial){
+		"DNSSlow":    dnsSlow,
+		"BlackHole6": blackHole6,
+		"DNSDeaf6":   dnsDeaf6,
+		"ManyDead":   manyDead,
+	})
 	trials := map[string]func(trial){
 		"DeadBothWays":    func(x trial) { dead(x, quality{}, func(w *wire) { w.set(quality{cut: true}) }) },
 		"DeadUp":          func(x trial) { dead(x, quality{}, func(w *wire) { w.up.set(quality{cut: true}) }) },
@@ -39,12 +46,8 @@ func TestFaultNetworks(t *testing.T) {
 		"BadThenDeadDown": func(x trial) { dead(x, badQuality, func(w *wire) { w.down.set(quality{cut: true}) }) },
 		"DNSFails":        func(x trial) { dnsBroken(x, fails) },
 		"DNSSilent":       func(x trial) { dnsBroken(x, silent) },
-		"DNSSlow":         dnsSlow,
 		"DNSDiesLater":    dnsDiesLater,
 		"AddressChanges":  addressChanges,
-		"BlackHole6":      blackHole6,
-		"DNSDeaf6":        dnsDeaf6,
-		"ManyDead":        manyDead,
 		"Nginx":           behindNginx,
 		"HAProxy":         behindHAProxy,
 		"Squid":           behindSquid,
@@ -52,6 +55,7 @@ func TestFaultNetworks(t *testing.T) {
 		"Inspected":       inspected,
 		"OddProxies":      oddProxies,
 		"NoProxies":       noProxies,
+		"HalfDead":        halfDeadPath,
 		"Delay2sLoss20":   farAway,
 		"Rate32k":         narrow,
 	}
@@ -59,12 +63,20 @@ func TestFaultNetworks(t *testing.T) {
 		// It takes a minute to connect over it.
 		trials["Delay4sLoss20"] = farther
 	}
-	for name, test := range trials {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			test(trial{t, l})
-		})
-	}
+	l.run(t, "All", trials)
+}
+
+// run runs trials beside each other and waits for them.
+func (l *lab) run(t *testing.T, name string, trials map[string]func(trial)) {
+	t.Helper()
+	t.Run(name, func(t *testing.T) {
+		for name, test := range trials {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				test(trial{t, l})
+			})
+		}
+	})
 }
 
 // trial is one fault in the lab.
@@ -245,17 +257,15 @@ func farther(x trial) {
 // narrow has 32 kbit/s.
 func narrow(x trial) { bad(x, quality{rate: 32_000}) }
 
-// bad holds that insights arrive over a bad link, and that the session lasts.
+// bad holds that insights arrive over a bad link, and that no more than one session ends.
 func bad(x trial, q quality) {
 	m := onBadLink(x, q)
-	s, err := m.status()
-	if err != nil {
-		x.t.Fatal(err)
+	since := m.untilConnected(deadline)
+	n := m.sessions()
+	if n > 2 {
+		x.t.Errorf("%d sessions ended, that is more than one an hour\n%s", n-1, tail(m.log(), 3000))
 	}
-	if n := m.sessions(); !s.Tunnel.Connected || n != 1 {
-		x.t.Errorf("the session did not last, there were %d: %+v\n%s", n, s.Tunnel, tail(m.log(), 3000))
-	}
-	x.t.Logf("one session for %s", time.Since(s.Tunnel.Since).Round(time.Second))
+	x.t.Logf("%d sessions ended; the last one has lasted for %s", n-1, time.Since(since).Round(time.Second))
 }
 
 // onBadLink connects an agent over a bad link, waits until its insights have arrived, and in the long form 10 minutes more.
@@ -300,8 +310,9 @@ func TestFaultStoppedControlPlane(t *testing.T) {
 	if *long {
 		wait(t, 5*time.Minute-time.Since(at))
 	}
+	at = time.Now()
 	s.controlPlane.signal(t, syscall.SIGCONT)
-	m.goesOn(time.Now())
+	m.goesOn(at)
 }
 
 // TestFaultStoppedAgent stops the agent's process instead.
@@ -318,8 +329,9 @@ func TestFaultStoppedAgent(t *testing.T) {
 	if *long {
 		wait(t, 5*time.Minute-time.Since(at))
 	}
+	at = time.Now()
 	s.agent.signal(t, syscall.SIGCONT)
-	m.goesOn(time.Now())
+	m.goesOn(at)
 }
 
 // signal sends a signal to the process.

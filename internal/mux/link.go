@@ -15,6 +15,9 @@ const (
 	// over a bad link that is alive may give no sign of life.
 	moved      = 20 * time.Second
 	badSilence = 90 * time.Second
+	// unheardTrips is how many round trips more than moved go by without an acknowledgement before a bad link is dead in the
+	// direction of the peer, of whom late answers may still arrive then: sent again every 5 s, they came up to 16 s late.
+	unheardTrips = 4
 )
 
 // link is the connection below all layers, as its kernel sees it. It tells a bad link, on which a sign of life is stuck
@@ -66,4 +69,12 @@ func (l *link) badButAlive() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.last.RoundTrip > badRoundTrip && time.Since(l.acked) < moved && time.Since(l.arrived) < moved
+}
+
+// unheard says whether a bad link is dead in the direction of the peer, who is asked for a sign of life all the time and so has
+// something to acknowledge.
+func (l *link) unheard() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.known && l.last.RoundTrip > badRoundTrip && time.Since(l.acked) > moved+unheardTrips*l.last.RoundTrip
 }

@@ -43,13 +43,13 @@ const (
 	// maxFrame is the largest body of a frame that is taken; one that is sent is no larger than writeStep.
 	maxFrame = 256 << 10
 
-	// The peer is asked for a sign of life every 10 to 15 s, and dead after 40 s without one. Where the last answer took
+	// The peer is asked for a sign of life every 10 to 15 s, and dead after 30 s without one. Where the last answer took
 	// longer than slowAnswer, it is asked every slowKeepAlive, whether it has answered or not. On a link of 4 s there and
-	// back that loses every fifth packet in each direction, the time between two answers was more than 40 s once or twice
-	// an hour even so: of all such times, half as many are longer by 5 s. So a link that is bad but alive gets badSilence.
+	// back that loses every fifth packet in each direction, the time between two answers was more than 30 s twice an hour
+	// even so, and more than 40 s once. So a link that is bad but alive gets badSilence.
 	keepAliveMin  = 10 * time.Second
 	keepAliveMax  = 15 * time.Second
-	maxSilence    = 40 * time.Second
+	maxSilence    = 30 * time.Second
 	slowAnswer    = time.Second
 	slowKeepAlive = 5 * time.Second
 	// A peer that takes nothing for so long has lost its session, even if it gives signs of life.
@@ -176,7 +176,7 @@ func (s *Session) beat() {
 	if left <= 0 && silence < s.timing.badSilence && s.link.badButAlive() {
 		left = s.timing.slowKeepAlive
 	}
-	if left <= 0 {
+	if left <= 0 || s.link.unheard() {
 		s.guard.fail(ErrSilent)
 		_ = s.inner.Close() // it gives no error
 		return

@@ -87,6 +87,40 @@ func TestLateAnswers(t *testing.T) {
 	}
 }
 
+// TestWhichLinkIsUnheard has links on which the other side acknowledges nothing any more, whatever arrives.
+func TestWhichLinkIsUnheard(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		roundTrip time.Duration
+		// after is when it is dead; 0 for never.
+		after time.Duration
+	}{
+		"2 s":       {2 * time.Second, 28 * time.Second},
+		"4 s":       {4 * time.Second, 36 * time.Second},
+		"good":      {50 * time.Millisecond, 0},
+		"not known": {0, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				now := tcp.Flow{Acked: 1, RoundTrip: c.roundTrip}
+				l := &link{flow: func() (tcp.Flow, bool) { return now, c.roundTrip > 0 }}
+				l.look()
+				began := time.Now()
+				for time.Since(began) < time.Minute {
+					timer := time.NewTimer(time.Second)
+					<-timer.C
+					now.Arrived++
+					l.look()
+					if took := time.Since(began); l.unheard() != (c.after > 0 && took > c.after) {
+						t.Fatalf("after %s: unheard is %v", took, l.unheard())
+					}
+				}
+			})
+		})
+	}
+}
+
 func TestWhichLinkIsBadButAlive(t *testing.T) {
 	t.Parallel()
 	far := 4 * time.Second

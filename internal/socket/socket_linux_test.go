@@ -40,7 +40,7 @@ func TestBothSidesAreTuned(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := raw.Control(func(fd uintptr) {
-			for option, want := range map[int]int{unix.TCP_THIN_LINEAR_TIMEOUTS: 1, unix.TCP_NOTSENT_LOWAT: 2048, unix.TCP_RTO_MAX_MS: 5000} {
+			for option, want := range map[int]int{unix.TCP_THIN_LINEAR_TIMEOUTS: 1, unix.TCP_NOTSENT_LOWAT: 2048, unix.TCP_USER_TIMEOUT: 180_000, unix.TCP_RTO_MAX_MS: 5000} {
 				// A kernel that lacks the option lacks it on both sides.
 				if got, err := unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, option); !errors.Is(err, unix.ENOPROTOOPT) && (err != nil || got != want) {
 					t.Errorf("%s: the option %d is %d, %v, want %d", name, option, got, err, want)

@@ -102,15 +102,16 @@ func isLoopback(host string) bool {
 	return host == "localhost" || (ip != nil && ip.IsLoopback())
 }
 
-// wire opens the outer connection: TCP, a proxy's CONNECT where there is one, TLS and the WebSocket upgrade.
-func (d *dialer) wire(ctx context.Context) (net.Conn, error) {
+// wire opens the outer connection: TCP, a proxy's CONNECT where there is one, TLS and the WebSocket upgrade. It says when each
+// of these is done.
+func (d *dialer) wire(ctx context.Context, done func(patience time.Duration)) (net.Conn, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, wireTimeout, errors.New("it took longer than "+wireTimeout.String()))
 	defer cancel()
 	roots, err := d.roots()
 	if err != nil {
 		return nil, err
 	}
-	r := route{dialer: d, roots: roots}
+	r := route{dialer: d, roots: roots, done: done}
 	// Only the upgrade is left to the transport, which would connect to one address after the other, and whose errors of a
 	// proxy say less.
 	transport := &http.Transport{
@@ -135,6 +136,7 @@ func (d *dialer) wire(ctx context.Context) (net.Conn, error) {
 		}
 		return nil, d.explain(err)
 	}
+	done(stepPatience)
 	return conn, nil
 }
 
@@ -162,11 +164,13 @@ func secure(ctx context.Context, outer net.Conn, key ed25519.PrivateKey, fingerp
 
 // connect opens all three layers and gives the streams with the state of the inner TLS session.
 func (d *dialer) connect(ctx context.Context, key ed25519.PrivateKey, fingerprint string, log *slog.Logger) (*mux.Session, *tls.ConnectionState, error) {
-	outer, err := d.wire(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	inner, err := secure(ctx, outer, key, fingerprint)
+	inner, err := hedge(ctx, func(ctx context.Context, done func(time.Duration)) (*tls.Conn, error) {
+		outer, err := d.wire(ctx, done)
+		if err != nil {
+			return nil, err
+		}
+		return secure(ctx, outer, key, fingerprint)
+	})
 	if err != nil {
 		return nil, nil, err
 	}

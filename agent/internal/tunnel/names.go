@@ -12,7 +12,7 @@ import (
 const (
 	// slowAnswer is how long an ordinary lookup has before a patient one is started beside it, and patience how much longer
 	// than the 5 s of the resolver that one waits for each answer.
-	slowAnswer = time.Second
+	slowAnswer = 250 * time.Millisecond
 	patience   = 10 * time.Second
 	// rememberAfter is how long the DNS has to answer before the address that worked last is tried.
 	rememberAfter = 3 * time.Second

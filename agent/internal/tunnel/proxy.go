@@ -73,10 +73,16 @@ func (r route) through(ctx context.Context, via *url.URL, address string) (net.C
 	if err != nil {
 		return nil, fmt.Errorf("the proxy %s cannot be reached; check its address, and whether it runs: %w", via.Host, err)
 	}
+	if via.User == nil {
+		r.done(stepPatience)
+	} else {
+		r.done(passwordPatience)
+	}
 	if err := ask(ctx, conn, via, address); err != nil {
 		_ = conn.Close()
 		return nil, err
 	}
+	r.done(stepPatience)
 	return conn, nil
 }
 

@@ -49,6 +49,8 @@ func (e *UnreachedError) Unwrap() error { return e.Err }
 type route struct {
 	*dialer
 	roots *x509.CertPool
+	// done is told of each step, and how long the next one may take before all is tried anew beside it.
+	done func(patience time.Duration)
 }
 
 // plain connects to this machine.
@@ -57,7 +59,15 @@ func (r route) plain(ctx context.Context, address string) (net.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the address of the control plane: %w", err)
 	}
-	return r.reach(ctx, host, port, dialTCP)
+	return r.moved(r.reach(ctx, host, port, dialTCP))
+}
+
+// moved tells of a connection on which nothing has been asked yet.
+func (r route) moved(conn net.Conn, err error) (net.Conn, error) {
+	if err == nil {
+		r.done(stepPatience)
+	}
+	return conn, err
 }
 
 // encrypted connects to the control plane, directly or through the proxy, and runs the outer TLS handshake.
@@ -71,7 +81,7 @@ func (r route) encrypted(ctx context.Context, address string) (net.Conn, error) 
 		return nil, err
 	}
 	if via == nil {
-		return r.reach(ctx, host, port, r.dialTLS(host))
+		return r.moved(r.reach(ctx, host, port, r.dialTLS(host)))
 	}
 	conn, err := r.through(ctx, via, address)
 	if err != nil {
@@ -83,7 +93,7 @@ func (r route) encrypted(ctx context.Context, address string) (net.Conn, error) 
 	if _, wrong := errors.AsType[*CertificateError](err); err != nil && !wrong {
 		err = &UnreachedError{err}
 	}
-	return outer, err
+	return r.moved(outer, err)
 }
 
 // attempt connects to one address. It says when it is connected and goes on to a handshake, and when that has ended.

@@ -64,6 +64,10 @@ func (c *Client) session(ctx context.Context) error {
 	ctx, release := s.untilStopped(ctx)
 	defer release()
 	welcome, err := s.hello(counter)
+	if errors.Is(err, mux.ErrSilent) {
+		// The path died behind the handshakes.
+		err = &UnreachedError{err}
+	}
 	if err == nil {
 		// Nothing else is said before the value is on disk: what is said proves to the control plane that it is, and from
 		// then on the value before is worth nothing.
