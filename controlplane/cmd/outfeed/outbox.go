@@ -58,7 +58,7 @@ func trouble(o *api.Outbox) string {
 		{expired > 0, strconv.FormatUint(expired, 10) + " expired"},
 		{len(o.Damage) > back, plural(len(o.Damage)-back, "damaged file")},
 		{back > 0, "staging went back"},
-		{len(o.SetAside) > 0, "an earlier agent's insights"},
+		{slices.ContainsFunc(o.SetAside, func(s api.SetAside) bool { return s.Waiting != 0 }), "an earlier agent's insights"},
 		{o.Refused > 0, strconv.FormatInt(o.Refused, 10) + " refused"},
 	} {
 		if w.there {

@@ -98,7 +98,7 @@ export function troubles({ outbox }: Agent): Trouble[] {
       },
     ],
     [
-      outbox.set_aside.length > 0,
+      outbox.set_aside.some(({ waiting }) => waiting !== 0),
       {
         severity: "warn",
         kind: "set-aside",
