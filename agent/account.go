@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -129,6 +130,9 @@ func (o *OutboxStatus) wire() *wire.Outbox {
 			File: valid(d.File), At: d.At.UnixMicro(), Reason: valid(d.Reason), Salvaged: d.Salvaged, Lost: d.Lost,
 			StartedAnew: d.StartedAnew, SetBack: d.SetBack,
 		})
+	}
+	for _, a := range o.SetAside {
+		out.SetAside = append(out.SetAside, &wire.SetAside{Dir: valid(filepath.Base(a.Dir)), AgentId: valid(a.AgentID), Waiting: a.Waiting})
 	}
 	return out
 }

@@ -49,6 +49,17 @@ func TestTheAccountTellsOfDamagedFiles(t *testing.T) {
 	}
 }
 
+// What was set aside for another agent reaches the control plane, without the path on this machine.
+func TestTheAccountTellsOfEarlierAgents(t *testing.T) {
+	t.Parallel()
+	stats := stage.Stats{Formers: []stage.Former{{Dir: "/var/lib/outfeed/stage.of-a-1", Owner: "a", Waiting: 8}, {Dir: "/var/lib/outfeed/stage.of-b\xff", Waiting: -1}}}
+	o := outboxStatus(&stats, 0)
+	told := o.wire().GetSetAside()
+	if len(told) != 2 || told[0].GetDir() != "stage.of-a-1" || told[0].GetAgentId() != "a" || told[0].GetWaiting() != 8 || told[1].GetDir() != "stage.of-b\uFFFD" || told[1].GetWaiting() != -1 {
+		t.Errorf("the control plane is told %v", told)
+	}
+}
+
 // outboxMetrics are the metrics of an outbox that have no labels.
 func outboxMetrics(t *testing.T, o *OutboxStatus) map[string]float64 {
 	t.Helper()

@@ -351,6 +351,30 @@ func TestFaultALostKeyIsToldWithWhatToDo(t *testing.T) {
 	if said := string(s.command(s.agentEnv(), nil, bin(t, "outfeed-agent"), "status")); !strings.Contains(said, "set aside") {
 		t.Errorf("the status does not say what became of what was staged:\n%s", said)
 	}
+	var list struct {
+		Items []struct {
+			ID     string `json:"id"`
+			Outbox struct {
+				SetAside []struct {
+					Dir string `json:"dir"`
+				} `json:"set_aside"`
+			} `json:"outbox"`
+		} `json:"items"`
+	}
+	now := ""
+	s.eventually("the API tells of what was set aside", func() error {
+		if err := s.get("/agents", &list); err != nil {
+			return err
+		}
+		for _, g := range list.Items {
+			if len(g.Outbox.SetAside) == 1 && strings.HasPrefix(g.Outbox.SetAside[0].Dir, "stage.of-") {
+				now = g.ID
+				return nil
+			}
+		}
+		return fmt.Errorf("the agents are %+v", list.Items)
+	})
+	s.look(now, "set-aside", "This machine was another agent before.", "stage.of-")
 }
 
 // TestFaultLateAndRefusedAreShown looks at an agent whose rows came too late and whose insights no control plane takes.

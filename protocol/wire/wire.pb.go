@@ -1577,7 +1577,9 @@ type Outbox struct {
 	DamagedFiles uint64 `protobuf:"varint,15,opt,name=damaged_files,json=damagedFiles,proto3" json:"damaged_files,omitempty"`
 	Salvaged     uint64 `protobuf:"varint,16,opt,name=salvaged,proto3" json:"salvaged,omitempty"`
 	// What happened to those of them that are still kept, the newest first.
-	Damage        []*DamagedFile `protobuf:"bytes,17,rep,name=damage,proto3" json:"damage,omitempty"`
+	Damage []*DamagedFile `protobuf:"bytes,17,rep,name=damage,proto3" json:"damage,omitempty"`
+	// The staging directories of agents that the machine was before, which are kept and never sent.
+	SetAside      []*SetAside `protobuf:"bytes,18,rep,name=set_aside,json=setAside,proto3" json:"set_aside,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1731,6 +1733,77 @@ func (x *Outbox) GetDamage() []*DamagedFile {
 	return nil
 }
 
+func (x *Outbox) GetSetAside() []*SetAside {
+	if x != nil {
+		return x.SetAside
+	}
+	return nil
+}
+
+// SetAside is a staging directory of an agent that the machine was before.
+type SetAside struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name beside the staging directory.
+	Dir string `protobuf:"bytes,1,opt,name=dir,proto3" json:"dir,omitempty"`
+	// Whose it is; empty when that cannot be read.
+	AgentId string `protobuf:"bytes,2,opt,name=agent_id,json=agentId,proto3" json:"agent_id,omitempty"`
+	// How many insights had waited in it; -1 when that is not known.
+	Waiting       int64 `protobuf:"varint,3,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetAside) Reset() {
+	*x = SetAside{}
+	mi := &file_protocol_wire_wire_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetAside) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetAside) ProtoMessage() {}
+
+func (x *SetAside) ProtoReflect() protoreflect.Message {
+	mi := &file_protocol_wire_wire_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetAside.ProtoReflect.Descriptor instead.
+func (*SetAside) Descriptor() ([]byte, []int) {
+	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *SetAside) GetDir() string {
+	if x != nil {
+		return x.Dir
+	}
+	return ""
+}
+
+func (x *SetAside) GetAgentId() string {
+	if x != nil {
+		return x.AgentId
+	}
+	return ""
+}
+
+func (x *SetAside) GetWaiting() int64 {
+	if x != nil {
+		return x.Waiting
+	}
+	return 0
+}
+
 // DamagedFile is a file of the staging that was found damaged and set aside.
 type DamagedFile struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1753,7 +1826,7 @@ type DamagedFile struct {
 
 func (x *DamagedFile) Reset() {
 	*x = DamagedFile{}
-	mi := &file_protocol_wire_wire_proto_msgTypes[20]
+	mi := &file_protocol_wire_wire_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1765,7 +1838,7 @@ func (x *DamagedFile) String() string {
 func (*DamagedFile) ProtoMessage() {}
 
 func (x *DamagedFile) ProtoReflect() protoreflect.Message {
-	mi := &file_protocol_wire_wire_proto_msgTypes[20]
+	mi := &file_protocol_wire_wire_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1778,7 +1851,7 @@ func (x *DamagedFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DamagedFile.ProtoReflect.Descriptor instead.
 func (*DamagedFile) Descriptor() ([]byte, []int) {
-	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{20}
+	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *DamagedFile) GetFile() string {
@@ -1857,7 +1930,7 @@ type RunReport struct {
 
 func (x *RunReport) Reset() {
 	*x = RunReport{}
-	mi := &file_protocol_wire_wire_proto_msgTypes[21]
+	mi := &file_protocol_wire_wire_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1869,7 +1942,7 @@ func (x *RunReport) String() string {
 func (*RunReport) ProtoMessage() {}
 
 func (x *RunReport) ProtoReflect() protoreflect.Message {
-	mi := &file_protocol_wire_wire_proto_msgTypes[21]
+	mi := &file_protocol_wire_wire_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1882,7 +1955,7 @@ func (x *RunReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunReport.ProtoReflect.Descriptor instead.
 func (*RunReport) Descriptor() ([]byte, []int) {
-	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{21}
+	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RunReport) GetRunId() string {
@@ -2005,7 +2078,7 @@ type StepCount struct {
 
 func (x *StepCount) Reset() {
 	*x = StepCount{}
-	mi := &file_protocol_wire_wire_proto_msgTypes[22]
+	mi := &file_protocol_wire_wire_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2017,7 +2090,7 @@ func (x *StepCount) String() string {
 func (*StepCount) ProtoMessage() {}
 
 func (x *StepCount) ProtoReflect() protoreflect.Message {
-	mi := &file_protocol_wire_wire_proto_msgTypes[22]
+	mi := &file_protocol_wire_wire_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2030,7 +2103,7 @@ func (x *StepCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepCount.ProtoReflect.Descriptor instead.
 func (*StepCount) Descriptor() ([]byte, []int) {
-	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{22}
+	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *StepCount) GetStep() string {
@@ -2087,7 +2160,7 @@ type FailedRecord struct {
 
 func (x *FailedRecord) Reset() {
 	*x = FailedRecord{}
-	mi := &file_protocol_wire_wire_proto_msgTypes[23]
+	mi := &file_protocol_wire_wire_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2099,7 +2172,7 @@ func (x *FailedRecord) String() string {
 func (*FailedRecord) ProtoMessage() {}
 
 func (x *FailedRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_protocol_wire_wire_proto_msgTypes[23]
+	mi := &file_protocol_wire_wire_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2112,7 +2185,7 @@ func (x *FailedRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailedRecord.ProtoReflect.Descriptor instead.
 func (*FailedRecord) Descriptor() ([]byte, []int) {
-	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{23}
+	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *FailedRecord) GetStep() string {
@@ -2159,7 +2232,7 @@ type InsightsUp struct {
 
 func (x *InsightsUp) Reset() {
 	*x = InsightsUp{}
-	mi := &file_protocol_wire_wire_proto_msgTypes[24]
+	mi := &file_protocol_wire_wire_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2171,7 +2244,7 @@ func (x *InsightsUp) String() string {
 func (*InsightsUp) ProtoMessage() {}
 
 func (x *InsightsUp) ProtoReflect() protoreflect.Message {
-	mi := &file_protocol_wire_wire_proto_msgTypes[24]
+	mi := &file_protocol_wire_wire_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2184,7 +2257,7 @@ func (x *InsightsUp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InsightsUp.ProtoReflect.Descriptor instead.
 func (*InsightsUp) Descriptor() ([]byte, []int) {
-	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{24}
+	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *InsightsUp) GetFirstSeq() uint64 {
@@ -2221,7 +2294,7 @@ type Receipt struct {
 
 func (x *Receipt) Reset() {
 	*x = Receipt{}
-	mi := &file_protocol_wire_wire_proto_msgTypes[25]
+	mi := &file_protocol_wire_wire_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2233,7 +2306,7 @@ func (x *Receipt) String() string {
 func (*Receipt) ProtoMessage() {}
 
 func (x *Receipt) ProtoReflect() protoreflect.Message {
-	mi := &file_protocol_wire_wire_proto_msgTypes[25]
+	mi := &file_protocol_wire_wire_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2246,7 +2319,7 @@ func (x *Receipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Receipt.ProtoReflect.Descriptor instead.
 func (*Receipt) Descriptor() ([]byte, []int) {
-	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{25}
+	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Receipt) GetCount() uint64 {
@@ -2274,7 +2347,7 @@ type InsightsDown struct {
 
 func (x *InsightsDown) Reset() {
 	*x = InsightsDown{}
-	mi := &file_protocol_wire_wire_proto_msgTypes[26]
+	mi := &file_protocol_wire_wire_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2286,7 +2359,7 @@ func (x *InsightsDown) String() string {
 func (*InsightsDown) ProtoMessage() {}
 
 func (x *InsightsDown) ProtoReflect() protoreflect.Message {
-	mi := &file_protocol_wire_wire_proto_msgTypes[26]
+	mi := &file_protocol_wire_wire_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2299,7 +2372,7 @@ func (x *InsightsDown) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InsightsDown.ProtoReflect.Descriptor instead.
 func (*InsightsDown) Descriptor() ([]byte, []int) {
-	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{26}
+	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *InsightsDown) GetStored() uint64 {
@@ -2331,7 +2404,7 @@ type InsightRecord struct {
 
 func (x *InsightRecord) Reset() {
 	*x = InsightRecord{}
-	mi := &file_protocol_wire_wire_proto_msgTypes[27]
+	mi := &file_protocol_wire_wire_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2343,7 +2416,7 @@ func (x *InsightRecord) String() string {
 func (*InsightRecord) ProtoMessage() {}
 
 func (x *InsightRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_protocol_wire_wire_proto_msgTypes[27]
+	mi := &file_protocol_wire_wire_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2356,7 +2429,7 @@ func (x *InsightRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InsightRecord.ProtoReflect.Descriptor instead.
 func (*InsightRecord) Descriptor() ([]byte, []int) {
-	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{27}
+	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *InsightRecord) GetFlowId() string {
@@ -2526,7 +2599,7 @@ const file_protocol_wire_wire_proto_rawDesc = "" +
 	"\x05state\x18\x03 \x01(\tR\x05state\x12\x14\n" +
 	"\x05error\x18\x04 \x01(\tR\x05error\x12\x1f\n" +
 	"\vlast_record\x18\x05 \x01(\x03R\n" +
-	"lastRecord\"\xff\x04\n" +
+	"lastRecord\"\xb4\x05\n" +
 	"\x06Outbox\x12\x1a\n" +
 	"\bproduced\x18\x01 \x01(\x04R\bproduced\x12\"\n" +
 	"\facknowledged\x18\x02 \x01(\x04R\facknowledged\x12'\n" +
@@ -2547,10 +2620,15 @@ const file_protocol_wire_wire_proto_rawDesc = "" +
 	"blocked_by\x18\x0e \x01(\tR\tblockedBy\x12#\n" +
 	"\rdamaged_files\x18\x0f \x01(\x04R\fdamagedFiles\x12\x1a\n" +
 	"\bsalvaged\x18\x10 \x01(\x04R\bsalvaged\x121\n" +
-	"\x06damage\x18\x11 \x03(\v2\x19.outfeed.wire.DamagedFileR\x06damage\x1a:\n" +
+	"\x06damage\x18\x11 \x03(\v2\x19.outfeed.wire.DamagedFileR\x06damage\x123\n" +
+	"\tset_aside\x18\x12 \x03(\v2\x16.outfeed.wire.SetAsideR\bsetAside\x1a:\n" +
 	"\fExpiredEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xb7\x01\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"Q\n" +
+	"\bSetAside\x12\x10\n" +
+	"\x03dir\x18\x01 \x01(\tR\x03dir\x12\x19\n" +
+	"\bagent_id\x18\x02 \x01(\tR\aagentId\x12\x18\n" +
+	"\awaiting\x18\x03 \x01(\x03R\awaiting\"\xb7\x01\n" +
 	"\vDamagedFile\x12\x12\n" +
 	"\x04file\x18\x01 \x01(\tR\x04file\x12\x0e\n" +
 	"\x02at\x18\x02 \x01(\x03R\x02at\x12\x16\n" +
@@ -2622,7 +2700,7 @@ func file_protocol_wire_wire_proto_rawDescGZIP() []byte {
 	return file_protocol_wire_wire_proto_rawDescData
 }
 
-var file_protocol_wire_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_protocol_wire_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_protocol_wire_wire_proto_goTypes = []any{
 	(*StreamHeader)(nil),     // 0: outfeed.wire.StreamHeader
 	(*ControlUp)(nil),        // 1: outfeed.wire.ControlUp
@@ -2644,23 +2722,24 @@ var file_protocol_wire_wire_proto_goTypes = []any{
 	(*FlowStatus)(nil),       // 17: outfeed.wire.FlowStatus
 	(*SourceStatus)(nil),     // 18: outfeed.wire.SourceStatus
 	(*Outbox)(nil),           // 19: outfeed.wire.Outbox
-	(*DamagedFile)(nil),      // 20: outfeed.wire.DamagedFile
-	(*RunReport)(nil),        // 21: outfeed.wire.RunReport
-	(*StepCount)(nil),        // 22: outfeed.wire.StepCount
-	(*FailedRecord)(nil),     // 23: outfeed.wire.FailedRecord
-	(*InsightsUp)(nil),       // 24: outfeed.wire.InsightsUp
-	(*Receipt)(nil),          // 25: outfeed.wire.Receipt
-	(*InsightsDown)(nil),     // 26: outfeed.wire.InsightsDown
-	(*InsightRecord)(nil),    // 27: outfeed.wire.InsightRecord
-	nil,                      // 28: outfeed.wire.Enroll.LabelsEntry
-	nil,                      // 29: outfeed.wire.BundleConnection.SealedSecretsEntry
-	nil,                      // 30: outfeed.wire.Outbox.ExpiredEntry
+	(*SetAside)(nil),         // 20: outfeed.wire.SetAside
+	(*DamagedFile)(nil),      // 21: outfeed.wire.DamagedFile
+	(*RunReport)(nil),        // 22: outfeed.wire.RunReport
+	(*StepCount)(nil),        // 23: outfeed.wire.StepCount
+	(*FailedRecord)(nil),     // 24: outfeed.wire.FailedRecord
+	(*InsightsUp)(nil),       // 25: outfeed.wire.InsightsUp
+	(*Receipt)(nil),          // 26: outfeed.wire.Receipt
+	(*InsightsDown)(nil),     // 27: outfeed.wire.InsightsDown
+	(*InsightRecord)(nil),    // 28: outfeed.wire.InsightRecord
+	nil,                      // 29: outfeed.wire.Enroll.LabelsEntry
+	nil,                      // 30: outfeed.wire.BundleConnection.SealedSecretsEntry
+	nil,                      // 31: outfeed.wire.Outbox.ExpiredEntry
 }
 var file_protocol_wire_wire_proto_depIdxs = []int32{
 	3,  // 0: outfeed.wire.ControlUp.enroll:type_name -> outfeed.wire.Enroll
 	6,  // 1: outfeed.wire.ControlUp.hello:type_name -> outfeed.wire.Hello
 	16, // 2: outfeed.wire.ControlUp.status:type_name -> outfeed.wire.Status
-	21, // 3: outfeed.wire.ControlUp.run_report:type_name -> outfeed.wire.RunReport
+	22, // 3: outfeed.wire.ControlUp.run_report:type_name -> outfeed.wire.RunReport
 	9,  // 4: outfeed.wire.ControlUp.rotate:type_name -> outfeed.wire.Rotate
 	5,  // 5: outfeed.wire.ControlDown.enrolled:type_name -> outfeed.wire.Enrolled
 	7,  // 6: outfeed.wire.ControlDown.welcome:type_name -> outfeed.wire.Welcome
@@ -2669,26 +2748,27 @@ var file_protocol_wire_wire_proto_depIdxs = []int32{
 	8,  // 9: outfeed.wire.ControlDown.rotate_now:type_name -> outfeed.wire.RotateNow
 	10, // 10: outfeed.wire.ControlDown.rotated:type_name -> outfeed.wire.Rotated
 	4,  // 11: outfeed.wire.Enroll.host:type_name -> outfeed.wire.Host
-	28, // 12: outfeed.wire.Enroll.labels:type_name -> outfeed.wire.Enroll.LabelsEntry
+	29, // 12: outfeed.wire.Enroll.labels:type_name -> outfeed.wire.Enroll.LabelsEntry
 	4,  // 13: outfeed.wire.Hello.host:type_name -> outfeed.wire.Host
 	14, // 14: outfeed.wire.Bundle.flows:type_name -> outfeed.wire.BundleFlow
 	15, // 15: outfeed.wire.Bundle.connections:type_name -> outfeed.wire.BundleConnection
-	29, // 16: outfeed.wire.BundleConnection.sealed_secrets:type_name -> outfeed.wire.BundleConnection.SealedSecretsEntry
+	30, // 16: outfeed.wire.BundleConnection.sealed_secrets:type_name -> outfeed.wire.BundleConnection.SealedSecretsEntry
 	17, // 17: outfeed.wire.Status.flows:type_name -> outfeed.wire.FlowStatus
 	19, // 18: outfeed.wire.Status.outbox:type_name -> outfeed.wire.Outbox
 	18, // 19: outfeed.wire.FlowStatus.sources:type_name -> outfeed.wire.SourceStatus
-	30, // 20: outfeed.wire.Outbox.expired:type_name -> outfeed.wire.Outbox.ExpiredEntry
-	20, // 21: outfeed.wire.Outbox.damage:type_name -> outfeed.wire.DamagedFile
-	22, // 22: outfeed.wire.RunReport.steps:type_name -> outfeed.wire.StepCount
-	23, // 23: outfeed.wire.RunReport.failed_sample:type_name -> outfeed.wire.FailedRecord
-	27, // 24: outfeed.wire.InsightsUp.insights:type_name -> outfeed.wire.InsightRecord
-	25, // 25: outfeed.wire.InsightsUp.receipts:type_name -> outfeed.wire.Receipt
-	12, // 26: outfeed.wire.InsightsDown.refusal:type_name -> outfeed.wire.Refusal
-	27, // [27:27] is the sub-list for method output_type
-	27, // [27:27] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	31, // 20: outfeed.wire.Outbox.expired:type_name -> outfeed.wire.Outbox.ExpiredEntry
+	21, // 21: outfeed.wire.Outbox.damage:type_name -> outfeed.wire.DamagedFile
+	20, // 22: outfeed.wire.Outbox.set_aside:type_name -> outfeed.wire.SetAside
+	23, // 23: outfeed.wire.RunReport.steps:type_name -> outfeed.wire.StepCount
+	24, // 24: outfeed.wire.RunReport.failed_sample:type_name -> outfeed.wire.FailedRecord
+	28, // 25: outfeed.wire.InsightsUp.insights:type_name -> outfeed.wire.InsightRecord
+	26, // 26: outfeed.wire.InsightsUp.receipts:type_name -> outfeed.wire.Receipt
+	12, // 27: outfeed.wire.InsightsDown.refusal:type_name -> outfeed.wire.Refusal
+	28, // [28:28] is the sub-list for method output_type
+	28, // [28:28] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_protocol_wire_wire_proto_init() }
@@ -2718,7 +2798,7 @@ func file_protocol_wire_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_protocol_wire_wire_proto_rawDesc), len(file_protocol_wire_wire_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   31,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

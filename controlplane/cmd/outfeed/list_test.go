@@ -45,11 +45,14 @@ func TestHostileAgentsCannotSteerTheTerminal(t *testing.T) {
 	o := &g.Status.Outbox
 	o.Degraded, o.BlockedBy, o.Expired = evil, evil, map[string]uint64{evil: 3}
 	o.Damage[0] = fleet.DamagedFile{File: evil, Reason: evil, SetBack: []fleet.ID{evil, "(" + evil + ")"}, StartedAnew: []fleet.ID{evil}}
+	o.SetAside = []fleet.SetAside{{Dir: evil, Agent: evil, Waiting: 8}, {Dir: "stage.of-b", Waiting: -1}}
 	g.Receipts = map[string]int64{evil: 2}
 	g.Lock = &fleet.AgentLock{Reason: evil, Connected: fleet.LockSide{Hostname: evil, Address: evil}}
 	b.fleet.RunList[0].Error, b.fleet.RunList[0].Status, b.fleet.RunList[0].Steps[0].Step, b.fleet.RunList[0].Sample[0] = evil, evil, evil, fleet.FailedRecord{Step: evil, Where: evil, Reason: evil, Record: evil}
 	b.fleet.MissingList[0].Reason, b.fleet.RefusedList[0].Reason = evil, evil
 	b.fleet.AddInsight(fleet.Insight{Agent: apitest.ID(10), Seq: 1, Name: evil, FlowName: evil, Key: []byte(`{"a":"` + "\u009b\u202e\x7f" + `"}`), Values: []byte(`{"b":"` + "\u2028" + `"}`)})
+	shown, _ := b.run(exitOK, "agent", "show", "hall-3")
+	contains(t, shown, "Set aside        8         of agent a", "Set aside        unknown   of agent unknown, which this machine was before: not sent, in stage.of-b")
 	run := string(apitest.ID(30))
 	for _, args := range [][]string{
 		{"agent", "list"}, {"agent", "show", "hall-3"}, {"run", "list"}, {"run", "show", run}, {"insight", "missing"}, {"insight", "refused"}, {"insight", "query"},

@@ -58,6 +58,7 @@ func trouble(o *api.Outbox) string {
 		{expired > 0, strconv.FormatUint(expired, 10) + " expired"},
 		{len(o.Damage) > back, plural(len(o.Damage)-back, "damaged file")},
 		{back > 0, "staging went back"},
+		{slices.ContainsFunc(o.SetAside, func(s api.SetAside) bool { return s.Waiting != 0 }), "an earlier agent's insights"},
 		{o.Refused > 0, strconv.FormatInt(o.Refused, 10) + " refused"},
 	} {
 		if w.there {
@@ -195,6 +196,13 @@ func (a *app) agentRows(o *api.Outbox) [][]string {
 		rows = append(rows,
 			[]string{"Damaged files", number(o.DamagedFiles), "of the agent's staging, set aside so far"},
 			[]string{"Salvaged", number(o.Salvaged), "taken whole out of damaged files"})
+	}
+	for _, s := range o.SetAside {
+		number := "unknown"
+		if s.Waiting >= 0 {
+			number = strconv.FormatInt(s.Waiting, 10)
+		}
+		rows = append(rows, []string{"Set aside", number, "of agent " + cmp.Or(s.AgentID, "unknown") + ", which this machine was before: not sent, in " + s.Dir})
 	}
 	if o.Degraded != "" {
 		rows = append(rows, []string{"Staging", "degraded", o.Degraded})

@@ -18,6 +18,7 @@ const (
 	mostSteps    = 1000
 	mostSamples  = 100
 	mostDamaged  = 100
+	mostSetAside = 20
 	longestEntry = 200
 )
 
@@ -96,6 +97,11 @@ func outboxOf(o *wire.Outbox) OutboxStatus {
 		out.Damage = append(out.Damage, DamagedFile{
 			File: clean(d.GetFile(), longestEntry), At: timeOf(d.GetAt()), Reason: clean(d.GetReason(), longestText),
 			Salvaged: d.GetSalvaged(), Lost: d.GetLost(), StartedAnew: deploymentIDs(d.GetStartedAnew()), SetBack: deploymentIDs(d.GetSetBack()),
+		})
+	}
+	for _, a := range o.GetSetAside()[:min(len(o.GetSetAside()), mostSetAside)] {
+		out.SetAside = append(out.SetAside, SetAside{
+			Dir: clean(a.GetDir(), longestEntry), Agent: ID(clean(a.GetAgentId(), shortID)), Waiting: max(a.GetWaiting(), -1),
 		})
 	}
 	for rule, n := range o.GetExpired() {

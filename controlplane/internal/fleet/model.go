@@ -208,9 +208,20 @@ type OutboxStatus struct {
 	Damage       []DamagedFile `json:"damage,omitempty"`
 	// Degraded says why staging does not work now.
 	Degraded string `json:"degraded,omitempty"`
+	// SetAside are the staging directories of agents that the machine was before.
+	SetAside []SetAside `json:"set_aside,omitempty"`
 	// Blocked is how many commits wait for room, and BlockedBy why.
 	Blocked   uint64 `json:"blocked"`
 	BlockedBy string `json:"blocked_by,omitempty"`
+}
+
+// SetAside is a staging directory of an agent that the machine was before. It is kept and never sent.
+type SetAside struct {
+	// Dir is its name beside the staging directory, Agent whose it is; empty when that cannot be read.
+	Dir   string `json:"dir"`
+	Agent ID     `json:"agent_id"`
+	// Waiting is how many insights had waited in it; -1 when that is not known.
+	Waiting int64 `json:"waiting"`
 }
 
 // DamagedFile is a file of an agent's staging that was found damaged and set aside.

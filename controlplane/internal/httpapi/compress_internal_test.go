@@ -108,7 +108,7 @@ func TestCompressorIsBounded(t *testing.T) {
 			if depth == 0 {
 				return
 			}
-			answer, text := ask(t, c, "GET", "gzip", nested(depth-1))
+			answer, text := ask(t, c, "GET", "gzip", nested(depth-1)) //nolint:contextcheck // each is a request of its own
 			if text != long {
 				t.Errorf("%d bytes came", len(text))
 			}

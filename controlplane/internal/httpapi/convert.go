@@ -82,7 +82,7 @@ func toAgentStatus(s fleet.AgentStatus) api.AgentStatus {
 // toOutbox puts together what the agent says and what is known here.
 func toOutbox(a *fleet.Agent) api.Outbox {
 	out := api.Outbox{
-		RunwaySeconds: -1, Expired: map[string]uint64{}, Damage: []api.DamagedFile{},
+		RunwaySeconds: -1, Expired: map[string]uint64{}, Damage: []api.DamagedFile{}, SetAside: []api.SetAside{},
 		Accounted: a.StoredSeq, Stored: a.StoredInsights(), Refused: a.RefusedInsights, Receipts: map[string]int64{},
 	}
 	maps.Copy(out.Receipts, a.Receipts)
@@ -97,6 +97,9 @@ func toOutbox(a *fleet.Agent) api.Outbox {
 	out.Late, out.Lost, out.LostRemotely = o.Late, o.Lost, o.LostRemotely
 	out.DamagedFiles, out.Salvaged, out.Damage = o.DamagedFiles, o.Salvaged, list(o.Damage, toDamagedFile)
 	out.Degraded, out.Blocked, out.BlockedBy = o.Degraded, o.Blocked, o.BlockedBy
+	out.SetAside = list(o.SetAside, func(s fleet.SetAside) api.SetAside {
+		return api.SetAside{Dir: s.Dir, AgentID: string(s.Agent), Waiting: s.Waiting}
+	})
 	maps.Copy(out.Expired, o.Expired)
 	return out
 }

@@ -130,6 +130,7 @@ func agent() fleet.Agent {
 				Produced: 27, Sent: 24, Acknowledged: 19, WaitingRecords: 2, WaitingBytes: 100, RoomBytes: 1000, RunwaySeconds: 90, Late: 3,
 				Expired: map[string]uint64{"expired_age": 6}, Lost: 5, LostRemotely: 1, Degraded: "the disk is full", Blocked: 2, BlockedBy: "1 GiB waits",
 				DamagedFiles: 3, Salvaged: 70, Damage: []fleet.DamagedFile{{File: "state.db.corrupt-1", At: apitest.Clock(), Reason: "page 3", Lost: 1, SetBack: []fleet.ID{"d"}}},
+				SetAside: []fleet.SetAside{{Dir: "stage.of-a-1", Agent: "a", Waiting: 8}},
 			},
 		},
 		Connectors: []flowdef.ConnectorSpec{{Kind: "mqtt"}},
@@ -238,7 +239,8 @@ func TestAgents(t *testing.T) {
 			DamagedFiles: 3, Salvaged: 70, Damage: []api.DamagedFile{{
 				File: "state.db.corrupt-1", At: apitest.Clock(), Reason: "page 3", Lost: 1, SetBack: []string{"d"}, StartedAnew: []string{},
 			}},
-			Blocked: 2, BlockedBy: "1 GiB waits", Accounted: 20, Stored: 9, Refused: 6, Receipts: map[string]int64{"damaged": 5},
+			SetAside: []api.SetAside{{Dir: "stage.of-a-1", AgentID: "a", Waiting: 8}},
+			Blocked:  2, BlockedBy: "1 GiB waits", Accounted: 20, Stored: 9, Refused: 6, Receipts: map[string]int64{"damaged": 5},
 		}
 		if diff := cmp.Diff(want, got.Outbox); diff != "" {
 			t.Error(diff)

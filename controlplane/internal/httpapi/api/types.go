@@ -177,6 +177,7 @@ type Outbox struct {
 	DamagedFiles   uint64            `json:"damaged_files" doc:"Files of the agent's staging that were ever found damaged and set aside."`
 	Salvaged       uint64            `json:"salvaged" doc:"Insights that were taken whole out of damaged files; they are sent like any other."`
 	Damage         []DamagedFile     `json:"damage" doc:"What happened to the damaged files that the agent still keeps, the newest first."`
+	SetAside       []SetAside        `json:"set_aside" doc:"The staging directories of agents that the machine was before. They are kept on it and never sent."`
 	Degraded       string            `json:"degraded,omitempty" doc:"Why the agent can write nothing to its disk at present."`
 	Blocked        uint64            `json:"blocked" doc:"Commits of flows that wait for room."`
 	BlockedBy      string            `json:"blocked_by,omitempty" doc:"What they wait for."`
@@ -185,6 +186,13 @@ type Outbox struct {
 	Stored    int64            `json:"stored" doc:"Insights that the control plane has stored."`
 	Refused   int64            `json:"refused" doc:"Insights that came and could never be stored; list-refused-insights lists the newest."`
 	Receipts  map[string]int64 `json:"receipts" doc:"Insights that did not come, by the agent's reason: damaged, restored (lost_remotely), expired_age, expired_bytes, unsendable, other."`
+}
+
+// SetAside is a staging directory of an agent that a machine was before.
+type SetAside struct {
+	Dir     string `json:"dir" doc:"Its name in the agent's data directory."`
+	AgentID string `json:"agent_id,omitempty" doc:"Whose it is; absent when that cannot be read."`
+	Waiting int64  `json:"waiting" doc:"How many insights had waited in it; -1 when that is not known."`
 }
 
 // DamagedFile is a file of an agent's staging that was found damaged and set aside.

@@ -1122,6 +1122,8 @@ export interface components {
              * @description The last place that was sent at least once.
              */
             sent: number;
+            /** @description The staging directories of agents that the machine was before. They are kept on it and never sent. */
+            set_aside: components["schemas"]["SetAside"][];
             /**
              * Format: int64
              * @description Insights that the control plane has stored.
@@ -1234,6 +1236,17 @@ export interface components {
             id: string;
             /** @description Absent when it is gone. */
             run?: components["schemas"]["Run"];
+        };
+        SetAside: {
+            /** @description Whose it is; absent when that cannot be read. */
+            agent_id?: string;
+            /** @description Its name in the agent's data directory. */
+            dir: string;
+            /**
+             * Format: int64
+             * @description How many insights had waited in it; -1 when that is not known.
+             */
+            waiting: number;
         };
         SignIn: {
             /** @description An API key (ofk_…). */

@@ -1,7 +1,7 @@
 // Files of an agent's staging that its disk has damaged: what was saved of them, and what a person should do.
 
 import type { Agent, DamagedFile } from "../api/types";
-import { plural } from "../lib/format";
+import { count, plural } from "../lib/format";
 import { damageResult, flowNames, wentBack } from "../lib/outbox";
 import { Panel, Table, Time } from "./ui";
 
@@ -36,6 +36,41 @@ export function DamagePanel({ agent }: { agent: Agent }) {
           </Table>
         </>
       )}
+    </Panel>
+  );
+}
+
+/** What waited when the machine became this agent and had been another one; nothing when there is none of it. */
+export function SetAsidePanel({ agent }: { agent: Agent }) {
+  const { set_aside: all } = agent.outbox;
+  if (all.length === 0) return null;
+  return (
+    <Panel title="Insights of an earlier agent">
+      <p className="max-w-prose px-3 pt-2.5 pb-3 text-muted">
+        This machine was another agent before. What had waited then was set aside in the agent's data directory, because
+        it belongs to that agent, and is not sent. Remove the folder when nobody needs it: after the next start of the
+        agent this note is gone.
+      </p>
+      <Table
+        label="Insights of an earlier agent"
+        head={
+          <>
+            <th scope="col">Folder</th>
+            <th scope="col">Agent</th>
+            <th scope="col" className="number">
+              Insights
+            </th>
+          </>
+        }
+      >
+        {all.map(({ dir, agent_id, waiting }) => (
+          <tr key={dir}>
+            <td className="min-w-64 font-mono text-sm wrap-anywhere">{dir}</td>
+            <td className="min-w-48 font-mono text-sm wrap-anywhere">{agent_id || "not known"}</td>
+            <td className="number">{waiting < 0 ? "not known" : count(waiting)}</td>
+          </tr>
+        ))}
+      </Table>
     </Panel>
   );
 }

@@ -18,6 +18,7 @@ export function outbox(over: Partial<Outbox> = {}): Outbox {
     damaged_files: 0,
     salvaged: 0,
     damage: [],
+    set_aside: [],
     blocked: 0,
     accounted: 0,
     stored: 0,

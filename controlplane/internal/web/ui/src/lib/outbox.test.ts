@@ -57,6 +57,10 @@ describe("troubles", () => {
     ]);
     expect(of({ runway_seconds: 86_399 })).toEqual([["warn", "Room for 23 h and 59 min"]]);
     expect(of({ degraded: "the disk fails", blocked: 2 })).toEqual([["bad", "Cannot stage"]]);
+    expect(of({ set_aside: [{ dir: "stage.of-a", agent_id: "a", waiting: 0 }] })).toEqual([]);
+    expect(of({ set_aside: [{ dir: "stage.of-a", agent_id: "a", waiting: -1 }] })).toEqual([
+      ["warn", "An earlier agent's insights"],
+    ]);
     expect(of({ damage: [damaged({ file: "outbox.corrupt-20260301T060000.000000Z" })] })).toEqual([
       ["warn", "Staging went back"],
     ]);

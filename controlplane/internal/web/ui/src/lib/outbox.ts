@@ -98,6 +98,16 @@ export function troubles({ outbox }: Agent): Trouble[] {
       },
     ],
     [
+      outbox.set_aside.some(({ waiting }) => waiting !== 0),
+      {
+        severity: "warn",
+        kind: "set-aside",
+        what: "Insights of earlier agents were set aside",
+        short: "An earlier agent's insights",
+        long: "The machine was another agent before, whose insights were set aside and are not sent; its page says more.",
+      },
+    ],
+    [
       outbox.refused > 0,
       {
         severity: "warn",

@@ -3,7 +3,7 @@ import { Link, useParams } from "@tanstack/react-router";
 import { agentQuery } from "../api/queries";
 import type { Agent, FlowStatus } from "../api/types";
 import { IdentityNotes, KeysFact, LockBanner } from "../components/agentidentity";
-import { DamagePanel } from "../components/damage";
+import { DamagePanel, SetAsidePanel } from "../components/damage";
 import { MissingPanel } from "../components/missing";
 import { OutboxPanel, RefusedPanel } from "../components/outbox";
 import { AgentState, FlowStateBadge, SourceState } from "../components/state";
@@ -93,6 +93,7 @@ function Detail({ agent }: { agent: Agent }) {
       </Panel>
       <OutboxPanel agent={agent} />
       <DamagePanel agent={agent} />
+      <SetAsidePanel agent={agent} />
       <MissingPanel agent={agent} />
       <RefusedPanel agent={agent} />
       <Panel title="Flows on this agent">
