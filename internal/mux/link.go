@@ -18,6 +18,8 @@ const (
 	// unheardTrips is how many round trips more than moved go by without an acknowledgement before a bad link is dead in the
 	// direction of the peer, of whom late answers may still arrive then: sent again every 5 s, they came up to 16 s late.
 	unheardTrips = 4
+	// lateTrips is how many round trips more than over a good link a sign of life may take over a bad one.
+	lateTrips = 2
 )
 
 // link is the connection below all layers, as its kernel sees it. It tells a bad link, on which a sign of life is stuck
@@ -69,6 +71,16 @@ func (l *link) badButAlive() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.last.RoundTrip > badRoundTrip && time.Since(l.acked) < moved && time.Since(l.arrived) < moved
+}
+
+// late is how much later than over a good link signs of life may come.
+func (l *link) late() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.last.RoundTrip <= badRoundTrip {
+		return 0
+	}
+	return lateTrips * l.last.RoundTrip
 }
 
 // unheard says whether a bad link is dead in the direction of the peer, who is asked for a sign of life all the time and so has

@@ -43,10 +43,11 @@ const (
 	// maxFrame is the largest body of a frame that is taken; one that is sent is no larger than writeStep.
 	maxFrame = 256 << 10
 
-	// The peer is asked for a sign of life every 10 to 15 s, and dead after 30 s without one. Where the last answer took
-	// longer than slowAnswer, it is asked every slowKeepAlive, whether it has answered or not. On a link of 4 s there and
-	// back that loses every fifth packet in each direction, the time between two answers was more than 30 s twice an hour
-	// even so, and more than 40 s once. So a link that is bad but alive gets badSilence.
+	// The peer is asked for a sign of life every 10 to 15 s, and dead after 30 s without one, and two round trips more where
+	// the link is a bad one. Where the last answer took longer than slowAnswer, it is asked every slowKeepAlive, whether it
+	// has answered or not. On a link of 4 s there and back that loses every fifth packet in each direction, the time between
+	// two answers was more than 30 s twice an hour even so, and more than 40 s once. So a link that is bad but alive gets
+	// badSilence.
 	keepAliveMin  = 10 * time.Second
 	keepAliveMax  = 15 * time.Second
 	maxSilence    = 30 * time.Second
@@ -172,7 +173,7 @@ func (s *Session) beat() {
 	if silence > s.timing.keepAlive+s.timing.slowAnswer && s.link.maybeBad() {
 		s.slow.Store(true)
 	}
-	left := s.timing.silence - silence
+	left := s.timing.silence + s.link.late() - silence
 	if left <= 0 && silence < s.timing.badSilence && s.link.badButAlive() {
 		left = s.timing.slowKeepAlive
 	}

@@ -157,9 +157,16 @@ func TestWhichLinkIsBadButAlive(t *testing.T) {
 			})
 		})
 	}
+	for roundTrip, want := range map[time.Duration]time.Duration{4 * time.Second: 8 * time.Second, time.Second: 0, time.Millisecond: 0} {
+		l := &link{flow: func() (tcp.Flow, bool) { return tcp.Flow{RoundTrip: roundTrip}, true }}
+		l.look()
+		if got := l.late(); got != want {
+			t.Errorf("over %s signs of life may be late by %s, want %s", roundTrip, got, want)
+		}
+	}
 	unknown := &link{flow: func() (tcp.Flow, bool) { return tcp.Flow{}, false }}
 	unknown.look()
-	if unknown.badButAlive() {
+	if unknown.badButAlive() || unknown.late() != 0 {
 		t.Error("a link that nothing is known of is alive")
 	}
 }
