@@ -283,3 +283,33 @@ func TestEveryTimeHasOnePane(t *testing.T) {
 		}
 	}
 }
+
+// TestWindowsAtTheEndsOfTime has records whose hopping windows begin in the first one of all, or end in the last. They
+// count, and those count as failed of which a window would lie outside of the years 1 to 9999.
+func TestWindowsAtTheEndsOfTime(t *testing.T) {
+	t.Parallel()
+	const text = "flow: f\nsteps:\n  - id: l\n    read: a\n    schema: {ts: timestamp}\n  - aggregate: {n: count(), first: min(ts)}\n    window: {%s, time: ts}\n  - insight: out\n"
+	data := &table{}
+	for _, ts := range []string{
+		"0001-01-01T00:00:00Z", "0001-01-01T03:00:00Z", "0001-01-01T04:30:00Z", "0001-01-01T06:00:00Z", "0001-01-02T00:00:00Z",
+		"9999-12-31T23:00:00Z", "9999-12-31T19:59:00Z", "9999-12-31T12:00:00Z",
+	} {
+		data.rows = append(data.rows, map[string]any{"ts": ts})
+	}
+	for window, want := range map[string]struct{ windows, failed int }{
+		"hopping: 4h, every: 1h":                            {windows: 19, failed: 2},
+		"hopping: 4h, every: 2h":                            {windows: 10, failed: 2},
+		"hopping: 4h, every: 1h, timezone: America/Chicago": {windows: 18, failed: 3},
+		"tumbling: 4h":                                      {windows: 5, failed: 1},
+		"session: 1h":                                       {windows: 7, failed: 1},
+	} {
+		got, report := runBounded(t, fmt.Sprintf(text, window), map[string]*table{"l": data}, 3)
+		failed := 0
+		for _, s := range report.Steps {
+			failed += int(s.Failed)
+		}
+		if len(got) != want.windows || failed != want.failed {
+			t.Errorf("%s: %d windows, %d records failed\n%s", window, len(got), failed, strings.Join(got, "\n"))
+		}
+	}
+}
