@@ -313,3 +313,30 @@ func TestWindowsAtTheEndsOfTime(t *testing.T) {
 		}
 	}
 }
+
+// TestTheLastDayOfALeapYear is one that the standard library does not find in the stretches of a zone's offsets, from 2040
+// on: windows in a time zone must be found there all the same.
+func TestTheLastDayOfALeapYear(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"Europe/Berlin", "America/Santiago", "Australia/Lord_Howe", "Africa/Casablanca", "Asia/Tokyo"} {
+		loc, err := time.LoadLocation(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, year := range []int{2039, 2040, 2044, 2100, 2400, 9996} {
+			hours := newShiftPanes([]flowdef.Shift{{Name: "day", Start: 6 * 60, End: 18 * 60, Days: [7]bool{true, true, true, true, true, true, true}}}, loc)
+			days := newPanes(24*time.Hour, loc)
+			for day := -2; day < 3; day++ {
+				local := time.Date(year, 12, 31+day, 12, 0, 0, 0, loc)
+				start, end := days.pane(local.UnixMicro())
+				if want := time.Date(year, 12, 31+day, 0, 0, 0, 0, loc); start != want.UnixMicro() || end != want.AddDate(0, 0, 1).UnixMicro() {
+					t.Errorf("the day of %s is from %s to %s", local, time.UnixMicro(start).In(loc), time.UnixMicro(end).In(loc))
+				}
+				start, end = hours.pane(local.UnixMicro())
+				if want := time.Date(year, 12, 31+day, 6, 0, 0, 0, loc); start != want.UnixMicro() || end != want.Add(12*time.Hour).UnixMicro() {
+					t.Errorf("the shift of %s is from %s to %s", local, time.UnixMicro(start).In(loc), time.UnixMicro(end).In(loc))
+				}
+			}
+		}
+	}
+}
