@@ -280,13 +280,13 @@ func (a *aggregate) frameGroups(from, to int) error {
 			}
 			continue
 		}
-		_, end, ok := a.win.bounds(start)
+		_, paneEnd, end, ok := a.win.bounds(start)
 		if !ok {
 			return errors.New("a window was found and is no more")
 		}
 		f.ends[g] = end
 		if f.nexts != nil {
-			f.nexts[g] = a.win.paneEnd
+			f.nexts[g] = paneEnd
 		}
 	}
 	if a.keys == nil {

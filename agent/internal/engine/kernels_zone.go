@@ -36,14 +36,7 @@ func (z *zoneClock) at(v int64) int64 {
 	t := time.UnixMicro(v).In(z.loc)
 	_, seconds := t.Zone()
 	z.offset = int64(seconds) * microsPerSec
-	z.from, z.to = math.MinInt64, math.MaxInt64
-	start, end := t.ZoneBounds()
-	if !start.IsZero() {
-		z.from = start.UnixMicro()
-	}
-	if !end.IsZero() {
-		z.to = end.UnixMicro()
-	}
+	z.from, z.to = zoneBounds(t)
 	return z.offset
 }
 

@@ -203,7 +203,7 @@ func (n *groupNode) place(b *column.Batch) {
 		}
 		if t := times.Ints[row]; t < start || t >= end {
 			ok := false
-			if start, end, ok = a.win.bounds(t); !ok {
+			if start, _, end, ok = a.win.bounds(t); !ok {
 				start, end = 0, 0
 				continue
 			}

@@ -87,7 +87,7 @@ func (l *limitedAggregate) reach(n *groupNode) error {
 			if times.Null(row) || t >= from && t <= to {
 				continue
 			}
-			if start, _, ok := n.agg.win.bounds(t); ok {
+			if start, _, _, ok := n.agg.win.bounds(t); ok {
 				from, to = min(from, start), max(to, start)
 			}
 		}

@@ -31,7 +31,7 @@ func (a *aggregate) restoreFrame(g int32, payload []byte) (rest []byte, err erro
 	if a.sessions != nil {
 		return a.restoreSession(g, payload)
 	}
-	if aligned, _, ok := a.win.bounds(start); !ok || aligned != start {
+	if aligned, _, _, ok := a.win.bounds(start); !ok || aligned != start {
 		return nil, errCorruptState
 	}
 	if err = a.frameGroups(int(g), int(g)+1); err != nil {

@@ -138,11 +138,11 @@ func TestWindowBoundsNeverOverflow(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, v := range []int64{-1 << 63, 1<<63 - 1} {
-		if _, _, ok := w.bounds(v); ok {
+		if _, _, _, ok := w.bounds(v); ok {
 			t.Errorf("%d has a window", v)
 		}
 	}
-	if start, end, ok := w.bounds(-1); !ok || start != -3600e6 || end != 0 {
+	if start, _, end, ok := w.bounds(-1); !ok || start != -3600e6 || end != 0 {
 		t.Errorf("-1 is in %d to %d", start, end)
 	}
 	w.seen, w.newest = true, -1<<63+1

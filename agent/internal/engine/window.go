@@ -146,13 +146,24 @@ func (w *window) forget() bool {
 	return false
 }
 
-// bounds gives the window that begins in the pane of t; ok is as for locate.
-func (w *window) bounds(t int64) (start, end int64, ok bool) {
-	if !w.locate(t) {
-		return 0, 0, false
+// bounds gives the window that begins in the pane of t, and where that pane ends. It is false when the window does not
+// lie within the years 1 to 9999. The others that hold t need not: the first window of all begins in the year 1.
+func (w *window) bounds(t int64) (start, paneEnd, end int64, ok bool) {
+	if t < minTime || t > maxTime {
+		return 0, 0, 0, false
 	}
-	n := w.hops - 1
-	return w.starts[n], w.ends[n], true
+	start, paneEnd = w.panes.pane(t)
+	end = paneEnd
+	for range w.hops - 1 {
+		if end > maxTime {
+			break
+		}
+		_, end = w.panes.pane(end)
+	}
+	if start < minTime || end > maxTime {
+		return 0, 0, 0, false
+	}
+	return start, paneEnd, end, true
 }
 
 // segment is a stretch of rows between two closings: the rows that count and the start of the window of each.

@@ -59,16 +59,31 @@ func (z *zone) at(t int64) (from, to, offset int64) {
 	if !z.known || t < z.from || t >= z.to {
 		at := time.UnixMicro(t).In(z.loc)
 		_, seconds := at.Zone()
-		z.known, z.from, z.to, z.offset = true, math.MinInt64, math.MaxInt64, int64(seconds)*microsPerSec
-		start, end := at.ZoneBounds()
-		if !start.IsZero() {
-			z.from = start.UnixMicro()
-		}
-		if !end.IsZero() {
-			z.to = end.UnixMicro()
-		}
+		z.known, z.offset = true, int64(seconds)*microsPerSec
+		z.from, z.to = zoneBounds(at)
 	}
 	return z.from, z.to, z.offset
+}
+
+// zoneBounds is the stretch of one offset that holds an instant in its zone.
+//
+// Of years behind the changes that a zone lists, from 2038 on, the standard library has 365 days: the last stretch of a
+// leap year ends a day too early there, so that on 31 December it does not hold the instant. No rule of a zone changes
+// clocks on that day.
+func zoneBounds(at time.Time) (from, to int64) {
+	from, to = math.MinInt64, math.MaxInt64
+	start, end := at.ZoneBounds()
+	if !start.IsZero() {
+		from = start.UnixMicro()
+	}
+	if !end.IsZero() {
+		to = end.UnixMicro()
+	}
+	if t := at.UnixMicro(); t < from || t >= to {
+		from = t - floorMod(t, microsPerDay)
+		to = from + microsPerDay
+	}
+	return from, to
 }
 
 // reached is the first instant at which the clock on the wall shows a local time or a later one.

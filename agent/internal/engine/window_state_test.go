@@ -283,3 +283,60 @@ func TestEveryTimeHasOnePane(t *testing.T) {
 		}
 	}
 }
+
+// TestWindowsAtTheEndsOfTime has records whose hopping windows begin in the first one of all, or end in the last. They
+// count, and those count as failed of which a window would lie outside of the years 1 to 9999.
+func TestWindowsAtTheEndsOfTime(t *testing.T) {
+	t.Parallel()
+	const text = "flow: f\nsteps:\n  - id: l\n    read: a\n    schema: {ts: timestamp}\n  - aggregate: {n: count(), first: min(ts)}\n    window: {%s, time: ts}\n  - insight: out\n"
+	data := &table{}
+	for _, ts := range []string{
+		"0001-01-01T00:00:00Z", "0001-01-01T03:00:00Z", "0001-01-01T04:30:00Z", "0001-01-01T06:00:00Z", "0001-01-02T00:00:00Z",
+		"9999-12-31T23:00:00Z", "9999-12-31T19:59:00Z", "9999-12-31T12:00:00Z",
+	} {
+		data.rows = append(data.rows, map[string]any{"ts": ts})
+	}
+	for window, want := range map[string]struct{ windows, failed int }{
+		"hopping: 4h, every: 1h":                            {windows: 19, failed: 2},
+		"hopping: 4h, every: 2h":                            {windows: 10, failed: 2},
+		"hopping: 4h, every: 1h, timezone: America/Chicago": {windows: 18, failed: 3},
+		"tumbling: 4h":                                      {windows: 5, failed: 1},
+		"session: 1h":                                       {windows: 7, failed: 1},
+	} {
+		got, report := runBounded(t, fmt.Sprintf(text, window), map[string]*table{"l": data}, 3)
+		failed := 0
+		for _, s := range report.Steps {
+			failed += int(s.Failed)
+		}
+		if len(got) != want.windows || failed != want.failed {
+			t.Errorf("%s: %d windows, %d records failed\n%s", window, len(got), failed, strings.Join(got, "\n"))
+		}
+	}
+}
+
+// TestTheLastDayOfALeapYear is one that the standard library does not find in the stretches of a zone's offsets, from 2040
+// on: windows in a time zone must be found there all the same.
+func TestTheLastDayOfALeapYear(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"Europe/Berlin", "America/Santiago", "Australia/Lord_Howe", "Africa/Casablanca", "Asia/Tokyo"} {
+		loc, err := time.LoadLocation(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, year := range []int{2039, 2040, 2044, 2100, 2400, 9996} {
+			hours := newShiftPanes([]flowdef.Shift{{Name: "day", Start: 6 * 60, End: 18 * 60, Days: [7]bool{true, true, true, true, true, true, true}}}, loc)
+			days := newPanes(24*time.Hour, loc)
+			for day := -2; day < 3; day++ {
+				local := time.Date(year, 12, 31+day, 12, 0, 0, 0, loc)
+				start, end := days.pane(local.UnixMicro())
+				if want := time.Date(year, 12, 31+day, 0, 0, 0, 0, loc); start != want.UnixMicro() || end != want.AddDate(0, 0, 1).UnixMicro() {
+					t.Errorf("the day of %s is from %s to %s", local, time.UnixMicro(start).In(loc), time.UnixMicro(end).In(loc))
+				}
+				start, end = hours.pane(local.UnixMicro())
+				if want := time.Date(year, 12, 31+day, 6, 0, 0, 0, loc); start != want.UnixMicro() || end != want.Add(12*time.Hour).UnixMicro() {
+					t.Errorf("the shift of %s is from %s to %s", local, time.UnixMicro(start).In(loc), time.UnixMicro(end).In(loc))
+				}
+			}
+		}
+	}
+}
