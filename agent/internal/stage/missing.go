@@ -209,6 +209,9 @@ func (f *files) missingState(ctx context.Context, s *Stage) error {
 	if err != nil || !begun {
 		return err
 	}
+	if err := s.settings.roomFor("to make the missing "+stateName+" anew", stateGrowth); err != nil {
+		return err
+	}
 	d := &DamagedFile{
 		Missing: true, StartedAnew: []string{allFlows},
 		Reason: "the file is missing: with it went the numbers of the outbox, what every flow had read, the flows that shall run and the run reports. " +
@@ -303,6 +306,9 @@ func (f *files) missingSegments(names []segmentName) (lost []lostRange) {
 // else is blamed for it, now and at every later start.
 func (f *files) replaceMissing(ctx context.Context, s *Stage, names []segmentName) ([]segmentName, error) {
 	for _, lost := range f.missingSegments(names) {
+		if err := s.settings.roomFor("to note which part of the outbox is missing", repairBytes); err != nil {
+			return nil, err
+		}
 		from := max(lost.first, f.floor()+1)
 		d := &DamagedFile{
 			Missing: true, Lost: lost.last - from + 1, LostFirst: from, LostLast: lost.last,

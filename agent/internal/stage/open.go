@@ -445,6 +445,9 @@ func (s *Settings) salvageOne(ctx context.Context, path, target string, end uint
 	if err := remove(target); err != nil {
 		return err
 	}
+	if err := s.roomToSalvage(path); err != nil {
+		return err
+	}
 	limited, cancel := context.WithTimeout(ctx, salvageTimeout)
 	defer cancel()
 	if err := s.Salvage(limited, path, target, end); err != nil {

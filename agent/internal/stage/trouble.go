@@ -195,6 +195,12 @@ func (s *Stage) settle() error {
 	if s.isUnsettled() == nil {
 		return nil
 	}
+	if s.waits.on {
+		if err := s.beginAgain(); err != nil {
+			return err
+		}
+		return s.isUnsettled() // what the start has committed can have failed in its turn
+	}
 	if err := s.trouble.rewrite(s.settings.Dir); err != nil {
 		return fmt.Errorf("the staging directory %s still cannot be written: %w", s.settings.Dir, err)
 	}
