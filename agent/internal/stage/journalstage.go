@@ -278,6 +278,7 @@ func (s *Stage) landJournaled(batch []*request) {
 		}
 		r.lastSeq = f.produced
 		r.mark.lastSeq = f.produced
+		f.noteVoids(r.voidSeqs())
 		before := f.marks[r.flow]
 		// It cannot fail on what was just made.
 		_ = p.add(r.flow, before, r.mark, r.late, r.state)

@@ -168,6 +168,8 @@ type files struct {
 	acknowledgedBytes uint64
 	// settledStored is the floor that is on the disk: up to it segments may be dropped.
 	settledStored uint64
+	// fresh is what was found to be lost when the files were opened, until it is among what is unsure.
+	fresh spans
 	// damaged are the waiting records that were found damaged or can never be sent, with which of the two.
 	damaged map[uint64]string
 	// marks are those of the flows' last commits, also of those in pending, which is the stage's.
@@ -359,6 +361,8 @@ func (s *Stage) show(f *files, kept []DamagedFile, others []Former) {
 	s.files, s.pending, s.unsettled = f, f.pending, nil
 	s.ranBefore, s.ranStored = millis(f.ranMillis), f.ranMillis
 	s.beginReach()
+	s.doubt(f, f.unsure)
+	f.recallVoids()
 	if s.settings.MaxAge > 0 {
 		s.noteAge(&f.meta)
 	}

@@ -39,7 +39,21 @@ func (s *Stage) agree(ctx context.Context) error {
 		s.files.unsentFrom = 0
 	}
 	s.mu.Unlock()
-	if store = store && s.isDegraded() == nil; !store {
+	if !store {
+		return nil
+	}
+	return s.agreeAnew(ctx)
+}
+
+// agreeAnew is agree where there is something to store.
+func (s *Stage) agreeAnew(ctx context.Context) error {
+	s.mu.Lock()
+	s.agreed = true
+	if s.files != nil {
+		s.files.unsentFrom = 0
+	}
+	s.mu.Unlock()
+	if s.isDegraded() != nil {
 		return nil
 	}
 	err := s.submit(ctx, &request{admit: func(*files) error { return nil }})
