@@ -144,6 +144,8 @@ type Stage struct {
 	// that one has agreed with the control plane, and lowering that a renumbering has failed half way.
 	reached          uint64
 	agreed, lowering bool
+	// sent is the last sequence that the control plane can have since the last time that it was agreed on.
+	sent uint64
 	// waitingSince is when records began to wait, zero while none do.
 	waitingSince time.Time
 }

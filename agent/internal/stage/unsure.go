@@ -13,7 +13,11 @@ func (f *files) foundLost(first, last uint64) {
 
 // doubt adds what was found to be lost to what is unsure, as far as the control plane can have it. mu is held or not yet shared.
 func (s *Stage) doubt(f *files, known spans) {
-	f.unsure, f.fresh = known.all(f.fresh).within(f.acknowledged, s.reach()), nil
+	upTo := s.reach()
+	if s.agreed {
+		upTo = min(upTo, s.sent)
+	}
+	f.unsure, f.fresh = known.all(f.fresh).within(f.acknowledged, upTo), nil
 }
 
 // settleDoubts tells what is unsure from what is stored up to a sequence, and says whether there was anything. What is up to
@@ -21,6 +25,7 @@ func (s *Stage) doubt(f *files, known spans) {
 func (s *Stage) settleDoubts(stored uint64, before spans) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.sent = stored
 	if len(before) == 0 {
 		return false
 	}

@@ -73,6 +73,7 @@ func (s *Stage) noteGiven(records []Record) {
 	defer s.mu.Unlock()
 	if s.agreed {
 		s.reached = max(s.reached, records[len(records)-1].Last())
+		s.sent = max(s.sent, records[len(records)-1].Last())
 	}
 }
 
