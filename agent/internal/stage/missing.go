@@ -188,8 +188,8 @@ func (s *Settings) formatProven(ctx context.Context, refusal error) error {
 	return nil
 }
 
-// errOtherOwner says that OWNER and state.db name two owners.
-var errOtherOwner = errors.New("the staging directory names two owners")
+// errTwoOwners says that OWNER and state.db name two owners.
+var errTwoOwners = errors.New("the staging directory names two owners")
 
 // checkOrigin refuses a state that another owner staged into. Of two names one is a mistake, and to guess could send one
 // tenant's insights to another.
@@ -198,7 +198,7 @@ func (f *files) checkOrigin(set *Settings) error {
 		return nil
 	}
 	return fmt.Errorf("%w: %s says %s, and %s was written by %s; write %[5]s into %[2]s, and the directory is set aside and never sent, or move the directory away",
-		errOtherOwner, filepath.Join(set.Dir, ownerName), set.Owner, stateName, f.origin.owner)
+		errTwoOwners, filepath.Join(set.Dir, ownerName), set.Owner, stateName, f.origin.owner)
 }
 
 // missingState treats a state.db that is not there as the damage that it is. In a directory that never had one it gives

@@ -41,11 +41,27 @@ type Former struct {
 	Waiting int64
 }
 
-// Owner gives whose a staging directory is, or an empty text when there is none or nobody has claimed it yet.
+// Owner gives whose a staging directory is, or an empty text when there is none or nobody has claimed it yet. What stands in the
+// place of OWNER and is no file gives an error.
 func Owner(dir string) (string, error) {
+	path := filepath.Join(dir, ownerName)
+	if reason := strangeness(path); reason != "" {
+		return "", fmt.Errorf("%w: %s says whose the staged insights are, and %s; find out what has put it there and move it away", ErrDamaged, path, reason)
+	}
 	owner, _, err := readOwner(dir)
 	return owner, err
 }
+
+// OwnerRule says what becomes of a directory that another owner has staged in.
+type OwnerRule int
+
+const (
+	// SetOthersAside gives it another name and begins a fresh one.
+	SetOthersAside OwnerRule = iota
+	// RefuseOthers lets Open fail with ErrOtherOwner, and with ErrDamaged where what says whose it is is no file. What was staged
+	// stays where it is.
+	RefuseOthers
+)
 
 // ownerText is what OWNER says.
 func ownerText(owner string) string {
@@ -108,6 +124,11 @@ func (s *Stage) lockDir(ctx context.Context) (err error) {
 // claim makes an empty directory without an owner that of the settings', and gives the owner when it is another one. An
 // OWNER that is missing or damaged is written anew where the state proves what it said.
 func claim(ctx context.Context, settings Settings, lock *directoryLock) (other string, err error) {
+	if settings.Others == RefuseOthers {
+		if _, err := Owner(settings.Dir); err != nil {
+			return "", err
+		}
+	}
 	strange, err := settings.checkFormat(ctx)
 	if lock.strange += strange; err != nil || settings.Owner == "" {
 		return "", err
@@ -119,6 +140,9 @@ func claim(ctx context.Context, settings Settings, lock *directoryLock) (other s
 	owner, whole, proven, err := settings.whose(ctx)
 	if err != nil {
 		return "", err
+	}
+	if owner != settings.Owner && settings.Others == RefuseOthers {
+		return "", fmt.Errorf("%w: %s was staged in by %s, and %s starts here now", ErrOtherOwner, settings.Dir, owner, settings.Owner)
 	}
 	if !whole || !proven && owner == settings.Owner {
 		if err := createFile(filepath.Join(settings.Dir, ownerName), ownerText(owner)); err != nil && !whole {

@@ -24,6 +24,8 @@ type Settings struct {
 	// Owner is who stages here, such as the agent's id, at most 200 bytes in one line. The directory of another owner is
 	// set aside as a whole (see Stats.Formers) and a fresh one begins. Empty neither looks at the owner nor records one.
 	Owner string
+	// Others says what becomes of the directory of another owner.
+	Others OwnerRule
 	// Logger may be nil, for none.
 	Logger *slog.Logger
 	// MaxBytes is how much the outbox may hold, in bytes of waiting records; 0 means 1 GiB. WhenFull says what a full one
