@@ -386,10 +386,8 @@ func (s *Stage) Reconcile(ctx context.Context, stored uint64) (after uint64, err
 	if err != nil {
 		return 0, err
 	}
-	if s.settleDoubts(stored, unsure) {
-		return after, s.agreeAnew(ctx)
-	}
-	return after, s.agree(ctx)
+	s.settleDoubts(stored, unsure)
+	return after, s.agree(ctx, unsure)
 }
 
 func (s *Stage) reconcile(ctx context.Context, stored uint64, unsure spans) (after uint64, err error) {

@@ -20,21 +20,20 @@ func (s *Stage) doubt(f *files, known spans) {
 	f.unsure, f.fresh = known.all(f.fresh).within(f.acknowledged, upTo), nil
 }
 
-// settleDoubts tells what is unsure from what is stored up to a sequence, and says whether there was anything. What is up to
-// there is acknowledged by now.
-func (s *Stage) settleDoubts(stored uint64, before spans) bool {
+// settleDoubts ends what was unsure before the control plane has said up to where it has everything. What is up to there is
+// acknowledged by now.
+func (s *Stage) settleDoubts(stored uint64, before spans) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sent = stored
 	if len(before) == 0 {
-		return false
+		return
 	}
 	if s.files != nil {
 		s.files.unsure = nil
 	}
 	s.settings.Logger.Info("the control plane has said what it has of the insights that were damaged here",
 		slog.Uint64("stored", before.within(0, stored).count()), slog.Uint64("lost", before.within(stored, ^uint64(0)).count()))
-	return true
 }
 
 // doubts are what is unsure now.

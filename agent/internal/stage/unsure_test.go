@@ -36,7 +36,7 @@ func halfDamaged(t *testing.T) stage.Settings {
 			b = bytes.ReplaceAll(b, p, bytes.ToUpper(p))
 		}
 	}
-	if err := os.WriteFile(path, b, 0o600); err != nil {
+	if err := os.WriteFile(path, b, 0o600); err != nil { //nolint:gosec // a file of the test
 		t.Fatal(err)
 	}
 	return to

@@ -30,30 +30,16 @@ func (s *Stage) beginReach() {
 	f.unsentFrom = s.reached + 1
 }
 
-// agree notes that from now on what is read can be sent, on the disk before it is.
-func (s *Stage) agree(ctx context.Context) error {
+// agree notes that from now on what is read can be sent, on the disk before it is: the first time, and where doubts are settled.
+func (s *Stage) agree(ctx context.Context, settled spans) error {
 	s.mu.Lock()
-	store := !s.agreed
+	store := !s.agreed || len(settled) > 0
 	s.agreed = true
 	if s.files != nil {
 		s.files.unsentFrom = 0
 	}
 	s.mu.Unlock()
-	if !store {
-		return nil
-	}
-	return s.agreeAnew(ctx)
-}
-
-// agreeAnew is agree where there is something to store.
-func (s *Stage) agreeAnew(ctx context.Context) error {
-	s.mu.Lock()
-	s.agreed = true
-	if s.files != nil {
-		s.files.unsentFrom = 0
-	}
-	s.mu.Unlock()
-	if s.isDegraded() != nil {
+	if store = store && s.isDegraded() == nil; !store {
 		return nil
 	}
 	err := s.submit(ctx, &request{admit: func(*files) error { return nil }})
