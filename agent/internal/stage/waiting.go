@@ -132,6 +132,7 @@ func (s *Stage) beginAgain() error {
 	}
 	free, err := freeBytes(s.settings.Dir)
 	if err == nil && free <= w.free && (!w.few || fewFiles(s.settings.Dir)) && time.Since(w.tried) < awaitEvery {
+		w.free = free // what others have taken since need not come back first
 		return s.isUnsettled()
 	}
 	err = s.untilClosing(s.begin)
