@@ -33,6 +33,9 @@ type OutboxStatus struct {
 	// plane lost after it had acknowledged them.
 	Lost         uint64 `json:"lost"`
 	LostRemotely uint64 `json:"lost_remotely"`
+	// LostUnsure are more that were damaged on this machine's disk, of which the control plane may have stored what was sent
+	// before. A session tells how many of them are lost.
+	LostUnsure uint64 `json:"lost_unsure,omitempty"`
 	// DamagedFiles counts the files of the staging that were ever found damaged and set aside, Salvaged the insights that
 	// were taken out of them whole. Damage says what happened to those that are still kept, the newest first.
 	DamagedFiles uint64        `json:"damaged_files"`
@@ -83,7 +86,7 @@ func outboxStatus(o *stage.Stats, sent uint64) OutboxStatus {
 		WaitingRecords: o.WaitingRecords, WaitingBytes: o.WaitingBytes,
 		RoomBytes: o.RoomBytes, RunwaySeconds: -1,
 		Late: o.Late, Expired: map[string]uint64{},
-		Lost: o.Lost, LostRemotely: o.LostRemotely,
+		Lost: o.Lost - min(o.Lost, o.LostUnsure), LostRemotely: o.LostRemotely, LostUnsure: o.LostUnsure,
 		DamagedFiles: o.SetAside, Salvaged: o.Salvaged, Damage: []DamagedFile{},
 		Degraded: o.Degraded, Blocked: o.Blocked, BlockedBy: o.BlockedBy, SetAside: []SetAsideStaging{},
 	}

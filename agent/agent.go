@@ -55,6 +55,9 @@ type parts struct {
 	tunnel     *tunnel.Client
 	status     *status
 	pressure   *pressure
+	reports    *reports
+	// begun is closed once what an earlier run has left is taken up.
+	begun chan struct{}
 }
 
 // errStopped is the cause with which Run ends its parts.
@@ -66,7 +69,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	st, err := stage.Open(ctx, stageSettings(a.config, id.Profile().Agent, a.log))
+	st, err := stage.OpenOrWait(ctx, stageSettings(a.config, id.Profile().Agent, a.log))
 	if err != nil {
 		return stage.Advise(a.config.DataDir, fmt.Errorf("open the staging in %s: %w", a.config.DataDir, err))
 	}
@@ -83,20 +86,44 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		a.log.WarnContext(ctx, "what may end the agent cannot be written to a file", slog.Any("error", err))
 	}
 	defer keepMemorySmall(ctx, heapLimit(a.config.MemoryLimit))()
-	p, err := a.assemble(ctx, id, stores{st, spill, known})
+	p, err := a.assemble(id, stores{st, spill, known})
 	if err != nil {
 		return err
 	}
 	a.log.InfoContext(ctx, "agent starts", "agent", id.Profile().Agent, "control_plane", id.Profile().URL, "version", buildinfo.Version())
-	if err := p.bundles.resume(ctx); err != nil {
-		return err
-	}
 	return a.runParts(ctx, p)
+}
+
+// begin takes up what an earlier run has left, once the staging is open.
+func (p *parts) begin(ctx context.Context) error {
+	err := awaitOr(ctx, p.stage.Opened())
+	if err == nil {
+		err = p.stage.OpenError()
+	}
+	if err == nil {
+		err = p.reports.load(ctx)
+	}
+	if err == nil {
+		err = p.bundles.resume(ctx)
+	}
+	if err == nil {
+		close(p.begun)
+	}
+	return err
 }
 
 // runParts runs everything until ctx ends or a part fails.
 func (a *Agent) runParts(ctx context.Context, p *parts) error {
 	g, ctx := errgroup.WithContext(ctx)
+	select {
+	case <-p.stage.Opened():
+		if err := lifecycle.UnlessDone(ctx, p.begin(ctx)); err != nil {
+			return err
+		}
+	default:
+		// The staging waits for room on its disk. Meanwhile the agent is connected and says so.
+		g.Go(func() error { return lifecycle.UnlessDone(ctx, p.begin(ctx)) })
+	}
 	// The tunnel outlives the flows, so that what their last commits staged has a chance to leave.
 	tunnelCtx, stopTunnel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stopTunnel(nil)
@@ -137,12 +164,9 @@ func (p *parts) rotate() error {
 }
 
 // assemble wires the parts; none of them runs yet.
-func (a *Agent) assemble(ctx context.Context, id *identity.Identity, open stores) (*parts, error) {
+func (a *Agent) assemble(id *identity.Identity, open stores) (*parts, error) {
 	st := open.stage
-	reports, err := newReports(ctx, st, a.log)
-	if err != nil {
-		return nil, err
-	}
+	reports, begun := unreadReports(st, a.log), make(chan struct{})
 	s := &status{identity: id, stage: st, changed: make(chan struct{}, 1)}
 	s.bundles = &bundles{identity: id, stage: st, log: a.log, changed: s.signal}
 	sup := supervisor.New(supervisor.Settings{
@@ -153,14 +177,19 @@ func (a *Agent) assemble(ctx context.Context, id *identity.Identity, open stores
 	})
 	reports.changed = sup.Reported()
 	s.supervisor, s.bundles.supervisor = sup, sup
+	var err error
 	s.tunnel, err = tunnel.New(tunnel.Settings{
 		Link: link(a.config, id.Profile().URL), Agent: id.Profile().Agent, Fingerprint: id.Profile().Fingerprint,
-		Host: host(), Connectors: specs(), Identity: tunnelIdentity{id}, Bundles: s.bundles, Clock: s.bundles, Reporter: s, Outbox: outbox{st}, Reports: reports, Log: a.log,
+		Host: host(), Connectors: specs(), Identity: tunnelIdentity{id}, Bundles: bundlesOnceBegun{s.bundles, begun}, Clock: s.bundles, Reporter: s,
+		Outbox: outbox{st}, Reports: reportsOnceBegun{reports, begun}, Log: a.log,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("prepare the connection to %s: %w", id.Profile().URL, err)
 	}
-	return &parts{identity: id, stage: st, supervisor: sup, bundles: s.bundles, tunnel: s.tunnel, status: s, pressure: newPressure(sup, a.log)}, nil
+	return &parts{
+		identity: id, stage: st, supervisor: sup, bundles: s.bundles, tunnel: s.tunnel, status: s, pressure: newPressure(sup, a.log),
+		reports: reports, begun: begun,
+	}, nil
 }
 
 // writeRule is what the configuration says about writes.

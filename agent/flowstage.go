@@ -34,12 +34,15 @@ func (r *FlowRun) openStaging(ctx context.Context, log *slog.Logger) (flowStagin
 	// An agent's staging must neither be printed nor get out of the agent's way.
 	owner, err := stage.Owner(dir)
 	if err != nil {
-		return nil, fmt.Errorf("open the staging in %s: %w", r.DataDir, err)
+		return nil, fmt.Errorf("open the staging in %s: %w; or name another folder with --data-dir", r.DataDir, err)
 	}
 	if owner != "" && owner != localAgent {
 		return nil, fmt.Errorf("%s is the data directory of agent %s: name another with --data-dir", r.DataDir, owner)
 	}
-	st, err := stage.Open(ctx, stage.Settings{Dir: dir, Owner: localAgent, Logger: log, Verify: verifyInChild, Salvage: salvageInChild})
+	st, err := stage.Open(ctx, stage.Settings{Dir: dir, Owner: localAgent, Others: stage.RefuseOthers, Logger: log, Verify: verifyInChild, Salvage: salvageInChild})
+	if errors.Is(err, stage.ErrOtherOwner) {
+		return nil, fmt.Errorf("%w; name another folder with --data-dir", err)
+	}
 	if err != nil {
 		return nil, stage.Advise(r.DataDir, fmt.Errorf("open the staging in %s: %w", r.DataDir, err))
 	}

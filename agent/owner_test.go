@@ -101,13 +101,31 @@ func TestAnotherEnrolmentDoesNotInheritWhatWaits(t *testing.T) {
 
 func TestRunFlowLeavesAnAgentsStagingAlone(t *testing.T) {
 	t.Parallel()
-	data := t.TempDir()
-	stagedBy(t, data, "agent-a", []byte("1"))
-	_, err := agent.RunFlow(t.Context(), agent.FlowRun{Definition: definition(t, data), DataDir: data, Out: &bytes.Buffer{}, Log: &bytes.Buffer{}})
-	if err == nil || !strings.Contains(err.Error(), "agent-a") || !strings.Contains(err.Error(), "--data-dir") {
-		t.Errorf("RunFlow gave %v", err)
-	}
-	if got := stagedBy(t, data, "agent-a"); got.WaitingRecords != 1 || len(got.Formers) != 0 {
-		t.Errorf("the agent's staging has %+v", got)
+	for name, harm := range map[string]func(owner string) error{
+		"as it is":            func(string) error { return nil },
+		"OWNER is gone":       os.Remove,
+		"OWNER is damaged":    func(owner string) error { return os.WriteFile(owner, []byte("agent-a"), 0o600) },
+		"OWNER is a folder":   func(owner string) error { return errors.Join(os.Remove(owner), os.Mkdir(owner, 0o700)) },
+		"OWNER is a bad link": func(owner string) error { return errors.Join(os.Remove(owner), os.Symlink("nowhere", owner)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			data := t.TempDir()
+			stagedBy(t, data, "agent-a", []byte("1"))
+			if err := harm(filepath.Join(data, "stage", "OWNER")); err != nil {
+				t.Fatal(err)
+			}
+			var out bytes.Buffer
+			_, err := agent.RunFlow(t.Context(), agent.FlowRun{Definition: definition(t, data), DataDir: data, Out: &out, Log: &bytes.Buffer{}})
+			if err == nil || !strings.Contains(err.Error(), "agent-a") && !strings.Contains(err.Error(), "OWNER") || !strings.Contains(err.Error(), "--data-dir") || out.Len() > 0 {
+				t.Errorf("RunFlow gave %v and printed %q", err, &out)
+			}
+			if list, err := filepath.Glob(filepath.Join(data, "stage.*")); err != nil || len(list) > 0 {
+				t.Errorf("it has set %v aside, %v", list, err)
+			}
+			if got := stagedBy(t, data, "agent-a"); got.WaitingRecords != 1 || len(got.Formers) != 0 {
+				t.Errorf("the agent's staging has %+v", got)
+			}
+		})
 	}
 }

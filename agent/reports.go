@@ -39,18 +39,30 @@ type reports struct {
 // beingPut is above all numbers. A report under it is neither sent nor dropped.
 const beingPut = math.MaxUint64
 
-// newReports numbers what an earlier run has left, the newest first.
+// newReports numbers what an earlier run has left.
 func newReports(ctx context.Context, st *stage.Stage, log *slog.Logger) (*reports, error) {
-	r := &reports{stage: st, log: log, numbers: map[string]uint64{}}
-	left, err := st.RunReports(ctx, maxReports)
+	r := unreadReports(st, log)
+	return r, r.load(ctx)
+}
+
+// unreadReports reads nothing yet: load is to be called before anything else.
+func unreadReports(st *stage.Stage, log *slog.Logger) *reports {
+	return &reports{stage: st, log: log, numbers: map[string]uint64{}}
+}
+
+// load numbers what an earlier run has left, the newest first.
+func (r *reports) load(ctx context.Context) error {
+	left, err := r.stage.RunReports(ctx, maxReports)
 	if err != nil {
-		return nil, fmt.Errorf("read the run reports: %w", err)
+		return fmt.Errorf("read the run reports: %w", err)
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for _, report := range left {
 		r.last++
 		r.numbers[report.ID] = r.last
 	}
-	return r, nil
+	return nil
 }
 
 // PutRunReport keeps a report until the control plane has stored it. Reports of several runs can be put at once, which the

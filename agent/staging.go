@@ -97,10 +97,20 @@ type scratch struct{ *stage.Scratch }
 // Create makes an empty file.
 func (s scratch) Create() (engine.ScratchFile, error) { return s.Scratch.Create() }
 
-// outbox is the tunnel's view of the stage.
+// outbox is the tunnel's view of the stage. What a session asks for first waits until that is open.
 type outbox struct{ *stage.Stage }
 
+func (o outbox) Reconcile(ctx context.Context, stored uint64) (after uint64, err error) {
+	if err := awaitOr(ctx, o.Opened()); err != nil {
+		return 0, err
+	}
+	return o.Stage.Reconcile(ctx, stored)
+}
+
 func (o outbox) ReadOutbox(ctx context.Context, after uint64, maxRecords, maxBytes int) ([]tunnel.Record, error) {
+	if err := awaitOr(ctx, o.Opened()); err != nil {
+		return nil, err
+	}
 	records, err := o.Stage.ReadOutbox(ctx, after, maxRecords, maxBytes)
 	if err != nil {
 		return nil, fmt.Errorf("read the outbox: %w", err)
@@ -110,4 +120,47 @@ func (o outbox) ReadOutbox(ctx context.Context, after uint64, maxRecords, maxByt
 		out[i] = tunnel.Record(r)
 	}
 	return out, nil
+}
+
+// awaitOr waits for what a channel tells, until ctx ends.
+func awaitOr(ctx context.Context, told <-chan struct{}) error {
+	select {
+	case <-told:
+		return nil
+	default:
+	}
+	select {
+	case <-told:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// bundlesOnceBegun takes no bundle before that of an earlier run was taken up.
+type bundlesOnceBegun struct {
+	*bundles
+	begun <-chan struct{}
+}
+
+// ApplyBundle is for the tunnel.
+func (b bundlesOnceBegun) ApplyBundle(ctx context.Context, envelope []byte) error {
+	if err := awaitOr(ctx, b.begun); err != nil {
+		return err
+	}
+	return b.bundles.ApplyBundle(ctx, envelope)
+}
+
+// reportsOnceBegun gives no report before those of an earlier run were numbered.
+type reportsOnceBegun struct {
+	*reports
+	begun <-chan struct{}
+}
+
+// ReadReports is for the tunnel.
+func (r reportsOnceBegun) ReadReports(ctx context.Context, after uint64, limit int) ([]tunnel.Report, error) {
+	if err := awaitOr(ctx, r.begun); err != nil {
+		return nil, err
+	}
+	return r.reports.ReadReports(ctx, after, limit)
 }

@@ -22,8 +22,15 @@ const VerifyCommand = "verify-store"
 // ErrCannotVerify is what VerifyStore wraps when it could not find out whether the file is damaged.
 var ErrCannotVerify = errors.New("the file could not be read")
 
-// ExitCannotVerify is the exit code for it. Every other failure of the command, and its death, means damage.
-const ExitCannotVerify = 75
+// ExitCannotVerify is the exit code for it, and ExitNoRoom that for stage.ErrNoRoom: what is whole could not be written. Every
+// other failure of the command, and its death, means damage.
+const (
+	ExitCannotVerify = 75
+	ExitNoRoom       = 73
+)
+
+// NoRoom says whether a command of this program has failed because of a full disk.
+func NoRoom(err error) bool { return stage.IsNoSpace(err) }
 
 // VerifyStore reads a file of the staging from end to end. A damaged one gives an error, or ends the process.
 func VerifyStore(path string) error {
@@ -83,6 +90,9 @@ func runOnStore(ctx context.Context, path string, more ...string) error {
 	}
 	first, _, _ := strings.Cut(said.String(), "\n")
 	exit, exited := errors.AsType[*exec.ExitError](err)
+	if exited && ctx.Err() == nil && exit.ExitCode() == ExitNoRoom {
+		return fmt.Errorf("%w: %s", stage.ErrNoRoom, first)
+	}
 	if !exited || ctx.Err() != nil || exit.ExitCode() == ExitCannotVerify || wasStopped(exit.ProcessState) {
 		return fmt.Errorf("cannot find out whether %s is damaged: %w: %s", path, err, first)
 	}

@@ -54,6 +54,7 @@ type account struct {
 	Late           uint64            `json:"late"`
 	Expired        map[string]uint64 `json:"expired"`
 	Lost           uint64            `json:"lost"`
+	LostUnsure     uint64            `json:"lost_unsure"`
 	LostRemotely   uint64            `json:"lost_remotely"`
 	DamagedFiles   uint64            `json:"damaged_files"`
 	Salvaged       uint64            `json:"salvaged"`

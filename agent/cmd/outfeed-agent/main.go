@@ -50,6 +50,9 @@ func run(ctx context.Context, args []string) int {
 	}
 	fmt.Fprintln(root.ErrOrStderr(), "outfeed-agent:", terminal.Text(err.Error()))
 	if errors.Is(err, agent.ErrCannotVerify) {
+		if agent.NoRoom(err) {
+			return agent.ExitNoRoom
+		}
 		return agent.ExitCannotVerify
 	}
 	if !began || errors.As(err, new(*usageError)) || errors.As(err, new(*agent.DefinitionError)) {

@@ -202,6 +202,9 @@ func printOutbox(w io.Writer, o *agent.OutboxStatus) {
 	if o.Lost > 0 {
 		line("  lost", o.Lost, "damaged on this machine's disk, or could never be sent; see the log")
 	}
+	if o.LostUnsure > 0 {
+		line("  perhaps lost", o.LostUnsure, "damaged on this machine's disk, at most; the control plane may have them, which the next connection tells")
+	}
 	if o.LostRemotely > 0 {
 		line("  lost afterwards", o.LostRemotely, "acknowledged, and then gone from the control plane's database")
 	}

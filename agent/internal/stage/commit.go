@@ -122,7 +122,7 @@ func (s *Stage) Commit(ctx context.Context, c Checkpoint) (lastSeq uint64, err e
 		buf = &commitBuffer{}
 	}
 	entries := buf.sortChanges(c.Changes)
-	r := &request{flow: c.Flow, payloads: c.Insights, earlier: c.Earlier, bytes: int(min(size, math.MaxInt32))}
+	r := &request{flow: c.Flow, payloads: c.Insights, earlier: c.Earlier, bytes: int(min(size, math.MaxInt32)), voids: c.voids, count: c.count}
 	r.buf = buf
 	s.journaled(r, &c, m, entries)
 	r.admit = func(f *files) error {

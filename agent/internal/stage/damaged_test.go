@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/outfeed/outfeed/agent/internal/stage"
@@ -77,9 +78,12 @@ func TestWhatIsDamagedIsSetAsideAndCounted(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(s.Dir, "RUNNING"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	var mu sync.Mutex
 	var verified []string
 	s.Verify = func(_ context.Context, path string) error {
+		mu.Lock()
 		verified = append(verified, filepath.Base(path))
+		mu.Unlock()
 		return stage.Verify(path)
 	}
 	st = open(t, s)

@@ -9,6 +9,8 @@ var (
 	ErrLocked = errors.New("the staging directory is in use")
 	// ErrNewerFormat says that a newer agent wrote the directory; nothing in it was changed.
 	ErrNewerFormat = errors.New("the staging directory was written by a newer outfeed-agent")
+	// ErrOtherOwner says that the directory is another owner's.
+	ErrOtherOwner = errors.New("the staging directory is another owner's")
 	// ErrDamaged says that what was read is not what was written.
 	ErrDamaged = errors.New("the staged data is damaged")
 	// ErrStaleCommit says that a checkpoint does not follow the flow's last one: another runner of the same flow has

@@ -60,3 +60,9 @@ func AwaitBlocked(s *Stage, n int) {
 
 // GrowthSample is how far two looks at the growth of the outbox are apart at least.
 const GrowthSample = growthSample
+
+// SpansAgain decodes a list of sequences and encodes it.
+func SpansAgain(b []byte) ([]byte, bool) {
+	l, err := parseSpans(b)
+	return l.encode(), err == nil && len(l) <= maxSpans
+}

@@ -27,7 +27,7 @@ const (
 
 // faultSettings are those of the child and of whoever looks at its directory afterwards.
 func faultSettings(dir string, log *slog.Logger) stage.Settings {
-	return stage.Settings{Dir: dir, Logger: log, MinFreeBytes: 256 << 10, MaxBytes: 64 << 20, LockWait: time.Second}
+	return stage.Settings{Dir: dir, Owner: "agent", Logger: log, MinFreeBytes: 256 << 10, MaxBytes: 64 << 20, LockWait: time.Second}
 }
 
 // serveFaults is the child.

@@ -70,7 +70,7 @@ func classify(err error) error {
 	switch {
 	case errors.Is(err, bolterrors.ErrTimeout):
 		return fmt.Errorf("%w: another agent has this file open; stop that agent, or give this one another --data-dir", ErrLocked)
-	case errors.As(err, &path):
+	case errors.As(err, &path), isNoSpace(err):
 		return err
 	}
 	return fmt.Errorf("%w: %w", ErrDamaged, err)
@@ -298,7 +298,11 @@ func (l *directoryLock) describe() error {
 	return nil
 }
 
+// release lets go of the directory. It may be nil.
 func (l *directoryLock) release() error {
+	if l == nil {
+		return nil
+	}
 	err := l.file.Close()
 	if l.running != nil {
 		err = errors.Join(err, l.running.Close())

@@ -343,6 +343,7 @@ func (f *files) loseRun(upTo uint64, r *replayed) {
 		return
 	}
 	f.pending.addRun(pendingRun{first: f.produced + 1, last: upTo})
+	f.foundLost(f.produced+1, upTo)
 	r.lost += upTo - f.produced
 	f.produced = upTo
 }

@@ -120,7 +120,7 @@ func (s *Stage) recoverJournal(ctx context.Context, f *files) (mended bool, err 
 	if err != nil {
 		return false, err
 	}
-	s.pending, f.epoch = f.pending, f.pending.epoch
+	f.epoch = f.pending.epoch
 	switch {
 	case c.stale:
 		return false, remove(path)
@@ -141,6 +141,9 @@ func (s *Stage) recoverJournal(ctx context.Context, f *files) (mended bool, err 
 // setJournalAside keeps a damaged journal for a person and lets a new one take its place once state.db has what was in it.
 func (s *Stage) setJournalAside(ctx context.Context, f *files, c *journalContent, r *replayed) error {
 	path := filepath.Join(s.settings.Dir, journalName)
+	if err := s.settings.roomFor("to set the damaged journal aside", 0); err != nil {
+		return err
+	}
 	// What was in the part that is gone cannot be told.
 	r.unknown = r.unknown || c.unclean && (len(c.frames) == 0 || int64(len(c.data)) < c.size)
 	if c.absent {
@@ -275,6 +278,7 @@ func (s *Stage) landJournaled(batch []*request) {
 		}
 		r.lastSeq = f.produced
 		r.mark.lastSeq = f.produced
+		f.noteVoids(r.voidSeqs())
 		before := f.marks[r.flow]
 		// It cannot fail on what was just made.
 		_ = p.add(r.flow, before, r.mark, r.late, r.state)

@@ -188,8 +188,8 @@ func (s *Settings) formatProven(ctx context.Context, refusal error) error {
 	return nil
 }
 
-// errOtherOwner says that OWNER and state.db name two owners.
-var errOtherOwner = errors.New("the staging directory names two owners")
+// errTwoOwners says that OWNER and state.db name two owners.
+var errTwoOwners = errors.New("the staging directory names two owners")
 
 // checkOrigin refuses a state that another owner staged into. Of two names one is a mistake, and to guess could send one
 // tenant's insights to another.
@@ -198,7 +198,7 @@ func (f *files) checkOrigin(set *Settings) error {
 		return nil
 	}
 	return fmt.Errorf("%w: %s says %s, and %s was written by %s; write %[5]s into %[2]s, and the directory is set aside and never sent, or move the directory away",
-		errOtherOwner, filepath.Join(set.Dir, ownerName), set.Owner, stateName, f.origin.owner)
+		errTwoOwners, filepath.Join(set.Dir, ownerName), set.Owner, stateName, f.origin.owner)
 }
 
 // missingState treats a state.db that is not there as the damage that it is. In a directory that never had one it gives
@@ -207,6 +207,9 @@ func (f *files) missingState(ctx context.Context, s *Stage) error {
 	f.uncertain = true
 	_, begun, err := traces(s.settings.Dir)
 	if err != nil || !begun {
+		return err
+	}
+	if err := s.settings.roomFor("to make the missing "+stateName+" anew", stateGrowth); err != nil {
 		return err
 	}
 	d := &DamagedFile{
@@ -303,6 +306,9 @@ func (f *files) missingSegments(names []segmentName) (lost []lostRange) {
 // else is blamed for it, now and at every later start.
 func (f *files) replaceMissing(ctx context.Context, s *Stage, names []segmentName) ([]segmentName, error) {
 	for _, lost := range f.missingSegments(names) {
+		if err := s.settings.roomFor("to note which part of the outbox is missing", repairBytes); err != nil {
+			return nil, err
+		}
 		from := max(lost.first, f.floor()+1)
 		d := &DamagedFile{
 			Missing: true, Lost: lost.last - from + 1, LostFirst: from, LostLast: lost.last,
@@ -315,6 +321,7 @@ func (f *files) replaceMissing(ctx context.Context, s *Stage, names []segmentNam
 		if err := d.describe(s.settings.Dir); err != nil {
 			return nil, err
 		}
+		f.foundLost(from, lost.last)
 		empty, err := createNamed(to, func(tx *bolt.Tx) error { return putLost(tx, []span{{lost.first, lost.last}}) })
 		if err != nil {
 			return nil, fmt.Errorf("note what a missing segment has lost: %w", err)

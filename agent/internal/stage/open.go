@@ -170,10 +170,11 @@ func (f *files) openSegments(ctx context.Context, s *Stage, found map[string]err
 	if f.uncertain && len(f.segments) > 0 {
 		last := f.segments[len(f.segments)-1]
 		f.produced = max(f.produced, last.last)
+		f.acknowledged = max(f.acknowledged, f.segments[0].first-1)
+		f.foundLost(last.last+1, f.produced)
 		if err := last.loseUpTo(f.produced); err != nil {
 			return err
 		}
-		f.acknowledged = max(f.acknowledged, f.segments[0].first-1)
 	}
 	f.produced = max(f.produced, f.acknowledged)
 	for i := range list {
@@ -310,11 +311,15 @@ func (f *files) account(s *Stage, o *opening) error {
 		if seg.first != o.first || low > high {
 			continue
 		}
+		for _, gap := range spans(seg.lost).within(low-1, high) {
+			f.foundLost(gap.first, gap.last)
+		}
 		o.damaged.Lost = seg.lostBetween(low, high)
 		o.damaged.Salvaged = high - low + 1 - o.damaged.Lost
 		f.salvaged += o.damaged.Salvaged
 	}
 	if o.gone && o.end < ^uint64(0) && o.end > f.acknowledged {
+		f.foundLost(o.first, o.end)
 		o.damaged.Lost = o.end - max(o.first-1, f.acknowledged)
 	}
 	s.settings.Logger.Error("a damaged part of the outbox was set aside", slog.String("file", o.damaged.File),
@@ -327,6 +332,7 @@ func (f *files) account(s *Stage, o *opening) error {
 func (f *files) begin(set *Settings) error {
 	path := filepath.Join(set.Dir, stateName)
 	f.listed = f.firsts()
+	f.unsure = f.unsure.all(f.fresh)
 	own := set.origin()
 	own.owner = cmp.Or(own.owner, f.origin.owner)
 	if f.state == nil {
@@ -443,6 +449,9 @@ func (s *Stage) suspect(cause *damageError) bool {
 // salvageOne runs one salvage within its time.
 func (s *Settings) salvageOne(ctx context.Context, path, target string, end uint64) error {
 	if err := remove(target); err != nil {
+		return err
+	}
+	if err := s.roomToSalvage(path); err != nil {
 		return err
 	}
 	limited, cancel := context.WithTimeout(ctx, salvageTimeout)

@@ -214,7 +214,12 @@ func (r *outboxReader) append(rec Record) {
 // at the latest when that lets a segment be dropped and the disk can be written; before that a crash only sends some
 // records again. ErrBeyondEnd says that there are not so many.
 func (s *Stage) Acknowledge(ctx context.Context, upTo uint64) error {
-	store, err := s.moveAcknowledged(upTo)
+	return s.acknowledge(ctx, upTo, s.sentDoubts())
+}
+
+// acknowledge is Acknowledge where what is unsure of it is stored.
+func (s *Stage) acknowledge(ctx context.Context, upTo uint64, unsure spans) error {
+	store, err := s.moveAcknowledged(upTo, unsure)
 	if err != nil || !store || s.isDegraded() != nil {
 		return err
 	}
@@ -228,7 +233,7 @@ func (s *Stage) Acknowledge(ctx context.Context, upTo uint64) error {
 
 // moveAcknowledged notes the acknowledgement in memory and says whether it must be stored: because something can be
 // dropped then, or because it counts something as lost.
-func (s *Stage) moveAcknowledged(upTo uint64) (store bool, err error) {
+func (s *Stage) moveAcknowledged(upTo uint64, unsure spans) (store bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f := s.files
@@ -242,7 +247,9 @@ func (s *Stage) moveAcknowledged(upTo uint64) (store bool, err error) {
 	}
 	f.unsentFrom = 0
 	lost := f.lostBetween(f.acknowledged, upTo)
+	lost -= min(lost, unsure.within(f.acknowledged, upTo).count())
 	f.lost += lost
+	f.unsure = f.unsure.within(upTo, f.produced)
 	for seq := range f.damaged {
 		if seq <= upTo {
 			delete(f.damaged, seq)
@@ -374,14 +381,16 @@ func (s *Stage) noteWaiting() {
 // back (see wentBack), also when what was staged since then has the numbers of what it has: that is told in
 // Stats.Damaged, what was here at the start counts as stored, and the rest gets new sequences behind the control plane's.
 func (s *Stage) Reconcile(ctx context.Context, stored uint64) (after uint64, err error) {
-	after, err = s.reconcile(ctx, stored)
+	unsure := s.doubts()
+	after, err = s.reconcile(ctx, stored, unsure)
 	if err != nil {
 		return 0, err
 	}
-	return after, s.agree(ctx)
+	s.settleDoubts(stored, unsure)
+	return after, s.agree(ctx, unsure)
 }
 
-func (s *Stage) reconcile(ctx context.Context, stored uint64) (after uint64, err error) {
+func (s *Stage) reconcile(ctx context.Context, stored uint64, unsure spans) (after uint64, err error) {
 	s.mu.RLock()
 	lowering := s.lowering
 	s.mu.RUnlock()
@@ -409,7 +418,7 @@ func (s *Stage) reconcile(ctx context.Context, stored uint64) (after uint64, err
 		s.files.remoteStored = 0
 	}
 	s.mu.Unlock()
-	return stored, s.Acknowledge(ctx, stored)
+	return stored, s.acknowledge(ctx, stored, unsure)
 }
 
 // noteRemoteLoss counts what the control plane has lost, once for each time that it went back.
@@ -434,7 +443,9 @@ func (s *Stage) renumber(next *meta, base uint64) ([]appended, error) {
 	var parts []appended
 	s.mu.RLock()
 	from, seq := s.reach(), base+1
-	next.lost += s.files.lostBetween(next.acknowledged, from)
+	// What is unsure and can be stored is taken for stored, as the rest is.
+	lost := s.files.lostBetween(next.acknowledged, from)
+	next.lost += lost - min(lost, next.unsure.within(next.acknowledged, from).count())
 	s.mu.RUnlock()
 	old := s.files.segments
 	for from < next.produced {
@@ -459,6 +470,7 @@ func (s *Stage) renumber(next *meta, base uint64) ([]appended, error) {
 		from = r.next - 1
 	}
 	next.acknowledged, next.produced, next.gone, next.ages = base, seq-1, nil, nil
+	next.unsure = nil
 	return parts, nil
 }
 

@@ -41,11 +41,27 @@ type Former struct {
 	Waiting int64
 }
 
-// Owner gives whose a staging directory is, or an empty text when there is none or nobody has claimed it yet.
+// Owner gives whose a staging directory is, or an empty text when there is none or nobody has claimed it yet. What stands in the
+// place of OWNER and is no file gives an error.
 func Owner(dir string) (string, error) {
+	path := filepath.Join(dir, ownerName)
+	if reason := strangeness(path); reason != "" {
+		return "", fmt.Errorf("%w: %s says whose the staged insights are, and %s; find out what has put it there and move it away", ErrDamaged, path, reason)
+	}
 	owner, _, err := readOwner(dir)
 	return owner, err
 }
+
+// OwnerRule says what becomes of a directory that another owner has staged in.
+type OwnerRule int
+
+const (
+	// SetOthersAside gives it another name and begins a fresh one.
+	SetOthersAside OwnerRule = iota
+	// RefuseOthers lets Open fail with ErrOtherOwner, and with ErrDamaged where what says whose it is is no file. What was staged
+	// stays where it is.
+	RefuseOthers
+)
 
 // ownerText is what OWNER says.
 func ownerText(owner string) string {
@@ -70,39 +86,49 @@ func readOwner(dir string) (owner string, proven bool, err error) {
 	return owner, proven, nil
 }
 
-// take makes and locks the directory. One of another owner is set aside first, as a whole: what waits in it was meant for
-// somebody else.
-func take(ctx context.Context, settings Settings) (*directoryLock, error) {
+// take makes and locks the directory, unless that was done, and finds out that it is the owner's. One of another owner is set
+// aside first, as a whole: what waits in it was meant for somebody else.
+func (s *Stage) take(ctx context.Context) error {
 	for {
-		if err := roomToBegin(settings); err != nil {
-			return nil, err
+		if err := s.lockDir(ctx); err != nil {
+			return err
 		}
-		if err := makeDir(settings.Dir); err != nil {
-			return nil, err
+		other, err := claim(ctx, s.settings, s.lock)
+		if err != nil || other == "" {
+			return err
 		}
-		if err := (keyfile.Advice{What: "the staging directory", Lost: "move it away, or name another folder with --data-dir"}).CheckDir(settings.Dir); err != nil {
-			return nil, fmt.Errorf("check the staging directory: %w", err)
-		}
-		lock, err := acquireLock(ctx, settings)
-		if err != nil {
-			return nil, err
-		}
-		other, err := claim(ctx, settings, lock)
-		switch {
-		case err != nil:
-			return nil, errors.Join(err, lock.release())
-		case other == "":
-			return lock, nil
-		}
-		if err := setAside(ctx, settings, lock, other); err != nil {
-			return nil, err
+		if err := s.setAside(ctx, other); err != nil {
+			return err
 		}
 	}
+}
+
+// lockDir makes and locks the directory, unless it is locked.
+func (s *Stage) lockDir(ctx context.Context) (err error) {
+	if s.lock != nil {
+		return nil
+	}
+	if err := roomToBegin(s.settings); err != nil {
+		return err
+	}
+	if err := makeDir(s.settings.Dir); err != nil {
+		return err
+	}
+	if err := (keyfile.Advice{What: "the staging directory", Lost: "move it away, or name another folder with --data-dir"}).CheckDir(s.settings.Dir); err != nil {
+		return fmt.Errorf("check the staging directory: %w", err)
+	}
+	s.lock, err = acquireLock(ctx, s.settings)
+	return err
 }
 
 // claim makes an empty directory without an owner that of the settings', and gives the owner when it is another one. An
 // OWNER that is missing or damaged is written anew where the state proves what it said.
 func claim(ctx context.Context, settings Settings, lock *directoryLock) (other string, err error) {
+	if settings.Others == RefuseOthers {
+		if _, err := Owner(settings.Dir); err != nil {
+			return "", err
+		}
+	}
 	strange, err := settings.checkFormat(ctx)
 	if lock.strange += strange; err != nil || settings.Owner == "" {
 		return "", err
@@ -114,6 +140,9 @@ func claim(ctx context.Context, settings Settings, lock *directoryLock) (other s
 	owner, whole, proven, err := settings.whose(ctx)
 	if err != nil {
 		return "", err
+	}
+	if owner != settings.Owner && settings.Others == RefuseOthers {
+		return "", fmt.Errorf("%w: %s was staged in by %s, and %s starts here now", ErrOtherOwner, settings.Dir, owner, settings.Owner)
 	}
 	if !whole || !proven && owner == settings.Owner {
 		if err := createFile(filepath.Join(settings.Dir, ownerName), ownerText(owner)); err != nil && !whole {
@@ -147,19 +176,22 @@ func (s *Settings) whose(ctx context.Context) (owner string, whole, proven bool,
 }
 
 // setAside gives the directory another name and lets go of its lock. Nothing in it is lost, and nothing of it is used.
-func setAside(ctx context.Context, settings Settings, lock *directoryLock, owner string) error {
+func (s *Stage) setAside(ctx context.Context, owner string) error {
+	settings := &s.settings
 	waiting, problem := settings.countWaiting(ctx)
 	if ctx.Err() != nil {
-		return errors.Join(context.Cause(ctx), lock.release())
+		return context.Cause(ctx)
 	}
 	text := strconv.FormatUint(waiting, 10)
 	if problem != nil {
 		text = unknownWaiting
 	}
 	if err := createFile(filepath.Join(settings.Dir, waitingName), text+"\n"); err != nil {
-		return errors.Join(err, lock.release())
+		return err
 	}
 	target := settings.Dir + formerInfix + nameOf(owner) + "-" + time.Now().UTC().Format("20060102T150405.000000Z")
+	lock := s.lock
+	s.lock = nil
 	if err := lock.move(settings.Dir, target); err != nil {
 		return fmt.Errorf("set the staging directory of %s aside, whose insights must not be sent as those of %s: %w", owner, settings.Owner, err)
 	}

@@ -31,8 +31,8 @@ func (l *directoryLock) move(dir, target string) error {
 	return errors.Join(os.Rename(dir, target), l.release())
 }
 
-// isNoSpace says whether the error is that of a disk that has no room, or no room for another file.
-func isNoSpace(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
+// isDiskFull says whether the error is that of a disk that has no room, or no room for another file.
+func isDiskFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
 
 // isReadOnly says whether the error is that of a disk that is mounted to be read only.
 func isReadOnly(err error) bool { return errors.Is(err, unix.EROFS) }
@@ -42,9 +42,6 @@ func readOnlyDisk(dir string) bool {
 	var st unix.Statfs_t
 	return unix.Statfs(dir, &st) == nil && mountedReadOnly(&st)
 }
-
-// minFreeFiles is how many more files the disk must be able to hold for a commit.
-const minFreeFiles = 8
 
 // fewFiles says whether the disk of dir is about to be unable to hold another file, although it has bytes left.
 func fewFiles(dir string) bool {

@@ -36,8 +36,8 @@ func (l *directoryLock) move(dir, target string) error {
 	return os.Rename(dir, target) //nolint:wrapcheck // the caller says what it was doing
 }
 
-// isNoSpace says whether the error is that of a full disk.
-func isNoSpace(err error) bool {
+// isDiskFull says whether the error is that of a full disk.
+func isDiskFull(err error) bool {
 	return errors.Is(err, windows.ERROR_DISK_FULL) || errors.Is(err, windows.ERROR_HANDLE_DISK_FULL)
 }
 

@@ -48,13 +48,18 @@ type DamagedFile struct {
 	SetBack     []string `json:"set_back,omitempty"`
 }
 
-// quarantine gives a damaged file another name, under which nothing opens it, and says beside it why.
+// quarantine gives a damaged file another name, under which nothing opens it, and says beside it why. What is said comes
+// first: on a disk that has no room for it the file stays where it is.
 func quarantine(path string, d DamagedFile) (*DamagedFile, error) {
 	d.name(path)
-	if err := os.Rename(path, filepath.Join(filepath.Dir(path), d.File)); err != nil {
-		return nil, fmt.Errorf("set a damaged file aside: %w", err)
+	dir := filepath.Dir(path)
+	if err := d.describe(dir); err != nil {
+		return nil, err
 	}
-	return &d, errors.Join(d.describe(filepath.Dir(path)), durable.SyncDir(filepath.Dir(path)))
+	if err := os.Rename(path, filepath.Join(dir, d.File)); err != nil {
+		return nil, errors.Join(fmt.Errorf("set a damaged file aside: %w", err), remove(filepath.Join(dir, d.File+whySuffix)))
+	}
+	return &d, durable.SyncDir(dir)
 }
 
 // setAsideStrange gives another name to what has that of a staged file and is none, such as a folder or a link that leads
@@ -129,11 +134,20 @@ func readText(path string) ([]byte, error) {
 // keep does the same for a file that is about to be replaced, which keeps its own name too until then.
 func keep(path string, d DamagedFile) (*DamagedFile, error) {
 	d.name(path)
-	if err := os.Link(path, filepath.Join(filepath.Dir(path), d.File)); err != nil {
-		// Not every file system has a second name for a file.
-		return quarantine(path, d)
+	dir := filepath.Dir(path)
+	if err := d.describe(dir); err != nil {
+		return nil, err
 	}
-	return &d, d.describe(filepath.Dir(path))
+	err := os.Link(path, filepath.Join(dir, d.File))
+	if err == nil {
+		return &d, nil
+	}
+	err = errors.Join(err, remove(filepath.Join(dir, d.File+whySuffix)))
+	if isNoSpace(err) {
+		return nil, fmt.Errorf("set a damaged file aside: %w", err)
+	}
+	// Not every file system has a second name for a file.
+	return quarantine(path, d)
 }
 
 func (d *DamagedFile) name(path string) {
@@ -145,7 +159,8 @@ func (d *DamagedFile) name(path string) {
 func (d *DamagedFile) describe(dir string) error {
 	why, err := json.MarshalIndent(d, "", "  ")
 	if err == nil {
-		err = os.WriteFile(filepath.Join(dir, d.File+whySuffix), append(why, '\n'), 0o600)
+		// What it says already must not be gone when the disk has no room for more.
+		err = createFile(filepath.Join(dir, d.File+whySuffix), string(why)+"\n")
 	}
 	if err != nil {
 		return fmt.Errorf("describe a damaged file: %w", err)

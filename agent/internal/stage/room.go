@@ -14,6 +14,9 @@ import (
 // roomCheck is how often a full disk is looked at again.
 const roomCheck = time.Second
 
+// minFreeFiles is how many more files the disk must be able to hold for a commit, or for a repair.
+const minFreeFiles = 8
+
 // errOutboxFull says that Settings.MaxBytes are waiting.
 var errOutboxFull = errors.New("the outbox is full")
 
@@ -114,7 +117,7 @@ func (s *Stage) lookAtDisk() {
 	if !s.disk.olderThan(idleDiskCheck) {
 		return
 	}
-	if s.spare.due() {
+	if !s.waits.on && s.spare.due() {
 		s.keepSpare()
 		return
 	}
@@ -168,6 +171,9 @@ func roomToBegin(set Settings) error {
 	there, err := exists(filepath.Join(set.Dir, formatName))
 	if err != nil || there {
 		return err
+	}
+	if data, _, err := traces(set.Dir); err == nil && data {
+		return nil // it is no first start, but FORMAT is missing
 	}
 	if err := CheckRoom(set.Dir, set.MinFreeBytes); err != nil {
 		return fmt.Errorf("begin the staging directory: %w", err)

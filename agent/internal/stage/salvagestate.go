@@ -348,6 +348,10 @@ func parseMeta(entries map[string][]byte) (m meta, err error) {
 	if m.gone, err = parseGone(entries[goneKey]); err == nil {
 		m.ages, err = parseAges(entries[agesKey])
 	}
+	for key, list := range m.spanLists() {
+		// Without them more is counted as lost, or less until it is read.
+		*list, _ = parseSpans(entries[key])
+	}
 	return m, err
 }
 

@@ -53,7 +53,10 @@ func OpenScratch(dir string, minFree uint64) (*Scratch, error) {
 		}
 	}
 	s := newScratch(dir, minFree)
-	return s, s.make()
+	if err := s.make(); err != nil && !isNoSpace(err) {
+		return nil, err
+	}
+	return s, nil // with room, the first file makes the folder
 }
 
 // TemporaryScratch is a folder of its own below the system's temporary one, which is made when the first file is.

@@ -24,6 +24,8 @@ type Settings struct {
 	// Owner is who stages here, such as the agent's id, at most 200 bytes in one line. The directory of another owner is
 	// set aside as a whole (see Stats.Formers) and a fresh one begins. Empty neither looks at the owner nor records one.
 	Owner string
+	// Others says what becomes of the directory of another owner.
+	Others OwnerRule
 	// Logger may be nil, for none.
 	Logger *slog.Logger
 	// MaxBytes is how much the outbox may hold, in bytes of waiting records; 0 means 1 GiB. WhenFull says what a full one
@@ -81,9 +83,8 @@ func (s *Settings) setDefaults() {
 type Stage struct {
 	settings Settings
 	lock     *directoryLock
-	// formers is what Open found set aside.
+	// formers is what Open found set aside, and damaged are the damaged files that are kept; mu guards both.
 	formers []Former
-	// damaged are the damaged files that are kept; mu guards it.
 	damaged []DamagedFile
 	// fault is called at named points of a commit, so that tests can make it fail there. It is nil outside of tests.
 	fault atomic.Pointer[func(point string) error]
@@ -103,6 +104,7 @@ type Stage struct {
 	spare  spare
 	// trouble is the writer's, but for degraded, which mu guards.
 	trouble trouble
+	waits   waiting
 	// opened is when Open was called, and ranBefore for how long the agent had run with the directory by then. ranStored is
 	// the writer's: what of both together is on the disk.
 	opened    time.Time
@@ -144,6 +146,8 @@ type Stage struct {
 	// that one has agreed with the control plane, and lowering that a renumbering has failed half way.
 	reached          uint64
 	agreed, lowering bool
+	// sent is the last sequence that the control plane can have since the last time that it was agreed on.
+	sent uint64
 	// waitingSince is when records began to wait, zero while none do.
 	waitingSince time.Time
 }
@@ -168,6 +172,8 @@ type files struct {
 	acknowledgedBytes uint64
 	// settledStored is the floor that is on the disk: up to it segments may be dropped.
 	settledStored uint64
+	// fresh is what was found to be lost when the files were opened, until it is among what is unsure.
+	fresh spans
 	// damaged are the waiting records that were found damaged or can never be sent, with which of the two.
 	damaged map[uint64]string
 	// marks are those of the flows' last commits, also of those in pending, which is the stage's.
@@ -182,6 +188,11 @@ type files struct {
 //
 // Errors wrap ErrLocked, ErrNewerFormat or ErrDamaged where they apply.
 func Open(ctx context.Context, settings Settings) (*Stage, error) {
+	return openWith(ctx, settings, (*Stage).refuse)
+}
+
+// openWith opens the directory. failed may let a stage wait that could not be opened.
+func openWith(ctx context.Context, settings Settings, failed func(*Stage, context.Context, error) error) (*Stage, error) {
 	settings.setDefaults()
 	if len(settings.Owner) > maxOwner || strings.ContainsAny(settings.Owner, "\n\x00") {
 		return nil, fmt.Errorf("the owner %.40q of a staging directory must be one line of at most %d bytes", settings.Owner, maxOwner)
@@ -190,7 +201,7 @@ func Open(ctx context.Context, settings Settings) (*Stage, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := openDir(ctx, settings)
+	s, err := openDir(ctx, settings, failed)
 	if err != nil && made != "" && !errors.Is(err, ErrLocked) {
 		err = errors.Join(err, unmake(settings.Dir, made))
 	}
@@ -231,22 +242,43 @@ func unmake(dir, made string) error {
 }
 
 // openDir opens the directory, and makes what is missing of it.
-func openDir(ctx context.Context, settings Settings) (*Stage, error) {
-	lock, err := take(ctx, settings)
-	if err != nil {
-		return nil, err
-	}
+func openDir(ctx context.Context, settings Settings, failed func(*Stage, context.Context, error) error) (*Stage, error) {
 	s := &Stage{
-		settings: settings, lock: lock,
+		settings: settings,
 		requests: make(chan *request), closing: make(chan struct{}),
 		changed: make(chan struct{}, 1), look: make(chan struct{}, 1), space: make(chan struct{}), trouble: newTrouble(), opened: time.Now(),
-		spare: spare{path: filepath.Join(settings.Dir, spareName)}, folding: newStoppedTimer(),
+		spare: spare{path: filepath.Join(settings.Dir, spareName)}, folding: newStoppedTimer(), waits: waiting{opened: make(chan struct{})},
 	}
-	if err := s.start(ctx); err != nil {
-		return nil, errors.Join(err, s.journal.close(), s.running.close(), lock.release())
+	err := s.withSpare(func() error { return s.begin(ctx) })
+	if err != nil {
+		err = failed(s, ctx, err)
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.lock.release())
+	}
+	if !s.waits.on {
+		close(s.waits.opened)
 	}
 	s.writer.Go(s.write)
 	return s, nil
+}
+
+// begin takes the directory, unless it has it already, and opens the files. After an error the directory may still be taken,
+// and it can be called again.
+func (s *Stage) begin(ctx context.Context) error {
+	if err := s.take(ctx); err != nil {
+		return err
+	}
+	err := s.start(ctx)
+	if err == nil {
+		return nil
+	}
+	err = errors.Join(err, s.journal.close())
+	s.journal = nil
+	if s.running.file != nil {
+		s.lock.running, s.running.file = s.running.file, nil
+	}
+	return err
 }
 
 // makeDir makes the directory and its name durable.
@@ -285,15 +317,15 @@ func (s *Stage) start(ctx context.Context) error {
 		return err
 	}
 	strange, err := s.settings.setAsideStrange(ctx)
-	strange += s.lock.strange
-	if err != nil {
+	if s.lock.strange += strange; err != nil {
 		return err
 	}
 	found, err := s.startRunning(ctx)
 	if err != nil {
 		return err
 	}
-	if s.formers, err = formers(dir); err != nil {
+	others, err := formers(dir)
+	if err != nil {
 		return err
 	}
 	unclean := s.found.unclean
@@ -305,28 +337,42 @@ func (s *Stage) start(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, f.close())
 	}
-	if s.damaged, err = boundKept(dir, s.settings.Logger); err != nil {
+	kept, err := boundKept(dir, s.settings.Logger)
+	if err != nil {
 		return errors.Join(err, f.close())
 	}
 	if unclean {
 		f.closeLast()
 	}
-	f.setAside += strange
-	fold = fold || strange > 0
-	s.files, s.ranBefore, s.ranStored = f, millis(f.ranMillis), f.ranMillis
-	s.beginReach()
-	if s.settings.MaxAge > 0 {
-		s.noteAge(&f.meta)
+	// What a start has set aside that came no further is counted too.
+	if aside := max(f.setAside+s.lock.strange, uint64(len(kept))); aside > f.setAside {
+		f.setAside, fold = aside, true
 	}
-	s.dropAcknowledged()
-	f.countAcknowledged()
-	s.noteWaiting()
+	s.show(f, kept, others)
 	s.keepSpare()
 	if fold {
 		_ = s.commit(nil) // it has noted why not, and is tried again
 	}
 	s.keepJournal()
 	return nil
+}
+
+// show lets everybody use the files.
+func (s *Stage) show(f *files, kept []DamagedFile, others []Former) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.damaged, s.formers = kept, others
+	s.files, s.pending, s.unsettled = f, f.pending, nil
+	s.ranBefore, s.ranStored = millis(f.ranMillis), f.ranMillis
+	s.beginReach()
+	s.doubt(f, f.unsure)
+	f.recallVoids()
+	if s.settings.MaxAge > 0 {
+		s.noteAge(&f.meta)
+	}
+	s.dropAcknowledged()
+	f.countAcknowledged()
+	s.noteWaiting()
 }
 
 // startRunning finds out whether the last stop was clean and verifies the files if it was not. It gives what is damaged.

@@ -45,6 +45,8 @@ const (
 	journalKey        = "journal"
 	epochKey          = "epoch"
 	unsentKey         = "unsent_from"
+	unsureKey         = "unsure"
+	voidsKey          = "voids"
 	// salvageKey is there in a state.db that was made by a salvage, until the agent has taken note of it.
 	salvageKey = "salvage"
 )
@@ -98,6 +100,9 @@ type meta struct {
 	// unsentFrom is the first sequence that was never sent because no session has agreed since, over restarts; 0 once one has.
 	// An older one does no harm but that something is sent twice, so that the stamp leaves it out.
 	unsentFrom uint64
+	// unsure are the lost ones of which the control plane may have stored what was sent before, and voids those that can never
+	// be sent. Older ones do no harm but to what is counted, so that the stamp leaves them out.
+	unsure, voids spans
 }
 
 // floor is the last sequence that is acknowledged or that a rule has dropped with all before it.
@@ -169,6 +174,8 @@ func (m *meta) putLists(b *bolt.Bucket, sealed *sealer, stored *meta) error {
 		{agesKey, stored != nil && slices.Equal(m.ages, stored.ages), m.ages.encode},
 		{segmentsKey, stored != nil && slices.Equal(m.listed, stored.listed), func() []byte { return encodeListed(m.listed) }},
 		{unsentKey, stored != nil && m.unsentFrom == stored.unsentFrom, func() []byte { return number(m.unsentFrom) }},
+		{unsureKey, slices.Equal(m.unsure, stored.lists().unsure), m.unsure.encode},
+		{voidsKey, slices.Equal(m.voids, stored.lists().voids), m.voids.encode},
 	} {
 		if e.same {
 			continue
@@ -178,6 +185,14 @@ func (m *meta) putLists(b *bolt.Bucket, sealed *sealer, stored *meta) error {
 		}
 	}
 	return nil
+}
+
+// lists is the meta, or an empty one in the place of nil, of which no list is on the disk that could be left away.
+func (m *meta) lists() *meta {
+	if m == nil {
+		return &meta{}
+	}
+	return m
 }
 
 // stamp is the transaction that wrote the numbers, and what they add up to. Every commit writes it, so that a page with
@@ -247,10 +262,23 @@ func (m *meta) readLists(b *bolt.Bucket) error {
 	if err == nil {
 		m.unsentFrom, err = parseNumber(value)
 	}
+	for key, list := range m.spanLists() {
+		if err == nil || errors.Is(err, errAbsent) {
+			value, err = getSealed(b, []byte(key))
+		}
+		if err == nil {
+			*list, err = parseSpans(value)
+		}
+	}
 	if errors.Is(err, errAbsent) {
 		err = nil
 	}
 	return err
+}
+
+// spanLists are the lists of sequences by their keys.
+func (m *meta) spanLists() map[string]*spans {
+	return map[string]*spans{unsureKey: &m.unsure, voidsKey: &m.voids}
 }
 
 // errAbsent says that a bucket has no such key.

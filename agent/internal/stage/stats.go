@@ -13,6 +13,9 @@ type Stats struct {
 	// Lost counts the insights that were damaged or given up here, LostRemotely those that the control plane lost after it had
 	// acknowledged them.
 	Lost, LostRemotely uint64
+	// LostUnsure is how many of Lost the control plane may have stored before they were damaged here. They are known once a
+	// session has agreed with it, and those that it has then count no more.
+	LostUnsure uint64
 	// Late counts the rows that came too late, as the checkpoints said.
 	Late uint64
 	// Expired counts the insights that a rule has dropped, by GoneExpiredAge and GoneExpiredBytes; a rule that has dropped
@@ -51,6 +54,7 @@ func (s *Stage) Stats() Stats {
 		m = f.meta
 		st.WaitingBytes = f.waitingBytes()
 		m.lost += f.lostBetween(f.acknowledged, f.produced)
+		st.LostUnsure = f.unsure.within(f.acknowledged, f.produced).count()
 		s.growth.observe(time.Now(), st.WaitingBytes)
 	}
 	st.Produced, st.Acknowledged = m.produced, m.acknowledged

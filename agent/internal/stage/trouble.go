@@ -195,6 +195,12 @@ func (s *Stage) settle() error {
 	if s.isUnsettled() == nil {
 		return nil
 	}
+	if s.waits.on {
+		if err := s.beginAgain(); err != nil {
+			return err
+		}
+		return s.isUnsettled() // what the start has committed can have failed in its turn
+	}
 	if err := s.trouble.rewrite(s.settings.Dir); err != nil {
 		return fmt.Errorf("the staging directory %s still cannot be written: %w", s.settings.Dir, err)
 	}
@@ -202,7 +208,7 @@ func (s *Stage) settle() error {
 	defer s.mu.Unlock()
 	if s.files != nil {
 		old := s.files
-		s.carry.acknowledged, s.carry.unsentFrom = old.acknowledged, old.unsentFrom
+		s.carry.acknowledged, s.carry.unsentFrom, s.carry.unsure = old.acknowledged, old.unsentFrom, old.unsure
 		s.carry.lost, s.carry.lostRemotely, s.carry.remoteStored = old.lost, old.lostRemotely, old.remoteStored
 		s.files = nil
 		if err := old.close(); err != nil {
@@ -228,6 +234,8 @@ func (s *Stage) settle() error {
 	f.unsentFrom = s.carry.unsentFrom
 	f.countAcknowledged()
 	s.files, s.unsettled = f, nil
+	s.doubt(f, s.carry.unsure)
+	f.recallVoids()
 	s.noteWaiting()
 	s.settings.Logger.Debug("the staging area was read again after a failed commit", slog.Uint64("produced", f.produced))
 	return nil

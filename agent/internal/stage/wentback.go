@@ -30,10 +30,10 @@ func (s *Stage) beginReach() {
 	f.unsentFrom = s.reached + 1
 }
 
-// agree notes that from now on what is read can be sent, on the disk before it is.
-func (s *Stage) agree(ctx context.Context) error {
+// agree notes that from now on what is read can be sent, on the disk before it is: the first time, and where doubts are settled.
+func (s *Stage) agree(ctx context.Context, settled spans) error {
 	s.mu.Lock()
-	store := !s.agreed
+	store := !s.agreed || len(settled) > 0
 	s.agreed = true
 	if s.files != nil {
 		s.files.unsentFrom = 0
@@ -59,6 +59,7 @@ func (s *Stage) noteGiven(records []Record) {
 	defer s.mu.Unlock()
 	if s.agreed {
 		s.reached = max(s.reached, records[len(records)-1].Last())
+		s.sent = max(s.sent, records[len(records)-1].Last())
 	}
 }
 

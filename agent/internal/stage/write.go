@@ -35,6 +35,9 @@ type request struct {
 	mark   mark
 	before uint32
 	late   uint64
+	// voids are the places among its insights, from 1 on, of those that were too large, and count is how many there are.
+	voids []uint64
+	count uint64
 	// apart says that it is about no flow and no insight, so that it may come behind commits that were asked for with it.
 	apart bool
 	// folded says that admit needs everything in the segments.
@@ -440,7 +443,7 @@ func (s *Stage) writeState(batch []*request, next *meta) error {
 			}
 		}
 		s.noteAge(next)
-		next.listed = s.files.firsts()
+		next.listed, next.voids = s.files.firsts(), s.voidsWith(batch, next.acknowledged)
 		return next.put(tx, &s.sealed, &s.files.stored)
 	})
 	if err != nil {
@@ -473,7 +476,11 @@ func (s *Stage) land(batch []*request, parts []appended, next meta) {
 	f.acknowledged = max(f.acknowledged, next.acknowledged)
 	f.gone = next.gone.behind(f.acknowledged)
 	f.ages, f.ranMillis, s.ranStored, f.listed = next.ages, next.ranMillis, next.ranMillis, next.listed
+	f.voids = next.voids
 	for _, r := range batch {
+		if f.noteVoids(r.voidSeqs()); r.renumberFrom != 0 {
+			f.unsure = nil
+		}
 		if r.landed != nil {
 			r.landed(f)
 		}

@@ -118,6 +118,26 @@ func (s *session) hello(counter uint64) (*wire.Welcome, error) {
 
 // work runs the session's conversations; the first that ends takes the others with it.
 func (s *session) work(ctx context.Context, welcome *wire.Welcome) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.receive(ctx) })
+	group.Go(func() error { return s.sendStatus(ctx) })
+	group.Go(func() error { return s.sendReports(ctx) })
+	group.Go(func() error { return s.exchangeInsights(ctx, welcome, group) })
+	group.Go(func() error { return s.refuseStreams(ctx) })
+	group.Go(func() error { return s.rotateWhenAsked(ctx) })
+	// Closing is what unblocks the readers and writers.
+	stop := context.AfterFunc(ctx, func() { _ = s.streams.Close() })
+	defer stop()
+	err := group.Wait()
+	if err == nil {
+		err = errEnded
+	}
+	return err
+}
+
+// exchangeInsights agrees on what the control plane has stored, which takes until the outbox can be read, and sends the rest.
+// It is one of the session's conversations and begins another.
+func (s *session) exchangeInsights(ctx context.Context, welcome *wire.Welcome, conversations *errgroup.Group) error {
 	if err := lookThrough(ctx, s.settings.Outbox, welcome.GetInsightsStored(), s.settings.Log); err != nil {
 		return err
 	}
@@ -129,23 +149,9 @@ func (s *session) work(ctx context.Context, welcome *wire.Welcome) error {
 	if err != nil {
 		return err
 	}
-	group, ctx := errgroup.WithContext(ctx)
 	insights := newInsights(s.settings.Outbox, stream, welcome.GetInsightsStored(), after, s.Client)
-	group.Go(func() error { return s.receive(ctx) })
-	group.Go(func() error { return s.sendStatus(ctx) })
-	group.Go(func() error { return s.sendReports(ctx) })
-	group.Go(func() error { return insights.send(ctx) })
-	group.Go(func() error { return insights.receive(ctx) })
-	group.Go(func() error { return s.refuseStreams(ctx) })
-	group.Go(func() error { return s.rotateWhenAsked(ctx) })
-	// Closing is what unblocks the readers and writers.
-	stop := context.AfterFunc(ctx, func() { _ = s.streams.Close() })
-	defer stop()
-	err = group.Wait()
-	if err == nil {
-		err = errEnded
-	}
-	return err
+	conversations.Go(func() error { return insights.send(ctx) })
+	return insights.receive(ctx)
 }
 
 func (s *session) send(m *wire.ControlUp) error {

@@ -1,0 +1,109 @@
+package stage
+
+import "log/slog"
+
+// Of an insight that is damaged here the control plane may have stored what was sent before: the acknowledgement on the disk is
+// older than the last one. Such are unsure, on the disk too, until a session says what is stored. Those that are stored are not
+// lost; the others are, and are told by a receipt from then on.
+
+// foundLost notes that records were found to be lost just now.
+func (f *files) foundLost(first, last uint64) {
+	f.fresh = f.fresh.with(span{first: max(first, f.floor()+1), last: last})
+}
+
+// doubt adds what was found to be lost to what is unsure, as far as the control plane can have it. mu is held or not yet shared.
+func (s *Stage) doubt(f *files, known spans) {
+	upTo := s.reach()
+	if s.agreed {
+		upTo = min(upTo, s.sent)
+	}
+	f.unsure, f.fresh = known.all(f.fresh).within(f.acknowledged, upTo), nil
+}
+
+// settleDoubts ends what was unsure before the control plane has said up to where it has everything. What is up to there is
+// acknowledged by now.
+func (s *Stage) settleDoubts(stored uint64, before spans) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sent = stored
+	if len(before) == 0 {
+		return
+	}
+	if s.files != nil {
+		s.files.unsure = nil
+	}
+	s.settings.Logger.Info("the control plane has said what it has of the insights that were damaged here",
+		slog.Uint64("stored", before.within(0, stored).count()), slog.Uint64("lost", before.within(stored, ^uint64(0)).count()))
+}
+
+// doubts are what is unsure now.
+func (s *Stage) doubts() spans {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.files == nil {
+		return nil
+	}
+	return s.files.unsure
+}
+
+// sentDoubts are those of them that were given to a session before they were found to be lost, so that what it acknowledges of
+// them is stored. Without a session nobody knows.
+func (s *Stage) sentDoubts() spans {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.files == nil || !s.agreed {
+		return nil
+	}
+	return s.files.unsure
+}
+
+// voidsWith are the waiting places of insights that can never be sent, and those of a batch.
+func (s *Stage) voidsWith(batch []*request, acknowledged uint64) spans {
+	var seqs []uint64
+	s.mu.RLock()
+	for seq, reason := range s.files.damaged {
+		if reason == GoneUnsendable && seq > acknowledged {
+			seqs = append(seqs, seq)
+		}
+	}
+	s.mu.RUnlock()
+	for _, r := range batch {
+		seqs = append(seqs, r.voidSeqs()...)
+	}
+	return spansOf(seqs)
+}
+
+// voidSeqs are the places in the sequence of the insights of a request that were too large, once its lastSeq is set.
+func (r *request) voidSeqs() []uint64 {
+	seqs := make([]uint64, len(r.voids))
+	for i, place := range r.voids {
+		seqs[i] = r.lastSeq - r.count + place
+	}
+	return seqs
+}
+
+// noteVoids remembers them. mu is held.
+func (f *files) noteVoids(seqs []uint64) {
+	for _, seq := range seqs {
+		if seq > f.acknowledged {
+			f.damaged[seq] = GoneUnsendable
+		}
+	}
+}
+
+// recallVoids remembers those that state.db knows, and those that only the journal has. mu is held or not yet shared.
+func (f *files) recallVoids() {
+	for _, s := range f.voids.within(f.acknowledged, f.produced) {
+		for seq := s.first; seq <= s.last; seq++ {
+			f.damaged[seq] = GoneUnsendable
+		}
+	}
+	for _, run := range f.pending.runs {
+		run.each(max(run.first, f.acknowledged+1), func(seq uint64, payload []byte) bool {
+			if voidBytes(payload) > 0 {
+				f.damaged[seq] = GoneUnsendable
+			}
+			return true
+		})
+	}
+}
