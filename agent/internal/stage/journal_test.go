@@ -501,7 +501,7 @@ func TestAFrameThatWasMovedHidesNoOther(t *testing.T) {
 		}
 	}
 	// A block has at most seven of them, and parts of two more.
-	if got := st.Stats(); served < 103-9 || got.Lost != uint64(103-served) || got.Lost == 0 { //nolint:gosec // a few
+	if got := st.Stats(); served < 103-9 || got.Lost != uint64(103-served) || got.Lost == 0 {
 		t.Errorf("%d are served: %+v", served, got)
 	}
 }
