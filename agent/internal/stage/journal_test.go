@@ -475,3 +475,33 @@ func TestAFoldOfManyFlowsThatFailsBetweenTwoTransactions(t *testing.T) {
 		}
 	}
 }
+
+// TestAFrameThatWasMovedHidesNoOther swaps the block of a small frame with one in the middle of the next, which is larger.
+func TestAFrameThatWasMovedHidesNoOther(t *testing.T) {
+	t.Parallel()
+	s := settings(t, filepath.Join(t.TempDir(), "stage"))
+	st := open(t, s)
+	commit(t, st, stage.Checkpoint{Flow: "f", Number: 1, Insights: payloads(1, "first")})
+	commit(t, st, stage.Checkpoint{Flow: "f", Number: 2, Insights: payloads(1, "moved")})
+	commit(t, st, stage.Checkpoint{Flow: "f", Number: 3, Insights: payloads(100, strings.Repeat("x", 600))})
+	commit(t, st, stage.Checkpoint{Flow: "f", Number: 4, Insights: payloads(1, "last")})
+	s = killed(t, s)
+	changeJournal(t, s.Dir, func(b []byte) []byte {
+		const block = 4096
+		moved := bytes.Clone(b[2*block : 3*block])
+		copy(b[2*block:], b[8*block:9*block])
+		copy(b[8*block:], moved)
+		return b
+	})
+	st = open(t, s)
+	served := 0
+	for _, r := range readAll(t, st, 0) {
+		if r.Gone == "" {
+			served++
+		}
+	}
+	// A block has at most seven of them, and parts of two more.
+	if got := st.Stats(); served < 103-9 || got.Lost != uint64(103-served) || got.Lost == 0 {
+		t.Errorf("%d are served: %+v", served, got)
+	}
+}

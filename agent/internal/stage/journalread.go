@@ -230,12 +230,13 @@ func (c *journalContent) begin(epoch uint64) replayed {
 // replay takes in what the journal has and the state does not.
 func (f *files) replay(c *journalContent) (r replayed, err error) {
 	r = c.begin(f.epoch)
-	end, number := journalBlock, uint64(0)
+	end, place, number := journalBlock, journalBlock, uint64(0)
 	for i := range c.frames {
 		fr := &c.frames[i]
 		last := i+1 == len(c.frames)
 		if fr.number != number+1 {
 			r.unknown, r.problem = true, damaged("the frames %d to %d of the journal", number+1, fr.number-1)
+			place = unknownPlace
 		}
 		number = fr.number
 		switch {
@@ -258,16 +259,31 @@ func (f *files) replay(c *journalContent) (r replayed, err error) {
 				return r, err
 			}
 		}
-		if fr.whole {
-			f.replayRecords(fr)
-			end = fr.end
+		if !fr.whole {
+			place = unknownPlace
+			continue
 		}
+		f.replayRecords(fr)
+		end = min(fr.endAt(place), len(c.data))
+		place = (end + journalBlock - 1) / journalBlock * journalBlock
 	}
 	f.replayClaimed(c, end, number, &r)
 	if r.problem == nil && r.lost+uint64(len(r.setBack)) > 0 {
 		r.problem = damaged("the journal does not follow the state")
 	}
 	return r, nil
+}
+
+// unknownPlace is where a frame begins of which the one before is not whole.
+const unknownPlace = -1
+
+// endAt is where a frame ends that should begin at a place. One that damage has moved lies on top of another, of which more is
+// to be looked for in front of it.
+func (fr *journalFrame) endAt(place int) int {
+	if place == unknownPlace {
+		return fr.end
+	}
+	return place + fr.end - fr.start
 }
 
 // replayClaimed takes in what is left of the frames that the mark names and the journal does not have whole: what follows the

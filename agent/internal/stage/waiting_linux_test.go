@@ -224,3 +224,41 @@ func (c *faultChild) countLeft(t *testing.T, st *stage.Stage, loses bool) { //re
 		t.Errorf("in the end: %+v", got)
 	}
 }
+
+// TestAStageThatWaitsForRoomCanBeClosed leaves what is staged as it is, and lets the next start refuse, wait, or go on.
+func TestAStageThatWaitsForRoomCanBeClosed(t *testing.T) {
+	t.Parallel()
+	disk := smallDisk(t, "size=16m")
+	s := settings(t, filepath.Join(disk, "stage"))
+	stage.JournalBytes(&s, -1)
+	st := openOnDisk(t, s)
+	commit(t, st, stage.Checkpoint{Flow: "f", Number: 1, Insights: payloads(5, "p")})
+	if err := st.Close(); err != nil {
+		t.Fatal(err)
+	}
+	removeAll(t, filepath.Join(s.Dir, "SPARE"), filepath.Join(s.Dir, "state.db"))
+	fill(t, disk)
+	for range 2 {
+		st, err := stage.OpenOrWait(t.Context(), s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st.Stats().Degraded == "" || st.OpenError() != nil {
+			t.Errorf("it does not wait: %+v, %v", st.Stats(), st.OpenError())
+		}
+		if err := st.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := stage.Open(t.Context(), s); !stage.IsNoSpace(err) {
+		t.Errorf("what does not wait gets %v", err)
+	}
+	empty(t, disk, "fill")
+	st = openOnDisk(t, s)
+	if got := st.Stats(); got.WaitingRecords != 5 || got.SetAside != 1 || got.Lost != 0 {
+		t.Errorf("in the end: %+v", got)
+	}
+	if err := st.Close(); err != nil {
+		t.Error(err)
+	}
+}
