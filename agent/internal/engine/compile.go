@@ -374,27 +374,6 @@ type pipeline struct {
 	sample []FailedRecord
 }
 
-// finishing is a finisher and the reads that feed it, as places in graph.reads. left is how many of them have not ended.
-type finishing struct {
-	finisher
-	reads []int
-	left  int
-}
-
-// ended gives the operators whose last source has ended with that read.
-func (p *pipeline) ended(read int) []finisher {
-	p.sources[read].giveBack()
-	var list []finisher
-	for _, f := range p.finishers {
-		if slices.Contains(f.reads, read) {
-			if f.left--; f.left == 0 {
-				list = append(list, f.finisher)
-			}
-		}
-	}
-	return list
-}
-
 // instantiate makes the operators, without a limit to what they hold. spans says for each of the graph's reads whether it
 // ends.
 func (g *graph) instantiate(spans func(read int) span, started int64) (*pipeline, error) { //nolint:unparam // tests and compilation agree on the time

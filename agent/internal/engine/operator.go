@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/outfeed/outfeed/agent/internal/column"
 	"github.com/outfeed/outfeed/agent/internal/connector"
@@ -66,6 +67,27 @@ func (o *outputs) giveBack() {
 		o.worker.Grow(-int(o.text))
 		o.text = 0
 	}
+}
+
+// finishing is a finisher and the reads that feed it, as places in graph.reads. left is how many of them have not ended.
+type finishing struct {
+	finisher
+	reads []int
+	left  int
+}
+
+// ended gives the operators whose last source has ended with that read.
+func (p *pipeline) ended(read int) []finisher {
+	p.sources[read].giveBack()
+	var list []finisher
+	for _, f := range p.finishers {
+		if slices.Contains(f.reads, read) {
+			if f.left--; f.left == 0 {
+				list = append(list, f.finisher)
+			}
+		}
+	}
+	return list
 }
 
 // maxSamples is how many failing records a report keeps.
