@@ -29,7 +29,7 @@ const (
 	slowRetry = 5 * time.Minute
 	// knockEvery is the greatest ceiling of the wait after a try that reached nothing, which burdens nobody, and
 	// askAround that after one which only a load balancer has answered, because its control plane is away (ADR 0009).
-	knockEvery = 8 * time.Second
+	knockEvery = 7 * time.Second
 	askAround  = 30 * time.Second
 	// lockedRetry is the same where that person is likely to be waiting for it.
 	lockedRetry = 30 * time.Second
