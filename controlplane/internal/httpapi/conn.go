@@ -164,6 +164,18 @@ func (c *conn) cut() {
 	_ = c.Close() // it may be closed
 }
 
+// result is how a handshake ended.
+func (c *conn) result(err error) string {
+	switch {
+	case err == nil:
+		return handshakeFinished
+	case c.wasCut.Load():
+		return handshakeCut
+	default:
+		return handshakeFailed
+	}
+}
+
 // ended is when nobody works for the connection any more.
 func (c *conn) ended() {
 	if c.wasCut.Swap(true) {

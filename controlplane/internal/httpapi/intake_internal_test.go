@@ -176,7 +176,7 @@ func held(t *testing.T, config *tls.Config, at stage, begin func(net.Conn) error
 	t.Helper()
 	const count = 256
 	c := newCrowd(usualLimits(), nil)
-	in := c.listen(listening(t), config, slog.New(slog.DiscardHandler))
+	in := c.listen(listening(t), ServeSettings{TLS: config, Logger: slog.New(slog.DiscardHandler)})
 	var running sync.WaitGroup
 	running.Go(in.run)
 	defer running.Wait()
