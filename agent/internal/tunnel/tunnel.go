@@ -164,14 +164,15 @@ func (c *Client) Run(ctx context.Context) error {
 // the other goes on, so that a long time without a network does not make the agent slow once there is one.
 type waits struct {
 	answered, unanswered backoff.Backoff
-	// longest is the greatest ceiling; 0 for backoff's.
-	longest time.Duration
+	// shortest and longest are the first and the greatest ceiling; 0 for backoff's.
+	shortest, longest time.Duration
 }
 
 func newWaits(shortest, longest time.Duration) *waits {
 	return &waits{
 		answered:   backoff.Backoff{Min: shortest, Max: longest},
 		unanswered: backoff.Backoff{Min: shortest},
+		shortest:   shortest,
 		longest:    longest,
 	}
 }
@@ -183,13 +184,16 @@ func (w *waits) reset() {
 
 // next is the wait after an error.
 func (w *waits) next(err error) time.Duration {
-	ceiling := unansweredCeiling(err)
+	first, ceiling := w.shortest, unansweredCeiling(err)
+	if _, ok := errors.AsType[*CrowdedError](err); ok {
+		first, ceiling = firstCrowded, mostCrowded
+	}
 	if ceiling == 0 {
 		w.unanswered.Reset()
 		return w.answered.Next()
 	}
 	w.answered.Reset()
-	w.unanswered.Max = ceiling
+	w.unanswered.Min, w.unanswered.Max = first, ceiling
 	if w.longest > 0 {
 		w.unanswered.Max = min(ceiling, w.longest)
 	}

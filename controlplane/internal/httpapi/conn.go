@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"sync/atomic"
@@ -42,6 +43,8 @@ type conn struct {
 	wasCut atomic.Bool
 	// client is the address that a proxy told, nil when none did.
 	client atomic.Pointer[string]
+	// heard says that the first message of a handshake is whole, and nothing was computed for it.
+	heard atomic.Bool
 	// again says that the handshake computes once more after the next message.
 	again atomic.Bool
 
@@ -122,6 +125,7 @@ func (c *conn) readHello() error {
 		}
 		if len(have) >= min(need, maxHello) || len(have) > 0 && have[0] != recordHandshake {
 			c.ahead = have
+			c.heard.Store(have[0] == recordHandshake)
 			return nil
 		}
 		if cap(have) < min(need, maxHello) {
@@ -156,10 +160,17 @@ func (c *conn) Close() error {
 // NetConn is the connection itself, for who asks the kernel about it; nothing may be read from it.
 func (c *conn) NetConn() net.Conn { return c.Conn }
 
-// cut closes without a word to the peer.
+// busyAlert is a record of TLS with the alert internal_error, which tells an agent to come back later than after a connection
+// that was closed by who knows whom. Nothing has to be computed for it.
+const busyAlert = "\x15\x03\x03\x00\x02\x02\x50"
+
+// cut closes, without a word to the peer where that needs computing.
 func (c *conn) cut() {
 	if c.wasCut.CompareAndSwap(false, true) {
 		c.crowd.ending.began()
+	}
+	if c.heard.Load() {
+		_, _ = io.WriteString(c.Conn, busyAlert) // there is room for it, as nothing was sent yet
 	}
 	_ = c.Close() // it may be closed
 }

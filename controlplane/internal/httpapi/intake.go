@@ -132,12 +132,14 @@ func (in *intake) receive(one *conn) {
 		in.drop(one)
 	case in.config == nil:
 		in.collect(one, nil)
-	case one.readHello() != nil || !in.crowd.turns.take(one):
+	case one.readHello() != nil || !in.crowd.turns.take(one) || gone(one.Conn):
+		// Its client may have gone while it waited, with what it says next.
 		if one.wasCut.Load() {
 			in.handshakes.WithLabelValues(handshakeRefused).Inc()
 		}
 		in.drop(one)
 	default:
+		one.heard.Store(false)
 		// The handshake needs a large stack, and what comes before and after it needs a small one. A goroutine's own would
 		// stay large.
 		in.taken.Go(func() { in.shake(one) })

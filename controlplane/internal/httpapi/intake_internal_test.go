@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/big"
 	"net"
 	"net/http"
@@ -18,6 +19,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // outerTLS is a server's TLS with a certificate of its own, and that of its clients.
@@ -209,4 +212,72 @@ func inUse() int64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc + m.StackInuse) //nolint:gosec // far below 2^63
+}
+
+// TestRefusedInWords has more clients wait for their handshakes than there is room for: the one that has to go is told so,
+// before anything is computed for it, and one that has gone by itself while it waited costs nothing either.
+func TestRefusedInWords(t *testing.T) {
+	t.Parallel()
+	server, client := outerTLS(t)
+	limits := usualLimits()
+	limits.early = 2
+	c := newCrowd(limits, nil)
+	c.turns.free = 0
+	registry := prometheus.NewRegistry()
+	in := c.listen(listening(t), ServeSettings{TLS: server, Logger: slog.New(slog.DiscardHandler), Registry: registry})
+	var running sync.WaitGroup
+	running.Go(in.run)
+	defer running.Wait()
+	defer in.Close() //nolint:errcheck // nothing depends on it
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	waits := func(want int) {
+		for n := -1; n != want; <-tick.C {
+			c.turns.mu.Lock()
+			n = c.turns.waiting.Len()
+			c.turns.mu.Unlock()
+		}
+	}
+	errs := make([]chan error, 3)
+	conns := make([]net.Conn, 3)
+	for n := range errs {
+		errs[n], conns[n] = make(chan error, 1), dialed(t, in.Addr().String())
+		running.Go(func() { errs[n] <- tls.Client(conns[n], client).HandshakeContext(t.Context()) })
+		waits(min(n+1, limits.early))
+	}
+	if err := <-errs[0]; err == nil || err.Error() != "remote error: tls: internal error" {
+		t.Errorf("the first one was told %v", err)
+	}
+	_ = conns[1].Close()
+	<-errs[1]
+	first := &conn{Conn: conns[0], crowd: c}
+	first.turn.Store(true)
+	c.turns.give(first)
+	if err := <-errs[2]; err != nil {
+		t.Errorf("the newest one: %v", err)
+	}
+	waits(0)
+	want := map[string]float64{handshakeFinished: 1, handshakeRefused: 1}
+	for got := ended(t, registry); !maps.Equal(got, want); got = ended(t, registry) {
+		if len(got) > len(want) {
+			t.Fatalf("the handshakes ended as %v, want %v", got, want)
+		}
+		<-tick.C // the client's end comes first
+	}
+}
+
+// ended is how many handshakes ended how.
+func ended(t *testing.T, registry prometheus.Gatherer) map[string]float64 {
+	t.Helper()
+	all, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := map[string]float64{}
+	for _, family := range all {
+		for _, m := range family.GetMetric() {
+			ended[m.GetLabel()[0].GetValue()] = m.GetCounter().GetValue()
+		}
+	}
+	return ended
 }

@@ -1,0 +1,98 @@
+package tunnel
+
+import (
+	"crypto/tls"
+	"encoding/pem"
+	"errors"
+	"io"
+	"net"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+)
+
+// TestCrowded has the other side of the outer connection end it in several ways: only one that is there, and has no time, is
+// given more time than a path that is broken.
+func TestCrowded(t *testing.T) {
+	t.Parallel()
+	certificates := httptest.NewTLSServer(nil)
+	certificates.Close()
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificates.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	says := func(text string) func(net.Conn) {
+		return func(c net.Conn) {
+			_, _ = c.Read(make([]byte, 4<<10)) // whole, or what follows is lost
+			_, _ = io.WriteString(c, text)
+		}
+	}
+	for name, c := range map[string]struct {
+		does    func(net.Conn)
+		crowded bool
+	}{
+		"no time":           {says("\x15\x03\x03\x00\x02\x02\x50"), true},
+		"no common version": {says("\x15\x03\x03\x00\x02\x02\x46"), false},
+		"no TLS":            {says("HTTP/1.0 400 Bad Request\r\n\r\n"), false},
+		"without a word":    {says(""), false},
+		"after TLS":         {func(c net.Conn) { _ = tls.Server(c, certificates.TLS).Handshake() }, true}, //nolint:noctx // the client is here
+		"after the request": {func(c net.Conn) {
+			_, _ = tls.Server(c, certificates.TLS).Read(make([]byte, 4<<10))
+		}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			var serving sync.WaitGroup
+			t.Cleanup(serving.Wait)
+			t.Cleanup(func() { _ = l.Close() })
+			serving.Go(func() {
+				for conn, err := l.Accept(); err == nil; conn, err = l.Accept() {
+					c.does(conn)
+					_ = conn.Close()
+				}
+			})
+			d, err := newDialer(Link{URL: "https://" + l.Addr().String(), CAFile: ca})
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = d.wire(t.Context())
+			_, crowded := errors.AsType[*CrowdedError](err)
+			_, unreached := errors.AsType[*UnreachedError](err)
+			if crowded != c.crowded || unreached == c.crowded {
+				t.Errorf("crowded is %v, unreached %v: %v", crowded, unreached, err)
+			}
+		})
+	}
+}
+
+// TestWaitsWhereItIsCrowded looks at how long an agent stays away, and how soon it comes back once something else is wrong.
+func TestWaitsWhereItIsCrowded(t *testing.T) {
+	t.Parallel()
+	w := newWaits(0, 0)
+	crowded, ceiling := &CrowdedError{io.EOF}, firstCrowded
+	for range 20 {
+		var longest time.Duration
+		for range 200 {
+			again := *w
+			longest = max(longest, again.next(crowded))
+		}
+		if longest < ceiling*2/3 || longest >= ceiling {
+			t.Errorf("the longest wait is %s, want up to %s", longest, ceiling)
+		}
+		ceiling = min(2*ceiling, mostCrowded)
+		w.next(crowded)
+	}
+	if d := w.next(&UnreachedError{io.EOF}); d >= knockEvery {
+		t.Errorf("then nothing answers, and the wait is %s", d)
+	}
+	if d := newWaits(time.Millisecond, 20*time.Millisecond).next(crowded); d >= 20*time.Millisecond {
+		t.Errorf("the settings' bound is not kept: %s", d)
+	}
+}
