@@ -10,11 +10,13 @@ import (
 	"time"
 )
 
-// firstCrowded and mostCrowded are the ceilings between which waits after a CrowdedError grow. Where all agents of a control
-// plane come at once, whoever comes a second later comes in vain again, and makes it slower for the others.
+// Where all agents of a control plane come at once, whoever comes a second later comes in vain again, and makes it slower for
+// the others. An agent that is told so by the control plane itself comes back at any time within crowdedSpread: of 10,000
+// agents, as many in a second as can be let in. After a connection that was closed, which can have other reasons, the waits
+// grow from crowdedFirst to that.
 const (
-	firstCrowded = 8 * time.Second
-	mostCrowded  = 30 * time.Second
+	crowdedFirst  = 8 * time.Second
+	crowdedSpread = 45 * time.Second
 )
 
 // alertBusy is TLS's internal_error. It is what a control plane says that has no time for a handshake.
@@ -22,18 +24,35 @@ const alertBusy = tls.AlertError(80)
 
 // CrowdedError is when who is there in the name of the control plane has no time: it began to answer and then closed the
 // connection, or said in TLS that it cannot go on.
-type CrowdedError struct{ Err error }
+type CrowdedError struct {
+	Err error
+	// Told is that it said so.
+	Told bool
+}
 
 func (e *CrowdedError) Error() string { return e.Err.Error() }
 
 // Unwrap gives the cause.
 func (e *CrowdedError) Unwrap() error { return e.Err }
 
-// isCrowded says whether an error of a TLS handshake, or of what comes after it, means that the other side has no time.
-// answered says that it has answered before.
-func isCrowded(err error, answered bool) bool {
-	said, ok := errors.AsType[*net.OpError](err)
-	return answered && isCut(err) || ok && said.Op == "remote error" && said.Err.Error() == alertBusy.Error()
+// crowded makes an error a CrowdedError when it means that the other side has no time, and gives nil when it does not. It is
+// that of a TLS handshake, or of what comes after it, and cause what it came from. answered says that there was an answer
+// before.
+func crowded(err, cause error, answered bool) error {
+	said, ok := errors.AsType[*net.OpError](cause)
+	told := ok && said.Op == "remote error" && said.Err.Error() == alertBusy.Error()
+	if told || answered && isCut(cause) {
+		return &CrowdedError{Err: err, Told: told}
+	}
+	return nil
+}
+
+// first is the ceiling of the first wait after it.
+func (e *CrowdedError) first() time.Duration {
+	if e.Told {
+		return crowdedSpread
+	}
+	return crowdedFirst
 }
 
 // errResetOnWindows is WSAECONNRESET, which no other system has.

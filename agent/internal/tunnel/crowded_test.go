@@ -63,10 +63,10 @@ func TestCrowded(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, err = d.wire(t.Context())
-			_, crowded := errors.AsType[*CrowdedError](err)
+			busy, crowded := errors.AsType[*CrowdedError](err)
 			_, unreached := errors.AsType[*UnreachedError](err)
-			if crowded != c.crowded || unreached == c.crowded {
-				t.Errorf("crowded is %v, unreached %v: %v", crowded, unreached, err)
+			if crowded != c.crowded || unreached == c.crowded || crowded && busy.Told != (name == "no time") {
+				t.Errorf("it is %+v, crowded %v, unreached %v: %v", busy, crowded, unreached, err)
 			}
 		})
 	}
@@ -75,24 +75,30 @@ func TestCrowded(t *testing.T) {
 // TestWaitsWhereItIsCrowded looks at how long an agent stays away, and how soon it comes back once something else is wrong.
 func TestWaitsWhereItIsCrowded(t *testing.T) {
 	t.Parallel()
-	w := newWaits(0, 0)
-	crowded, ceiling := &CrowdedError{io.EOF}, firstCrowded
-	for range 20 {
-		var longest time.Duration
-		for range 200 {
-			again := *w
-			longest = max(longest, again.next(crowded))
+	for _, c := range []struct {
+		err      error
+		ceilings []time.Duration
+	}{
+		{&CrowdedError{Err: io.EOF, Told: true}, []time.Duration{crowdedSpread, crowdedSpread}},
+		{&CrowdedError{Err: io.EOF}, []time.Duration{crowdedFirst, 2 * crowdedFirst, 4 * crowdedFirst, crowdedSpread, crowdedSpread}},
+	} {
+		w := newWaits(0, 0)
+		for n, ceiling := range c.ceilings {
+			var longest time.Duration
+			for range 200 {
+				again := *w
+				longest = max(longest, again.next(c.err))
+			}
+			if longest < ceiling*2/3 || longest >= ceiling {
+				t.Errorf("%v: the longest wait %d is %s, want up to %s", c.err, n, longest, ceiling)
+			}
+			w.next(c.err)
 		}
-		if longest < ceiling*2/3 || longest >= ceiling {
-			t.Errorf("the longest wait is %s, want up to %s", longest, ceiling)
+		if d := w.next(&UnreachedError{io.EOF}); d >= knockEvery {
+			t.Errorf("then nothing answers, and the wait is %s", d)
 		}
-		ceiling = min(2*ceiling, mostCrowded)
-		w.next(crowded)
-	}
-	if d := w.next(&UnreachedError{io.EOF}); d >= knockEvery {
-		t.Errorf("then nothing answers, and the wait is %s", d)
-	}
-	if d := newWaits(time.Millisecond, 20*time.Millisecond).next(crowded); d >= 20*time.Millisecond {
-		t.Errorf("the settings' bound is not kept: %s", d)
+		if d := newWaits(time.Millisecond, 20*time.Millisecond).next(c.err); d >= 20*time.Millisecond {
+			t.Errorf("the settings' bound is not kept: %s", d)
+		}
 	}
 }

@@ -156,12 +156,11 @@ func secure(ctx context.Context, outer net.Conn, key ed25519.PrivateKey, fingerp
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
-		crowded := isCrowded(err, true)
-		err = fmt.Errorf("agree on keys with the control plane inside the tunnel: %w", wordless(err))
-		if crowded {
-			return nil, &CrowdedError{err}
+		told := fmt.Errorf("agree on keys with the control plane inside the tunnel: %w", wordless(err))
+		if busy := crowded(told, err, true); busy != nil {
+			return nil, busy
 		}
-		return nil, &UnreachedError{err}
+		return nil, &UnreachedError{told}
 	}
 	return inner, nil
 }
@@ -190,16 +189,14 @@ func (d *dialer) explain(err error, open bool) error {
 	if wrapped, ok := errors.AsType[*url.Error](err); ok {
 		err = wrapped.Err
 	}
-	crowded := open && isCut(err)
-	err = fmt.Errorf("connect to %s: %w", d.target, wordless(err))
-	switch {
-	case crowded:
-		return &CrowdedError{err}
-	case answered(err):
-		return err
-	default:
-		return &UnreachedError{err}
+	told := fmt.Errorf("connect to %s: %w", d.target, wordless(err))
+	if answered(err) {
+		return told
 	}
+	if busy := crowded(told, err, open); busy != nil {
+		return busy
+	}
+	return &UnreachedError{told}
 }
 
 // wordless says what it can mean that a connection was closed before anything was said on it.

@@ -125,8 +125,8 @@ func (r route) handshake(ctx context.Context, conn net.Conn, host string) (net.C
 			return nil, wrong
 		}
 		told := fmt.Errorf("begin TLS with %s: %w", conn.RemoteAddr(), err)
-		if isCrowded(err, said) {
-			return nil, &CrowdedError{told}
+		if busy := crowded(told, err, said); busy != nil {
+			return nil, busy
 		}
 		return nil, told
 	}

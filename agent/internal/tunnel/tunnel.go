@@ -185,8 +185,8 @@ func (w *waits) reset() {
 // next is the wait after an error.
 func (w *waits) next(err error) time.Duration {
 	first, ceiling := w.shortest, unansweredCeiling(err)
-	if _, ok := errors.AsType[*CrowdedError](err); ok {
-		first, ceiling = firstCrowded, mostCrowded
+	if busy, ok := errors.AsType[*CrowdedError](err); ok {
+		first, ceiling = busy.first(), crowdedSpread
 	}
 	if ceiling == 0 {
 		w.unanswered.Reset()

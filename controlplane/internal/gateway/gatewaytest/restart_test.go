@@ -116,6 +116,7 @@ func restart(t *testing.T, end func(*child)) {
 	}
 	h.all(agents)
 	began, before := time.Now(), seconds(t, swarms)
+	h.cost(h.stats(""), agents, before)
 	end(h.child)
 	h = startHost(t, dir, "-admit", admit, "-listen", address)
 	h.all(agents)
@@ -134,7 +135,7 @@ func restart(t *testing.T, end func(*child)) {
 	}
 }
 
-// cost logs what it took until so many agents were back. Unlike the time, it depends little on what else the machine does.
+// cost logs what it took until so many agents were there. Unlike the time, it depends little on what else the machine does.
 func (h *host) cost(s gatewaytest.Stats, agents int, theirs time.Duration) {
 	h.t.Helper()
 	ended := func(result string) int { return int(s.Counters["outfeed_tls_handshakes_total "+result]) }
@@ -143,7 +144,7 @@ func (h *host) cost(s gatewaytest.Stats, agents int, theirs time.Duration) {
 		begun, finished, 100*float64(finished)/float64(begun), ended("failed"), ended("cut"), ended("refused"), int(s.Counters["outfeed_gateway_turned_away_total"]))
 	ours := seconds(h.t, []*child{h.child})
 	each := func(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) / float64(agents) }
-	h.t.Logf("processor time for each agent that came back: %.1f ms of the gateway, %.1f ms of the agent", each(ours), each(theirs))
+	h.t.Logf("processor time for each agent: %.1f ms of the gateway, %.1f ms of the agent", each(ours), each(theirs))
 }
 
 // seconds is the processor time of processes.
