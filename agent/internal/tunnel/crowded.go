@@ -17,6 +17,8 @@ import (
 const (
 	crowdedFirst  = 8 * time.Second
 	crowdedSpread = 45 * time.Second
+	// longestTurn bounds the turn that a control plane gives out.
+	longestTurn = time.Minute
 )
 
 // alertBusy is TLS's internal_error. It is what a control plane says that has no time for a handshake.
@@ -53,6 +55,13 @@ func (e *CrowdedError) first() time.Duration {
 		return crowdedSpread
 	}
 	return crowdedFirst
+}
+
+// inCrowd says whether a try failed as tries do when all the agents of a control plane come at once.
+func inCrowd(err error) bool {
+	_, busy := errors.AsType[*CrowdedError](err)
+	_, unreached := errors.AsType[*UnreachedError](err)
+	return busy || unreached && isCut(err)
 }
 
 // errResetOnWindows is WSAECONNRESET, which no other system has.

@@ -94,6 +94,8 @@ type Client struct {
 	desired chan []byte
 	// sent is State.Sent.
 	sent atomic.Uint64
+	// turn is when to come back after the last session, should there be a crowd. Only Run uses it.
+	turn time.Duration
 	// rotate holds a signal that new keys were asked for on this machine.
 	rotate chan struct{}
 
@@ -130,6 +132,8 @@ func (c *Client) Run(ctx context.Context) error {
 	applier.Go(func() { c.applyBundles(ctx) })
 	defer applier.Wait()
 	waits := newWaits(c.settings.MinWait, c.settings.MaxWait)
+	// turn is when it is this agent's turn where there is a crowd.
+	var turn time.Time
 	for {
 		c.trying()
 		err := c.session(ctx)
@@ -143,6 +147,7 @@ func (c *Client) Run(ctx context.Context) error {
 		}
 		if down.Connected {
 			down.Connected, down.Since = false, time.Now()
+			turn = down.Since.Add(c.turn)
 		}
 		if errors.Is(err, errRotated) {
 			// Nothing is wrong: the new keys are shown at once.
@@ -150,7 +155,7 @@ func (c *Client) Run(ctx context.Context) error {
 			c.settings.Log.InfoContext(ctx, "the agent has new keys and connects with them")
 			continue
 		}
-		pause := pauseAfter(err, waits.next(err))
+		pause := waits.after(err, time.Until(turn))
 		down.LastError, down.NextTry = err.Error(), time.Now().Add(pause)
 		c.setState(down)
 		c.settings.Log.WarnContext(ctx, "the tunnel is down", slog.String("error", err.Error()), slog.Duration("next_try", pause))
@@ -180,6 +185,15 @@ func newWaits(shortest, longest time.Duration) *waits {
 func (w *waits) reset() {
 	w.answered.Reset()
 	w.unanswered.Reset()
+}
+
+// after is how long to wait after an error. turn is how long it is until this agent's turn: where there is a crowd, and its turn
+// is still to come, it waits for that.
+func (w *waits) after(err error, turn time.Duration) time.Duration {
+	if turn > 0 && inCrowd(err) {
+		return turn
+	}
+	return pauseAfter(err, w.next(err))
 }
 
 // next is the wait after an error.

@@ -72,6 +72,7 @@ type Gateway struct {
 	log       *slog.Logger
 	metrics   *metrics
 	admission *admission
+	turns     *turns
 	perSecond int
 
 	// sessions counts every connection that is being served.
@@ -105,6 +106,7 @@ func New(s Settings) (*Gateway, error) {
 	return &Gateway{
 		fleet: s.Fleet, tls: config, log: s.Log, metrics: m, perSecond: s.AdmitPerSecond,
 		admission: newAdmission(s.HandshakesAtOnce*placesPerHandshake, s.HandshakesAtOnce, s.AdmitPerSecond),
+		turns:     newTurns(s.AdmitPerSecond),
 		peers:     map[*peer]struct{}{}, byAgent: map[fleet.ID]*peer{},
 	}, nil
 }
@@ -232,6 +234,9 @@ func (g *Gateway) leave(ctx context.Context, p *peer, err error) {
 	p.cancel(nil)
 	if !errors.Is(err, errBusy) {
 		p.log.InfoContext(ctx, "a tunnel ended", slog.String("agent_id", string(p.id.Agent)), slog.String("reason", reason(err)))
+	}
+	if p.giveTurn != nil {
+		p.giveTurn()
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -43,6 +43,8 @@ type peer struct {
 
 	// id is zero until the hello was accepted.
 	id fleet.AgentIdentity
+	// giveTurn gives back the turn of an agent that was welcomed; nil for others.
+	giveTurn func()
 	// asked is whether this session was asked for new keys. Only watch uses it.
 	asked bool
 }
@@ -268,7 +270,11 @@ func (p *peer) hello(ctx context.Context, hello *wire.Hello) (begun fleet.Sessio
 	}
 	p.id = id
 	p.id.Session = int64(hello.GetCounter()) //nolint:gosec // Connect has checked it
-	welcome := &wire.Welcome{InsightsStored: begun.Stored, Clock: time.Now().UnixMicro(), Session: begun.Value}
+	turn := p.gateway.turns.take()
+	p.giveTurn = func() { p.gateway.turns.give(turn) }
+	welcome := &wire.Welcome{
+		InsightsStored: begun.Stored, Clock: time.Now().UnixMicro(), Session: begun.Value, TurnMs: uint32(at(turn).Milliseconds()), //nolint:gosec // a minute at most
+	}
 	if err = p.send(&wire.ControlDown{Message: &wire.ControlDown_Welcome{Welcome: welcome}}); err != nil {
 		p.disconnect(ctx, hello.GetCounter())
 		return begun, nil, err

@@ -102,12 +102,12 @@ func TestDrain(t *testing.T) {
 func restart(t *testing.T, end func(*child)) {
 	t.Helper()
 	// Of few agents, a busy machine can finish the handshakes of several seconds in one.
-	agents, processes, admit, share := 150, 1, "11", 0.2
+	agents, processes, before, admit, share := 150, 1, "2000", "11", 0.2
 	if *long {
-		agents, processes, admit, share = *swarm, 2, "0", 0.05
+		agents, processes, before, admit, share = *swarm, 2, "0", "0", 0.05
 	}
 	dir := t.TempDir()
-	h := startHost(t, dir, "-admit", "2000")
+	h := startHost(t, dir, "-admit", before)
 	address := strings.TrimPrefix(h.URL, "https://")
 	swarms := make([]*child, processes)
 	for n := range swarms {
@@ -115,8 +115,8 @@ func restart(t *testing.T, end func(*child)) {
 			"-agents", strconv.Itoa(agents/processes), "-start", "75")
 	}
 	h.all(agents)
-	began, before := time.Now(), seconds(t, swarms)
-	h.cost(h.stats(""), agents, before)
+	began, spent := time.Now(), seconds(t, swarms)
+	h.cost(h.stats(""), agents, spent)
 	end(h.child)
 	h = startHost(t, dir, "-admit", admit, "-listen", address)
 	h.all(agents)
@@ -124,7 +124,7 @@ func restart(t *testing.T, end func(*child)) {
 	stats := h.stats("")
 	perSecond := stats.PerSecond
 	most := slices.Max(perSecond)
-	h.cost(stats, agents, seconds(t, swarms)-before)
+	h.cost(stats, agents, seconds(t, swarms)-spent)
 	t.Logf("%d agents: all back after %.1f s, at most %d in one second (%.1f %%); per second %v", agents, took.Seconds(), most,
 		100*float64(most)/float64(agents), perSecond)
 	if took > 2*time.Minute {
@@ -138,13 +138,19 @@ func restart(t *testing.T, end func(*child)) {
 // cost logs what it took until so many agents were there. Unlike the time, it depends little on what else the machine does.
 func (h *host) cost(s gatewaytest.Stats, agents int, theirs time.Duration) {
 	h.t.Helper()
-	ended := func(result string) int { return int(s.Counters["outfeed_tls_handshakes_total "+result]) }
-	finished, begun := ended("finished"), ended("finished")+ended("failed")+ended("cut")
-	h.t.Logf("of %d outer handshakes that were computed %d finished (%.0f %%), %d failed, %d were cut; %d were refused before; %d tunnels were told to come later",
-		begun, finished, 100*float64(finished)/float64(begun), ended("failed"), ended("cut"), ended("refused"), int(s.Counters["outfeed_gateway_turned_away_total"]))
+	h.handshakes(s)
 	ours := seconds(h.t, []*child{h.child})
 	each := func(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) / float64(agents) }
 	h.t.Logf("processor time for each agent: %.1f ms of the gateway, %.1f ms of the agent", each(ours), each(theirs))
+}
+
+// handshakes logs how the handshakes went that were begun until now.
+func (h *host) handshakes(s gatewaytest.Stats) {
+	h.t.Helper()
+	ended := func(result string) int { return int(s.Counters["outfeed_tls_handshakes_total "+result]) }
+	finished, begun := ended("finished"), ended("finished")+ended("failed")+ended("cut")
+	h.t.Logf("of %d outer handshakes that were computed %d finished (%.0f %%), %d failed, %d were cut; %d were refused before; %d tunnels were told to come later",
+		begun, finished, 100*float64(finished)/float64(max(begun, 1)), ended("failed"), ended("cut"), ended("refused"), int(s.Counters["outfeed_gateway_turned_away_total"]))
 }
 
 // seconds is the processor time of processes.
@@ -185,7 +191,8 @@ func (h *host) all(agents int) {
 		select {
 		case <-tick.C:
 		case <-limit.C:
-			h.t.Fatalf("%d of %d agents are connected", n, agents)
+			s := h.stats("")
+			h.t.Fatalf("%d of %d agents are connected; per second %v; %v", n, agents, s.PerSecond, s.Counters)
 		}
 	}
 }
