@@ -61,6 +61,8 @@ type dialer struct {
 	proxy  proxyFunc
 	caFile string
 	names  *names
+	// early says that this agent's turn is still to come. It is set before a connection is opened.
+	early bool
 }
 
 func newDialer(l Link) (*dialer, error) {

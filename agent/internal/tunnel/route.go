@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/outfeed/outfeed/internal/socket"
+	"github.com/outfeed/outfeed/protocol/wire"
 )
 
 const (
@@ -110,6 +111,9 @@ func (r route) dialTLS(host string) attempt {
 // handshake runs the outer TLS handshake over conn, which it closes when that fails.
 func (r route) handshake(ctx context.Context, conn net.Conn, host string) (net.Conn, error) {
 	config, said := outerConfig(r.roots, host), false
+	if r.early {
+		config.NextProtos = append(config.NextProtos, wire.EarlyProtocol)
+	}
 	verify := config.VerifyConnection
 	config.VerifyConnection = func(s tls.ConnectionState) error {
 		said = true

@@ -136,6 +136,7 @@ func (c *Client) Run(ctx context.Context) error {
 	var turn time.Time
 	for {
 		c.trying()
+		c.link.early = time.Until(turn) > time.Second
 		err := c.session(ctx)
 		if ctx.Err() != nil {
 			c.setState(State{Since: time.Now()})

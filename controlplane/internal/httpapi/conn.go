@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -11,10 +12,14 @@ import (
 	"time"
 
 	"github.com/outfeed/outfeed/internal/source"
+	"github.com/outfeed/outfeed/protocol/wire"
 )
 
 // shortFlight is less than a server's first flight of a handshake has, and more than a request for another key share.
 const shortFlight = 400
+
+// earlyProtocol is wire.EarlyProtocol as it stands in a client's list of protocols, with its length before it.
+const earlyProtocol = string(rune(len(wire.EarlyProtocol))) + wire.EarlyProtocol
 
 // errCrowded is why a handshake ends whose connection had to make room.
 var errCrowded = errors.New("the connection was closed to make room for others")
@@ -52,6 +57,8 @@ type conn struct {
 	// is what was read already.
 	mayTell, atOnce bool
 	ahead           []byte
+	// isEarly says that the client can come later as well.
+	isEarly bool
 }
 
 // Read reads what the peer sent, without what a proxy told about it.
@@ -126,6 +133,7 @@ func (c *conn) readHello() error {
 		if len(have) >= min(need, maxHello) || len(have) > 0 && have[0] != recordHandshake {
 			c.ahead = have
 			c.heard.Store(have[0] == recordHandshake)
+			c.isEarly = bytes.Contains(have, []byte(earlyProtocol))
 			return nil
 		}
 		if cap(have) < min(need, maxHello) {
@@ -169,10 +177,15 @@ func (c *conn) cut() {
 	if c.wasCut.CompareAndSwap(false, true) {
 		c.crowd.ending.began()
 	}
+	c.excuse()
+	_ = c.Close() // it may be closed
+}
+
+// excuse tells a client that waits for its handshake that there is no time.
+func (c *conn) excuse() {
 	if c.heard.Load() {
 		_, _ = io.WriteString(c.Conn, busyAlert) // there is room for it, as nothing was sent yet
 	}
-	_ = c.Close() // it may be closed
 }
 
 // result is how a handshake ended.

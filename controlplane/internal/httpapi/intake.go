@@ -132,18 +132,32 @@ func (in *intake) receive(one *conn) {
 		in.drop(one)
 	case in.config == nil:
 		in.collect(one, nil)
-	case one.readHello() != nil || !in.crowd.turns.take(one) || gone(one.Conn):
-		// Its client may have gone while it waited, with what it says next.
-		if one.wasCut.Load() {
-			in.handshakes.WithLabelValues(handshakeRefused).Inc()
-		}
+	case !in.mayBegin(one):
 		in.drop(one)
 	default:
-		one.heard.Store(false)
 		// The handshake needs a large stack, and what comes before and after it needs a small one. A goroutine's own would
 		// stay large.
 		in.taken.Go(func() { in.shake(one) })
 	}
+}
+
+// mayBegin waits for a connection's turn to begin its handshake. It is false when there will be none.
+func (in *intake) mayBegin(one *conn) bool {
+	if one.readHello() != nil {
+		return false
+	}
+	switch {
+	case one.isEarly && !in.crowd.hasTime():
+		one.excuse()
+	case in.crowd.turns.take(one) && !gone(one.Conn):
+		one.heard.Store(false)
+		return true
+	case !one.wasCut.Load():
+		// Its client has gone while it waited.
+		return false
+	}
+	in.handshakes.WithLabelValues(handshakeRefused).Inc()
+	return false
 }
 
 // shake does the handshake.
