@@ -4,14 +4,18 @@ import (
 	"crypto/tls"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/outfeed/outfeed/protocol/wire"
 )
 
 // TestCrowded has the other side of the outer connection end it in several ways: only one that is there, and has no time, is
@@ -99,6 +103,56 @@ func TestWaitsWhereItIsCrowded(t *testing.T) {
 		}
 		if d := newWaits(time.Millisecond, 20*time.Millisecond).next(c.err); d >= 20*time.Millisecond {
 			t.Errorf("the settings' bound is not kept: %s", d)
+		}
+	}
+}
+
+// TestTurn looks at when an agent comes back that has a turn: it waits for that where there is a crowd, and only there.
+func TestTurn(t *testing.T) {
+	t.Parallel()
+	const turn = 40 * time.Second
+	for name, c := range map[string]struct {
+		err   error
+		turn  time.Duration
+		least time.Duration
+		most  time.Duration
+	}{
+		"told":              {&CrowdedError{Err: io.EOF, Told: true}, turn, turn, turn},
+		"cut":               {&CrowdedError{Err: io.EOF}, turn, turn, turn},
+		"without a word":    {&UnreachedError{fmt.Errorf("dial: %w", io.EOF)}, turn, turn, turn},
+		"silence":           {&UnreachedError{errors.New("no answer")}, turn, 0, time.Second},
+		"a time":            {&BusyError{Status: 503, RetryAfter: 2 * time.Second}, turn, 2 * time.Second, 4 * time.Second},
+		"the turn is over":  {&CrowdedError{Err: io.EOF}, -time.Second, 0, crowdedFirst},
+		"there was no turn": {&UnreachedError{io.EOF}, -time.Since(time.Time{}), 0, time.Second},
+	} {
+		w := newWaits(0, 0)
+		if got := w.after(c.err, c.turn); got < c.least || got > c.most {
+			t.Errorf("%s: %s, want %s to %s", name, got, c.least, c.most)
+		}
+	}
+}
+
+// TestEarlySaysSo looks at what is offered in the outer TLS.
+func TestEarlySaysSo(t *testing.T) {
+	t.Parallel()
+	for early, want := range map[bool][]string{false: {"http/1.1"}, true: {"http/1.1", wire.EarlyProtocol}} {
+		client, server := net.Pipe()
+		heard := make(chan []string, 1)
+		config := &tls.Config{MinVersion: tls.VersionTLS13, GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			heard <- hello.SupportedProtos
+			return nil, io.EOF
+		}}
+		var serving sync.WaitGroup
+		serving.Go(func() {
+			_ = tls.Server(server, config).HandshakeContext(t.Context())
+			_ = server.Close()
+		})
+		if _, err := (route{dialer: &dialer{early: early}}).handshake(t.Context(), client, "control.example"); err == nil {
+			t.Error("the handshake went on")
+		}
+		serving.Wait()
+		if got := <-heard; !slices.Equal(got, want) {
+			t.Errorf("offered are %q, want %q", got, want)
 		}
 	}
 }

@@ -9,6 +9,9 @@ import (
 // turnsWithin is how many seconds after a control plane has gone all its agents are to be back.
 const turnsWithin = 60
 
+// noTurn is the second of a peer that has none.
+const noTurn = -1
+
 // turns gives each agent that is connected a second after the end of this process, in which it comes back when all come at
 // once. The early ones are given first, so that the few agents of a small control plane lose no time.
 type turns struct {
@@ -39,6 +42,9 @@ func (t *turns) take() (second int) {
 }
 
 func (t *turns) give(second int) {
+	if second == noTurn {
+		return
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.taken[second]--

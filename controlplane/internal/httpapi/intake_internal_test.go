@@ -21,6 +21,9 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/outfeed/outfeed/internal/source"
+	"github.com/outfeed/outfeed/protocol/wire"
 )
 
 // outerTLS is a server's TLS with a certificate of its own, and that of its clients.
@@ -263,6 +266,48 @@ func TestRefusedInWords(t *testing.T) {
 			t.Fatalf("the handshakes ended as %v, want %v", got, want)
 		}
 		<-tick.C // the client's end comes first
+	}
+}
+
+// TestEarlyClients has clients come that can come later as well: they are served while nobody else waits, and else they are told,
+// and nothing is computed for them.
+func TestEarlyClients(t *testing.T) {
+	t.Parallel()
+	server, client := outerTLS(t)
+	c := newCrowd(usualLimits(), nil)
+	registry := prometheus.NewRegistry()
+	in := c.listen(listening(t), ServeSettings{TLS: server, Logger: slog.New(slog.DiscardHandler), Registry: registry})
+	var running sync.WaitGroup
+	running.Go(in.run)
+	defer running.Wait()
+	defer in.Close() //nolint:errcheck // nothing depends on it
+	early := client.Clone()
+	early.NextProtos = []string{"http/1.1", wire.EarlyProtocol}
+	try := func(config *tls.Config) error {
+		return tls.Client(dialed(t, in.Addr().String()), config).HandshakeContext(t.Context())
+	}
+	if err := try(early); err != nil {
+		t.Errorf("it is quiet: %v", err)
+	}
+	// Others are in the middle of their handshakes.
+	for n := range quietShaking {
+		one := &conn{Conn: dialed(t, in.Addr().String()), crowd: c, from: source.Site(fmt.Sprintf("192.0.2.%d:1", n))}
+		c.move(one, shaking)
+	}
+	if err := try(early); err == nil || err.Error() != "remote error: tls: internal error" {
+		t.Errorf("there is no time: %v", err)
+	}
+	if err := try(client); err != nil {
+		t.Errorf("one that cannot come later: %v", err)
+	}
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	want := map[string]float64{handshakeFinished: 2, handshakeRefused: 1}
+	for got := ended(t, registry); !maps.Equal(got, want); got = ended(t, registry) {
+		if len(got) > len(want) {
+			t.Fatalf("the handshakes ended as %v, want %v", got, want)
+		}
+		<-tick.C // as above
 	}
 }
 
