@@ -29,9 +29,10 @@ const Version = 3
 // MinVersion is the oldest version that this program still speaks. Those before it were in no release.
 const MinVersion = 3
 
-// EarlyProtocol is an application protocol that the client offers in the outer TLS beside its own while its turn
-// (Welcome.turn_ms) is still to come: a control plane that has much to do need not compute anything for it. Nobody chooses it.
-const EarlyProtocol = "outfeed-early"
+// PatientProtocol is an application protocol that an agent offers in the outer TLS beside its own when it can as well come
+// later, as one of many whose sessions have ended at once: a control plane that has much to do need not compute anything for
+// it. Nobody chooses it.
+const PatientProtocol = "outfeed-patient"
 
 // MaxMessage bounds a message, in bytes, without its length prefix.
 const MaxMessage = 8 << 20

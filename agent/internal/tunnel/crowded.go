@@ -17,12 +17,33 @@ import (
 const (
 	crowdedFirst  = 8 * time.Second
 	crowdedSpread = 45 * time.Second
-	// longestTurn bounds the turn that a control plane gives out.
-	longestTurn = time.Minute
+	// longestTurn bounds the turn that a control plane gives out. An agent whose turn is behind shortestTurn is one of many.
+	longestTurn  = time.Minute
+	shortestTurn = time.Second
+	// patientTries is how often an agent lets itself be told to come later. Then it insists: what makes the crowd may be
+	// somebody else's connections.
+	patientTries = 3
 )
 
-// alertBusy is TLS's internal_error. It is what a control plane says that has no time for a handshake.
-const alertBusy = tls.AlertError(80)
+// comeback is how an agent comes back after a session: as one of many, if there are many.
+type comeback struct {
+	// turn is the agent's, and at is when that is.
+	turn time.Duration
+	at   time.Time
+	// told is how often it was told since then that there is no time.
+	told int
+}
+
+func (c *comeback) patient() bool { return c.turn > shortestTurn && c.told < patientTries }
+
+func (c *comeback) note(err error) {
+	if busy, ok := errors.AsType[*CrowdedError](err); ok && busy.Told {
+		c.told++
+	}
+}
+
+// errBusy is TLS's internal_error. It is what a control plane says that has no time for a handshake.
+const errBusy = tls.AlertError(80)
 
 // CrowdedError is when who is there in the name of the control plane has no time: it began to answer and then closed the
 // connection, or said in TLS that it cannot go on.
@@ -42,7 +63,7 @@ func (e *CrowdedError) Unwrap() error { return e.Err }
 // before.
 func crowded(err, cause error, answered bool) error {
 	said, ok := errors.AsType[*net.OpError](cause)
-	told := ok && said.Op == "remote error" && said.Err.Error() == alertBusy.Error()
+	told := ok && said.Op == "remote error" && said.Err.Error() == errBusy.Error()
 	if told || answered && isCut(cause) {
 		return &CrowdedError{Err: err, Told: told}
 	}

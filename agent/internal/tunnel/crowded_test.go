@@ -132,10 +132,27 @@ func TestTurn(t *testing.T) {
 	}
 }
 
-// TestEarlySaysSo looks at what is offered in the outer TLS.
-func TestEarlySaysSo(t *testing.T) {
+// TestPatience has an agent come back as one of many, as one of a few, and for the first time.
+func TestPatience(t *testing.T) {
 	t.Parallel()
-	for early, want := range map[bool][]string{false: {"http/1.1"}, true: {"http/1.1", wire.EarlyProtocol}} {
+	told, cut := &CrowdedError{Err: io.EOF, Told: true}, &CrowdedError{Err: io.EOF}
+	many := comeback{turn: 40 * time.Second}
+	for n := range patientTries {
+		if !many.patient() {
+			t.Errorf("it insists after it was told %d times", n)
+		}
+		many.note(cut)
+		many.note(told)
+	}
+	if few := (comeback{turn: time.Second / 2}); many.patient() || few.patient() || (&comeback{}).patient() {
+		t.Errorf("one of many is patient: %v; of a few: %v", many.patient(), few.patient())
+	}
+}
+
+// TestPatienceIsTold looks at what is offered in the outer TLS.
+func TestPatienceIsTold(t *testing.T) {
+	t.Parallel()
+	for patient, want := range map[bool][]string{false: {"http/1.1"}, true: {"http/1.1", wire.PatientProtocol}} {
 		client, server := net.Pipe()
 		heard := make(chan []string, 1)
 		config := &tls.Config{MinVersion: tls.VersionTLS13, GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
@@ -147,7 +164,7 @@ func TestEarlySaysSo(t *testing.T) {
 			_ = tls.Server(server, config).HandshakeContext(t.Context())
 			_ = server.Close()
 		})
-		if _, err := (route{dialer: &dialer{early: early}}).handshake(t.Context(), client, "control.example"); err == nil {
+		if _, err := (route{dialer: &dialer{patient: patient}}).handshake(t.Context(), client, "control.example"); err == nil {
 			t.Error("the handshake went on")
 		}
 		serving.Wait()

@@ -61,8 +61,8 @@ type dialer struct {
 	proxy  proxyFunc
 	caFile string
 	names  *names
-	// early says that this agent's turn is still to come. It is set before a connection is opened.
-	early bool
+	// patient says that this agent can as well come later. It is set before a connection is opened.
+	patient bool
 }
 
 func newDialer(l Link) (*dialer, error) {

@@ -111,8 +111,8 @@ func (r route) dialTLS(host string) attempt {
 // handshake runs the outer TLS handshake over conn, which it closes when that fails.
 func (r route) handshake(ctx context.Context, conn net.Conn, host string) (net.Conn, error) {
 	config, said := outerConfig(r.roots, host), false
-	if r.early {
-		config.NextProtos = append(config.NextProtos, wire.EarlyProtocol)
+	if r.patient {
+		config.NextProtos = append(config.NextProtos, wire.PatientProtocol)
 	}
 	verify := config.VerifyConnection
 	config.VerifyConnection = func(s tls.ConnectionState) error {

@@ -132,11 +132,10 @@ func (c *Client) Run(ctx context.Context) error {
 	applier.Go(func() { c.applyBundles(ctx) })
 	defer applier.Wait()
 	waits := newWaits(c.settings.MinWait, c.settings.MaxWait)
-	// turn is when it is this agent's turn where there is a crowd.
-	var turn time.Time
+	var back comeback
 	for {
 		c.trying()
-		c.link.early = time.Until(turn) > time.Second
+		c.link.patient = back.patient()
 		err := c.session(ctx)
 		if ctx.Err() != nil {
 			c.setState(State{Since: time.Now()})
@@ -148,7 +147,7 @@ func (c *Client) Run(ctx context.Context) error {
 		}
 		if down.Connected {
 			down.Connected, down.Since = false, time.Now()
-			turn = down.Since.Add(c.turn)
+			back = comeback{turn: c.turn, at: down.Since.Add(c.turn)}
 		}
 		if errors.Is(err, errRotated) {
 			// Nothing is wrong: the new keys are shown at once.
@@ -156,7 +155,8 @@ func (c *Client) Run(ctx context.Context) error {
 			c.settings.Log.InfoContext(ctx, "the agent has new keys and connects with them")
 			continue
 		}
-		pause := waits.after(err, time.Until(turn))
+		back.note(err)
+		pause := waits.after(err, time.Until(back.at))
 		down.LastError, down.NextTry = err.Error(), time.Now().Add(pause)
 		c.setState(down)
 		c.settings.Log.WarnContext(ctx, "the tunnel is down", slog.String("error", err.Error()), slog.Duration("next_try", pause))

@@ -18,8 +18,8 @@ import (
 // shortFlight is less than a server's first flight of a handshake has, and more than a request for another key share.
 const shortFlight = 400
 
-// earlyProtocol is wire.EarlyProtocol as it stands in a client's list of protocols, with its length before it.
-const earlyProtocol = string(rune(len(wire.EarlyProtocol))) + wire.EarlyProtocol
+// patientProtocol is wire.PatientProtocol as it stands in a client's list of protocols, with its length before it.
+const patientProtocol = string(rune(len(wire.PatientProtocol))) + wire.PatientProtocol
 
 // errCrowded is why a handshake ends whose connection had to make room.
 var errCrowded = errors.New("the connection was closed to make room for others")
@@ -57,8 +57,8 @@ type conn struct {
 	// is what was read already.
 	mayTell, atOnce bool
 	ahead           []byte
-	// isEarly says that the client can come later as well.
-	isEarly bool
+	// isPatient says that the client can come later as well.
+	isPatient bool
 }
 
 // Read reads what the peer sent, without what a proxy told about it.
@@ -133,7 +133,7 @@ func (c *conn) readHello() error {
 		if len(have) >= min(need, maxHello) || len(have) > 0 && have[0] != recordHandshake {
 			c.ahead = have
 			c.heard.Store(have[0] == recordHandshake)
-			c.isEarly = bytes.Contains(have, []byte(earlyProtocol))
+			c.isPatient = bytes.Contains(have, []byte(patientProtocol))
 			return nil
 		}
 		if cap(have) < min(need, maxHello) {

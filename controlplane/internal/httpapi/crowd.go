@@ -52,7 +52,7 @@ const modestShare = 8
 const patience = 5 * time.Second
 
 // quietShaking is how many may be in the middle of a handshake while there is time for those who can come later as well.
-const quietShaking = 64
+const quietShaking = 128
 
 // stage is what is waited for.
 type stage int

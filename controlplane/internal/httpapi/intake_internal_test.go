@@ -252,7 +252,9 @@ func TestRefusedInWords(t *testing.T) {
 		t.Errorf("the first one was told %v", err)
 	}
 	_ = conns[1].Close()
-	<-errs[1]
+	if err := <-errs[1]; err == nil {
+		t.Error("a handshake was finished on a closed connection")
+	}
 	first := &conn{Conn: conns[0], crowd: c}
 	first.turn.Store(true)
 	c.turns.give(first)
@@ -269,9 +271,9 @@ func TestRefusedInWords(t *testing.T) {
 	}
 }
 
-// TestEarlyClients has clients come that can come later as well: they are served while nobody else waits, and else they are told,
+// TestPatientClients has clients come that can come later as well: they are served while nobody else waits, and else they are told,
 // and nothing is computed for them.
-func TestEarlyClients(t *testing.T) {
+func TestPatientClients(t *testing.T) {
 	t.Parallel()
 	server, client := outerTLS(t)
 	c := newCrowd(usualLimits(), nil)
@@ -281,12 +283,12 @@ func TestEarlyClients(t *testing.T) {
 	running.Go(in.run)
 	defer running.Wait()
 	defer in.Close() //nolint:errcheck // nothing depends on it
-	early := client.Clone()
-	early.NextProtos = []string{"http/1.1", wire.EarlyProtocol}
+	patient := client.Clone()
+	patient.NextProtos = []string{"http/1.1", wire.PatientProtocol}
 	try := func(config *tls.Config) error {
 		return tls.Client(dialed(t, in.Addr().String()), config).HandshakeContext(t.Context())
 	}
-	if err := try(early); err != nil {
+	if err := try(patient); err != nil {
 		t.Errorf("it is quiet: %v", err)
 	}
 	// Others are in the middle of their handshakes.
@@ -294,7 +296,7 @@ func TestEarlyClients(t *testing.T) {
 		one := &conn{Conn: dialed(t, in.Addr().String()), crowd: c, from: source.Site(fmt.Sprintf("192.0.2.%d:1", n))}
 		c.move(one, shaking)
 	}
-	if err := try(early); err == nil || err.Error() != "remote error: tls: internal error" {
+	if err := try(patient); err == nil || err.Error() != "remote error: tls: internal error" {
 		t.Errorf("there is no time: %v", err)
 	}
 	if err := try(client); err != nil {

@@ -58,11 +58,11 @@ func counters(registry prometheus.Gatherer) (map[string]float64, error) {
 			if m.GetCounter() == nil {
 				continue
 			}
-			name := f.GetName()
+			name := []string{f.GetName()}
 			for _, l := range m.GetLabel() {
-				name += " " + l.GetValue()
+				name = append(name, l.GetValue())
 			}
-			all[name] = m.GetCounter().GetValue()
+			all[strings.Join(name, " ")] = m.GetCounter().GetValue()
 		}
 	}
 	return all, nil
