@@ -3,6 +3,7 @@ package tunnel
 import (
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"slices"
@@ -53,7 +54,13 @@ type CrowdedError struct {
 	Told bool
 }
 
-func (e *CrowdedError) Error() string { return e.Err.Error() }
+func (e *CrowdedError) Error() string {
+	if e.Told {
+		return fmt.Sprintf("the control plane, or what is in front of it, has no time for this connection now (%v): it is busy or restarting; "+
+			"the agent comes back by itself, and what its flows produce waits here", e.Err)
+	}
+	return e.Err.Error()
+}
 
 // Unwrap gives the cause.
 func (e *CrowdedError) Unwrap() error { return e.Err }
