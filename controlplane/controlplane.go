@@ -186,7 +186,7 @@ func (c *ControlPlane) listeners(ctx context.Context, service *fleet.Service, tu
 			return all, fmt.Errorf("%s: %w", l.variable, err)
 		}
 		all = append(all, served{listener: listener, settings: httpapi.ServeSettings{
-			Handler: l.handler, Logger: c.log, TLS: l.tls, Proxies: c.config.TrustedProxies,
+			Handler: l.handler, Logger: c.log, TLS: l.tls, Proxies: c.config.TrustedProxies, Registry: registry,
 		}})
 	}
 	return all, nil

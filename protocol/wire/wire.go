@@ -22,11 +22,17 @@ import (
 //	1 (2026-11-21): control and insights streams.
 //	2 (2026-11-22): run reports count the failed, late and outside rows of each step, and carry notes.
 //	3 (2026-11-22): a session's value in Welcome and Hello, rotation of keys, receipts for insights that do not come,
-//	  bundles that expire, the clock beside each, and the whole account of the outbox with the files that were damaged.
+//	  bundles that expire, the clock beside each, the whole account of the outbox with the files that were damaged,
+//	  and an agent's turn.
 const Version = 3
 
 // MinVersion is the oldest version that this program still speaks. Those before it were in no release.
 const MinVersion = 3
+
+// PatientProtocol is an application protocol that an agent offers in the outer TLS beside its own when it can as well come
+// later, as one of many whose sessions have ended at once: a control plane that has much to do need not compute anything for
+// it. Nobody chooses it.
+const PatientProtocol = "outfeed-patient"
 
 // MaxMessage bounds a message, in bytes, without its length prefix.
 const MaxMessage = 8 << 20

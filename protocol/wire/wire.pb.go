@@ -703,7 +703,10 @@ type Welcome struct {
 	Clock          int64  `protobuf:"varint,2,opt,name=clock,proto3" json:"clock,omitempty"`
 	// 32 bytes that mean nothing to the agent. It keeps them on disk before it says anything else in this session, and the
 	// next Hello shows them.
-	Session       []byte `protobuf:"bytes,3,opt,name=session,proto3" json:"session,omitempty"`
+	Session []byte `protobuf:"bytes,3,opt,name=session,proto3" json:"session,omitempty"`
+	// When to come back, in milliseconds after this session, where the control plane has gone without a word and then has no time
+	// because all its agents come at once. Each agent is given another second.
+	TurnMs        uint32 `protobuf:"varint,4,opt,name=turn_ms,json=turnMs,proto3" json:"turn_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -757,6 +760,13 @@ func (x *Welcome) GetSession() []byte {
 		return x.Session
 	}
 	return nil
+}
+
+func (x *Welcome) GetTurnMs() uint32 {
+	if x != nil {
+		return x.TurnMs
+	}
+	return 0
 }
 
 // RotateNow asks for new keys.
@@ -2528,11 +2538,12 @@ const file_protocol_wire_wire_proto_rawDesc = "" +
 	"\x0fconnector_specs\x18\x04 \x03(\fR\x0econnectorSpecs\x12%\n" +
 	"\x0edesired_serial\x18\x05 \x01(\x04R\rdesiredSerial\x12\x14\n" +
 	"\x05clock\x18\x06 \x01(\x03R\x05clock\x12\x18\n" +
-	"\asession\x18\a \x01(\fR\asession\"b\n" +
+	"\asession\x18\a \x01(\fR\asession\"{\n" +
 	"\aWelcome\x12'\n" +
 	"\x0finsights_stored\x18\x01 \x01(\x04R\x0einsightsStored\x12\x14\n" +
 	"\x05clock\x18\x02 \x01(\x03R\x05clock\x12\x18\n" +
-	"\asession\x18\x03 \x01(\fR\asession\"\v\n" +
+	"\asession\x18\x03 \x01(\fR\asession\x12\x17\n" +
+	"\aturn_ms\x18\x04 \x01(\rR\x06turnMs\"\v\n" +
 	"\tRotateNow\"\x80\x01\n" +
 	"\x06Rotate\x12,\n" +
 	"\x12ed25519_public_key\x18\x01 \x01(\fR\x10ed25519PublicKey\x12*\n" +

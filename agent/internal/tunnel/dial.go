@@ -7,16 +7,14 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
-	"syscall"
+	"sync/atomic"
 	"time"
 
 	"github.com/outfeed/outfeed/internal/address"
@@ -63,6 +61,8 @@ type dialer struct {
 	proxy  proxyFunc
 	caFile string
 	names  *names
+	// patient says that this agent can as well come later. It is set before a connection is opened.
+	patient bool
 }
 
 func newDialer(l Link) (*dialer, error) {
@@ -112,6 +112,7 @@ func (d *dialer) wire(ctx context.Context, done func(patience time.Duration)) (n
 		return nil, err
 	}
 	r := route{dialer: d, roots: roots, done: done}
+	var open atomic.Bool
 	// Only the upgrade is left to the transport, which would connect to one address after the other, and whose errors of a
 	// proxy say less.
 	transport := &http.Transport{
@@ -119,7 +120,9 @@ func (d *dialer) wire(ctx context.Context, done func(patience time.Duration)) (n
 			return r.plain(ctx, address)
 		},
 		DialTLSContext: func(_ context.Context, _, address string) (net.Conn, error) {
-			return r.encrypted(ctx, address)
+			conn, err := r.encrypted(ctx, address)
+			open.Store(err == nil)
+			return conn, err
 		},
 		ResponseHeaderTimeout:  stepTimeout,
 		MaxResponseHeaderBytes: 64 << 10,
@@ -134,7 +137,7 @@ func (d *dialer) wire(ctx context.Context, done func(patience time.Duration)) (n
 		if answer != nil && answer.StatusCode != http.StatusSwitchingProtocols {
 			return nil, &BusyError{Status: answer.StatusCode, RetryAfter: retryAfter(answer.Header.Get("Retry-After"), answer.Header.Get("Date"))}
 		}
-		return nil, d.explain(err)
+		return nil, d.explain(err, open.Load())
 	}
 	done(stepPatience)
 	return conn, nil
@@ -157,7 +160,11 @@ func secure(ctx context.Context, outer net.Conn, key ed25519.PrivateKey, fingerp
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
-		return nil, &UnreachedError{fmt.Errorf("agree on keys with the control plane inside the tunnel: %w", wordless(err))}
+		told := fmt.Errorf("agree on keys with the control plane inside the tunnel: %w", wordless(err))
+		if busy := crowded(told, err, true); busy != nil {
+			return nil, busy
+		}
+		return nil, &UnreachedError{told}
 	}
 	return inner, nil
 }
@@ -183,35 +190,37 @@ func (d *dialer) connect(ctx context.Context, key ed25519.PrivateKey, fingerprin
 }
 
 // explain takes off what the layers in between have put before an error, and marks the silence behind an open connection.
-func (d *dialer) explain(err error) error {
+// open is whether TLS was through.
+func (d *dialer) explain(err error, open bool) error {
 	if wrapped, ok := errors.AsType[*url.Error](err); ok {
 		err = wrapped.Err
 	}
-	err = fmt.Errorf("connect to %s: %w", d.target, wordless(err))
+	told := fmt.Errorf("connect to %s: %w", d.target, wordless(err))
 	if answered(err) {
-		return err
+		return told
 	}
-	return &UnreachedError{err}
+	if busy := crowded(told, err, open); busy != nil {
+		return busy
+	}
+	return &UnreachedError{told}
 }
-
-// errResetOnWindows is WSAECONNRESET, which no other system has.
-const errResetOnWindows = syscall.Errno(10054)
 
 // wordless says what it can mean that a connection was closed before anything was said on it.
 func wordless(err error) error {
-	closed := []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE, errResetOnWindows}
-	if !slices.ContainsFunc(closed, func(end error) bool { return errors.Is(err, end) }) {
+	if !isCut(err) {
 		return err
 	}
 	return fmt.Errorf("the connection was closed without a word (%w): by a firewall or a load balancer, or by the control plane, which is busy, "+
 		"restarting, or refuses connections from this address for now because too many come from it; the agent comes back by itself", err)
 }
 
-// answered says whether an error came of an answer: the control plane's, a proxy's, or a certificate that is not trusted.
+// answered says whether an error came of an answer: the control plane's, a proxy's, a certificate that is not trusted, or
+// what is said by who has no time.
 func answered(err error) bool {
 	_, proxy := errors.AsType[*ProxyError](err)
 	_, certificate := errors.AsType[*CertificateError](err)
-	return proxy || certificate
+	_, crowded := errors.AsType[*CrowdedError](err)
+	return proxy || certificate || crowded
 }
 
 func (d *dialer) roots() (*x509.CertPool, error) {

@@ -42,16 +42,16 @@ func TestABusyControlPlaneIsToldInWords(t *testing.T) {
 		"come back in 30s (it answered 429 Too Many Requests)":                                                                         &BusyError{Status: 429, RetryAfter: 30 * time.Second},
 		"answered 503 Service Unavailable instead of opening the tunnel; it is busy":                                                   &BusyError{Status: 503},
 		"what answers there is a load balancer":                                                                                        &BusyError{Status: 502, RetryAfter: time.Second},
-		"closed without a word (EOF)":                                                                                                  (&dialer{}).explain(io.EOF),
-		"closed without a word (read: connection reset by peer)":                                                                       (&dialer{}).explain(fmt.Errorf("read: %w", syscall.ECONNRESET)),
-		"too many come from it; the agent comes back by itself":                                                                        (&dialer{}).explain(io.ErrUnexpectedEOF),
-		"connection refused": (&dialer{}).explain(syscall.ECONNREFUSED),
+		"closed without a word (EOF)":                                                                                                  (&dialer{}).explain(io.EOF, false),
+		"closed without a word (read: connection reset by peer)":                                                                       (&dialer{}).explain(fmt.Errorf("read: %w", syscall.ECONNRESET), false),
+		"too many come from it; the agent comes back by itself":                                                                        (&dialer{}).explain(io.ErrUnexpectedEOF, false),
+		"connection refused": (&dialer{}).explain(syscall.ECONNREFUSED, false),
 	} {
 		if !strings.Contains(err.Error(), says) {
 			t.Errorf("it does not say %q: %s", says, err)
 		}
 	}
-	if said := (&dialer{}).explain(syscall.ECONNREFUSED).Error(); strings.Contains(said, "without a word") {
+	if said := (&dialer{}).explain(syscall.ECONNREFUSED, false).Error(); strings.Contains(said, "without a word") {
 		t.Errorf("a refused connection is told as %s", said)
 	}
 }

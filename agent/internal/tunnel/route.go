@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/outfeed/outfeed/internal/socket"
+	"github.com/outfeed/outfeed/protocol/wire"
 )
 
 const (
@@ -90,7 +91,7 @@ func (r route) encrypted(ctx context.Context, address string) (net.Conn, error) 
 	ctx, cancel := context.WithTimeoutCause(ctx, stepTimeout, errors.New("no answer for "+stepTimeout.String()))
 	defer cancel()
 	outer, err := r.handshake(ctx, conn, host)
-	if _, wrong := errors.AsType[*CertificateError](err); err != nil && !wrong {
+	if err != nil && !answered(err) {
 		err = &UnreachedError{err}
 	}
 	return r.moved(outer, err)
@@ -119,7 +120,16 @@ func (r route) dialTLS(host string) attempt {
 
 // handshake runs the outer TLS handshake over conn, which it closes when that fails.
 func (r route) handshake(ctx context.Context, conn net.Conn, host string) (net.Conn, error) {
-	outer := tls.Client(conn, outerConfig(r.roots, host))
+	config, said := outerConfig(r.roots, host), false
+	if r.patient {
+		config.NextProtos = append(config.NextProtos, wire.PatientProtocol)
+	}
+	verify := config.VerifyConnection
+	config.VerifyConnection = func(s tls.ConnectionState) error {
+		said = true
+		return verify(s)
+	}
+	outer := tls.Client(conn, config)
 	if err := outer.HandshakeContext(ctx); err != nil {
 		_ = conn.Close()
 		if ctx.Err() != nil {
@@ -128,7 +138,11 @@ func (r route) handshake(ctx context.Context, conn net.Conn, host string) (net.C
 		if wrong, ok := errors.AsType[*CertificateError](err); ok {
 			return nil, wrong
 		}
-		return nil, fmt.Errorf("begin TLS with %s: %w", conn.RemoteAddr(), err)
+		told := fmt.Errorf("begin TLS with %s: %w", conn.RemoteAddr(), err)
+		if busy := crowded(told, err, said); busy != nil {
+			return nil, busy
+		}
+		return nil, told
 	}
 	return outer, nil
 }
@@ -209,7 +223,7 @@ func (r *race) isBusy(address string) bool {
 	return s.count >= manyShaking && time.Since(s.last) < shakeEvery-roundEvery/2
 }
 
-// note keeps the error that says most: that of a certificate, else that of a connection, else that of a lookup.
+// note keeps the error that says most: that of a certificate, else of who has no time, else of a connection, else of a lookup.
 func (r *race) note(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -223,6 +237,9 @@ func weight(err error) int {
 		return 0
 	}
 	if _, ok := errors.AsType[*CertificateError](err); ok {
+		return 4
+	}
+	if _, ok := errors.AsType[*CrowdedError](err); ok {
 		return 3
 	}
 	if _, ok := errors.AsType[*net.DNSError](err); ok {
@@ -234,7 +251,7 @@ func weight(err error) int {
 // errNoAddress is when a name resolves to nothing.
 var errNoAddress = errors.New("the name has no address")
 
-// unreached marks the error of a path on which nothing has answered. A certificate is an answer. silence is what it is
+// unreached marks the error of a path on which nothing has answered. A certificate is an answer, and so is a cut of one. silence is what it is
 // when no try has failed.
 func (r *race) unreached(silence error) error {
 	r.mu.Lock()
@@ -242,7 +259,7 @@ func (r *race) unreached(silence error) error {
 	if r.failed == nil {
 		r.failed = silence
 	}
-	if _, ok := errors.AsType[*CertificateError](r.failed); ok {
+	if answered(r.failed) {
 		return r.failed
 	}
 	if lookup, ok := errors.AsType[*net.DNSError](r.failed); ok {

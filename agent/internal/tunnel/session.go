@@ -113,6 +113,7 @@ func (s *session) hello(counter uint64) (*wire.Welcome, error) {
 		return nil, fmt.Errorf("the control plane answered the hello with a %T", answer.GetMessage())
 	}
 	s.hearClock(welcome.GetClock())
+	s.turn = min(time.Duration(welcome.GetTurnMs())*time.Millisecond, longestTurn)
 	return welcome, nil
 }
 

@@ -94,6 +94,8 @@ type Client struct {
 	desired chan []byte
 	// sent is State.Sent.
 	sent atomic.Uint64
+	// turn is when to come back after the last session, should there be a crowd. Only Run uses it.
+	turn time.Duration
 	// rotate holds a signal that new keys were asked for on this machine.
 	rotate chan struct{}
 
@@ -130,8 +132,10 @@ func (c *Client) Run(ctx context.Context) error {
 	applier.Go(func() { c.applyBundles(ctx) })
 	defer applier.Wait()
 	waits := newWaits(c.settings.MinWait, c.settings.MaxWait)
+	var back comeback
 	for {
 		c.trying()
+		c.link.patient = back.patient()
 		err := c.session(ctx)
 		if ctx.Err() != nil {
 			c.setState(State{Since: time.Now()})
@@ -143,6 +147,7 @@ func (c *Client) Run(ctx context.Context) error {
 		}
 		if down.Connected {
 			down.Connected, down.Since = false, time.Now()
+			back = comeback{turn: c.turn, at: down.Since.Add(c.turn)}
 		}
 		if errors.Is(err, errRotated) {
 			// Nothing is wrong: the new keys are shown at once.
@@ -150,7 +155,8 @@ func (c *Client) Run(ctx context.Context) error {
 			c.settings.Log.InfoContext(ctx, "the agent has new keys and connects with them")
 			continue
 		}
-		pause := pauseAfter(err, waits.next(err))
+		back.note(err)
+		pause := waits.after(err, time.Until(back.at))
 		down.LastError, down.NextTry = err.Error(), time.Now().Add(pause)
 		c.setState(down)
 		c.settings.Log.WarnContext(ctx, "the tunnel is down", slog.String("error", err.Error()), slog.Duration("next_try", pause))
@@ -164,14 +170,15 @@ func (c *Client) Run(ctx context.Context) error {
 // the other goes on, so that a long time without a network does not make the agent slow once there is one.
 type waits struct {
 	answered, unanswered backoff.Backoff
-	// longest is the greatest ceiling; 0 for backoff's.
-	longest time.Duration
+	// shortest and longest are the first and the greatest ceiling; 0 for backoff's.
+	shortest, longest time.Duration
 }
 
 func newWaits(shortest, longest time.Duration) *waits {
 	return &waits{
 		answered:   backoff.Backoff{Min: shortest, Max: longest},
 		unanswered: backoff.Backoff{Min: shortest},
+		shortest:   shortest,
 		longest:    longest,
 	}
 }
@@ -181,15 +188,27 @@ func (w *waits) reset() {
 	w.unanswered.Reset()
 }
 
+// after is how long to wait after an error. turn is how long it is until this agent's turn: where there is a crowd, and its turn
+// is still to come, it waits for that.
+func (w *waits) after(err error, turn time.Duration) time.Duration {
+	if turn > 0 && inCrowd(err) {
+		return turn
+	}
+	return pauseAfter(err, w.next(err))
+}
+
 // next is the wait after an error.
 func (w *waits) next(err error) time.Duration {
-	ceiling := unansweredCeiling(err)
+	first, ceiling := w.shortest, unansweredCeiling(err)
+	if busy, ok := errors.AsType[*CrowdedError](err); ok {
+		first, ceiling = busy.first(), crowdedSpread
+	}
 	if ceiling == 0 {
 		w.unanswered.Reset()
 		return w.answered.Next()
 	}
 	w.answered.Reset()
-	w.unanswered.Max = ceiling
+	w.unanswered.Min, w.unanswered.Max = first, ceiling
 	if w.longest > 0 {
 		w.unanswered.Max = min(ceiling, w.longest)
 	}

@@ -72,6 +72,7 @@ type Gateway struct {
 	log       *slog.Logger
 	metrics   *metrics
 	admission *admission
+	turns     *turns
 	perSecond int
 
 	// sessions counts every connection that is being served.
@@ -105,6 +106,7 @@ func New(s Settings) (*Gateway, error) {
 	return &Gateway{
 		fleet: s.Fleet, tls: config, log: s.Log, metrics: m, perSecond: s.AdmitPerSecond,
 		admission: newAdmission(s.HandshakesAtOnce*placesPerHandshake, s.HandshakesAtOnce, s.AdmitPerSecond),
+		turns:     newTurns(s.AdmitPerSecond),
 		peers:     map[*peer]struct{}{}, byAgent: map[fleet.ID]*peer{},
 	}, nil
 }
@@ -152,7 +154,7 @@ func (g *Gateway) Serving() bool {
 // the session.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(r.Context()))
-	p := &peer{gateway: g, remote: source.Host(r.RemoteAddr), log: g.log.With(slog.String("remote", r.RemoteAddr)), cancel: cancel}
+	p := &peer{gateway: g, second: noTurn, remote: source.Host(r.RemoteAddr), log: g.log.With(slog.String("remote", r.RemoteAddr)), cancel: cancel}
 	from := source.Site(r.RemoteAddr)
 	if !g.enter(p) {
 		cancel(nil)
@@ -233,6 +235,7 @@ func (g *Gateway) leave(ctx context.Context, p *peer, err error) {
 	if !errors.Is(err, errBusy) {
 		p.log.InfoContext(ctx, "a tunnel ended", slog.String("agent_id", string(p.id.Agent)), slog.String("reason", reason(err)))
 	}
+	g.turns.give(p.second)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.peers, p)
@@ -258,14 +261,17 @@ func (g *Gateway) disconnected(p *peer) {
 	g.metrics.connected.Set(float64(len(g.byAgent)))
 }
 
-// spread is how long agents should wait after a restart, so that they do not all come back at once, nor faster than they
-// are let in.
-func (g *Gateway) spread() time.Duration {
+// spread is how long an agent with a turn should wait after a restart, so that not all come back at once, nor faster than they
+// are let in. Where there are more agents than turns, it takes longer until all are back.
+func (g *Gateway) spread(turn time.Duration) time.Duration {
 	g.mu.Lock()
 	// Not how many are left: those that are told last would all come first.
 	agents := g.parting
 	g.mu.Unlock()
-	return rand.N(time.Duration(agents)*time.Second*5/4/time.Duration(g.perSecond) + time.Second) //nolint:gosec // as above
+	if agents <= turnsWithin*g.turns.perSecond {
+		return turn
+	}
+	return rand.N(time.Duration(agents)*time.Second*5/4/time.Duration(g.perSecond) + time.Second) //nolint:gosec // jitter needs no cryptographic randomness
 }
 
 // secure runs the inner TLS session.

@@ -45,6 +45,9 @@ type peer struct {
 	id fleet.AgentIdentity
 	// complaints are about what receive takes; only that uses it.
 	complaints complaints
+	// second and turn are the agent's turn; noTurn and 0 until it is welcomed.
+	second int
+	turn   time.Duration
 	// asked is whether this session was asked for new keys. Only watch uses it.
 	asked bool
 }
@@ -270,7 +273,11 @@ func (p *peer) hello(ctx context.Context, hello *wire.Hello) (begun fleet.Sessio
 	}
 	p.id = id
 	p.id.Session = int64(hello.GetCounter()) //nolint:gosec // Connect has checked it
-	welcome := &wire.Welcome{InsightsStored: begun.Stored, Clock: time.Now().UnixMicro(), Session: begun.Value}
+	p.second = p.gateway.turns.take()
+	p.turn = at(p.second)
+	welcome := &wire.Welcome{
+		InsightsStored: begun.Stored, Clock: time.Now().UnixMicro(), Session: begun.Value, TurnMs: uint32(p.turn.Milliseconds()), //nolint:gosec // a minute at most
+	}
 	if err = p.send(&wire.ControlDown{Message: &wire.ControlDown_Welcome{Welcome: welcome}}); err != nil {
 		p.disconnect(ctx, hello.GetCounter())
 		return begun, nil, err
@@ -326,7 +333,7 @@ func (p *peer) goodbye(cause error) *wire.Refusal {
 	if errors.Is(cause, errDraining) {
 		return &wire.Refusal{
 			Code: wire.RefusalUnavailable, Message: "the control plane is restarting",
-			RetryAfterMs: p.gateway.spread().Milliseconds(),
+			RetryAfterMs: p.gateway.spread(p.turn).Milliseconds(),
 		}
 	}
 	r, ok := errors.AsType[*refusal](cause)

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/outfeed/outfeed/internal/source"
+	"github.com/outfeed/outfeed/protocol/wire"
 )
 
 // shortFlight is less than a server's first flight of a handshake has, and more than a request for another key share.
@@ -23,6 +25,9 @@ const (
 	goodbyeTimeout  = 500 * time.Millisecond
 	maxGoodbyeBytes = 256 << 10
 )
+
+// patientProtocol is wire.PatientProtocol as it stands in a client's list of protocols, with its length before it.
+const patientProtocol = string(rune(len(wire.PatientProtocol))) + wire.PatientProtocol
 
 // errCrowded is why a handshake ends whose connection had to make room.
 var errCrowded = errors.New("the connection was closed to make room for others")
@@ -51,6 +56,8 @@ type conn struct {
 	wasCut atomic.Bool
 	// client is the address that a proxy told, nil when none did.
 	client atomic.Pointer[string]
+	// heard says that the first message of a handshake is whole, and nothing was computed for it.
+	heard atomic.Bool
 	// again says that the handshake computes once more after the next message.
 	again atomic.Bool
 
@@ -58,6 +65,8 @@ type conn struct {
 	// is what was read already.
 	mayTell, atOnce bool
 	ahead           []byte
+	// isPatient says that the client can come later as well.
+	isPatient bool
 }
 
 // Read reads what the peer sent, without what a proxy told about it.
@@ -131,6 +140,8 @@ func (c *conn) readHello() error {
 		}
 		if len(have) >= min(need, maxHello) || len(have) > 0 && have[0] != recordHandshake {
 			c.ahead = have
+			c.heard.Store(have[0] == recordHandshake)
+			c.isPatient = bytes.Contains(have, []byte(patientProtocol))
 			return nil
 		}
 		if cap(have) < min(need, maxHello) {
@@ -178,12 +189,36 @@ func (c *conn) CloseWrite() error {
 // NetConn is the connection itself, for who asks the kernel about it; nothing may be read from it.
 func (c *conn) NetConn() net.Conn { return c.Conn }
 
-// cut closes without a word to the peer.
+// busyAlert is a record of TLS with the alert internal_error, which tells an agent to come back later than after a connection
+// that was closed by who knows whom. Nothing has to be computed for it.
+const busyAlert = "\x15\x03\x03\x00\x02\x02\x50"
+
+// cut closes, without a word to the peer where that needs computing.
 func (c *conn) cut() {
 	if c.wasCut.CompareAndSwap(false, true) {
 		c.crowd.ending.began()
 	}
+	c.excuse()
 	_ = c.Close() // it may be closed
+}
+
+// excuse tells a client that waits for its handshake that there is no time.
+func (c *conn) excuse() {
+	if c.heard.Load() {
+		_, _ = io.WriteString(c.Conn, busyAlert) // there is room for it, as nothing was sent yet
+	}
+}
+
+// result is how a handshake ended.
+func (c *conn) result(err error) string {
+	switch {
+	case err == nil:
+		return handshakeFinished
+	case c.wasCut.Load():
+		return handshakeCut
+	default:
+		return handshakeFailed
+	}
 }
 
 // ended is when nobody works for the connection any more.

@@ -51,6 +51,9 @@ const modestShare = 8
 // patience is how long a handshake may take that is kept.
 const patience = 5 * time.Second
 
+// quietShaking is how many may be in the middle of a handshake while there is time for those who can come later as well.
+const quietShaking = 128
+
 // stage is what is waited for.
 type stage int
 
@@ -155,6 +158,17 @@ func (c *crowd) keeps(one *conn) bool {
 	}
 	next := all.Next()
 	return next != nil && (all.Of(next.From()) > max(all.Modest, all.Of(one.from)+1) || time.Since(next.Value.since) >= patience)
+}
+
+// hasTime says whether there is time for clients that can come later as well: while the handshakes that were begun before come to
+// an end.
+func (c *crowd) hasTime() bool {
+	if !c.turns.idle() {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.members[shaking].Len()+c.members[kept].Len() < quietShaking
 }
 
 // heaviest is the stage that weighs the most, and whether all together weigh too much. mu is held.

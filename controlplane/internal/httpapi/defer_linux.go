@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"net"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,4 +24,22 @@ func deferAccept(l net.Listener) {
 	}
 	// Without the option everything works, at more cost.
 	_ = raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, silentFor) })
+}
+
+// gone says whether the client has closed a connection on which nothing is left to be read.
+func gone(conn net.Conn) bool {
+	tcp, ok := conn.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return false
+	}
+	over := false
+	err = raw.Control(func(fd uintptr) {
+		n, _, peekErr := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		over = n == 0 && peekErr == nil || peekErr != nil && peekErr != unix.EAGAIN && peekErr != unix.EINTR
+	})
+	return over || err != nil
 }

@@ -6,3 +6,6 @@ import "net"
 
 // deferAccept does nothing: the option is Linux's.
 func deferAccept(net.Listener) {}
+
+// gone is not known.
+func gone(net.Conn) bool { return false }

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/outfeed/outfeed/internal/source"
 )
 
@@ -37,8 +39,9 @@ type intake struct {
 	net.Listener
 	crowd *crowd
 	// config is nil for plain HTTP.
-	config *tls.Config
-	log    *slog.Logger
+	config     *tls.Config
+	handshakes *prometheus.CounterVec
+	log        *slog.Logger
 
 	ready  chan net.Conn
 	failed chan error
@@ -48,11 +51,15 @@ type intake struct {
 	taken  sync.WaitGroup
 }
 
-func (c *crowd) listen(l net.Listener, config *tls.Config, log *slog.Logger) *intake {
+func (c *crowd) listen(l net.Listener, s ServeSettings) *intake {
 	deferAccept(l)
-	c.secure = config != nil
+	c.secure = s.TLS != nil
+	var registry prometheus.Registerer
+	if c.secure {
+		registry = s.Registry
+	}
 	return &intake{
-		Listener: l, crowd: c, config: config, log: log,
+		Listener: l, crowd: c, config: s.TLS, handshakes: newHandshakes(registry), log: s.Logger,
 		ready: make(chan net.Conn), failed: make(chan error), ended: make(chan struct{}),
 	}
 }
@@ -125,7 +132,7 @@ func (in *intake) receive(one *conn) {
 		in.drop(one)
 	case in.config == nil:
 		in.collect(one, nil)
-	case one.readHello() != nil || !in.crowd.turns.take(one):
+	case !in.mayBegin(one):
 		in.drop(one)
 	default:
 		// The handshake needs a large stack, and what comes before and after it needs a small one. A goroutine's own would
@@ -134,12 +141,32 @@ func (in *intake) receive(one *conn) {
 	}
 }
 
+// mayBegin waits for a connection's turn to begin its handshake. It is false when there will be none.
+func (in *intake) mayBegin(one *conn) bool {
+	if one.readHello() != nil {
+		return false
+	}
+	switch {
+	case one.isPatient && !in.crowd.hasTime():
+		one.excuse()
+	case in.crowd.turns.take(one) && !gone(one.Conn):
+		one.heard.Store(false)
+		return true
+	case !one.wasCut.Load():
+		// Its client has gone while it waited.
+		return false
+	}
+	in.handshakes.WithLabelValues(handshakeRefused).Inc()
+	return false
+}
+
 // shake does the handshake.
 func (in *intake) shake(one *conn) {
 	in.crowd.move(one, shaking)
 	over := tls.Server(one, in.config)
 	err := over.Handshake() //nolint:noctx // the deadline ends it
 	in.crowd.turns.give(one)
+	in.handshakes.WithLabelValues(one.result(err)).Inc()
 	if err != nil {
 		in.log.Debug("a client did not finish the TLS handshake", "remote", one.RemoteAddr().String(), "error", err)
 		if refused, ok := errors.AsType[tls.RecordHeaderError](err); ok && refused.Conn != nil && looksLikeHTTP(refused.RecordHeader) {

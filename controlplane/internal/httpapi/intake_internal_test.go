@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/big"
 	"net"
 	"net/http"
@@ -18,6 +19,11 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/outfeed/outfeed/internal/source"
+	"github.com/outfeed/outfeed/protocol/wire"
 )
 
 // outerTLS is a server's TLS with a certificate of its own, and that of its clients.
@@ -176,7 +182,7 @@ func held(t *testing.T, config *tls.Config, at stage, begin func(net.Conn) error
 	t.Helper()
 	const count = 256
 	c := newCrowd(usualLimits(), nil)
-	in := c.listen(listening(t), config, slog.New(slog.DiscardHandler))
+	in := c.listen(listening(t), ServeSettings{TLS: config, Logger: slog.New(slog.DiscardHandler)})
 	var running sync.WaitGroup
 	running.Go(in.run)
 	defer running.Wait()
@@ -209,4 +215,116 @@ func inUse() int64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc + m.StackInuse) //nolint:gosec // far below 2^63
+}
+
+// TestRefusedInWords has more clients wait for their handshakes than there is room for: the one that has to go is told so,
+// before anything is computed for it, and one that has gone by itself while it waited costs nothing either.
+func TestRefusedInWords(t *testing.T) {
+	t.Parallel()
+	server, client := outerTLS(t)
+	limits := usualLimits()
+	limits.early = 2
+	c := newCrowd(limits, nil)
+	c.turns.free = 0
+	registry := prometheus.NewRegistry()
+	in := c.listen(listening(t), ServeSettings{TLS: server, Logger: slog.New(slog.DiscardHandler), Registry: registry})
+	var running sync.WaitGroup
+	running.Go(in.run)
+	defer running.Wait()
+	defer in.Close() //nolint:errcheck // nothing depends on it
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	waits := func(want int) {
+		for n := -1; n != want; <-tick.C {
+			c.turns.mu.Lock()
+			n = c.turns.waiting.Len()
+			c.turns.mu.Unlock()
+		}
+	}
+	errs := make([]chan error, 3)
+	conns := make([]net.Conn, 3)
+	for n := range errs {
+		errs[n], conns[n] = make(chan error, 1), dialed(t, in.Addr().String())
+		running.Go(func() { errs[n] <- tls.Client(conns[n], client).HandshakeContext(t.Context()) })
+		waits(min(n+1, limits.early))
+	}
+	if err := <-errs[0]; err == nil || err.Error() != "remote error: tls: internal error" {
+		t.Errorf("the first one was told %v", err)
+	}
+	_ = conns[1].Close()
+	if err := <-errs[1]; err == nil {
+		t.Error("a handshake was finished on a closed connection")
+	}
+	first := &conn{Conn: conns[0], crowd: c}
+	first.turn.Store(true)
+	c.turns.give(first)
+	if err := <-errs[2]; err != nil {
+		t.Errorf("the newest one: %v", err)
+	}
+	waits(0)
+	want := map[string]float64{handshakeFinished: 1, handshakeRefused: 1}
+	for got := ended(t, registry); !maps.Equal(got, want); got = ended(t, registry) {
+		if len(got) > len(want) {
+			t.Fatalf("the handshakes ended as %v, want %v", got, want)
+		}
+		<-tick.C // the client's end comes first
+	}
+}
+
+// TestPatientClients has clients come that can come later as well: they are served while nobody else waits, and else they are told,
+// and nothing is computed for them.
+func TestPatientClients(t *testing.T) {
+	t.Parallel()
+	server, client := outerTLS(t)
+	c := newCrowd(usualLimits(), nil)
+	registry := prometheus.NewRegistry()
+	in := c.listen(listening(t), ServeSettings{TLS: server, Logger: slog.New(slog.DiscardHandler), Registry: registry})
+	var running sync.WaitGroup
+	running.Go(in.run)
+	defer running.Wait()
+	defer in.Close() //nolint:errcheck // nothing depends on it
+	patient := client.Clone()
+	patient.NextProtos = []string{"http/1.1", wire.PatientProtocol}
+	try := func(config *tls.Config) error {
+		return tls.Client(dialed(t, in.Addr().String()), config).HandshakeContext(t.Context())
+	}
+	if err := try(patient); err != nil {
+		t.Errorf("it is quiet: %v", err)
+	}
+	// Others are in the middle of their handshakes.
+	for n := range quietShaking {
+		one := &conn{Conn: dialed(t, in.Addr().String()), crowd: c, from: source.Site(fmt.Sprintf("192.0.2.%d:1", n))}
+		c.move(one, shaking)
+	}
+	if err := try(patient); err == nil || err.Error() != "remote error: tls: internal error" {
+		t.Errorf("there is no time: %v", err)
+	}
+	if err := try(client); err != nil {
+		t.Errorf("one that cannot come later: %v", err)
+	}
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	want := map[string]float64{handshakeFinished: 2, handshakeRefused: 1}
+	for got := ended(t, registry); !maps.Equal(got, want); got = ended(t, registry) {
+		if len(got) > len(want) {
+			t.Fatalf("the handshakes ended as %v, want %v", got, want)
+		}
+		<-tick.C // as above
+	}
+}
+
+// ended is how many handshakes ended how.
+func ended(t *testing.T, registry prometheus.Gatherer) map[string]float64 {
+	t.Helper()
+	all, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := map[string]float64{}
+	for _, family := range all {
+		for _, m := range family.GetMetric() {
+			ended[m.GetLabel()[0].GetValue()] = m.GetCounter().GetValue()
+		}
+	}
+	return ended
 }

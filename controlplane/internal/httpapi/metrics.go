@@ -33,6 +33,26 @@ func newMetrics(registry prometheus.Registerer, listener string) *metrics {
 	return m
 }
 
+// How a TLS handshake of a listener ends. The first three have cost its computing.
+const (
+	handshakeFinished = "finished"
+	handshakeFailed   = "failed"
+	// handshakeCut is one that had to make room when it was computed in part, and handshakeRefused before that.
+	handshakeCut     = "cut"
+	handshakeRefused = "refused"
+)
+
+// newHandshakes counts the TLS handshakes of a listener. registry may be nil.
+func newHandshakes(registry prometheus.Registerer) *prometheus.CounterVec {
+	c := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "outfeed_tls_handshakes_total", Help: "TLS handshakes by how they ended: finished, failed, cut to make room for others, or refused before anything was computed.",
+	}, []string{"result"})
+	if registry != nil {
+		registry.MustRegister(c)
+	}
+	return c
+}
+
 func (m *metrics) observe(operation string, status int, took time.Duration) {
 	m.requests.WithLabelValues(operation, strconv.Itoa(status)).Inc()
 	if operation != eventsOperation {

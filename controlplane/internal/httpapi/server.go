@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/outfeed/outfeed/internal/source"
 )
 
@@ -44,6 +46,8 @@ type ServeSettings struct {
 	Logger  *slog.Logger
 	// TLS is nil for plain HTTP.
 	TLS *tls.Config
+	// Registry takes the metrics of TLS, which are those of one listener; it may be nil.
+	Registry prometheus.Registerer
 	// Proxies are believed when they say for whom they speak: with X-Forwarded-For, or with the PROXY protocol.
 	Proxies source.Proxies
 }
@@ -68,7 +72,7 @@ func Serve(ctx context.Context, l net.Listener, s ServeSettings) error {
 			MaxConcurrentStreams: maxStreams, MaxReceiveBufferPerStream: maxStreamBuffer, MaxReceiveBufferPerConnection: maxConnectionBuf,
 		},
 	}
-	in := crowd.listen(l, s.TLS, s.Logger)
+	in := crowd.listen(l, s)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(in) }()
 	var taking sync.WaitGroup

@@ -56,6 +56,13 @@ func (t *turns) take(one *conn) bool {
 	return <-w.granted
 }
 
+// idle says whether the next one would get a turn at once.
+func (t *turns) idle() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.free > 0
+}
+
 // give gives a turn back, where the connection has one.
 func (t *turns) give(one *conn) {
 	t.mu.Lock()

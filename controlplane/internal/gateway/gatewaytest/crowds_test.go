@@ -469,9 +469,11 @@ func (h *host) besieged(t *testing.T, s siege, probes []*probe, lasts time.Durat
 		}
 	})
 	running.Wait()
+	after := h.stats("")
 	came := crowd.end()
 	grew := peak - before
 	t.Logf("%d attackers, %d sources, coming %v times a second, at a load of %s before: memory grew by %.1f MiB, %d batches of another agent", s.Attackers, s.Sources, came, busy, mib(grew), batches)
+	h.handshakes(after)
 	for _, p := range probes {
 		p.check(t)
 	}

@@ -95,7 +95,7 @@ func Run(ctx context.Context, s Settings, ready func(Ready) error) error {
 	g.Go(func() error { return lifecycle.UnlessDone(ctx, tunnels.Run(ctx)) })
 	g.Go(func() error {
 		return lifecycle.UnlessDone(ctx, httpapi.Serve(ctx, listener, httpapi.ServeSettings{
-			Handler: handler(tunnels, domain, registry, s.Log), Logger: s.Log, Proxies: s.Proxies,
+			Handler: handler(tunnels, domain, registry, s.Log), Logger: s.Log, Proxies: s.Proxies, Registry: registry,
 			TLS: &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}},
 		}))
 	})
@@ -119,7 +119,7 @@ func handler(tunnels *gateway.Gateway, domain *Fleet, registry *prometheus.Regis
 				debug.FreeOSMemory()
 			}
 		}
-		s, err := measure(domain)
+		s, err := measure(domain, registry)
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
@@ -129,6 +129,20 @@ func handler(tunnels *gateway.Gateway, domain *Fleet, registry *prometheus.Regis
 	mux.HandleFunc("GET /test/profile/{name}", func(w http.ResponseWriter, r *http.Request) {
 		if p := pprof.Lookup(r.PathValue("name")); p != nil {
 			_ = p.WriteTo(w, 1) // as above
+		}
+	})
+	mux.HandleFunc("GET /test/cpu/{seconds}", func(w http.ResponseWriter, r *http.Request) {
+		lasts, err := time.ParseDuration(r.PathValue("seconds") + "s")
+		if err != nil || pprof.StartCPUProfile(w) != nil {
+			http.Error(w, "no number of seconds, or a profile is under way", http.StatusBadRequest)
+			return
+		}
+		defer pprof.StopCPUProfile()
+		end := time.NewTimer(lasts)
+		defer end.Stop()
+		select {
+		case <-end.C:
+		case <-r.Context().Done():
 		}
 	})
 	return mux

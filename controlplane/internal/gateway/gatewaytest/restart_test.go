@@ -3,6 +3,7 @@ package gatewaytest_test
 import (
 	"flag"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -101,25 +102,29 @@ func TestDrain(t *testing.T) {
 func restart(t *testing.T, end func(*child)) {
 	t.Helper()
 	// Of few agents, a busy machine can finish the handshakes of several seconds in one.
-	agents, processes, admit, share := 150, 1, "11", 0.2
+	agents, processes, before, admit, share := 150, 1, "2000", "11", 0.2
 	if *long {
-		agents, processes, admit, share = *swarm, 2, "0", 0.05
+		agents, processes, before, admit, share = *swarm, 2, "0", "0", 0.05
 	}
 	dir := t.TempDir()
-	h := startHost(t, dir, "-admit", "2000")
+	h := startHost(t, dir, "-admit", before)
 	address := strings.TrimPrefix(h.URL, "https://")
-	for range processes {
-		start(t, "swarm", "-url", h.URL, "-fingerprint", h.Fingerprint, "-ca", filepath.Join(dir, gatewaytest.CAFile),
+	swarms := make([]*child, processes)
+	for n := range swarms {
+		swarms[n] = start(t, "swarm", "-url", h.URL, "-fingerprint", h.Fingerprint, "-ca", filepath.Join(dir, gatewaytest.CAFile),
 			"-agents", strconv.Itoa(agents/processes), "-start", "75")
 	}
 	h.all(agents)
-	began := time.Now()
+	began, spent := time.Now(), seconds(t, swarms)
+	h.cost(h.stats(""), agents, spent)
 	end(h.child)
 	h = startHost(t, dir, "-admit", admit, "-listen", address)
 	h.all(agents)
 	took := time.Since(began)
-	perSecond := h.stats("").PerSecond
+	stats := h.stats("")
+	perSecond := stats.PerSecond
 	most := slices.Max(perSecond)
+	h.cost(stats, agents, seconds(t, swarms)-spent)
 	t.Logf("%d agents: all back after %.1f s, at most %d in one second (%.1f %%); per second %v", agents, took.Seconds(), most,
 		100*float64(most)/float64(agents), perSecond)
 	if took > 2*time.Minute {
@@ -129,6 +134,48 @@ func restart(t *testing.T, end func(*child)) {
 		t.Errorf("%d of %d came back in one second", most, agents)
 	}
 }
+
+// cost logs what it took until so many agents were there. Unlike the time, it depends little on what else the machine does.
+func (h *host) cost(s gatewaytest.Stats, agents int, theirs time.Duration) {
+	h.t.Helper()
+	h.handshakes(s)
+	ours := seconds(h.t, []*child{h.child})
+	each := func(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) / float64(agents) }
+	h.t.Logf("processor time for each agent: %.1f ms of the gateway, %.1f ms of the agent", each(ours), each(theirs))
+}
+
+// handshakes logs how the handshakes went that were begun until now.
+func (h *host) handshakes(s gatewaytest.Stats) {
+	h.t.Helper()
+	ended := func(result string) int { return int(s.Counters["outfeed_tls_handshakes_total "+result]) }
+	finished, begun := ended("finished"), ended("finished")+ended("failed")+ended("cut")
+	h.t.Logf("of %d outer handshakes that were computed %d finished (%.0f %%), %d failed, %d were cut; %d were refused before; %d tunnels were told to come later",
+		begun, finished, 100*float64(finished)/float64(max(begun, 1)), ended("failed"), ended("cut"), ended("refused"), int(s.Counters["outfeed_gateway_turned_away_total"]))
+}
+
+// seconds is the processor time of processes.
+func seconds(t *testing.T, of []*child) (sum time.Duration) {
+	t.Helper()
+	for _, c := range of {
+		text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(c.cmd.Process.Pid), "stat"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Behind the program's name, which is in brackets: user and system time are the fields 14 and 15 of all.
+		_, rest, _ := strings.Cut(string(text), ") ")
+		for _, field := range strings.Fields(rest)[11:13] {
+			ticks, err := strconv.ParseInt(field, 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sum += time.Duration(ticks) * time.Second / ticksPerSecond
+		}
+	}
+	return sum
+}
+
+// ticksPerSecond is the unit of processor times in /proc, on every Linux of today.
+const ticksPerSecond = 100
 
 // all waits until so many agents are connected.
 func (h *host) all(agents int) {
@@ -144,7 +191,8 @@ func (h *host) all(agents int) {
 		select {
 		case <-tick.C:
 		case <-limit.C:
-			h.t.Fatalf("%d of %d agents are connected", n, agents)
+			s := h.stats("")
+			h.t.Fatalf("%d of %d agents are connected; per second %v; %v", n, agents, s.PerSecond, s.Counters)
 		}
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Stats is what a Host's process holds, as its path /test/stats tells it; with ?collect, after a garbage collection that
@@ -24,9 +26,11 @@ type Stats struct {
 	PerSecond []int `json:"per_second"`
 	// Address is where the agent that came last came from.
 	Address string `json:"address"`
+	// Counters are the control plane's own, by name and values of the labels: "outfeed_tls_handshakes_total cut".
+	Counters map[string]float64 `json:"counters"`
 }
 
-func measure(domain *Fleet) (Stats, error) {
+func measure(domain *Fleet, registry prometheus.Gatherer) (Stats, error) {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	s := Stats{Heap: int64(m.HeapAlloc), Stacks: int64(m.StackInuse), Goroutines: runtime.NumGoroutine()} //nolint:gosec // far below 2^63
@@ -36,8 +40,32 @@ func measure(domain *Fleet) (Stats, error) {
 		return s, fmt.Errorf("count the open files: %w", err)
 	}
 	s.Files = len(files)
+	if s.Counters, err = counters(registry); err != nil {
+		return s, err
+	}
 	s.RSS, err = resident()
 	return s, err
+}
+
+func counters(registry prometheus.Gatherer) (map[string]float64, error) {
+	families, err := registry.Gather()
+	if err != nil {
+		return nil, fmt.Errorf("gather the metrics: %w", err)
+	}
+	all := map[string]float64{}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if m.GetCounter() == nil {
+				continue
+			}
+			name := []string{f.GetName()}
+			for _, l := range m.GetLabel() {
+				name = append(name, l.GetValue())
+			}
+			all[strings.Join(name, " ")] = m.GetCounter().GetValue()
+		}
+	}
+	return all, nil
 }
 
 // resident reads VmRSS.
