@@ -1,10 +1,13 @@
 package mqtt
 
 import (
+	"bufio"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -136,67 +139,93 @@ func (w *sink) publish(ctx context.Context) (err error) {
 	return nil
 }
 
-// exchange sends a window of messages at a time and waits for its acknowledgements.
+// exchange sends all that waits, and takes the acknowledgements, which lag behind by a window at the most. What is sent next tells the
+// broker's system that the last ones came: one that gathers small packets waits for that.
 func (w *sink) exchange(ctx context.Context) error {
-	start := 0
-	for first := 0; first < len(w.held); first += publishWindow {
-		window := w.held[first:min(first+publishWindow, len(w.held))]
-		if err := w.conn.conn.SetDeadline(time.Now().Add(answerTimeout)); err != nil {
-			return fmt.Errorf("set the deadline: %w", err)
-		}
-		if ctx.Err() != nil { // the deadline of its end may just have been overwritten
-			return context.Cause(ctx)
-		}
-		from := start
-		for i, end := range window {
-			if err := w.send(uint16(i+1), w.texts[start:end]); err != nil {
+	out := bufio.NewWriter(w.conn.conn)
+	var open window
+	for sent, acknowledged := 0, 0; acknowledged < len(w.held); acknowledged++ {
+		for id := open.free(); id > 0 && sent < len(w.held); id = open.free() {
+			if err := w.send(out, id, w.message(sent)); err != nil {
 				return fmt.Errorf("publish: %w", err)
 			}
-			start = end
+			sent++
+			open[id-1] = sent
 		}
-		if err := w.await(window, from); err != nil {
+		if w.conn.reader.Buffered() == 0 {
+			if err := w.flush(ctx, out); err != nil {
+				return err
+			}
+		}
+		if err := w.await(&open); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (w *sink) send(id uint16, payload []byte) error {
+// window has, for each packet id from 1 on, the number of the message that waits under it for its acknowledgement, counted from
+// 1; 0 for an id that is free.
+type window [publishWindow]int
+
+// free gives a packet id, 0 when all are in use.
+func (o *window) free() uint16 {
+	return uint16(slices.Index(o[:], 0) + 1) //nolint:gosec // it is small
+}
+
+// message is the nth that waits, from 0 on.
+func (w *sink) message(n int) []byte {
+	begin := 0
+	if n > 0 {
+		begin = w.held[n-1]
+	}
+	return w.texts[begin:w.held[n]]
+}
+
+// flush sends what is gathered, and gives the broker time anew.
+func (w *sink) flush(ctx context.Context, out *bufio.Writer) error {
+	if err := w.conn.conn.SetDeadline(time.Now().Add(answerTimeout)); err != nil {
+		return fmt.Errorf("set the deadline: %w", err)
+	}
+	if ctx.Err() != nil { // the deadline of its end may just have been overwritten
+		return context.Cause(ctx)
+	}
+	if err := out.Flush(); err != nil {
+		return fmt.Errorf("publish: %w", err)
+	}
+	return nil
+}
+
+func (w *sink) send(out io.Writer, id uint16, payload []byte) error {
 	if w.version == version311 {
-		return write311(w.conn.conn, &packets.PublishPacket{
+		return write311(out, &packets.PublishPacket{
 			FixedHeader: packets.FixedHeader{MessageType: packets.Publish, Qos: 1, Retain: w.retain},
 			TopicName:   w.topic, MessageID: id, Payload: payload,
 		})
 	}
-	return write5(w.conn.conn, &packets5.Publish{
+	return write5(out, &packets5.Publish{
 		Topic: w.topic, PacketID: id, QoS: 1, Retain: w.retain, Payload: payload, Properties: &packets5.Properties{},
 	})
 }
 
-// await reads the acknowledgements of a window, whose texts begin at from.
-func (w *sink) await(window []int, from int) error {
-	var seen [publishWindow]bool
-	for range window {
-		id, reason, err := w.acknowledgement()
-		if err != nil {
-			return fmt.Errorf("wait for the broker's acknowledgement: %w", err)
-		}
-		if id < 1 || int(id) > len(window) || seen[id-1] {
-			return errUnexpected
-		}
-		seen[id-1] = true
-		if err := w.judge(reason); err != nil {
-			return err
-		}
-		if reason >= refusedGrant {
-			begin := from
-			if id > 1 {
-				begin = window[id-2]
-			}
-			w.rejected.Add(connector.FailedRecord{
-				Where: "topic " + w.topic, Reason: fmt.Sprintf("the broker refuses the message (reason %#x)", reason), Record: string(w.texts[begin:min(window[id-1], begin+256)]),
-			})
-		}
+// await takes one acknowledgement.
+func (w *sink) await(open *window) error {
+	id, reason, err := w.acknowledgement()
+	if err != nil {
+		return fmt.Errorf("wait for the broker's acknowledgement: %w", err)
+	}
+	if id < 1 || id > publishWindow || open[id-1] == 0 {
+		return errUnexpected
+	}
+	message := w.message(open[id-1] - 1)
+	open[id-1] = 0
+	if err := w.judge(reason); err != nil {
+		return err
+	}
+	if reason >= refusedGrant {
+		w.rejected.Add(connector.FailedRecord{
+			Where: "topic " + w.topic, Reason: fmt.Sprintf("the broker refuses the message (reason %#x)", reason), Record: string(message[:min(len(message), 256)]),
+		})
 	}
 	return nil
 }
