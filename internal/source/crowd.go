@@ -71,6 +71,20 @@ func (c *Crowd[K, T]) Of(from K) int {
 	return 0
 }
 
+// Around is how many there are for a source to make way for: all of its own, and of each other one as many as most, so that
+// no other source decides alone.
+func (c *Crowd[K, T]) Around(from K, most int) int {
+	n := 0
+	for other, share := range c.shares {
+		if other == from {
+			n += share.Len()
+		} else {
+			n += min(share.Len(), most)
+		}
+	}
+	return n
+}
+
 // All gives every member, those of a source together and its oldest first.
 func (c *Crowd[K, T]) All() iter.Seq[*Member[K, T]] {
 	return func(yield func(*Member[K, T]) bool) {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/outfeed/outfeed/internal/source"
@@ -19,12 +20,8 @@ import (
 // shortFlight is less than a server's first flight of a handshake has, and more than a request for another key share.
 const shortFlight = 400
 
-// goodbyeTimeout is how long a client may take to close its side after an answer that it gets before it has sent all, and
-// maxGoodbyeBytes how much more it may send.
-const (
-	goodbyeTimeout  = 500 * time.Millisecond
-	maxGoodbyeBytes = 256 << 10
-)
+// goodbyeTimeout is how long a client has for an answer that it gets before it has sent all.
+const goodbyeTimeout = 500 * time.Millisecond
 
 // patientProtocol is wire.PatientProtocol as it stands in a client's list of protocols, with its length before it.
 const patientProtocol = string(rune(len(wire.PatientProtocol))) + wire.PatientProtocol
@@ -174,15 +171,23 @@ func (c *conn) Close() error {
 }
 
 // CloseWrite is called by the server when it has answered a request whose body it does not read to its end. The client gets
-// time to take the answer, which it might lose if the connection were closed while more is coming. The server would sleep
-// for that, and hold its memory, even when the connection had to make room: CloseWrite waits itself, and ends the server's
-// work for the connection.
+// time to take the answer: what it still sends is not read, so that it waits and looks, and the connection is not closed yet,
+// which would throw the answer away. The server would sleep for that, and hold its memory, even when the connection had to make
+// room: CloseWrite waits itself, and ends the server's work for the connection.
 func (c *conn) CloseWrite() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		_ = half.CloseWrite() // it may be closed
 	}
+	tcp, ok := c.Conn.(syscall.Conn)
+	if !ok {
+		return nil
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("wait until a client has taken its answer: %w", err)
+	}
 	_ = c.SetReadDeadline(time.Now().Add(goodbyeTimeout)) // what is closed fails at once
-	_, _ = io.CopyN(io.Discard, c.Conn, maxGoodbyeBytes)  // the client's end is the end of this one too
+	_ = raw.Read(func(uintptr) bool { return false })     // until then, or until the connection is closed
 	panic(http.ErrAbortHandler)
 }
 

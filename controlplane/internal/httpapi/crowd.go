@@ -51,8 +51,12 @@ const modestShare = 8
 // patience is how long a handshake may take that is kept.
 const patience = 5 * time.Second
 
-// quietShaking is how many may be in the middle of a handshake while there is time for those who can come later as well.
-const quietShaking = 128
+// quietShaking is how many may be in the middle of a handshake while there is time for those who can come later as well, of
+// which another source's count up to quietOfOther.
+const (
+	quietShaking = 128
+	quietOfOther = 4
+)
 
 // stage is what is waited for.
 type stage int
@@ -160,15 +164,15 @@ func (c *crowd) keeps(one *conn) bool {
 	return next != nil && (all.Of(next.From()) > max(all.Modest, all.Of(one.from)+1) || time.Since(next.Value.since) >= patience)
 }
 
-// hasTime says whether there is time for clients that can come later as well: while the handshakes that were begun before come to
-// an end.
-func (c *crowd) hasTime() bool {
+// hasTime says whether there is time for a client that can come later as well: while the handshakes that were begun before
+// come to an end. What one other source holds open is no reason to wait.
+func (c *crowd) hasTime(from netip.Addr) bool {
 	if !c.turns.idle() {
 		return false
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.members[shaking].Len()+c.members[kept].Len() < quietShaking
+	return c.members[shaking].Around(from, quietOfOther)+c.members[kept].Around(from, quietOfOther) < quietShaking
 }
 
 // heaviest is the stage that weighs the most, and whether all together weigh too much. mu is held.

@@ -147,7 +147,7 @@ func (in *intake) mayBegin(one *conn) bool {
 		return false
 	}
 	switch {
-	case one.isPatient && !in.crowd.hasTime():
+	case one.isPatient && !in.crowd.hasTime(one.from):
 		one.excuse()
 	case in.crowd.turns.take(one) && !gone(one.Conn):
 		one.heard.Store(false)

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -139,12 +140,17 @@ func TestHeads(t *testing.T) {
 // served serves what tells of a request, until the test ends.
 func served(t *testing.T, config *tls.Config) string {
 	t.Helper()
-	l := listening(t)
-	ctx := t.Context()
-	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return servedBy(t, config, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		_, _ = fmt.Fprintf(w, "%s %s %s %v; ", r.Method, r.URL.Path, body, r.TLS != nil) //nolint:gosec // no browser asks
-	})
+	}))
+}
+
+// servedBy serves until the test ends, and gives the address.
+func servedBy(t *testing.T, config *tls.Config, handler http.Handler) string {
+	t.Helper()
+	l := listening(t)
+	ctx := t.Context()
 	var running sync.WaitGroup
 	t.Cleanup(running.Wait)
 	running.Go(func() {
@@ -153,6 +159,46 @@ func served(t *testing.T, config *tls.Config) string {
 		}
 	})
 	return l.Addr().String()
+}
+
+// TestAnAnswerBeforeTheEnd has clients send much more than is read. Each gets the whole answer all the same.
+func TestAnAnswerBeforeTheEnd(t *testing.T) {
+	t.Parallel()
+	server, config := outerTLS(t)
+	answer := strings.Repeat("x", 1000)
+	refusing := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusUnauthorized)
+		_, _ = io.WriteString(w, answer)
+	})
+	for scheme, settings := range map[string]*tls.Config{"http": nil, "https": server} {
+		t.Run(scheme, func(t *testing.T) {
+			t.Parallel()
+			url := scheme + "://" + servedBy(t, settings, refusing)
+			var sending sync.WaitGroup
+			for range 10 {
+				sending.Go(func() {
+					transport := &http.Transport{TLSClientConfig: config.Clone()}
+					defer transport.CloseIdleConnections()
+					client := &http.Client{Transport: transport}
+					request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, bytes.NewReader(make([]byte, 8<<20)))
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					got, err := client.Do(request)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					defer got.Body.Close() //nolint:errcheck // it is only read
+					if body, err := io.ReadAll(got.Body); err != nil || string(body) != answer || got.StatusCode != http.StatusUnauthorized {
+						t.Errorf("%d, %d bytes, %v", got.StatusCode, len(body), err)
+					}
+				})
+			}
+			sending.Wait()
+		})
+	}
 }
 
 // TestHeld measures what a connection takes that is held before its request, and holds it to what the limits count with.
@@ -291,10 +337,18 @@ func TestPatientClients(t *testing.T) {
 	if err := try(patient); err != nil {
 		t.Errorf("it is quiet: %v", err)
 	}
-	// Others are in the middle of their handshakes.
+	// One other, and then many, are in the middle of their handshakes.
+	shake := func(from string) {
+		c.move(&conn{Conn: dialed(t, in.Addr().String()), crowd: c, from: source.Site(from)}, shaking)
+	}
+	for range quietShaking {
+		shake("198.51.100.1:1")
+	}
+	if err := try(patient); err != nil {
+		t.Errorf("one other source holds many: %v", err)
+	}
 	for n := range quietShaking {
-		one := &conn{Conn: dialed(t, in.Addr().String()), crowd: c, from: source.Site(fmt.Sprintf("192.0.2.%d:1", n))}
-		c.move(one, shaking)
+		shake(fmt.Sprintf("192.0.2.%d:1", n))
 	}
 	if err := try(patient); err == nil || err.Error() != "remote error: tls: internal error" {
 		t.Errorf("there is no time: %v", err)
@@ -304,7 +358,7 @@ func TestPatientClients(t *testing.T) {
 	}
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	want := map[string]float64{handshakeFinished: 2, handshakeRefused: 1}
+	want := map[string]float64{handshakeFinished: 3, handshakeRefused: 1}
 	for got := ended(t, registry); !maps.Equal(got, want); got = ended(t, registry) {
 		if len(got) > len(want) {
 			t.Fatalf("the handshakes ended as %v, want %v", got, want)
