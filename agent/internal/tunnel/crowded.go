@@ -21,6 +21,9 @@ const (
 	// longestTurn bounds the turn that a control plane gives out. An agent whose turn is behind shortestTurn is one of many.
 	longestTurn  = time.Minute
 	shortestTurn = time.Second
+	// patientTries is how often an agent lets itself be told to come later. Then it insists: what makes the crowd may be
+	// somebody else's connections.
+	patientTries = 3
 )
 
 // comeback is how an agent comes back after a session: as one of many, if there are many.
@@ -28,16 +31,15 @@ type comeback struct {
 	// turn is the agent's, and at is when that is.
 	turn time.Duration
 	at   time.Time
-	// told is whether it was told since then that there is no time. It lets itself be told once: what makes the crowd may be
-	// somebody else's connections.
-	told bool
+	// told is how often it was told since then that there is no time.
+	told int
 }
 
-func (c *comeback) patient() bool { return c.turn > shortestTurn && !c.told }
+func (c *comeback) patient() bool { return c.turn > shortestTurn && c.told < patientTries }
 
 func (c *comeback) note(err error) {
 	if busy, ok := errors.AsType[*CrowdedError](err); ok && busy.Told {
-		c.told = true
+		c.told++
 	}
 }
 
