@@ -151,3 +151,23 @@ func TestABadAddressIsTheLastOne(t *testing.T) {
 	runClient(t, client)
 	waitConnected(t, client, time.Minute)
 }
+
+// TestTheNameMovesDuringAWait has the only address of a name tell the agent to wait for long, and then another in its place.
+func TestTheNameMovesDuringAWait(t *testing.T) {
+	t.Parallel()
+	p := newPlane(t, nil)
+	var asked atomic.Int32
+	port := badPlace(t, p, &asked, says("HTTP/1.1 503 Service Unavailable\r\nRetry-After: 300\r\nContent-Length: 0\r\n\r\n"))
+	goodPlace(t, p, "127.0.0.3:"+port)
+	var moved atomic.Bool
+	client := clientAt(t, p, newAgent(t), port, func() []string {
+		if moved.Load() {
+			return []string{"127.0.0.3"}
+		}
+		return []string{"127.0.0.2"}
+	})
+	runClient(t, client)
+	waitState(t, client, func(s tunnel.State) bool { return time.Until(s.NextTry) > time.Minute })
+	moved.Store(true)
+	waitConnected(t, client, 30*time.Second)
+}

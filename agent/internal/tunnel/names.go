@@ -30,8 +30,9 @@ type names struct {
 	// known are the addresses that the last search has found, and trials how these and others did since one got through.
 	known  []netip.Addr
 	trials map[netip.Addr]trial
-	// elsewhere is how often the agent did not wait since then because there was another address.
+	// elsewhere is how often the agent did not wait because there was another address, since that time.
 	elsewhere int
+	since     time.Time
 }
 
 func newNames() *names {

@@ -1,6 +1,7 @@
 package tunnel
 
 import (
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -17,8 +18,8 @@ const (
 	fairTry = time.Second
 	// elsewherePatience is how long a step may take while there is an address that has not been tried.
 	elsewherePatience = 5 * time.Second
-	// maxElsewhere bounds how often an agent does not wait because there is another address: some names have new ones at
-	// each lookup.
+	// maxElsewhere bounds how often in trialsFor an agent does not wait because there is another address: some names have new
+	// ones at each lookup.
 	maxElsewhere = maxAddresses
 )
 
@@ -88,6 +89,13 @@ func (n *names) trial(of netip.Addr) (trial, bool) {
 	return t, ok
 }
 
+// all are the addresses that the last search has found, and those that were tried since one got through.
+func (n *names) all() (known, tried []netip.Addr) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.known), slices.Collect(maps.Keys(n.trials))
+}
+
 // hasUntried says whether the host has an address that has not been tried.
 func (n *names) hasUntried() bool {
 	n.mu.Lock()
@@ -102,6 +110,9 @@ func (n *names) hasUntried() bool {
 func (n *names) mayGoElsewhere() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if time.Since(n.since) >= trialsFor {
+		n.since, n.elsewhere = time.Now(), 0
+	}
 	n.elsewhere++
 	return n.elsewhere <= maxElsewhere
 }

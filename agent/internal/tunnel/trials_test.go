@@ -159,6 +159,10 @@ func TestTrialsAreForgotten(t *testing.T) {
 // TestGoesElsewhereABoundedNumberOfTimes has a name with new addresses at each lookup, none of which leads anywhere.
 func TestGoesElsewhereABoundedNumberOfTimes(t *testing.T) {
 	t.Parallel()
+	synctest.Test(t, goElsewhere)
+}
+
+func goElsewhere(t *testing.T) {
 	d := &dialer{names: newNames()}
 	count := func() (times int) {
 		for i := range 100 {
@@ -179,5 +183,9 @@ func TestGoesElsewhereABoundedNumberOfTimes(t *testing.T) {
 	d.names.through()
 	if again := count(); again != maxElsewhere {
 		t.Errorf("after a success it went elsewhere %d times, want %d", again, maxElsewhere)
+	}
+	<-time.NewTimer(trialsFor).C
+	if again := count(); again != maxElsewhere {
+		t.Errorf("after %s it went elsewhere %d times, want %d", trialsFor, again, maxElsewhere)
 	}
 }
