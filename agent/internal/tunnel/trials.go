@@ -148,10 +148,11 @@ func (l *lineup) add(addrs []netip.Addr) {
 		}
 	}
 	slices.SortStableFunc(l.last, func(a, b netip.Addr) int { return l.names.trials[a].at.Compare(l.names.trials[b].at) })
-	if len(l.first) == 0 {
+	others := slices.Concat(untried, tried)
+	if len(l.first) == 0 && len(others) > 0 {
 		l.until = time.Now().Add(heldBack)
 	}
-	l.first = interleave(l.first, append(untried, tried...))
+	l.first = interleave(l.first, others)
 }
 
 func (l *lineup) isEmpty() bool { return len(l.first)+len(l.last) == 0 }

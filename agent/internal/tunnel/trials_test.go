@@ -189,3 +189,25 @@ func goElsewhere(t *testing.T) {
 		t.Errorf("after %s it went elsewhere %d times, want %d", trialsFor, again, maxElsewhere)
 	}
 }
+
+// TestTheEndOfALookupHoldsNothingBack has the lookup end after an address was held back for a while.
+func TestTheEndOfALookupHoldsNothingBack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		bad, good := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
+		l := lineup{names: newNames()}
+		l.names.note(bad, trial{time.Now(), true})
+		l.add([]netip.Addr{bad, good})
+		if a, _, ok := l.next(true); !ok || a != good {
+			t.Errorf("the first is %v", a)
+		}
+		<-time.NewTimer(time.Second).C
+		l.add(nil)
+		if _, wait, ok := l.next(true); ok || wait != heldBack-time.Second {
+			t.Errorf("the other one is still held back for %s, want %s", wait, heldBack-time.Second)
+		}
+		if a, _, ok := l.next(false); !ok || a != bad {
+			t.Errorf("when no other is left, the next is %v", a)
+		}
+	})
+}
