@@ -40,7 +40,12 @@ type relay struct {
 
 func newRelay(t *testing.T, wrap func(net.Listener) net.Listener, serve func(*relay, net.Conn)) *relay {
 	t.Helper()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	return newRelayAt(t, "127.0.0.1:0", wrap, serve)
+}
+
+func newRelayAt(t *testing.T, addr string, wrap func(net.Listener) net.Listener, serve func(*relay, net.Conn)) *relay {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}

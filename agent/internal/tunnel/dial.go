@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"github.com/outfeed/outfeed/internal/address"
+	"github.com/outfeed/outfeed/internal/backoff"
 	"github.com/outfeed/outfeed/internal/mux"
 	"github.com/outfeed/outfeed/protocol/seal"
 )
@@ -139,7 +141,7 @@ func (d *dialer) wire(ctx context.Context, done func(patience time.Duration)) (n
 		}
 		return nil, d.explain(err, open.Load())
 	}
-	done(stepPatience)
+	done(d.names.patience())
 	return conn, nil
 }
 
@@ -169,15 +171,24 @@ func secure(ctx context.Context, outer net.Conn, key ed25519.PrivateKey, fingerp
 	return inner, nil
 }
 
-// connect opens all three layers and gives the streams with the state of the inner TLS session.
+// connect opens all three layers and gives the streams with the state of the inner TLS session. What fails is tried again soon
+// while there is an address that has not been tried.
 func (d *dialer) connect(ctx context.Context, key ed25519.PrivateKey, fingerprint string, log *slog.Logger) (*mux.Session, *tls.ConnectionState, error) {
-	inner, err := hedge(ctx, func(ctx context.Context, done func(time.Duration)) (*tls.Conn, error) {
+	open := func(ctx context.Context, done func(time.Duration)) (*tls.Conn, error) {
 		outer, err := d.wire(ctx, done)
 		if err != nil {
 			return nil, err
 		}
 		return secure(ctx, outer, key, fingerprint)
-	})
+	}
+	inner, err := hedge(ctx, open)
+	for err != nil && ctx.Err() == nil && d.goesElsewhere(err) {
+		log.WarnContext(ctx, "an address of the control plane leads nowhere, and another one is tried", slog.String("error", err.Error()))
+		if backoff.Sleep(ctx, rand.N(elsewhereWithin)) != nil { //nolint:gosec // jitter needs no cryptographic randomness
+			break
+		}
+		inner, err = hedge(ctx, open)
+	}
 	if err != nil {
 		return nil, nil, err
 	}
@@ -187,6 +198,15 @@ func (d *dialer) connect(ctx context.Context, key ed25519.PrivateKey, fingerprin
 	}
 	state := inner.ConnectionState()
 	return streams, &state, nil
+}
+
+// elsewhereWithin is how soon another address is tried after one that led nowhere.
+const elsewhereWithin = time.Second
+
+// goesElsewhere says whether a try failed that may do better over another address.
+func (d *dialer) goesElsewhere(err error) bool {
+	_, proxy := errors.AsType[*ProxyError](err)
+	return !proxy && d.names.hasUntried() && d.names.mayGoElsewhere()
 }
 
 // explain takes off what the layers in between have put before an error, and marks the silence behind an open connection.

@@ -19,23 +19,36 @@ const (
 )
 
 // names remembers where each host was reached last, for the time when no DNS server answers. Who answers at an address
-// is checked by its certificate and by the pinned key, so that an old address can do no harm.
+// is checked by its certificate and by the pinned key, so that an old address can do no harm. It also remembers how the
+// addresses did that lead to the control plane: of its own host, or of the proxy before it.
 type names struct {
+	// ask looks up a host's addresses of one family, "ip4" or "ip6".
+	ask func(ctx context.Context, network, host string) found
+
 	mu   sync.Mutex
 	last map[string]netip.Addr
+	// known are the addresses that the last search has found, and trials how these and others did since one got through.
+	known  []netip.Addr
+	trials map[netip.Addr]trial
+	// elsewhere is how often the agent did not wait because there was another address, since that time.
+	elsewhere int
+	since     time.Time
 }
 
-func newNames() *names { return &names{last: map[string]netip.Addr{}} }
+func newNames() *names {
+	return &names{ask: family, last: map[string]netip.Addr{}, trials: map[netip.Addr]trial{}}
+}
 
-// reached remembers the address at which the host has answered.
-func (n *names) reached(host string, at net.Addr) {
-	tcp, ok := at.(*net.TCPAddr)
+// reached remembers the address at which the host has answered, and which is used now.
+func (n *names) reached(host string, by net.Conn) {
+	at, ok := addressOf(by)
 	if !ok {
 		return
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.last[host] = tcp.AddrPort().Addr().Unmap()
+	n.last[host] = at
+	n.note(at, trial{time.Now(), true})
 }
 
 func (n *names) remembered(host string) []netip.Addr {
@@ -57,6 +70,7 @@ type found struct {
 // never answer for IPv6.
 func (r *race) lookup(ctx context.Context, out chan<- []netip.Addr) {
 	send := func(addrs []netip.Addr) {
+		r.names.found(addrs)
 		select {
 		case out <- addrs:
 		case <-ctx.Done():
@@ -72,7 +86,7 @@ func (r *race) lookup(ctx context.Context, out chan<- []netip.Addr) {
 	defer cancel()
 	answers := make(chan found, 2)
 	for _, network := range []string{"ip6", "ip4"} {
-		asking.Go(func() { answers <- family(ctx, network, r.host) })
+		asking.Go(func() { answers <- r.names.ask(ctx, network, r.host) })
 	}
 	late := time.NewTimer(rememberAfter)
 	defer late.Stop()

@@ -66,7 +66,7 @@ func (r route) plain(ctx context.Context, address string) (net.Conn, error) {
 // moved tells of a connection on which nothing has been asked yet.
 func (r route) moved(conn net.Conn, err error) (net.Conn, error) {
 	if err == nil {
-		r.done(stepPatience)
+		r.done(r.names.patience())
 	}
 	return conn, err
 }
@@ -152,6 +152,7 @@ func (r route) handshake(ctx context.Context, conn net.Conn, host string) (net.C
 func (d *dialer) reach(ctx context.Context, host, port string, open attempt) (net.Conn, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, reachTimeout, errors.New("no answer for "+reachTimeout.String()))
 	r := &race{names: d.names, host: host, port: port, open: open, shaking: map[string]shakes{}}
+	d.names.begin()
 	var rounds sync.WaitGroup
 	defer rounds.Wait()
 	defer cancel()
@@ -172,7 +173,7 @@ func (d *dialer) reach(ctx context.Context, host, port string, open attempt) (ne
 			return nil, r.unreached(context.Cause(ctx))
 		case conn := <-results:
 			if conn != nil {
-				d.names.reached(host, conn.RemoteAddr())
+				d.names.reached(host, conn)
 				return conn, nil
 			}
 			if running--; running == 0 {
@@ -291,12 +292,12 @@ func (r *race) round(ctx context.Context) net.Conn {
 		r.lookup(ctx, answers)
 	})
 	results := make(chan net.Conn)
-	var queue []netip.Addr
+	waiting := lineup{names: r.names, until: time.Now().Add(heldBack)}
 	seen := map[netip.Addr]bool{}
 	trying := 0
 	next := time.NewTimer(0)
 	defer next.Stop()
-	for answers != nil || len(queue) > 0 || trying > 0 {
+	for answers != nil || !waiting.isEmpty() || trying > 0 {
 		select {
 		case <-ctx.Done():
 			return nil
@@ -304,22 +305,25 @@ func (r *race) round(ctx context.Context) net.Conn {
 			if !ok {
 				answers = nil
 			}
-			queue = interleave(queue, fresh(found, seen))
+			waiting.add(fresh(found, seen))
 			if trying == 0 {
 				next.Reset(0)
 			}
 		case <-next.C:
-			if len(queue) == 0 {
+			at, wait, ok := waiting.next(answers != nil || trying > 0)
+			if !ok {
+				if wait > 0 {
+					next.Reset(wait)
+				}
 				continue
 			}
-			address := net.JoinHostPort(queue[0].String(), r.port)
-			queue = queue[1:]
+			address := net.JoinHostPort(at.String(), r.port)
 			if r.isBusy(address) {
 				next.Reset(0)
 				continue
 			}
 			trying++
-			workers.Go(func() { deliver(ctx, results, r.try(ctx, address)) })
+			workers.Go(func() { deliver(ctx, results, r.try(ctx, at)) })
 			next.Reset(headStart)
 		case conn := <-results:
 			if conn != nil {
@@ -332,10 +336,14 @@ func (r *race) round(ctx context.Context) net.Conn {
 	return nil
 }
 
-func (r *race) try(ctx context.Context, address string) net.Conn {
+func (r *race) try(ctx context.Context, at netip.Addr) net.Conn {
+	began, address := time.Now(), net.JoinHostPort(at.String(), r.port)
 	conn, err := r.open(ctx, address, func() func() { return r.shake(address) })
 	if err != nil && ctx.Err() == nil {
 		r.note(err)
+	}
+	if err != nil && (ctx.Err() == nil || time.Since(began) >= fairTry) {
+		r.names.failed(at)
 	}
 	return conn
 }

@@ -64,6 +64,9 @@ func (c *Client) session(ctx context.Context) error {
 	ctx, release := s.untilStopped(ctx)
 	defer release()
 	welcome, err := s.hello(counter)
+	if _, refused := errors.AsType[*RefusedError](err); refused || err == nil {
+		c.link.names.through()
+	}
 	if errors.Is(err, mux.ErrSilent) {
 		// The path died behind the handshakes.
 		err = &UnreachedError{err}

@@ -160,7 +160,7 @@ func (c *Client) Run(ctx context.Context) error {
 		down.LastError, down.NextTry = err.Error(), time.Now().Add(pause)
 		c.setState(down)
 		c.settings.Log.WarnContext(ctx, "the tunnel is down", slog.String("error", err.Error()), slog.Duration("next_try", pause))
-		if backoff.Sleep(ctx, pause) != nil {
+		if c.link.rest(ctx, pause, err) != nil {
 			return nil
 		}
 	}

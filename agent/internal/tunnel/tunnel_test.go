@@ -42,6 +42,11 @@ func run(t *testing.T, s tunnel.Settings) (client *tunnel.Client, stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return client, runClient(t, client)
+}
+
+func runClient(t *testing.T, client *tunnel.Client) (stop func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- client.Run(ctx) }()
@@ -57,7 +62,7 @@ func run(t *testing.T, s tunnel.Settings) (client *tunnel.Client, stop func()) {
 		}
 	}
 	t.Cleanup(stop)
-	return client, stop
+	return stop
 }
 
 // waitState waits until the client's state is as wanted.
