@@ -20,7 +20,9 @@ func TestAReportThatTheEndOfTheRunCutsOff(t *testing.T) {
 		t.Run(trigger, func(t *testing.T) {
 			t.Parallel()
 			var log text
-			p := newPlantWith(t, func(s *supervisor.Settings) { s.Logger = slog.New(slog.NewTextHandler(io.MultiWriter(&log, t.Output()), nil)) })
+			p := newPlantWith(t, func(s *supervisor.Settings) {
+				s.Logger = slog.New(slog.NewTextHandler(io.MultiWriter(&log, t.Output()), nil))
+			})
 			var puts atomic.Int64
 			p.staging.failReportsWith(func(ctx context.Context) error {
 				if puts.Add(1) == 1 {
@@ -51,7 +53,9 @@ func TestAReportThatTheEndOfTheRunCutsOff(t *testing.T) {
 func TestAReportThatCannotBeStored(t *testing.T) {
 	t.Parallel()
 	var log text
-	p := newPlantWith(t, func(s *supervisor.Settings) { s.Logger = slog.New(slog.NewTextHandler(io.MultiWriter(&log, t.Output()), nil)) })
+	p := newPlantWith(t, func(s *supervisor.Settings) {
+		s.Logger = slog.New(slog.NewTextHandler(io.MultiWriter(&log, t.Output()), nil))
+	})
 	var broken atomic.Bool
 	broken.Store(true)
 	p.staging.failReportsWith(func(context.Context) error {
