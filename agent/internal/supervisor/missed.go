@@ -121,6 +121,14 @@ func (m missed) String() string {
 	return fmt.Sprintf("%s%d due %s missed since %s", atLeast, m.n, times, m.first.Format(time.RFC3339))
 }
 
+// attr counts them for the log.
+func (m missed) attr() slog.Attr {
+	if m.n == mostCounted {
+		return slog.Int("missed_at_least", m.n)
+	}
+	return slog.Int("missed", m.n)
+}
+
 // missed are the due times up to now that nobody saw to.
 func (d *dues) missed() (m missed) {
 	now := d.now()
@@ -133,6 +141,9 @@ func (d *dues) missed() (m missed) {
 			m.first = at
 		}
 		m.n, m.last = m.n+1, at
+	}
+	if m.n == mostCounted {
+		m.last = d.p.schedule.last(m.last.Add(-time.Minute), now)
 	}
 	return m
 }
@@ -209,7 +220,7 @@ func (d *dues) makeUp(ctx context.Context, m missed) error {
 	d.saveSince(ctx, before)
 	d.u.makesUp = m.String()
 	s.settings.Logger.InfoContext(ctx, "the flow runs once for its missed due times", slog.String("flow", d.u.dep.Name),
-		slog.String("deployment", d.u.dep.ID), slog.Int("missed", m.n), slog.Time("since", m.first), slog.Time("last", m.last))
+		slog.String("deployment", d.u.dep.ID), m.attr(), slog.Time("since", m.first), slog.Time("last", m.last))
 	return nil
 }
 
