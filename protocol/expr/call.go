@@ -122,7 +122,7 @@ func (c *checker) call(n *Node) (*Node, error) {
 	}
 	args, err := c.all(n.Args)
 	if err != nil {
-		return nil, err
+		return nil, c.unquotedArgument(f, n, err)
 	}
 	s, args, err := resolve(f, n, args)
 	if err != nil {

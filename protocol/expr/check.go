@@ -1,7 +1,9 @@
 package expr
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -98,11 +100,45 @@ func (c *checker) unquoted(n *Node, err error) error {
 		if a.Op != OpColumn || n.Args[1-i].Op != OpColumn || other < 0 || c.columns[other].Type != String || c.columns.Index(a.Name) >= 0 {
 			continue
 		}
-		if _, near := Nearest(a.Name, c.columns.Names()); !near {
-			return errorAt(a.Pos, "unknown column %q; if it is a text, write it in quotes: %s", shorten(a.Name), quote(shorten(a.Name)))
+		return c.perhapsText(a, err)
+	}
+	return err
+}
+
+// unquotedArgument is unquoted for a call that may take a text where the name stands, as in starts_with(state, RUN), beside another
+// argument that depends on the rows.
+func (c *checker) unquotedArgument(f *Function, n *Node, err error) error {
+	unknown := func(a *Node) bool { return a.Op == OpColumn && c.columns.Index(a.Name) < 0 }
+	first := slices.IndexFunc(n.Args, unknown)
+	if wrong, ok := errors.AsType[*Error](err); !ok || first < 0 || wrong.Pos != n.Args[first].Pos {
+		return err // it is about what is within another argument
+	}
+	args, dependent := make([]*Node, len(n.Args)), false
+	for i, a := range n.Args {
+		if unknown(a) {
+			args[i] = literal(a.Pos, Value{Type: String, Str: a.Name})
+			continue
+		}
+		checked, wrong := c.node(a)
+		if wrong != nil {
+			return err
+		}
+		args[i], dependent = checked, dependent || checked.Op != OpLiteral
+	}
+	for i := range f.Signatures {
+		if _, fits := f.Signatures[i].fit(args); fits && dependent {
+			return c.perhapsText(n.Args[first], err)
 		}
 	}
 	return err
+}
+
+// perhapsText tells of quotes for a name that is no column's and like none.
+func (c *checker) perhapsText(n *Node, err error) error {
+	if _, near := Nearest(n.Name, c.columns.Names()); near {
+		return err
+	}
+	return errorAt(n.Pos, "unknown column %q; if it is a text, write it in quotes: %s", shorten(n.Name), quote(shorten(n.Name)))
 }
 
 func literal(pos int, v Value) *Node { return &Node{Op: OpLiteral, Pos: pos, Value: v, Type: v.Type} }

@@ -13,7 +13,7 @@ import (
 const (
 	// maxDrift is how many names a decoder notices that the schema does not name, and lacks of those that it does.
 	maxDrift = 32
-	// driftPatience is how many records may come before a column that none of them has is noticed.
+	// driftPatience is how many records in a row without a column make it noticed.
 	driftPatience = 1000
 	// driftFile is how many records a file must have for what none of them has to be noticed.
 	driftFile = 100
@@ -27,28 +27,32 @@ const unwatched = -1
 // drift watches for members that the schema does not name, and for columns that never come or no longer do. A nil drift
 // watches nothing.
 //
-// The records are cut into stretches. Only the first member of its kind in a stretch is looked at closely: then its
-// column has come in this stretch.
+// The decoder notes in each member which record had it last, and nothing more is done with a record. What columns do not come
+// is looked at when one may have been away for long enough.
 type drift struct {
 	policy connector.Drift
 	// declared has the places of the schema's names in columns, which are those that a member is to fill.
 	declared map[string]int
 	columns  []awaited
+	// watched are the members that fill one of columns, as far as the decoder remembers them.
+	watched []*member
 	// noticed has the names that were told of.
 	noticed map[string]bool
 	// offence is the name for which the record must fail.
 	offence string
-	// records counts those that are objects, before those of them before this stretch, and others those of other files.
-	records, before, others int64
-	stretch                 int64
-	patient                 bool
-	notes                   []string
+	// records counts those that are objects, and others those of them that are of other files than this one.
+	records, others int64
+	// look is how many records there are when the columns are looked at again.
+	look int64
+	// patient says that nothing was told yet of columns that never came.
+	patient bool
+	notes   []string
 }
 
 // awaited is a column that members are to fill.
 type awaited struct {
 	name string
-	// last is the stretch in which it came last, counted from one; 0 when it never came.
+	// last is the record in which it came last, counted from one, as far as gather knows; 0 when it never came.
 	last int64
 	// told says that it was told to come no longer.
 	told bool
@@ -60,7 +64,7 @@ func (d *JSON) Watch(policy connector.Drift, declared expr.Schema) {
 	if policy == connector.DriftIgnore {
 		return
 	}
-	w := &drift{policy: policy, declared: map[string]int{}, noticed: map[string]bool{}, stretch: 1, patient: true}
+	w := &drift{policy: policy, declared: map[string]int{}, noticed: map[string]bool{}, look: driftPatience, patient: true}
 	for _, c := range slices.Concat(declared, d.schema) {
 		if _, double := w.declared[c.Name]; double {
 			continue
@@ -71,17 +75,19 @@ func (d *JSON) Watch(policy connector.Drift, declared expr.Schema) {
 			w.columns = append(w.columns, awaited{name: c.Name})
 		}
 	}
-	d.drift = w
+	d.drift, d.seq = w, 1
 }
 
-// see is told of a member's name that is not remembered, and gives its place for came. forget says that it must not be
-// remembered, because every record that has it fails.
-func (w *drift) see(name []byte) (place int, forget bool) {
+// see is told of a member's name that is not remembered, in the record of this number, and gives its place. forget says that it
+// must not be remembered, because every record that has it fails.
+func (w *drift) see(name []byte, seq int64) (place int, forget bool) {
 	if w == nil {
 		return unwatched, false
 	}
 	if place, named := w.declared[string(name)]; named {
-		w.came(place)
+		if place != unwatched {
+			w.columns[place].last = seq
+		}
 		return place, false
 	}
 	if w.policy == connector.DriftFail {
@@ -97,10 +103,18 @@ func (w *drift) see(name []byte) (place int, forget bool) {
 	return unwatched, false
 }
 
-// came is told of a member with a place that was looked at.
-func (w *drift) came(place int) {
-	if w != nil && place != unwatched {
-		w.columns[place].last = w.stretch
+// watch remembers a member that the decoder remembers.
+func (w *drift) watch(m *member) {
+	if w != nil && m.place != unwatched {
+		w.watched = append(w.watched, m)
+	}
+}
+
+// gather brings up to date when the columns came last.
+func (w *drift) gather() {
+	for _, m := range w.watched {
+		c := &w.columns[m.place]
+		c.last = max(c.last, m.seen)
 	}
 }
 
@@ -117,41 +131,66 @@ func (d *JSON) endRecord() (offends bool) {
 	if w == nil {
 		return false
 	}
-	if w.records++; w.records-w.before >= driftPatience {
-		d.endStretch()
+	w.records++
+	d.seq++
+	if w.records >= w.look {
+		w.lookForAbsent()
 	}
 	return w.offence != ""
 }
 
-// endStretch notices which columns came before this stretch and not in it, and starts the next one.
-func (d *JSON) endStretch() {
-	w := d.drift
+// lookForAbsent notices which columns none of the last driftPatience records has, and says when to look again.
+func (w *drift) lookForAbsent() {
+	w.gather()
+	if w.patient {
+		w.neverCame("first ")
+	}
+	w.look = w.records + driftPatience
 	for i := range w.columns {
 		c := &w.columns[i]
-		if c.last > 0 && c.last < w.stretch && !c.told && len(w.notes) < maxDrift {
-			c.told = true
-			w.notes = append(w.notes, fmt.Sprintf("the schema names %q, which came before, and none of the last %d records has it", clipName(c.name), w.records-w.before))
+		switch {
+		case c.last == 0 || c.told:
+		case w.records-c.last >= driftPatience:
+			w.gone(c, w.records-c.last)
+		default:
+			w.look = min(w.look, c.last+driftPatience)
 		}
 	}
-	w.before = w.records
-	w.stretch++
-	// No member is expected any more, so that each is looked at when it comes.
-	for _, m := range d.members {
-		m.next, m.after = d.never, d.never
-	}
-	d.first.next, d.first.after = d.never, d.never
 }
 
-// endFile ends the stretch with a file that is not a small one, and is in it as a whole.
+// endFile notices, at the end of a file that is not a small one, which columns none of its records has.
 func (d *JSON) endFile() {
 	w := d.drift
 	if w == nil {
 		return
 	}
-	if w.records-w.others >= driftFile && w.before <= w.others {
-		d.endStretch()
+	if n := w.records - w.others; n >= driftFile {
+		w.gather()
+		for i := range w.columns {
+			if c := &w.columns[i]; c.last > 0 && c.last <= w.others {
+				w.gone(c, w.records-c.last)
+			}
+		}
 	}
 	w.others = w.records
+}
+
+// gone tells once of a column that came before and is in none of the last n records.
+func (w *drift) gone(c *awaited, n int64) {
+	if !c.told && len(w.notes) < maxDrift {
+		c.told = true
+		w.notes = append(w.notes, fmt.Sprintf("the schema names %q, which came before, and none of the last %d records has it", clipName(c.name), n))
+	}
+}
+
+// neverCame tells once of the columns that none of the records so far has.
+func (w *drift) neverCame(first string) {
+	w.patient = false
+	for _, name := range w.absent() {
+		if len(w.notes) < maxDrift {
+			w.notes = append(w.notes, fmt.Sprintf("the schema names %q, which none of the %s%d records has", clipName(name), first, w.records))
+		}
+	}
 }
 
 // unnamedMember says that records have what the schema does not name.
@@ -177,17 +216,8 @@ func (d *JSON) Drift(ended bool) []string {
 	if w == nil {
 		return nil
 	}
-	if w.patient && w.records > 0 && (ended || w.records >= driftPatience) {
-		w.patient = false
-		first := "first "
-		if ended {
-			first = ""
-		}
-		for _, name := range w.absent() {
-			if len(w.notes) < maxDrift {
-				w.notes = append(w.notes, fmt.Sprintf("the schema names %q, which none of the %s%d records has", clipName(name), first, w.records))
-			}
-		}
+	if ended && w.patient && w.records > 0 {
+		w.neverCame("")
 	}
 	notes := w.notes
 	w.notes = nil
@@ -196,6 +226,7 @@ func (d *JSON) Drift(ended bool) []string {
 
 // absent are the columns that no record had.
 func (w *drift) absent() []string {
+	w.gather()
 	var names []string
 	for _, c := range w.columns {
 		if c.last == 0 {

@@ -185,7 +185,10 @@ func TestColumnsThatComeNoLonger(t *testing.T) {
 		want            []string
 	}{
 		{0, 1500, 1, nil},
-		{0, 2599, 1, nil},
+		{0, 2499, 1, nil},
+		{0, 2500, 1, []string{f}},
+		{0, 3100, 1, []string{f}},
+		{0, 3101, 1, []string{f, s}},
 		{0, 4099, 1, []string{f, s}},
 		{0, 9000, 1, []string{f, s}},
 		{0, 9000, 9000, []string{f, s}},
@@ -205,29 +208,102 @@ func TestColumnsThatComeNoLonger(t *testing.T) {
 	}
 }
 
-// stoppedOf decodes the records from one up to another in so many files and batches of so many rows, and gives the notes
-// of columns that came before.
-func stoppedOf(from, to, files, rows int, record func(i int) string) (stopped []string) {
+// TestColumnsThatComeNoLongerOverFiles wants that a file is judged by its own records, and that records in a row are counted
+// over files, wherever the text is cut into batches.
+func TestColumnsThatComeNoLongerOverFiles(t *testing.T) {
+	t.Parallel()
+	const with, without = "{\"i\":1,\"s\":null}\n", "{\"i\":1}\n"
+	note := func(n int) []string {
+		return []string{fmt.Sprintf(`the schema names "s", which came before, and none of the last %d records has it`, n)}
+	}
+	for name, c := range map[string]struct {
+		// files have so many records with s, without it, and with it again.
+		files [][3]int
+		want  []string
+	}{
+		"a small file, then 100 without":         {[][3]int{{50}, {0, 100}}, note(100)},
+		"a small file, then 99 without":          {[][3]int{{50}, {0, 99}}, nil},
+		"99, then 1,000 without":                 {[][3]int{{99}, {0, 1000}}, note(1000)},
+		"1,500, then 150 without":                {[][3]int{{1500}, {0, 150}}, note(150)},
+		"s ends in the file before":              {[][3]int{{1500, 30}, {0, 100}}, note(130)},
+		"the file has it at its start":           {[][3]int{{500}, {1, 900}}, nil},
+		"the file has it at its end":             {[][3]int{{500}, {0, 900, 1}}, nil},
+		"500, then 1,000 without in one file":    {[][3]int{{500, 1000}}, note(1000)},
+		"500, then 999 without in one file":      {[][3]int{{500, 999, 1}}, nil},
+		"1, then 1,500 without in one file":      {[][3]int{{1, 1500}}, note(1000)},
+		"1,000 without over many small files":    {[][3]int{{7}, {0, 99}, {0, 99}, {0, 99}, {0, 99}, {0, 99}, {0, 99}, {0, 99}, {0, 99}, {0, 99}, {0, 99}, {0, 99}}, note(1000)},
+		"gone, there and gone again is one note": {[][3]int{{200}, {0, 300}, {200}, {0, 2000}}, note(300)},
+		"it first came when there were many":     {[][3]int{{0, 150}, {150}, {0, 150}}, note(150)},
+	} {
+		for _, rows := range []int{1, 7, 1000, 5000} {
+			d := watching()
+			var got []string
+			for _, f := range c.files {
+				got = append(got, stopped(d, strings.Repeat(with, f[0])+strings.Repeat(without, f[1])+strings.Repeat(with, f[2]), rows)...)
+			}
+			if !slices.Equal(got, c.want) {
+				t.Errorf("%s, %d rows a batch: %q, want %q", name, rows, got, c.want)
+			}
+		}
+	}
+}
+
+// TestColumnsThatComeLate are noticed after 1,000 records, wherever the text is cut into batches.
+func TestColumnsThatComeLate(t *testing.T) {
+	t.Parallel()
+	for _, rows := range []int{1, 7, 1000, 5000} {
+		d := watching()
+		b := column.NewBatch(expr.Schema{{Name: "i", Type: expr.Int}, {Name: "s", Type: expr.String}})
+		in := decode.Input{Text: []byte(strings.Repeat("{\"f\":1,\"i\":1}\n", 1000) + "{\"s\":\"\"}\n"), Final: true, MaxRows: rows}
+		var got []string
+		for in.Off < len(in.Text) {
+			r := d.Decode(b, in)
+			in.Off = r.Next
+			for _, n := range r.Failed.Notes {
+				got = append(got, n.Reason)
+			}
+		}
+		if want := []string{`the schema names "s", which none of the first 1000 records has`}; !slices.Equal(got, want) {
+			t.Errorf("%d rows a batch: %q, want %q", rows, got, want)
+		}
+	}
+}
+
+// watching is a decoder of the columns i and s, to which f is declared.
+func watching() *decode.JSON {
 	schema := expr.Schema{{Name: "i", Type: expr.Int}, {Name: "s", Type: expr.String}}
 	d := decode.NewJSON(schema, time.UTC)
 	d.Watch(connector.DriftReport, append(slices.Clone(schema), expr.Column{Name: "f", Type: expr.Float}))
-	b := column.NewBatch(schema)
+	return d
+}
+
+// stopped decodes a file in batches of so many rows, and gives the notes of columns that came before.
+func stopped(d *decode.JSON, text string, rows int) (notes []string) {
+	b := column.NewBatch(expr.Schema{{Name: "i", Type: expr.Int}, {Name: "s", Type: expr.String}})
+	in := decode.Input{Text: []byte(text), Final: true, MaxRows: rows}
+	for in.Off < len(in.Text) {
+		r := d.Decode(b, in)
+		in.Off = r.Next
+		for _, n := range r.Failed.Notes {
+			if strings.Contains(n.Reason, "came before") {
+				notes = append(notes, n.Reason)
+			}
+		}
+	}
+	return notes
+}
+
+// stoppedOf decodes the records from one up to another in so many files and batches of so many rows, and gives the notes
+// of columns that came before.
+func stoppedOf(from, to, files, rows int, record func(i int) string) (notes []string) {
+	d := watching()
 	each := max((to-from)/files, 1)
 	for begin := from; begin < to; begin += each {
 		var text strings.Builder
 		for i := begin; i < min(begin+each, to); i++ {
 			text.WriteString(record(i) + "\n")
 		}
-		in := decode.Input{Text: []byte(text.String()), Final: true, MaxRows: rows}
-		for in.Off < len(in.Text) {
-			r := d.Decode(b, in)
-			in.Off = r.Next
-			for _, n := range r.Failed.Notes {
-				if strings.Contains(n.Reason, "came before") {
-					stopped = append(stopped, n.Reason)
-				}
-			}
-		}
+		notes = append(notes, stopped(d, text.String(), rows)...)
 	}
-	return stopped
+	return notes
 }

@@ -40,53 +40,12 @@ type JSON struct {
 	// failedCol is the column of the last problem, or -1.
 	failedCol int
 	drift     *drift
+	// seq is the number of the record under way, which counts while there is a drift.
+	seq int64
 	// ignored are the columns that Preset fills.
 	ignored []string
 	_       [apart]byte
 }
-
-// member is a member's name as records have it.
-type member struct {
-	// pattern is everything from the end of the value before to the start of the value, such as `,"temp": `. Only its
-	// white space at the end can make one the start of another's: closer sees to that.
-	pattern string
-	// head and tail are its first and last eight bytes, the last ones at tailAt, as far as mask has them. reach is how
-	// far comparing them goes.
-	head, tail, mask uint64
-	tailAt, reach    int
-	col              int
-	typ              expr.Type
-	// place is its column's for the drift.
-	place int
-	// next is the member that followed last time, and after the one that followed before that.
-	next, after *member
-}
-
-// set makes the member that of a pattern and a column.
-func (m *member) set(pattern string, col int, schema expr.Schema) {
-	m.pattern, m.col, m.typ = pattern, col, expr.Invalid
-	if col >= 0 {
-		m.typ = schema[col].Type
-	}
-	var short [8]byte
-	n := copy(short[:], pattern)
-	m.mask = 1<<(8*uint(n)) - 1
-	m.head = load8(short[:], 0)
-	m.tailAt = max(len(pattern)-8, 0)
-	copy(short[:], pattern[m.tailAt:])
-	m.tail = load8(short[:], 0)
-	m.reach = max(len(pattern), 8)
-}
-
-// at says whether the member's pattern is text[p:], not behind end.
-func (m *member) at(text []byte, p, end int) bool {
-	if p+m.reach > len(text) || load8(text, p)&m.mask != m.head || load8(text, p+m.tailAt)&m.mask != m.tail {
-		return false
-	}
-	return len(m.pattern) <= 16 && p+len(m.pattern) <= end || m.whole(text[:end], p)
-}
-
-func (m *member) whole(s []byte, p int) bool { return literal(s, p, m.pattern) }
 
 // NewJSON makes a decoder of the wanted columns. Times without a zone are in loc.
 func NewJSON(schema expr.Schema, loc *time.Location) *JSON {
@@ -218,6 +177,7 @@ func (d *JSON) object(text, s []byte, p int) problem {
 				return d.finishRecord(s, p)
 			}
 		}
+		m.seen = d.seq
 		end := d.quick(text, p, m)
 		if end <= 0 || end >= len(s) || s[end] != ',' && s[end] != '}' {
 			var bad problem
@@ -374,7 +334,7 @@ func (d *JSON) member(s []byte, p int, before *member) (*member, int, problem) {
 // that escapes in names cost once. That is also where a name is seen that no column wants.
 func (d *JSON) known(pattern, raw []byte) *member {
 	if m, found := d.members[string(pattern)]; found {
-		d.drift.came(m.place)
+		m.seen = d.seq
 		return m
 	}
 	end, escaped, _ := stringEnd(raw, 1)
@@ -388,7 +348,7 @@ func (d *JSON) known(pattern, raw []byte) *member {
 	if !isWanted || noName {
 		col = -1
 	}
-	place, forget := d.drift.see(name)
+	place, forget := d.drift.see(name, d.seq)
 	if forget || len(d.members) >= maxMembers || len(pattern) > maxPattern {
 		d.other.set("", col, d.schema)
 		d.other.reach, d.other.next, d.other.after = nowhere, d.never, d.never
@@ -397,6 +357,7 @@ func (d *JSON) known(pattern, raw []byte) *member {
 	m := &member{next: d.never, after: d.never, place: place}
 	m.set(string(pattern), col, d.schema)
 	d.members[m.pattern] = m
+	d.drift.watch(m)
 	return m
 }
 

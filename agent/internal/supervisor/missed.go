@@ -26,11 +26,13 @@ type Served struct {
 	Behind time.Time `json:"behind,omitzero"`
 	// Begun counts how often a run that makes up for missed ones was begun and neither ended nor was stopped.
 	Begun int `json:"begun,omitempty"`
+	// PutOff is zero, or when such a run is begun at the latest that was begun too often.
+	PutOff time.Time `json:"put_off,omitzero"`
 }
 
-// anew is what another version of the flow goes on with.
+// anew is without what is known of runs that were begun, as another version of the flow goes on.
 func (s Served) anew() Served {
-	s.Begun = 0
+	s.Begun, s.PutOff = 0, time.Time{}
 	return s
 }
 
@@ -119,6 +121,14 @@ func (m missed) String() string {
 	return fmt.Sprintf("%s%d due %s missed since %s", atLeast, m.n, times, m.first.Format(time.RFC3339))
 }
 
+// attr counts them for the log.
+func (m missed) attr() slog.Attr {
+	if m.n == mostCounted {
+		return slog.Int("missed_at_least", m.n)
+	}
+	return slog.Int("missed", m.n)
+}
+
 // missed are the due times up to now that nobody saw to.
 func (d *dues) missed() (m missed) {
 	now := d.now()
@@ -131,6 +141,9 @@ func (d *dues) missed() (m missed) {
 			m.first = at
 		}
 		m.n, m.last = m.n+1, at
+	}
+	if m.n == mostCounted {
+		m.last = d.p.schedule.last(m.last.Add(-time.Minute), now)
 	}
 	return m
 }
@@ -170,16 +183,32 @@ func (d *dues) due(ctx context.Context) (bool, error) {
 	return true, d.makeUp(ctx, m)
 }
 
+// putOff gives when a run is begun that the agent ended in too often, and keeps it, so that a restart puts it off no further: at
+// its next due time, and after the pause at the latest.
+func (d *dues) putOff(ctx context.Context) time.Time {
+	now, before, pause := d.now(), *d.served, d.u.s.settings.Limits.Pause
+	at := d.served.PutOff
+	if at.IsZero() || at.Sub(now) > pause { // the latter by a clock that was set back
+		at = now.Add(pause)
+	}
+	if next, ok := d.p.schedule.next(now); ok && next.Before(at) {
+		at = next.UTC()
+	}
+	d.served.PutOff = at
+	d.saveSince(ctx, before)
+	return at
+}
+
 // makeUp waits until the run may begin that makes up for missed ones, and notes it: a run that ends the process must not do
 // so at every start.
 func (d *dues) makeUp(ctx context.Context, m missed) error {
 	s := d.u.s
 	if d.served.Begun >= s.settings.Limits.Failures {
-		d.u.set(stateBackingOff, fmt.Errorf("the agent ended %d times in the run that makes up for %s; it is tried again after %s", d.served.Begun, m, s.settings.Limits.Pause))
-		d.u.expect(d.now().Add(s.settings.Limits.Pause))
-		if err := d.u.pause(ctx); err != nil {
+		d.u.set(stateBackingOff, fmt.Errorf("the agent ended %d times in the run that makes up for %s; it is tried again within %s", d.served.Begun, m, s.settings.Limits.Pause))
+		if err := d.u.waitFor(ctx, d.putOff(ctx), func() (time.Time, bool) { return d.putOff(ctx), true }); err != nil {
 			return err
 		}
+		d.tried = d.now()
 	}
 	wait := s.turns.take(time.Now())
 	d.u.expect(d.now().Add(wait))
@@ -187,11 +216,11 @@ func (d *dues) makeUp(ctx context.Context, m missed) error {
 		return err
 	}
 	before := *d.served
-	d.served.Begun++
+	d.served.Begun, d.served.PutOff = d.served.Begun+1, time.Time{}
 	d.saveSince(ctx, before)
 	d.u.makesUp = m.String()
 	s.settings.Logger.InfoContext(ctx, "the flow runs once for its missed due times", slog.String("flow", d.u.dep.Name),
-		slog.String("deployment", d.u.dep.ID), slog.Int("missed", m.n), slog.Time("since", m.first), slog.Time("last", m.last))
+		slog.String("deployment", d.u.dep.ID), m.attr(), slog.Time("since", m.first), slog.Time("last", m.last))
 	return nil
 }
 
@@ -207,14 +236,15 @@ func (d *dues) ended(ctx context.Context, err error) {
 		return
 	}
 	before := *d.served
-	d.served.Begun = 0
+	*d.served = d.served.anew()
 	d.saveSince(ctx, before)
 }
 
 // settle notes that nothing is due any more, of what was due up to now, also while the run was under way.
 func (d *dues) settle(ctx context.Context) {
 	before := *d.served
-	d.served.Until, d.served.Behind, d.served.Begun = d.now(), time.Time{}, 0
+	*d.served = d.served.anew()
+	d.served.Until, d.served.Behind = d.now(), time.Time{}
 	d.saveSince(ctx, before)
 }
 

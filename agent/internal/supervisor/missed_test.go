@@ -47,6 +47,28 @@ func TestMissedRunsAreMadeUpForByOne(t *testing.T) {
 	})
 }
 
+// TestManyMissedTimesAreNotCounted wants the first and the last of the times of three years, and no more of the others than that
+// there were many.
+func TestManyMissedTimesAreNotCounted(t *testing.T) {
+	t.Parallel()
+	for trigger, last := range map[string]string{
+		hourlyOnce: "last=2002-12-31T02:00:00.000Z",
+		`{cron: "*/7 3 1 * *", timezone: Europe/Berlin, missed: once}`: "missed=324 since=2000-01-01T03:00:00.000+01:00 last=2002-12-01T03:56:00.000+01:00",
+		`{cron: "* 3 1 * *", timezone: Europe/Berlin, missed: once}`:   "missed_at_least=1000 since=2000-01-01T03:00:00.000+01:00 last=2002-12-01T03:59:00.000+01:00",
+		`{cron: "*/7 * * * *", missed: once}`:                          "last=2002-12-31T02:00:00.000Z",
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSchedules(t)
+			s.deploy(trigger, 1)
+			s.pass(30 * time.Minute)
+			s.down(trigger, 3*years+90*time.Minute)
+			if !strings.Contains(s.log.String(), last) || !strings.Contains(last, "missed=") && !strings.Contains(s.log.String(), "missed_at_least=1000") {
+				t.Errorf("%s: the log is\n%s", trigger, s.log.String())
+			}
+		})
+	}
+}
+
 func TestMissedRunsAreSkipped(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -194,7 +194,7 @@ func sameState(a, b engine.SourceReport) bool {
 	return a == b
 }
 
-// interval reports a run that goes on.
+// interval reports a run that goes on. What could not be stored is told by the next report, of the same id.
 func (r *run) interval(ctx context.Context) {
 	now := r.current()
 	trouble := r.trouble(now.Sources)
@@ -206,8 +206,9 @@ func (r *run) interval(ctx context.Context) {
 	if trouble != "" {
 		status = runFailed
 	}
-	r.put(ctx, r.report(status, now, trouble))
-	r.id, r.started, r.base = uuid.NewString(), r.u.now(), now
+	if r.put(ctx, r.report(status, now, trouble)) {
+		r.id, r.started, r.base = uuid.NewString(), r.u.now(), now
+	}
 }
 
 // finish reports the end of the run.
@@ -284,15 +285,20 @@ func (r *run) current() report {
 // since is how far a counter has risen.
 func since(now, before int64) uint64 { return uint64(max(0, now-before)) }
 
-// put stores a report. A report that cannot be stored is lost, and the flow goes on.
-func (r *run) put(ctx context.Context, m *wire.RunReport) {
+// put stores a report and says whether it has. A report that cannot be stored is lost, and the flow goes on. One that the end
+// of ctx cut off is not lost when the run has ended meanwhile: the report of its end, of the same id, stands for it.
+func (r *run) put(ctx context.Context, m *wire.RunReport) (stored bool) {
 	payload, err := wire.Encode(m)
 	if err == nil {
 		err = r.u.s.settings.Staging.PutRunReport(ctx, m.GetRunId(), payload)
 	}
-	if err != nil {
+	switch {
+	case err == nil:
+		signal(r.u.s.reported)
+	case errors.Is(ctx.Err(), context.Canceled):
+		r.u.s.settings.Logger.DebugContext(ctx, "a run report gives way to that of the run's end", slog.String("flow", r.u.dep.Name), slog.Any("error", err))
+	default:
 		r.u.s.settings.Logger.WarnContext(ctx, "a run report could not be stored", slog.String("flow", r.u.dep.Name), slog.Any("error", err))
-		return
 	}
-	signal(r.u.s.reported)
+	return err == nil
 }

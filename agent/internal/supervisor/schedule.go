@@ -104,6 +104,20 @@ func (s *schedule) next(t time.Time) (at time.Time, ok bool) {
 	return time.Time{}, false
 }
 
+// last is the newest time up to now that matches, of which there is one behind from.
+func (s *schedule) last(from, now time.Time) time.Time {
+	for now.Sub(from) > time.Minute {
+		half := from.Add(now.Sub(from) / 2)
+		if at, ok := s.next(half); ok && !at.After(now) {
+			from = half
+			continue
+		}
+		now = half
+	}
+	at, _ := s.next(from)
+	return at
+}
+
 func (s *schedule) onDay(at time.Time) bool {
 	day, weekday := s.day&(1<<uint(at.Day())) != 0, s.weekday&(1<<uint(at.Weekday())) != 0
 	switch {

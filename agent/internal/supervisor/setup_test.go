@@ -1,6 +1,7 @@
 package supervisor_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -27,11 +28,31 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// staging is the real stage behind the supervisor's port. fail, when set, may fail a commit before it is made.
+// staging is the real stage behind the supervisor's port. fail, when set, may fail a commit before it is made, and failReport
+// a run report.
 type staging struct {
 	*stage.Stage
-	mu   sync.Mutex
-	fail func(supervisor.Checkpoint) error
+	mu         sync.Mutex
+	fail       func(supervisor.Checkpoint) error
+	failReport func(ctx context.Context) error
+}
+
+func (s *staging) failReportsWith(fn func(ctx context.Context) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failReport = fn
+}
+
+func (s *staging) PutRunReport(ctx context.Context, id string, payload []byte) error {
+	s.mu.Lock()
+	fail := s.failReport
+	s.mu.Unlock()
+	if fail != nil {
+		if err := fail(ctx); err != nil {
+			return err
+		}
+	}
+	return s.Stage.PutRunReport(ctx, id, payload)
 }
 
 func (s *staging) failWith(fn func(supervisor.Checkpoint) error) {
@@ -267,4 +288,22 @@ func line(n int) string {
 
 func seen(version uint32, n int) string {
 	return fmt.Sprintf(`seen v%d {"machine":"M1"}{"n":%d}`, version, n)
+}
+
+// text is what was logged.
+type text struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *text) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *text) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }

@@ -274,10 +274,14 @@ func (u *unit) expect(at time.Time) {
 	u.next = at
 }
 
-// nextRun is when the next run begins, zero when none is waited for.
+// nextRun is when the next run begins, zero when none is waited for. It is not in the past: by a clock that was set ahead a run is
+// due now, and begins when the flow looks at the clock again.
 func (u *unit) nextRun() time.Time {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	if now := u.now(); !u.next.IsZero() && u.next.Before(now) {
+		return now
+	}
 	return u.next
 }
 

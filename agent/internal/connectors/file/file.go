@@ -110,7 +110,10 @@ func (c fileConnector) NewSource(in connector.SourceSettings) (connector.Source,
 	if s.delimiter, err = delimiterOf(with.String("delimiter")); err != nil {
 		return nil, err
 	}
-	if s.decimalComma && s.format == formatCSV && s.delimiter == ',' {
+	switch {
+	case s.decimalComma && s.format != formatCSV:
+		return nil, &connector.OptionError{Option: "decimal", Message: `is for format: csv; in JSON a number has a point. Take it out, and where numbers are texts with a comma, replace it in a map step, as in float(replace(x, ",", "."))`}
+	case s.decimalComma && s.delimiter == ',':
 		return nil, &connector.OptionError{Option: "decimal", Message: `and the delimiter cannot both be a comma; say which character stands between the fields, such as delimiter: ";"`}
 	}
 	known, err := decodeCursor(in.Resume)

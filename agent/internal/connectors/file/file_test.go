@@ -410,6 +410,7 @@ func TestOptionErrors(t *testing.T) {
 		{map[string]any{"path": "x", "format": "xml"}, "format"},
 		{map[string]any{"path": "x", "format": "csv", "delimiter": ";;"}, "delimiter"},
 		{map[string]any{"path": "x", "format": "csv", "decimal": ","}, "decimal"},
+		{map[string]any{"path": "x", "format": "jsonl", "decimal": ",", "delimiter": ";"}, "decimal"},
 		{map[string]any{"path": "x", "format": "csv", "header": "yes"}, "header"},
 		{map[string]any{"path": "x", "format": "csv", "pth": "y"}, "pth"},
 	} {
