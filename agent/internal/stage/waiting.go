@@ -89,6 +89,8 @@ func (s *Stage) await(ctx context.Context, err error) error {
 	// What the numbers were is told, so that nobody takes them for gone. A damaged state says nothing.
 	if m, peekErr := peekMeta(filepath.Join(s.settings.Dir, stateName)); peekErr == nil {
 		s.carry = m
+	} else {
+		s.unread = true
 	}
 	s.waits.on = true
 	s.unsettled = s.awaited(err)

@@ -246,6 +246,9 @@ func TestAStageThatWaitsForRoomCanBeClosed(t *testing.T) {
 		if st.Stats().Degraded == "" || st.OpenError() != nil {
 			t.Errorf("it does not wait: %+v, %v", st.Stats(), st.OpenError())
 		}
+		if got := st.Stats(); !got.Unknown || got.RoomBytes != 0 {
+			t.Errorf("it says that it knows its numbers: %+v", got)
+		}
 		if err := st.Close(); err != nil {
 			t.Error(err)
 		}
@@ -255,7 +258,7 @@ func TestAStageThatWaitsForRoomCanBeClosed(t *testing.T) {
 	}
 	empty(t, disk, "fill")
 	st = openOnDisk(t, s)
-	if got := st.Stats(); got.WaitingRecords != 5 || got.SetAside != 1 || got.Lost != 0 {
+	if got := st.Stats(); got.WaitingRecords != 5 || got.SetAside != 1 || got.Lost != 0 || got.Unknown || got.RoomBytes == 0 {
 		t.Errorf("in the end: %+v", got)
 	}
 	if err := st.Close(); err != nil {
