@@ -265,3 +265,41 @@ func TestAStageThatWaitsForRoomCanBeClosed(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestAStartSaysHowMuchRoomItNeeds fills a disk before a start that has to repair something, or nothing.
+func TestAStartSaysHowMuchRoomItNeeds(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		harm func(t *testing.T, dir string)
+		want string
+	}{
+		"damaged":   {func(t *testing.T, dir string) { t.Helper(); spoil(t, filepath.Join(dir, "state.db"), 2) }, "(state.db is damaged"},
+		"missing":   {func(t *testing.T, dir string) { t.Helper(); removeAll(t, filepath.Join(dir, "state.db")) }, "at least 320 KiB (state.db is missing"},
+		"all whole": {func(*testing.T, string) {}, "at least 64 KiB;"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			disk := smallDisk(t, "size=16m")
+			s := settings(t, filepath.Join(disk, "stage"))
+			stage.JournalBytes(&s, -1)
+			st := openOnDisk(t, s)
+			commit(t, st, stage.Checkpoint{Flow: "f", Number: 1, Insights: payloads(5, "p")})
+			if err := st.Close(); err != nil {
+				t.Fatal(err)
+			}
+			removeAll(t, filepath.Join(s.Dir, "SPARE"))
+			c.harm(t, s.Dir)
+			fill(t, disk)
+			st, err := stage.OpenOrWait(t.Context(), s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := st.Stats().Degraded; !strings.Contains(got, "at least") || !strings.Contains(got, c.want) || !strings.Contains(got, " KiB") {
+				t.Errorf("it says: %s", got)
+			}
+			if err := st.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
