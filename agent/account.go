@@ -41,6 +41,9 @@ type OutboxStatus struct {
 	DamagedFiles uint64        `json:"damaged_files"`
 	Salvaged     uint64        `json:"salvaged"`
 	Damage       []DamagedFile `json:"damage"`
+	// Unknown says that the staging waits for room and cannot be read before, so that the numbers of insights and of files are not
+	// known, and are 0 here.
+	Unknown bool `json:"unknown,omitempty"`
 	// Degraded says why nothing can be written at present.
 	Degraded string `json:"degraded,omitempty"`
 	// Blocked is how many commits wait for room, and BlockedBy why.
@@ -88,7 +91,7 @@ func outboxStatus(o *stage.Stats, sent uint64) OutboxStatus {
 		Late: o.Late, Expired: map[string]uint64{},
 		Lost: o.Lost - min(o.Lost, o.LostUnsure), LostRemotely: o.LostRemotely, LostUnsure: o.LostUnsure,
 		DamagedFiles: o.SetAside, Salvaged: o.Salvaged, Damage: []DamagedFile{},
-		Degraded: o.Degraded, Blocked: o.Blocked, BlockedBy: o.BlockedBy, SetAside: []SetAsideStaging{},
+		Unknown: o.Unknown, Degraded: o.Degraded, Blocked: o.Blocked, BlockedBy: o.BlockedBy, SetAside: []SetAsideStaging{},
 	}
 	if o.Runway != stage.RunwayUnknown {
 		out.RunwaySeconds = int64(o.Runway / time.Second)
@@ -123,7 +126,7 @@ func (o *OutboxStatus) wire() *wire.Outbox {
 	out := &wire.Outbox{
 		Produced: o.Produced, Sent: o.Sent, Acknowledged: o.Acknowledged, WaitingRecords: o.WaitingRecords, WaitingBytes: o.WaitingBytes,
 		RoomBytes: o.RoomBytes, RunwaySeconds: o.RunwaySeconds, Late: o.Late, Expired: o.Expired, Lost: o.Lost, LostRemotely: o.LostRemotely,
-		Degraded: o.Degraded, Blocked: uint64(max(o.Blocked, 0)), BlockedBy: o.BlockedBy,
+		Unknown: o.Unknown, Degraded: o.Degraded, Blocked: uint64(max(o.Blocked, 0)), BlockedBy: o.BlockedBy,
 		DamagedFiles: o.DamagedFiles, Salvaged: o.Salvaged,
 	}
 	valid := func(text string) string { return strings.ToValidUTF8(text, "\uFFFD") }

@@ -49,6 +49,19 @@ func TestTheAccountTellsOfDamagedFiles(t *testing.T) {
 	}
 }
 
+// Numbers that cannot be read are not told as zero.
+func TestTheAccountIsNotKnownWhileTheStagingWaits(t *testing.T) {
+	t.Parallel()
+	o := outboxStatus(&stage.Stats{Unknown: true, Degraded: "make room", Runway: stage.RunwayUnknown}, 0)
+	if w := o.wire(); !w.GetUnknown() || w.GetDegraded() != "make room" {
+		t.Errorf("the control plane is told %v", w)
+	}
+	found := outboxMetrics(t, &o)
+	if _, told := found["outfeed_agent_insights_produced_total"]; told || found["outfeed_agent_staging_degraded"] != 1 {
+		t.Errorf("the metrics are %v", found)
+	}
+}
+
 // What was set aside for another agent reaches the control plane, without the path on this machine.
 func TestTheAccountTellsOfEarlierAgents(t *testing.T) {
 	t.Parallel()

@@ -108,6 +108,21 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 }
 
 func (c *collector) collectOutbox(o *OutboxStatus, send func(*prometheus.Desc, prometheus.ValueType, float64, ...string)) {
+	if !o.Unknown {
+		// What is not known is left away: a counter that falls to 0 would tell of a new directory.
+		c.collectCounts(o, send)
+	}
+	send(c.room, prometheus.GaugeValue, float64(o.RoomBytes))
+	runway := math.Inf(1)
+	if o.RunwaySeconds >= 0 {
+		runway = float64(o.RunwaySeconds)
+	}
+	send(c.runway, prometheus.GaugeValue, runway)
+	send(c.degraded, prometheus.GaugeValue, oneIf(o.Degraded != ""))
+	send(c.blocked, prometheus.GaugeValue, float64(o.Blocked))
+}
+
+func (c *collector) collectCounts(o *OutboxStatus, send func(*prometheus.Desc, prometheus.ValueType, float64, ...string)) {
 	send(c.produced, prometheus.CounterValue, float64(o.Produced))
 	send(c.sent, prometheus.CounterValue, float64(o.Sent))
 	send(c.acknowledged, prometheus.CounterValue, float64(o.Acknowledged))
@@ -121,14 +136,6 @@ func (c *collector) collectOutbox(o *OutboxStatus, send func(*prometheus.Desc, p
 	send(c.late, prometheus.CounterValue, float64(o.Late))
 	send(c.waiting, prometheus.GaugeValue, float64(o.WaitingRecords))
 	send(c.waitingBytes, prometheus.GaugeValue, float64(o.WaitingBytes))
-	send(c.room, prometheus.GaugeValue, float64(o.RoomBytes))
-	runway := math.Inf(1)
-	if o.RunwaySeconds >= 0 {
-		runway = float64(o.RunwaySeconds)
-	}
-	send(c.runway, prometheus.GaugeValue, runway)
-	send(c.degraded, prometheus.GaugeValue, oneIf(o.Degraded != ""))
-	send(c.blocked, prometheus.GaugeValue, float64(o.Blocked))
 }
 
 func oneIf(yes bool) float64 {

@@ -1589,7 +1589,9 @@ type Outbox struct {
 	// What happened to those of them that are still kept, the newest first.
 	Damage []*DamagedFile `protobuf:"bytes,17,rep,name=damage,proto3" json:"damage,omitempty"`
 	// The staging directories of agents that the machine was before, which are kept and never sent.
-	SetAside      []*SetAside `protobuf:"bytes,18,rep,name=set_aside,json=setAside,proto3" json:"set_aside,omitempty"`
+	SetAside []*SetAside `protobuf:"bytes,18,rep,name=set_aside,json=setAside,proto3" json:"set_aside,omitempty"`
+	// The staging waits for room and its numbers cannot be read before: all but degraded, blocked and set_aside say nothing.
+	Unknown       bool `protobuf:"varint,19,opt,name=unknown,proto3" json:"unknown,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1748,6 +1750,13 @@ func (x *Outbox) GetSetAside() []*SetAside {
 		return x.SetAside
 	}
 	return nil
+}
+
+func (x *Outbox) GetUnknown() bool {
+	if x != nil {
+		return x.Unknown
+	}
+	return false
 }
 
 // SetAside is a staging directory of an agent that the machine was before.
@@ -2610,7 +2619,7 @@ const file_protocol_wire_wire_proto_rawDesc = "" +
 	"\x05state\x18\x03 \x01(\tR\x05state\x12\x14\n" +
 	"\x05error\x18\x04 \x01(\tR\x05error\x12\x1f\n" +
 	"\vlast_record\x18\x05 \x01(\x03R\n" +
-	"lastRecord\"\xb4\x05\n" +
+	"lastRecord\"\xce\x05\n" +
 	"\x06Outbox\x12\x1a\n" +
 	"\bproduced\x18\x01 \x01(\x04R\bproduced\x12\"\n" +
 	"\facknowledged\x18\x02 \x01(\x04R\facknowledged\x12'\n" +
@@ -2632,7 +2641,8 @@ const file_protocol_wire_wire_proto_rawDesc = "" +
 	"\rdamaged_files\x18\x0f \x01(\x04R\fdamagedFiles\x12\x1a\n" +
 	"\bsalvaged\x18\x10 \x01(\x04R\bsalvaged\x121\n" +
 	"\x06damage\x18\x11 \x03(\v2\x19.outfeed.wire.DamagedFileR\x06damage\x123\n" +
-	"\tset_aside\x18\x12 \x03(\v2\x16.outfeed.wire.SetAsideR\bsetAside\x1a:\n" +
+	"\tset_aside\x18\x12 \x03(\v2\x16.outfeed.wire.SetAsideR\bsetAside\x12\x18\n" +
+	"\aunknown\x18\x13 \x01(\bR\aunknown\x1a:\n" +
 	"\fExpiredEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"Q\n" +

@@ -150,6 +150,18 @@ func TestTheStatusTellsWhenAFlowRunsNext(t *testing.T) {
 	}
 }
 
+func TestTheStatusSaysWhatIsNotKnown(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	s := agent.LocalStatus{Outbox: agent.OutboxStatus{Unknown: true, Degraded: "make room", RunwaySeconds: -1}}
+	if err := printStatus(tabwriter.NewWriter(&out, 0, 4, 2, ' ', 0), s); err != nil {
+		t.Fatal(err)
+	}
+	if text := out.String(); !strings.Contains(text, "not known") || !strings.Contains(text, "make room") || strings.Contains(text, "produced") {
+		t.Errorf("the status says:\n%s", text)
+	}
+}
+
 func TestTheStatusSaysWhatToDo(t *testing.T) {
 	t.Parallel()
 	var out strings.Builder

@@ -189,6 +189,33 @@ func lastRecord(t time.Time) string {
 
 // printOutbox prints the account of the outbox. What is zero and need not be is left out.
 func printOutbox(w io.Writer, o *agent.OutboxStatus) {
+	if o.Unknown {
+		fmt.Fprintln(w, "insights\tnot known\tuntil there is room on the disk to bring the staging into order; what is staged stays")
+	} else {
+		printCounts(w, o)
+	}
+	fmt.Fprintf(w, "room\t%s\t%s\n", terminal.Bytes(o.RoomBytes), runway(o))
+	if o.Degraded != "" {
+		fmt.Fprintf(w, "staging\tdegraded\t%s\n", terminal.Line(o.Degraded))
+	}
+	if o.Blocked > 0 {
+		why := o.BlockedBy
+		if o.Degraded != "" {
+			why = "until the disk can be written; the agent tries by itself"
+		}
+		fmt.Fprintf(w, "commits waiting\t%d\t%s\n", o.Blocked, terminal.Line(why))
+	}
+	for _, a := range o.SetAside {
+		waiting := "an unknown number of"
+		if a.Waiting >= 0 {
+			waiting = strconv.FormatInt(a.Waiting, 10)
+		}
+		fmt.Fprintf(w, "\tset aside\t%s insights of agent %s that were not sent, in %s\n", waiting, terminal.Line(a.AgentID), terminal.Line(a.Dir))
+	}
+}
+
+// printCounts prints what was counted.
+func printCounts(w io.Writer, o *agent.OutboxStatus) {
 	line := func(name string, n uint64, text string) { fmt.Fprintf(w, "%s\t%d\t%s\n", name, n, text) }
 	line("insights produced", o.Produced, "staged on this machine")
 	line("  sent", o.Sent, "at least once, or reported as gone")
@@ -210,24 +237,6 @@ func printOutbox(w io.Writer, o *agent.OutboxStatus) {
 	}
 	if o.Late > 0 {
 		line("rows too late", o.Late, "for the window that they belong to")
-	}
-	fmt.Fprintf(w, "room\t%s\t%s\n", terminal.Bytes(o.RoomBytes), runway(o))
-	if o.Degraded != "" {
-		fmt.Fprintf(w, "staging\tdegraded\t%s\n", terminal.Line(o.Degraded))
-	}
-	if o.Blocked > 0 {
-		why := o.BlockedBy
-		if o.Degraded != "" {
-			why = "until the disk can be written; the agent tries by itself"
-		}
-		fmt.Fprintf(w, "commits waiting\t%d\t%s\n", o.Blocked, terminal.Line(why))
-	}
-	for _, a := range o.SetAside {
-		waiting := "an unknown number of"
-		if a.Waiting >= 0 {
-			waiting = strconv.FormatInt(a.Waiting, 10)
-		}
-		fmt.Fprintf(w, "\tset aside\t%s insights of agent %s that were not sent, in %s\n", waiting, terminal.Line(a.AgentID), terminal.Line(a.Dir))
 	}
 }
 

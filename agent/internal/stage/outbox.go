@@ -387,7 +387,7 @@ func (s *Stage) Reconcile(ctx context.Context, stored uint64) (after uint64, err
 		return 0, err
 	}
 	s.settleDoubts(stored, unsure)
-	return after, s.agree(ctx, unsure)
+	return after, s.agree(ctx, stored, unsure)
 }
 
 func (s *Stage) reconcile(ctx context.Context, stored uint64, unsure spans) (after uint64, err error) {

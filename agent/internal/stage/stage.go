@@ -128,6 +128,8 @@ type Stage struct {
 	// the files have not been read again since. Until then what had landed before can still be read from them.
 	files     *files
 	unsettled error
+	// unread says that the numbers of the state cannot be read before the files are open.
+	unread bool
 	// known says that it is known all the same what of every request has landed.
 	known bool
 	// pending is what the journal alone has. It stays when the files are read again.

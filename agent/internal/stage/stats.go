@@ -40,6 +40,9 @@ type Stats struct {
 	// Blocked is how many commits wait for room, and BlockedBy why.
 	Blocked   int
 	BlockedBy string
+	// Unknown says that the stage waits for room and that its state cannot be read before, so that no number of insights is known
+	// and all of them are 0.
+	Unknown bool
 	// Degraded says why nothing can be written at present, from the first commit that failed until one succeeds again; what
 	// had landed before can still be read and sent. It is empty when all is well.
 	Degraded string
@@ -65,7 +68,10 @@ func (s *Stage) Stats() Stats {
 			st.Expired[rule] = n
 		}
 	}
-	st.RoomBytes = s.room(st.WaitingBytes)
+	if s.files != nil {
+		st.RoomBytes = s.room(st.WaitingBytes)
+	}
+	st.Unknown = s.files == nil && s.unread
 	select {
 	case s.look <- struct{}{}: // for the next call
 	default:

@@ -89,6 +89,8 @@ func (s *Stage) await(ctx context.Context, err error) error {
 	// What the numbers were is told, so that nobody takes them for gone. A damaged state says nothing.
 	if m, peekErr := peekMeta(filepath.Join(s.settings.Dir, stateName)); peekErr == nil {
 		s.carry = m
+	} else {
+		s.unread = true
 	}
 	s.waits.on = true
 	s.unsettled = s.awaited(err)
@@ -106,7 +108,30 @@ func (s *Stage) awaited(err error) error {
 	w.tried, w.few = time.Now(), fewFiles(s.settings.Dir)
 	// One that cannot be asked is as good as full.
 	w.free, _ = freeBytes(s.settings.Dir)
-	return fmt.Errorf("the staging directory %s must be brought into order, and its disk is full: make room on it; flows wait until then, and what is staged stays: %w", s.settings.Dir, err)
+	return fmt.Errorf("the staging directory %s must be brought into order, and its disk is full: make room on it%s; flows wait until then, and what is staged stays: %w", s.settings.Dir, s.needs(err), err)
+}
+
+// needs says how much room a start needs that has failed at one of its first files, and what it is for as far as that is known
+// by then. Any other error says it itself.
+func (s *Stage) needs(err error) string {
+	if errors.Is(err, ErrNoRoom) {
+		return ""
+	}
+	if s.waits.few {
+		return fmt.Sprintf(" for %d more files", minFreeFiles)
+	}
+	need := uint64(repairBytes)
+	if !s.unread {
+		return fmt.Sprintf(", at least %d KiB", need>>10)
+	}
+	what := stateName + " is missing and must be made anew"
+	if info, statErr := os.Stat(filepath.Join(s.settings.Dir, stateName)); statErr == nil {
+		what = stateName + " is damaged, and what is whole of it must be taken out"
+		need += uint64(max(info.Size(), 0))
+	} else {
+		need += stateGrowth
+	}
+	return fmt.Sprintf(", at least %d KiB (%s)", (need+1<<10-1)>>10, what)
 }
 
 // Opened gives a channel that is closed once the files are open, for which it may have to wait after OpenOrWait, or once it is

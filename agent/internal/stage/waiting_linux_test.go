@@ -246,6 +246,9 @@ func TestAStageThatWaitsForRoomCanBeClosed(t *testing.T) {
 		if st.Stats().Degraded == "" || st.OpenError() != nil {
 			t.Errorf("it does not wait: %+v, %v", st.Stats(), st.OpenError())
 		}
+		if got := st.Stats(); !got.Unknown || got.RoomBytes != 0 {
+			t.Errorf("it says that it knows its numbers: %+v", got)
+		}
 		if err := st.Close(); err != nil {
 			t.Error(err)
 		}
@@ -255,10 +258,48 @@ func TestAStageThatWaitsForRoomCanBeClosed(t *testing.T) {
 	}
 	empty(t, disk, "fill")
 	st = openOnDisk(t, s)
-	if got := st.Stats(); got.WaitingRecords != 5 || got.SetAside != 1 || got.Lost != 0 {
+	if got := st.Stats(); got.WaitingRecords != 5 || got.SetAside != 1 || got.Lost != 0 || got.Unknown || got.RoomBytes == 0 {
 		t.Errorf("in the end: %+v", got)
 	}
 	if err := st.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestAStartSaysHowMuchRoomItNeeds fills a disk before a start that has to repair something, or nothing.
+func TestAStartSaysHowMuchRoomItNeeds(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		harm func(t *testing.T, dir string)
+		want string
+	}{
+		"damaged":   {func(t *testing.T, dir string) { t.Helper(); spoil(t, filepath.Join(dir, "state.db"), 2) }, "(state.db is damaged"},
+		"missing":   {func(t *testing.T, dir string) { t.Helper(); removeAll(t, filepath.Join(dir, "state.db")) }, "at least 320 KiB (state.db is missing"},
+		"all whole": {func(*testing.T, string) {}, "at least 64 KiB;"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			disk := smallDisk(t, "size=16m")
+			s := settings(t, filepath.Join(disk, "stage"))
+			stage.JournalBytes(&s, -1)
+			st := openOnDisk(t, s)
+			commit(t, st, stage.Checkpoint{Flow: "f", Number: 1, Insights: payloads(5, "p")})
+			if err := st.Close(); err != nil {
+				t.Fatal(err)
+			}
+			removeAll(t, filepath.Join(s.Dir, "SPARE"))
+			c.harm(t, s.Dir)
+			fill(t, disk)
+			st, err := stage.OpenOrWait(t.Context(), s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := st.Stats().Degraded; !strings.Contains(got, "at least") || !strings.Contains(got, c.want) || !strings.Contains(got, " KiB") {
+				t.Errorf("it says: %s", got)
+			}
+			if err := st.Close(); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }

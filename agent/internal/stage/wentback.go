@@ -31,7 +31,7 @@ func (s *Stage) beginReach() {
 }
 
 // agree notes that from now on what is read can be sent, on the disk before it is: the first time, and where doubts are settled.
-func (s *Stage) agree(ctx context.Context, settled spans) error {
+func (s *Stage) agree(ctx context.Context, stored uint64, settled spans) error {
 	s.mu.Lock()
 	store := !s.agreed || len(settled) > 0
 	s.agreed = true
@@ -42,7 +42,11 @@ func (s *Stage) agree(ctx context.Context, settled spans) error {
 	if store = store && s.isDegraded() == nil; !store {
 		return nil
 	}
-	err := s.submit(ctx, &request{admit: func(*files) error { return nil }})
+	r := &request{admit: func(*files) error { return nil }}
+	if len(settled) > 0 {
+		r.then = func() error { return s.tellStored(stored) }
+	}
+	err := s.submit(ctx, r)
 	if err != nil && s.isDegraded() != nil {
 		// On a full disk the sending is what makes room. At worst a crash lets some be sent twice.
 		return nil //nolint:nilerr // Stats.Degraded tells it

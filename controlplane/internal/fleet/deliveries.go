@@ -50,6 +50,13 @@ func (s *Service) StoreStatus(ctx context.Context, id AgentIdentity, w *wire.Sta
 		skew = new(skewOf(w.GetTime()))
 	}
 	return s.write(ctx, id.Tenant, func(ctx context.Context, tx Tx) error {
+		if st.Outbox.Unknown {
+			before, err := tx.AgentByRef(ctx, id.Workspace, string(id.Agent))
+			if err != nil && !errors.Is(err, ErrNoRow) {
+				return err
+			}
+			st.Outbox.keepNumbers(before.Status)
+		}
 		if err := tx.SaveStatus(ctx, id, applied, skew, st); errors.Is(err, ErrNoRow) {
 			return whyOut(ctx, tx, id.Agent)
 		} else if err != nil {
@@ -81,6 +88,20 @@ func statusOf(w *wire.Status) AgentStatus {
 	return st
 }
 
+// keepNumbers takes the numbers that the agent cannot read now from what it said before; nil for nothing.
+func (o *OutboxStatus) keepNumbers(before *AgentStatus) {
+	if before == nil {
+		return
+	}
+	now := *o
+	*o = before.Outbox
+	if !o.Unknown {
+		o.CountedAt = before.Time
+	}
+	o.Unknown, o.Degraded, o.Blocked, o.BlockedBy, o.SetAside = true, now.Degraded, now.Blocked, now.BlockedBy, now.SetAside
+	o.RoomBytes, o.RunwaySeconds = now.RoomBytes, now.RunwaySeconds
+}
+
 func outboxOf(o *wire.Outbox) OutboxStatus {
 	if o == nil {
 		return OutboxStatus{RunwaySeconds: -1}
@@ -90,7 +111,7 @@ func outboxOf(o *wire.Outbox) OutboxStatus {
 		WaitingRecords: o.GetWaitingRecords(), WaitingBytes: o.GetWaitingBytes(),
 		RoomBytes: o.GetRoomBytes(), RunwaySeconds: max(o.GetRunwaySeconds(), -1),
 		Late: o.GetLate(), Lost: o.GetLost(), LostRemotely: o.GetLostRemotely(),
-		Degraded: clean(o.GetDegraded(), longestText), Blocked: o.GetBlocked(), BlockedBy: clean(o.GetBlockedBy(), longestText),
+		Unknown: o.GetUnknown(), Degraded: clean(o.GetDegraded(), longestText), Blocked: o.GetBlocked(), BlockedBy: clean(o.GetBlockedBy(), longestText),
 		DamagedFiles: o.GetDamagedFiles(), Salvaged: o.GetSalvaged(),
 	}
 	for _, d := range o.GetDamage()[:min(len(o.GetDamage()), mostDamaged)] {

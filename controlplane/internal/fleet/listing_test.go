@@ -70,6 +70,36 @@ func TestAgentsPageByPage(t *testing.T) {
 	}
 }
 
+// While an agent cannot read its numbers, those that it told last stay, with their time.
+func TestNumbersThatAreNotKnownStay(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.tenant(t, "acme")
+	m := w.agent(t, a)
+	counted := &wire.Status{Time: 1_700_000_000_000_000, Outbox: &wire.Outbox{Produced: 40, Lost: 3, DamagedFiles: 2, RoomBytes: 9, SetAside: []*wire.SetAside{{Dir: "stage.of-a"}}}}
+	unknown := &wire.Status{Time: 1_700_000_100_000_000, Outbox: &wire.Outbox{Unknown: true, Degraded: "make room", RunwaySeconds: -1, Blocked: 1}}
+	for i, status := range []*wire.Status{unknown, counted, unknown, unknown, counted} {
+		if err := w.StoreStatus(t.Context(), m.id, status); err != nil {
+			t.Fatal(err)
+		}
+		got, err := w.Agent(t.Context(), a, "press-pc")
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := got.Status.Outbox
+		known := i > 0
+		if (o.Produced == 40 && o.Lost == 3 && o.DamagedFiles == 2) != known {
+			t.Errorf("after status %d: %+v", i, o)
+		}
+		if now := status.GetOutbox(); o.Unknown != now.GetUnknown() || o.Degraded != now.GetDegraded() || o.RoomBytes != now.GetRoomBytes() || o.Blocked != now.GetBlocked() {
+			t.Errorf("after status %d: %+v", i, o)
+		}
+		if o.Unknown && known != (o.CountedAt.UnixMicro() == counted.GetTime()) {
+			t.Errorf("after status %d the numbers are of %s", i, o.CountedAt)
+		}
+	}
+}
+
 // A list has the beginning of what an agent says, the agent itself the whole; neither the list nor the brief agent reads it.
 func TestListsAreBrief(t *testing.T) {
 	t.Parallel()

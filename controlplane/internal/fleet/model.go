@@ -206,6 +206,10 @@ type OutboxStatus struct {
 	DamagedFiles uint64        `json:"damaged_files"`
 	Salvaged     uint64        `json:"salvaged"`
 	Damage       []DamagedFile `json:"damage,omitempty"`
+	// Unknown says that the agent cannot read its numbers now: those here, but for room, Degraded, Blocked and SetAside, are of
+	// CountedAt, zero where it never told any.
+	Unknown   bool      `json:"unknown,omitempty"`
+	CountedAt time.Time `json:"counted_at,omitzero"`
 	// Degraded says why staging does not work now.
 	Degraded string `json:"degraded,omitempty"`
 	// SetAside are the staging directories of agents that the machine was before.

@@ -90,7 +90,10 @@ func toOutbox(a *fleet.Agent) api.Outbox {
 		return out
 	}
 	o := &a.Status.Outbox
-	out.ReportedAt = a.Status.Time
+	if out.ReportedAt = a.Status.Time; o.Unknown {
+		// The numbers are older than the rest.
+		out.ReportedAt = o.CountedAt
+	}
 	out.Produced, out.Sent, out.Acknowledged = o.Produced, o.Sent, o.Acknowledged
 	out.WaitingRecords, out.WaitingBytes = o.WaitingRecords, o.WaitingBytes
 	out.RoomBytes, out.RunwaySeconds = o.RoomBytes, o.RunwaySeconds
