@@ -66,7 +66,7 @@ func (l *limitedSort) spill() error {
 	l.sorter.entries, l.sorter.tmp, l.sorter.order = nil, nil, nil
 	l.state.forget()
 	l.budget.release()
-	if l.runs = append(l.runs, w); len(l.runs) < spillFan {
+	if l.runs = append(l.runs, w); !crowded(l.runs, l.budget.memory) {
 		return nil
 	}
 	return l.shorten()
@@ -171,8 +171,10 @@ func (l *limitedSort) place(run *sortRun, c *resultCursor) {
 
 // next fills out with the next rows; more says that there are others.
 func (m *sortMerger) next() (more bool, err error) {
-	m.out.Reset()
-	for m.out.Len < column.TargetRows && len(m.cursors) > 0 {
+	emptyColumns(m.out.Cols)
+	m.out.Len = 0
+	text := 0
+	for m.out.Len < column.TargetRows && text < batchText && len(m.cursors) > 0 {
 		first := 0
 		for i := 1; i < len(m.cursors); i++ {
 			if m.sort.sorter.compare(m.rows[i].cols, m.cursors[i].at, m.rows[first], m.cursors[first].at) < 0 {
@@ -184,6 +186,7 @@ func (m *sortMerger) next() (more bool, err error) {
 			m.out.Cols[pos].AppendFrom(&m.rows[first].cols[pos], c.at)
 		}
 		m.out.Len++
+		text = ownText(m.out.Cols)
 		c.at++
 		if c.at < c.batch.Len {
 			continue
