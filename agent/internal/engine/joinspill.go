@@ -253,9 +253,13 @@ type prober struct {
 	out   *spillWriter
 	refs  []*column.Column
 	cols  []column.Column
+	// kept are the columns of the right side that a result has.
+	kept  []int
 	heads []int32
-	rows  []int32
-	all   []int32
+	// rows are those of the right side that wait, more whether another of the same left row follows.
+	rows []int32
+	more []bool
+	all  []int32
 }
 
 func newProber(s *spilledJoin, x *joinIndex) *prober {
@@ -264,6 +268,9 @@ func newProber(s *spilledJoin, x *joinIndex) *prober {
 	for i, t := range types {
 		p.cols[i].Type, p.refs[i] = t, &p.cols[i]
 	}
+	for i := resultKept; i < len(types); i++ {
+		p.kept = append(p.kept, s.table.keys+i-resultKept)
+	}
 	return p
 }
 
@@ -271,7 +278,6 @@ func (p *prober) add(b *column.Batch) error {
 	keys := p.s.side.load(b)
 	once := p.s.join.once()
 	p.heads = p.x.find(&keys, p.s.table.hasher.hash(keys), p.heads)
-	more := &p.cols[resultMore]
 	for i := range keys.rows {
 		match := p.heads[i]
 		for {
@@ -280,7 +286,7 @@ func (p *prober) add(b *column.Batch) error {
 				p.mark(match)
 				next = p.x.match(&keys, i, p.x.after(match))
 			}
-			p.rows, more.Bools = append(p.rows, match), append(more.Bools, next != noEntry)
+			p.rows, p.more = append(p.rows, match), append(p.more, next != noEntry)
 			if len(p.rows) >= spillRows {
 				if err := p.flush(); err != nil {
 					return err
@@ -308,16 +314,30 @@ func (p *prober) mark(row int32) {
 }
 
 func (p *prober) flush() error {
+	for from := 0; from < len(p.rows); {
+		rows := p.rows[from:]
+		rows = rows[:p.x.rows.fitText(p.kept, rows, batchText)]
+		if err := p.write(rows, p.more[from:from+len(rows)]); err != nil {
+			return err
+		}
+		from += len(rows)
+	}
+	p.rows, p.more = p.rows[:0], p.more[:0]
+	return nil
+}
+
+// write writes the result for some of the rows that wait.
+func (p *prober) write(rows []int32, more []bool) error {
 	match := &p.cols[resultMatch]
-	for _, row := range p.rows {
+	for _, row := range rows {
 		match.Bools = append(match.Bools, row != noEntry)
 	}
-	for i := resultKept; i < len(p.cols); i++ {
-		p.x.rows.gather(&p.cols[i], p.s.table.keys+i-resultKept, p.rows)
+	p.cols[resultMore].Bools = append(p.cols[resultMore].Bools, more...)
+	for i, c := range p.kept {
+		p.x.rows.gather(&p.cols[resultKept+i], c, rows)
 	}
-	p.all = sequence(p.all, len(p.rows))
+	p.all = sequence(p.all, len(rows))
 	err := p.out.append(p.refs, p.all)
-	p.rows = p.rows[:0]
 	for i := range p.cols {
 		p.cols[i].Reset()
 	}
@@ -438,6 +458,11 @@ func (s *spilledJoin) assemble() (more bool, err error) {
 			s.unpaired(row)
 			continue
 		}
+		if s.rightText() >= batchText {
+			if err := s.send(b); err != nil {
+				return false, err
+			}
+		}
 		if err := s.take(b, s.cursors[partOf(hashes[at], 0)], row); err != nil {
 			return false, err
 		}
@@ -483,7 +508,7 @@ func (s *spilledJoin) take(b *column.Batch, c *resultCursor, row int) error {
 		if !r.Cols[resultMore].Bools[at] {
 			return nil
 		}
-		if len(j.leftRows) >= column.TargetRows {
+		if len(j.leftRows) >= column.TargetRows || s.rightText() >= batchText {
 			if err := s.send(b); err != nil {
 				return err
 			}
@@ -504,13 +529,10 @@ func (s *spilledJoin) send(b *column.Batch) error {
 	return err
 }
 
-func (s *spilledJoin) resetRight() {
-	for _, pos := range s.join.live {
-		if pos >= s.join.left {
-			s.join.out.Cols[pos].Reset()
-		}
-	}
-}
+func (s *spilledJoin) resetRight() { emptyColumns(s.join.out.Cols[s.join.left:]) }
+
+// rightText is the bytes of text of the pairs gathered so far, as far as it was copied.
+func (s *spilledJoin) rightText() int { return ownText(s.join.out.Cols[s.join.left:]) }
 
 // unmatched emits the next rows of the table that a full join has not matched.
 func (s *spilledJoin) unmatched() (more bool, err error) {
