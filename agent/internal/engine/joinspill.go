@@ -88,6 +88,8 @@ type spilledJoin struct {
 	rest    *spillReader
 	seq     int
 	key     []int32
+	// repeated is the bytes of text that the left rows of the pairs have.
+	repeated int
 }
 
 // spill keeps a batch of the left side for later.
@@ -458,7 +460,7 @@ func (s *spilledJoin) assemble() (more bool, err error) {
 			s.unpaired(row)
 			continue
 		}
-		if s.rightText() >= batchText {
+		if s.pairText() >= batchText {
 			if err := s.send(b); err != nil {
 				return false, err
 			}
@@ -500,7 +502,9 @@ func (s *spilledJoin) take(b *column.Batch, c *resultCursor, row int) error {
 		case j.kind != flowdef.JoinAnti && (n == 0 || j.kind != flowdef.JoinSemi):
 			j.leftRows = append(j.leftRows, i32(row))
 			for _, pos := range j.live {
-				if pos >= j.left {
+				if pos < j.left {
+					s.repeated += textLen(&b.Cols[s.place[pos]], row)
+				} else {
 					j.out.Cols[pos].AppendFrom(&r.Cols[resultKept+j.table.keep[pos-j.left]-j.table.keys], at)
 				}
 			}
@@ -508,7 +512,7 @@ func (s *spilledJoin) take(b *column.Batch, c *resultCursor, row int) error {
 		if !r.Cols[resultMore].Bools[at] {
 			return nil
 		}
-		if len(j.leftRows) >= column.TargetRows || s.rightText() >= batchText {
+		if len(j.leftRows) >= column.TargetRows || s.pairText() >= batchText {
 			if err := s.send(b); err != nil {
 				return err
 			}
@@ -529,10 +533,13 @@ func (s *spilledJoin) send(b *column.Batch) error {
 	return err
 }
 
-func (s *spilledJoin) resetRight() { emptyColumns(s.join.out.Cols[s.join.left:]) }
+func (s *spilledJoin) resetRight() {
+	emptyColumns(s.join.out.Cols[s.join.left:])
+	s.repeated = 0
+}
 
-// rightText is the bytes of text of the pairs gathered so far, as far as it was copied.
-func (s *spilledJoin) rightText() int { return ownText(s.join.out.Cols[s.join.left:]) }
+// pairText is the bytes of text of the pairs gathered so far.
+func (s *spilledJoin) pairText() int { return s.repeated + ownText(s.join.out.Cols[s.join.left:]) }
 
 // unmatched emits the next rows of the table that a full join has not matched.
 func (s *spilledJoin) unmatched() (more bool, err error) {

@@ -23,9 +23,7 @@ func fitText(cols []*column.Column, sel []int32, room int) int {
 	}
 	for i := range sel {
 		for _, c := range cols {
-			if storageOf(c.Type) == storeText {
-				room -= int(c.Strs[sel[i]].Len)
-			}
+			room -= textLen(c, int(sel[i]))
 		}
 		if room < 0 {
 			return max(i, 1)
@@ -41,6 +39,14 @@ func rowsText(c *column.Column, sel []int32) int {
 		total += int(c.Strs[row].Len)
 	}
 	return total
+}
+
+// textLen is the bytes of text of a row.
+func textLen(c *column.Column, row int) int {
+	if storageOf(c.Type) != storeText {
+		return 0
+	}
+	return int(c.Strs[row].Len)
 }
 
 // ownText is the bytes of text in columns that have copied it.
@@ -99,9 +105,7 @@ func (a *aggregate) fitGroups(groups []int32) int {
 	}
 	for i, g := range groups {
 		for k := range a.table.cols {
-			if c := &a.table.cols[k]; storageOf(c.Type) == storeText {
-				room -= int(c.Strs[g].Len)
-			}
+			room -= textLen(&a.table.cols[k], int(g))
 		}
 		for _, acc := range a.accs {
 			if t, is := acc.(texter); is {
