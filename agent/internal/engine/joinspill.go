@@ -250,11 +250,11 @@ func (s *spilledJoin) probe(rows *rowStore, left *spillWriter) (*spillWriter, er
 
 // prober writes the result of a part.
 type prober struct {
-	s     *spilledJoin
-	x     *joinIndex
-	out   *spillWriter
-	refs  []*column.Column
-	cols  []column.Column
+	s    *spilledJoin
+	x    *joinIndex
+	out  *spillWriter
+	refs []*column.Column
+	cols []column.Column
 	// kept are the columns of the right side that a result has.
 	kept  []int
 	heads []int32
