@@ -92,15 +92,19 @@ func (w *spillWriter) flush() error {
 		w.buf = binary.NativeEndian.AppendUint32(w.buf, uint32(len(c.Data)))  //nolint:gosec // at most column.MaxData
 	}
 	w.buf = binary.NativeEndian.AppendUint32(w.buf, crc32.Checksum(w.buf[head:], w.table))
-	body := len(w.buf)
+	size, sum := len(w.buf)-head, uint32(0)
 	for i := range w.cols {
 		c := &w.cols[i]
-		w.buf = append(w.buf, rawBytes(c.Nulls)...)
-		w.buf = append(append(w.buf, values(c, w.n)...), c.Data...)
+		for _, part := range [][]byte{rawBytes(c.Nulls), values(c, w.n), c.Data} {
+			size, sum = size+len(part), crc32.Update(sum, w.table, part)
+			if err := w.put(part); err != nil {
+				return err
+			}
+		}
 	}
 	emptyColumns(w.cols)
-	w.buf = binary.NativeEndian.AppendUint32(w.buf, crc32.Checksum(w.buf[body:], w.table))
-	w.n, w.largest = 0, max(w.largest, int64(len(w.buf)-head))
+	w.buf = binary.NativeEndian.AppendUint32(w.buf, sum)
+	w.n, w.largest = 0, max(w.largest, int64(size))
 	if len(w.buf) < spillBuffer {
 		return nil
 	}
@@ -123,19 +127,34 @@ func values(c *column.Column, n int) []byte {
 	return nil
 }
 
-func (w *spillWriter) write() (err error) {
+// put adds a part of a block, a long one without another copy of it.
+func (w *spillWriter) put(part []byte) error {
+	if len(part) <= 2*batchText {
+		w.buf = append(w.buf, part...)
+		return nil
+	}
+	if err := w.write(); err != nil {
+		return err
+	}
+	return w.writePart(part)
+}
+
+func (w *spillWriter) write() error {
+	err := w.writePart(w.buf)
+	w.buf = w.buf[:0]
+	return err
+}
+
+func (w *spillWriter) writePart(part []byte) (err error) {
 	if w.file == nil {
 		if w.file, err = w.res.create(); err != nil {
 			return err
 		}
 	}
-	n, err := w.file.Write(w.buf)
+	n, err := w.file.Write(part)
 	w.bytes += int64(n)
 	if err != nil {
 		return fmt.Errorf("spill to disk: %w", err)
-	}
-	if w.buf = w.buf[:0]; cap(w.buf) > 4*batchText {
-		w.buf = nil
 	}
 	return nil
 }
