@@ -76,14 +76,21 @@ func TestLongTextsSpillWithinTheLimit(t *testing.T) {
 				write(t, dir, "flow.yaml", text)
 				write(t, dir, "conn.yaml", string(d.Connections))
 				run := func(limit string) (string, int64) {
-					cmd := exec.CommandContext(t.Context(), binary, "flow", "run", filepath.Join(dir, "flow.yaml"), "--connections", filepath.Join(dir, "conn.yaml"), "--memory-limit", limit) //nolint:gosec // what was built above
+					memory := filepath.Join(dir, "peak")
+					cmd := exec.CommandContext(t.Context(), os.Args[0], measuredCommand, memory, binary, "flow", "run", filepath.Join(dir, "flow.yaml"), "--connections", filepath.Join(dir, "conn.yaml"), "--memory-limit", limit) //nolint:gosec // this program, and what was built above
 					var failure bytes.Buffer
 					cmd.Stderr = &failure
 					out, err := cmd.Output()
 					if err != nil {
 						t.Fatalf("with %s: %v: %s", limit, err, failure.Bytes())
 					}
-					return withoutTime(string(out)), peak(cmd.ProcessState)
+					var kilobytes int64
+					if text, err := os.ReadFile(memory); err != nil {
+						t.Fatal(err)
+					} else if _, err = fmt.Sscan(string(text), &kilobytes); err != nil {
+						t.Fatal(err)
+					}
+					return withoutTime(string(out)), kilobytes
 				}
 				want, _ := run("2GB")
 				got, kilobytes := run(limit)

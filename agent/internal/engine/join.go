@@ -235,7 +235,7 @@ func (j *join) fitPairs(b *column.Batch, left, right []int32) int {
 		}
 	}
 	n := fitText(j.leftTexts, left, batchText)
-	return j.table.rows.fitText(j.rightTexts, right[:n], batchText)
+	return j.table.rows.fitText(j.rightTexts, right[:n])
 }
 
 // gatherRight fills a column of the right side with the rows of the table.
@@ -277,7 +277,7 @@ func (j *join) finish() (more bool, err error) {
 			j.rightRows = append(j.rightRows, i32(j.at))
 		}
 	}
-	if fit := j.table.rows.fitText(ordinals(len(j.table.rows.types)), j.rightRows, batchText); fit < len(j.rightRows) {
+	if fit := j.table.rows.fitText(ordinals(len(j.table.rows.types)), j.rightRows); fit < len(j.rightRows) {
 		j.at, j.rightRows = int(j.rightRows[fit]), j.rightRows[:fit]
 	}
 	for _, pos := range j.live {

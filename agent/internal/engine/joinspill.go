@@ -318,7 +318,7 @@ func (p *prober) mark(row int32) {
 func (p *prober) flush() error {
 	for from := 0; from < len(p.rows); {
 		rows := p.rows[from:]
-		rows = rows[:p.x.rows.fitText(p.kept, rows, batchText)]
+		rows = rows[:p.x.rows.fitText(p.kept, rows)]
 		if err := p.write(rows, p.more[from:from+len(rows)]); err != nil {
 			return err
 		}

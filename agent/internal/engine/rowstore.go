@@ -189,9 +189,9 @@ func (s *rowStore) gatherNulls(dst *column.Column, c int, rows []int32) {
 	}
 }
 
-// fitText is how many of the rows, but at least one of them, have room bytes of text at most in the columns.
-func (s *rowStore) fitText(cols []int, rows []int32, room int) int {
-	most := 0
+// fitText is how many of the rows, but at least one of them, have batchText bytes of text at most in the columns.
+func (s *rowStore) fitText(cols []int, rows []int32) int {
+	most, room := 0, batchText
 	for _, c := range cols {
 		most += s.longest[c]
 	}

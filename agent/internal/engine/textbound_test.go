@@ -88,7 +88,7 @@ func TestOneLongRowThatManyMatchIsPassedOnInParts(t *testing.T) {
 		{"one too long", []int32{2, 0, 0}, 1},
 		{"one too long behind", []int32{0, 0, 2}, 2},
 	} {
-		if got := store.fitText([]int{0, 1}, c.rows, batchText); got != c.want {
+		if got := store.fitText([]int{0, 1}, c.rows); got != c.want {
 			t.Errorf("%s: %d rows fit, want %d", c.name, got, c.want)
 		}
 	}
