@@ -367,10 +367,10 @@ func (a *aggregate) tidy() {
 
 // emitNext emits and forgets the next of the closing groups, at most a batch of them.
 func (a *aggregate) emitNext() error {
-	n := min(len(a.closing), column.TargetRows)
+	n := a.fitGroups(a.closing)
 	part := a.closing[:n]
 	a.state.forget(part)
-	a.out.Reset()
+	emptyColumns(a.out.Cols)
 	if err := a.fill(part); err != nil {
 		return err
 	}

@@ -110,7 +110,10 @@ type join struct {
 
 	heads               []int32
 	leftRows, rightRows []int32
-	out                 *column.Batch
+	// leftTexts and rightTexts are the live columns with text: of the batch, and their numbers in the table.
+	leftTexts  []*column.Column
+	rightTexts []int
+	out        *column.Batch
 	// matched has a bit for each row of the table that a full join has matched; at is where its end goes on.
 	matched []uint64
 	at      int
@@ -194,17 +197,45 @@ func (j *join) pair(b *column.Batch, keys *keyRows, i, row int, match int32) err
 	return nil
 }
 
-// send emits the pairs of rows found so far.
+// send emits the pairs of rows found so far, as many at once as batchText lets.
 func (j *join) send(b *column.Batch) error {
-	for _, pos := range j.live {
-		out := &j.out.Cols[pos]
-		if pos < j.left {
-			out.Gather(&b.Cols[pos], j.leftRows)
-			continue
+	left, right := j.leftRows, j.rightRows
+	for from := 0; ; {
+		n := j.fitPairs(b, left[from:], right[from:])
+		j.leftRows, j.rightRows = left[from:from+n], right[from:from+n]
+		for _, pos := range j.live {
+			out := &j.out.Cols[pos]
+			if pos < j.left {
+				out.Gather(&b.Cols[pos], j.leftRows)
+				continue
+			}
+			j.gatherRight(out, pos)
 		}
-		j.gatherRight(out, pos)
+		err := j.sent()
+		if from += n; err != nil || from == len(left) {
+			j.leftRows, j.rightRows = left[:0], right[:0]
+			return err
+		}
 	}
-	return j.sent()
+}
+
+// fitPairs is how many of the pairs, but at least one of them, make a batch.
+func (j *join) fitPairs(b *column.Batch, left, right []int32) int {
+	if len(left) < 2 {
+		return len(left)
+	}
+	j.leftTexts, j.rightTexts = j.leftTexts[:0], j.rightTexts[:0]
+	for _, pos := range j.live {
+		switch {
+		case storageOf(j.out.Cols[pos].Type) != storeText:
+		case pos < j.left:
+			j.leftTexts = append(j.leftTexts, &b.Cols[pos])
+		case j.table.keep[pos-j.left] >= 0:
+			j.rightTexts = append(j.rightTexts, j.table.keep[pos-j.left])
+		}
+	}
+	n := fitText(j.leftTexts, left, batchText)
+	return j.table.rows.fitText(j.rightTexts, right[:n])
 }
 
 // gatherRight fills a column of the right side with the rows of the table.
@@ -245,6 +276,9 @@ func (j *join) finish() (more bool, err error) {
 		if j.matched[j.at>>6]&(1<<(uint(j.at)&63)) == 0 {
 			j.rightRows = append(j.rightRows, i32(j.at))
 		}
+	}
+	if fit := j.table.rows.fitText(ordinals(len(j.table.rows.types)), j.rightRows); fit < len(j.rightRows) {
+		j.at, j.rightRows = int(j.rightRows[fit]), j.rightRows[:fit]
 	}
 	for _, pos := range j.live {
 		out := &j.out.Cols[pos]

@@ -66,7 +66,7 @@ func (m *merger) add(b *column.Batch) error {
 			}
 			m.n++
 		}
-		if m.n >= spillRows {
+		if m.full() {
 			if err := m.flush(); err != nil {
 				return err
 			}
@@ -84,7 +84,7 @@ func (m *merger) take(c *resultCursor) (matches int, err error) {
 		}
 		if b.Cols[resultMatch].Bools[row] {
 			// A left key with very many matches must not gather here, so its last one alone stays behind.
-			if m.n >= spillRows && matches > 0 {
+			if m.n > 1 && matches > 0 && m.full() {
 				if err := m.flushBut(); err != nil {
 					return 0, err
 				}
@@ -102,6 +102,9 @@ func (m *merger) take(c *resultCursor) (matches int, err error) {
 		}
 	}
 }
+
+// full says that what was gathered is to be written.
+func (m *merger) full() bool { return m.n >= spillRows || ownText(m.prober.cols) >= batchText }
 
 // flush writes what was gathered. A row of no match was added as one of nulls, whose flags count as false.
 func (m *merger) flush() error { return m.write(m.n) }

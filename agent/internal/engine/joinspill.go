@@ -88,6 +88,8 @@ type spilledJoin struct {
 	rest    *spillReader
 	seq     int
 	key     []int32
+	// repeated is the bytes of text that the left rows of the pairs have.
+	repeated int
 }
 
 // spill keeps a batch of the left side for later.
@@ -248,14 +250,18 @@ func (s *spilledJoin) probe(rows *rowStore, left *spillWriter) (*spillWriter, er
 
 // prober writes the result of a part.
 type prober struct {
-	s     *spilledJoin
-	x     *joinIndex
-	out   *spillWriter
-	refs  []*column.Column
-	cols  []column.Column
+	s    *spilledJoin
+	x    *joinIndex
+	out  *spillWriter
+	refs []*column.Column
+	cols []column.Column
+	// kept are the columns of the right side that a result has.
+	kept  []int
 	heads []int32
-	rows  []int32
-	all   []int32
+	// rows are those of the right side that wait, more whether another of the same left row follows.
+	rows []int32
+	more []bool
+	all  []int32
 }
 
 func newProber(s *spilledJoin, x *joinIndex) *prober {
@@ -264,6 +270,9 @@ func newProber(s *spilledJoin, x *joinIndex) *prober {
 	for i, t := range types {
 		p.cols[i].Type, p.refs[i] = t, &p.cols[i]
 	}
+	for i := resultKept; i < len(types); i++ {
+		p.kept = append(p.kept, s.table.keys+i-resultKept)
+	}
 	return p
 }
 
@@ -271,7 +280,6 @@ func (p *prober) add(b *column.Batch) error {
 	keys := p.s.side.load(b)
 	once := p.s.join.once()
 	p.heads = p.x.find(&keys, p.s.table.hasher.hash(keys), p.heads)
-	more := &p.cols[resultMore]
 	for i := range keys.rows {
 		match := p.heads[i]
 		for {
@@ -280,7 +288,7 @@ func (p *prober) add(b *column.Batch) error {
 				p.mark(match)
 				next = p.x.match(&keys, i, p.x.after(match))
 			}
-			p.rows, more.Bools = append(p.rows, match), append(more.Bools, next != noEntry)
+			p.rows, p.more = append(p.rows, match), append(p.more, next != noEntry)
 			if len(p.rows) >= spillRows {
 				if err := p.flush(); err != nil {
 					return err
@@ -308,16 +316,30 @@ func (p *prober) mark(row int32) {
 }
 
 func (p *prober) flush() error {
+	for from := 0; from < len(p.rows); {
+		rows := p.rows[from:]
+		rows = rows[:p.x.rows.fitText(p.kept, rows)]
+		if err := p.write(rows, p.more[from:from+len(rows)]); err != nil {
+			return err
+		}
+		from += len(rows)
+	}
+	p.rows, p.more = p.rows[:0], p.more[:0]
+	return nil
+}
+
+// write writes the result for some of the rows that wait.
+func (p *prober) write(rows []int32, more []bool) error {
 	match := &p.cols[resultMatch]
-	for _, row := range p.rows {
+	for _, row := range rows {
 		match.Bools = append(match.Bools, row != noEntry)
 	}
-	for i := resultKept; i < len(p.cols); i++ {
-		p.x.rows.gather(&p.cols[i], p.s.table.keys+i-resultKept, p.rows)
+	p.cols[resultMore].Bools = append(p.cols[resultMore].Bools, more...)
+	for i, c := range p.kept {
+		p.x.rows.gather(&p.cols[resultKept+i], c, rows)
 	}
-	p.all = sequence(p.all, len(p.rows))
+	p.all = sequence(p.all, len(rows))
 	err := p.out.append(p.refs, p.all)
-	p.rows = p.rows[:0]
 	for i := range p.cols {
 		p.cols[i].Reset()
 	}
@@ -438,6 +460,11 @@ func (s *spilledJoin) assemble() (more bool, err error) {
 			s.unpaired(row)
 			continue
 		}
+		if s.pairText() >= batchText {
+			if err := s.send(b); err != nil {
+				return false, err
+			}
+		}
 		if err := s.take(b, s.cursors[partOf(hashes[at], 0)], row); err != nil {
 			return false, err
 		}
@@ -475,7 +502,9 @@ func (s *spilledJoin) take(b *column.Batch, c *resultCursor, row int) error {
 		case j.kind != flowdef.JoinAnti && (n == 0 || j.kind != flowdef.JoinSemi):
 			j.leftRows = append(j.leftRows, i32(row))
 			for _, pos := range j.live {
-				if pos >= j.left {
+				if pos < j.left {
+					s.repeated += textLen(&b.Cols[s.place[pos]], row)
+				} else {
 					j.out.Cols[pos].AppendFrom(&r.Cols[resultKept+j.table.keep[pos-j.left]-j.table.keys], at)
 				}
 			}
@@ -483,7 +512,7 @@ func (s *spilledJoin) take(b *column.Batch, c *resultCursor, row int) error {
 		if !r.Cols[resultMore].Bools[at] {
 			return nil
 		}
-		if len(j.leftRows) >= column.TargetRows {
+		if len(j.leftRows) >= column.TargetRows || s.pairText() >= batchText {
 			if err := s.send(b); err != nil {
 				return err
 			}
@@ -505,12 +534,12 @@ func (s *spilledJoin) send(b *column.Batch) error {
 }
 
 func (s *spilledJoin) resetRight() {
-	for _, pos := range s.join.live {
-		if pos >= s.join.left {
-			s.join.out.Cols[pos].Reset()
-		}
-	}
+	emptyColumns(s.join.out.Cols[s.join.left:])
+	s.repeated = 0
 }
+
+// pairText is the bytes of text of the pairs gathered so far.
+func (s *spilledJoin) pairText() int { return s.repeated + ownText(s.join.out.Cols[s.join.left:]) }
 
 // unmatched emits the next rows of the table that a full join has not matched.
 func (s *spilledJoin) unmatched() (more bool, err error) {

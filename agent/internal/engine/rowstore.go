@@ -26,9 +26,13 @@ type rowStore struct {
 	// texts is by column the memory of what gather has put together, and views what it looks at.
 	texts [][]byte
 	views blockViews
+	// longest is by column the length of the longest text.
+	longest []int
 }
 
-func newRowStore(types []expr.Type) *rowStore { return &rowStore{types: types} }
+func newRowStore(types []expr.Type) *rowStore {
+	return &rowStore{types: types, longest: make([]int, len(types))}
+}
 
 // append adds the rows sel of the columns, which have the store's types.
 func (s *rowStore) append(cols []*column.Column, sel []int32) error {
@@ -42,6 +46,9 @@ func (s *rowStore) append(cols []*column.Column, sel []int32) error {
 		for i := range block {
 			if err := block[i].AppendRows(cols[i], sel[:n]); err != nil {
 				return fmt.Errorf("hold rows in memory: %w", err)
+			}
+			for _, str := range block[i].Strs[min(at, len(block[i].Strs)):] {
+				s.longest[i] = max(s.longest[i], int(str.Len))
 			}
 		}
 		sel = sel[n:]
@@ -182,6 +189,35 @@ func (s *rowStore) gatherNulls(dst *column.Column, c int, rows []int32) {
 	}
 }
 
+// fitText is how many of the rows, but at least one of them, have batchText bytes of text at most in the columns.
+func (s *rowStore) fitText(cols []int, rows []int32) int {
+	most, room := 0, batchText
+	for _, c := range cols {
+		most += s.longest[c]
+	}
+	if most*len(rows) <= room {
+		return len(rows)
+	}
+	for i, row := range rows {
+		for _, c := range cols {
+			room -= s.textLen(c, row)
+		}
+		if room < 0 {
+			return max(i, 1)
+		}
+	}
+	return len(rows)
+}
+
+// textLen is the bytes of text of a row in a column; noEntry has none.
+func (s *rowStore) textLen(c int, row int32) int {
+	if row == noEntry || storageOf(s.types[c]) != storeText {
+		return 0
+	}
+	col, at := s.column(c, row)
+	return int(col.Strs[at].Len)
+}
+
 // gatherText is gather for text, which stays where it is when all of it is in one block.
 func (s *rowStore) gatherText(dst *column.Column, c int, rows []int32) {
 	v := &s.views
@@ -197,6 +233,9 @@ func (s *rowStore) gatherText(dst *column.Column, c int, rows []int32) {
 	}
 	s.texts = growTo(s.texts, len(s.types))
 	own := s.texts[c][:0]
+	if cap(own) > 2*batchText {
+		own = nil // a long text is rare
+	}
 	for i, row := range rows {
 		from := dst.Strs[i]
 		if from.Len == 0 {

@@ -32,6 +32,8 @@ type limitedAggregate struct {
 	input expr.Schema
 	// pushes and groups are when the memory was last measured.
 	pushes, groups int
+	// texts is the bytes of text that came since.
+	texts int
 
 	// At the end of the input: what is still to be aggregated, the sorted results, and their merging.
 	work    []groupPart
@@ -138,6 +140,9 @@ func (l *limitedAggregate) pushTo(n *groupNode, b *column.Batch) error {
 		return err
 	}
 	l.pushes++
+	if l.texts += l.textIn(b); l.texts >= 4*batchText {
+		l.texts, l.pushes = 0, 0 // of texts a few batches can hold much
+	}
 	if groups := n.agg.table.len(); groups == l.groups && l.pushes%measureEvery != 0 {
 		return nil
 	}
@@ -146,6 +151,18 @@ func (l *limitedAggregate) pushTo(n *groupNode, b *column.Batch) error {
 		return nil
 	}
 	return l.full(n)
+}
+
+// textIn is about how much text of a batch the aggregate can have kept.
+func (l *limitedAggregate) textIn(b *column.Batch) int {
+	total := 0
+	if !l.keepsText() {
+		return 0
+	}
+	for _, pos := range l.cols {
+		total += len(b.Cols[pos].Data)
+	}
+	return total
 }
 
 // route spills the rows of a batch. Those that belong to no window go to the node's aggregate, which counts them.
@@ -341,7 +358,7 @@ func (l *limitedAggregate) drain(n *groupNode) error {
 	if err := l.queueParts(n); err != nil {
 		return err
 	}
-	if len(l.runs) < spillFan {
+	if !crowded(l.runs, l.budget.memory) {
 		return nil
 	}
 	return l.shorten()

@@ -194,7 +194,7 @@ func (l *limitedDistinct) part(p groupPart) error {
 	if err := errors.Join(p.rows.remove(), run.finish(), l.queue(parts, p.level+1)); err != nil {
 		return err
 	}
-	if l.runs = append(l.runs, run); len(l.runs) < spillFan {
+	if l.runs = append(l.runs, run); !crowded(l.runs, l.budget.memory) {
 		return nil
 	}
 	return l.shorten()

@@ -16,7 +16,9 @@ import (
 
 // A spilled file is a sequence of blocks. A block is a head (the rows, and for each column the words of its null bitmap
 // and the bytes of its text), the CRC32C of the head, the columns one after the other as they lie in memory (nulls,
-// values, text), and the CRC32C of those. It is read by the process that wrote it, so byte order is the machine's.
+// values, text), and the CRC32C of those. It is read by the process that wrote it, so byte order is the machine's. A block
+// ends at spillRows rows or at batchText bytes of text, whichever comes first, but has one row at least: whoever reads a
+// file holds one block of it.
 const (
 	spillRows    = 4096
 	spillText    = 1 << 16
@@ -41,8 +43,8 @@ type spillWriter struct {
 	n     int
 	buf   []byte
 	table *crc32.Table
-	// rows counts all that were appended, bytes what was written.
-	rows, bytes int64
+	// rows counts all that were appended, bytes what was written; largest is the bytes of the largest block.
+	rows, bytes, largest int64
 }
 
 func newSpillWriter(res *resources, types []expr.Type) *spillWriter {
@@ -56,19 +58,18 @@ func newSpillWriter(res *resources, types []expr.Type) *spillWriter {
 // append adds the rows sel of the columns.
 func (w *spillWriter) append(cols []*column.Column, sel []int32) error {
 	for len(sel) > 0 {
-		n := min(len(sel), spillRows-w.n)
-		part := sel[:n]
-		sel = sel[n:]
-		text := 0
+		// What waits has less than spillText.
+		part := sel[:min(len(sel), spillRows-w.n)]
+		part = part[:fitText(cols, part, batchText-spillText)]
+		sel = sel[len(part):]
 		for i := range w.cols {
 			if err := w.cols[i].AppendRows(cols[i], part); err != nil {
 				return fmt.Errorf("spill to disk: %w", err)
 			}
-			text += len(w.cols[i].Data)
 		}
-		w.n += n
-		w.rows += int64(n)
-		if w.n == spillRows || text >= spillText {
+		w.n += len(part)
+		w.rows += int64(len(part))
+		if w.n == spillRows || ownText(w.cols) >= spillText {
 			if err := w.flush(); err != nil {
 				return err
 			}
@@ -91,15 +92,19 @@ func (w *spillWriter) flush() error {
 		w.buf = binary.NativeEndian.AppendUint32(w.buf, uint32(len(c.Data)))  //nolint:gosec // at most column.MaxData
 	}
 	w.buf = binary.NativeEndian.AppendUint32(w.buf, crc32.Checksum(w.buf[head:], w.table))
-	body := len(w.buf)
+	size, sum := len(w.buf)-head, uint32(0)
 	for i := range w.cols {
 		c := &w.cols[i]
-		w.buf = append(w.buf, rawBytes(c.Nulls)...)
-		w.buf = append(append(w.buf, values(c, w.n)...), c.Data...)
-		c.Reset()
+		for _, part := range [][]byte{rawBytes(c.Nulls), values(c, w.n), c.Data} {
+			size, sum = size+len(part), crc32.Update(sum, w.table, part)
+			if err := w.put(part); err != nil {
+				return err
+			}
+		}
 	}
-	w.buf = binary.NativeEndian.AppendUint32(w.buf, crc32.Checksum(w.buf[body:], w.table))
-	w.n = 0
+	emptyColumns(w.cols)
+	w.buf = binary.NativeEndian.AppendUint32(w.buf, sum)
+	w.n, w.largest = 0, max(w.largest, int64(size))
 	if len(w.buf) < spillBuffer {
 		return nil
 	}
@@ -122,18 +127,35 @@ func values(c *column.Column, n int) []byte {
 	return nil
 }
 
-func (w *spillWriter) write() (err error) {
+// put adds a part of a block, a long one without another copy of it.
+func (w *spillWriter) put(part []byte) error {
+	if len(part) <= 2*batchText {
+		w.buf = append(w.buf, part...)
+		return nil
+	}
+	if err := w.write(); err != nil {
+		return err
+	}
+	return w.writePart(part)
+}
+
+func (w *spillWriter) write() error {
+	err := w.writePart(w.buf)
+	w.buf = w.buf[:0]
+	return err
+}
+
+func (w *spillWriter) writePart(part []byte) (err error) {
 	if w.file == nil {
 		if w.file, err = w.res.create(); err != nil {
 			return err
 		}
 	}
-	n, err := w.file.Write(w.buf)
+	n, err := w.file.Write(part)
 	w.bytes += int64(n)
 	if err != nil {
 		return fmt.Errorf("spill to disk: %w", err)
 	}
-	w.buf = w.buf[:0]
 	return nil
 }
 
@@ -239,7 +261,10 @@ func (r *spillReader) column(c *column.Column, nulls, text uint32) error {
 	}
 	c.Reset()
 	c.Nulls = resize(c.Nulls, int(nulls))
-	c.Data = resize(c.Data, int(text))
+	if int(text) > cap(c.Data) || cap(c.Data) > 2*batchText {
+		c.Data = make([]byte, text, text+min(text/8, spillText)) // a long text is rare, and has little beside it
+	}
+	c.Data = c.Data[:text]
 	makeRoom(c, n)
 	for _, part := range [][]byte{rawBytes(c.Nulls), values(c, n), c.Data} {
 		if err := r.read(part); err != nil {

@@ -31,6 +31,18 @@ func (w *runWriter) push(b *column.Batch) error {
 	return w.out.append(w.refs, w.all)
 }
 
+// crowded says whether runs are to be merged to one: they are many, or a block of each takes much of the memory together.
+func crowded(runs []*spillWriter, m *Memory) bool {
+	if len(runs) >= spillFan {
+		return true
+	}
+	blocks := int64(0)
+	for _, w := range runs {
+		blocks += w.largest
+	}
+	return len(runs) > 2 && m != nil && blocks > max(m.most()/2, spillFan*2*batchText)
+}
+
 // runMerger merges sorted runs.
 type runMerger struct {
 	cursors []*resultCursor
@@ -80,8 +92,9 @@ func (c *resultCursor) load() (bool, error) {
 
 // next gives the next rows in order.
 func (m *runMerger) next(emit func(*column.Batch) error) (more bool, err error) {
-	m.out.Reset()
-	for m.out.Len < column.TargetRows && len(m.cursors) > 0 {
+	emptyColumns(m.out.Cols)
+	m.out.Len = 0
+	for m.out.Len < column.TargetRows && ownText(m.out.Cols) < batchText && len(m.cursors) > 0 {
 		first := 0
 		for i := 1; i < len(m.cursors); i++ {
 			if m.before(m.cursors[i], m.cursors[first]) {

@@ -31,10 +31,17 @@ func (m *maker) limitedSort(s *sortStep) *limitedSort {
 }
 
 func (l *limitedSort) push(b *column.Batch) error {
+	// While a long text column grows, the old one is there beside the new one.
+	if grown := l.grownText(b); grown > 4*batchText && l.top == 0 && l.res.scratch != nil && l.run.rows > 0 && !l.budget.fit(l.size()+grown) {
+		l.res.held = true
+		if err := l.spill(); err != nil {
+			return err
+		}
+	}
 	if err := l.sortStep.push(b); err != nil {
 		return err
 	}
-	size := blockBytes(l.run.cols)*5/4 + int64(l.run.rows)*sortingBytes
+	size := l.size()
 	if l.budget.fit(size) {
 		return nil
 	}
@@ -47,6 +54,27 @@ func (l *limitedSort) push(b *column.Batch) error {
 	}
 	l.res.held = true
 	return l.spill()
+}
+
+// size is the bytes that the rows take, and ordering them.
+func (l *limitedSort) size() int64 {
+	return blockBytes(l.run.cols)*5/4 + int64(l.run.rows)*sortingBytes
+}
+
+// grownText is about how many bytes the text columns take anew when a batch makes them grow.
+func (l *limitedSort) grownText(b *column.Batch) int64 {
+	total := 0
+	for _, pos := range l.keep {
+		c := &l.run.cols[pos]
+		if storageOf(c.Type) != storeText {
+			continue
+		}
+		l.sel = allRows(l.sel, b.Len)
+		if n := len(c.Data) + rowsText(&b.Cols[pos], l.sel); n > cap(c.Data) {
+			total += n + n/4
+		}
+	}
+	return int64(total)
 }
 
 // spill writes what is in memory as a run.
@@ -66,7 +94,7 @@ func (l *limitedSort) spill() error {
 	l.sorter.entries, l.sorter.tmp, l.sorter.order = nil, nil, nil
 	l.state.forget()
 	l.budget.release()
-	if l.runs = append(l.runs, w); len(l.runs) < spillFan {
+	if l.runs = append(l.runs, w); !crowded(l.runs, l.budget.memory) {
 		return nil
 	}
 	return l.shorten()
@@ -171,8 +199,10 @@ func (l *limitedSort) place(run *sortRun, c *resultCursor) {
 
 // next fills out with the next rows; more says that there are others.
 func (m *sortMerger) next() (more bool, err error) {
-	m.out.Reset()
-	for m.out.Len < column.TargetRows && len(m.cursors) > 0 {
+	emptyColumns(m.out.Cols)
+	m.out.Len = 0
+	text := 0
+	for m.out.Len < column.TargetRows && text < batchText && len(m.cursors) > 0 {
 		first := 0
 		for i := 1; i < len(m.cursors); i++ {
 			if m.sort.sorter.compare(m.rows[i].cols, m.cursors[i].at, m.rows[first], m.cursors[first].at) < 0 {
@@ -184,6 +214,7 @@ func (m *sortMerger) next() (more bool, err error) {
 			m.out.Cols[pos].AppendFrom(&m.rows[first].cols[pos], c.at)
 		}
 		m.out.Len++
+		text = ownText(m.out.Cols)
 		c.at++
 		if c.at < c.batch.Len {
 			continue

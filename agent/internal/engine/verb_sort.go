@@ -46,7 +46,9 @@ type sortStep struct {
 	emitted int
 	ended   bool
 
-	sel   []int32
+	sel []int32
+	// texts are the columns of the run with text that are emitted.
+	texts []*column.Column
 	out   *column.Batch
 	state sortState
 }
@@ -158,6 +160,10 @@ func (s *sortStep) finish() (more bool, err error) {
 	}
 	part := s.order[min(s.emitted, len(s.order)):]
 	part = part[:min(len(part), column.TargetRows)]
+	if s.texts == nil {
+		s.texts = textRefs(s.run.cols, s.live)
+	}
+	part = part[:fitText(s.texts, part, batchText)]
 	for _, pos := range s.live {
 		s.out.Cols[pos].Gather(&s.run.cols[pos], part)
 	}
