@@ -133,7 +133,7 @@ func commitRows(ctx context.Context, st *stage.Stage, n int) error {
 	c := stage.Checkpoint{Flow: "rows", Number: state.Number + 1, Cursors: map[string][]byte{"source": []byte(strconv.Itoa(at + n))}}
 	for range n {
 		at++
-		c.Insights = append(c.Insights, fmt.Appendf(nil, "rows %d %s", at, strings.Repeat("x", 120)))
+		c.Insights = append(c.Insights, fmt.Appendf(nil, "rows %d %s", at, strings.Repeat("x", 1500)))
 	}
 	if _, err := st.Commit(ctx, c); err != nil {
 		return fmt.Errorf("commit: %w", err)

@@ -9,8 +9,11 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/outfeed/outfeed/agent/internal/stage"
 )
@@ -267,4 +270,56 @@ func TestFaultAYoungAgentWhoseDiskIsFull(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestAFailedCommitBehindALargeSegmentIsNoDamage lets commits fail once they have appended to a segment that is too large to be
+// written anew, then acknowledges some of it, so that the next one begins another segment in the middle of what it has. That one
+// lands, and is read again at once.
+func TestAFailedCommitBehindALargeSegmentIsNoDamage(t *testing.T) {
+	t.Parallel()
+	tr := &trickled{disk: t.TempDir(), produced: 1000, stored: 1000}
+	tr.st = openOnDisk(t, tr.settings())
+	if err := commitRows(t.Context(), tr.st, 1000); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tr.st.Reconcile(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	for range 9 {
+		if err := commitRows(t.Context(), tr.st, 50); err != nil {
+			t.Fatal(err)
+		}
+		tr.produced += 50
+	}
+	var landed atomic.Bool
+	stage.FailAt(tr.st, func(point string) error {
+		if point == "state" {
+			return unix.EIO
+		}
+		return nil
+	})
+	if err := tr.st.PutRunReport(t.Context(), "run", []byte("x")); err == nil {
+		t.Fatal("the commit does not fail")
+	}
+	tr.stored += 100
+	if err := tr.st.Acknowledge(t.Context(), tr.stored); err != nil {
+		t.Fatal(err)
+	}
+	tr.counts(t, "after it was acknowledged")
+	stage.FailAt(tr.st, func(point string) error {
+		if point == "state landed" && !landed.Swap(true) {
+			return unix.EIO
+		}
+		return nil
+	})
+	tr.until(t, "it can write again", func() bool { return landed.Load() && tr.st.Stats().Degraded == "" })
+	stage.FailAt(tr.st, nil)
+	tr.counts(t, "after it could be written again")
+	if n := len(readAll(t, tr.st, tr.stored)); n != 350 {
+		t.Errorf("%d records wait", n)
+	}
+	if err := tr.st.Close(); err != nil {
+		t.Error(err)
+	}
+	checkFiles(t, filepath.Join(tr.disk, "stage"))
 }
