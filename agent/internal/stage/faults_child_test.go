@@ -49,6 +49,13 @@ func serveFaults(dir string) error {
 			out.say("benched " + commitHundreds(ctx, st, n, each).Round(time.Millisecond).String())
 			continue
 		}
+		if _, err := fmt.Sscanf(in.Text(), "rows %d", &n); err == nil {
+			if err := commitRows(ctx, st, n); err != nil {
+				out.say("failed " + err.Error())
+			}
+			out.say("rowed")
+			continue
+		}
 		switch in.Text() {
 		case "go":
 			for f := range faultFlows {
@@ -60,6 +67,10 @@ func serveFaults(dir string) error {
 				return err
 			}
 			out.say("stats " + string(text))
+		case "agree":
+			if _, err := st.Reconcile(ctx, 0); err != nil {
+				out.say("failed " + err.Error())
+			}
 		case "drain":
 			if err := drainTo(ctx, st, out); err != nil {
 				out.say("failed " + err.Error())
@@ -110,6 +121,24 @@ func produceUntil(ctx context.Context, st *stage.Stage, flow string, out *lineWr
 			}
 		}
 	}
+}
+
+// commitRows makes one commit of so many insights, as a flow does that reads a file that grows.
+func commitRows(ctx context.Context, st *stage.Stage, n int) error {
+	state, err := st.LoadFlow(ctx, "rows")
+	if err != nil {
+		return fmt.Errorf("load the flow: %w", err)
+	}
+	at, _ := strconv.Atoi(string(state.Cursors["source"])) // nothing is 0
+	c := stage.Checkpoint{Flow: "rows", Number: state.Number + 1, Cursors: map[string][]byte{"source": []byte(strconv.Itoa(at + n))}}
+	for range n {
+		at++
+		c.Insights = append(c.Insights, fmt.Appendf(nil, "rows %d %s", at, strings.Repeat("x", 1500)))
+	}
+	if _, err := st.Commit(ctx, c); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	return nil
 }
 
 // commitHundreds lets so many flows make so many commits of a hundred records each, and gives how long that took.

@@ -43,7 +43,7 @@ func (s *Stage) readJournal(f *files) error {
 	if s.found != nil {
 		return s.found.read(filepath.Join(s.settings.Dir, journalName), f)
 	}
-	f.proven = s.pending.behind(0)
+	f.proven = s.pending.base
 	if f.uncertain && s.journal != nil {
 		// A state that is made anew must lead to it.
 		f.journal, f.epoch = s.journal.id, s.pending.epoch
@@ -320,6 +320,10 @@ func (s *Stage) adopt(f *files) {
 	if landed || p.empty() {
 		s.pending = newPending(f.epoch)
 		f.pending = s.pending
+		if !landed {
+			f.pending.base, f.pending.last = p.base, p.last
+		}
+		s.keepNumbers(f)
 		return
 	}
 	var setBack []string
@@ -336,17 +340,27 @@ func (s *Stage) adopt(f *files) {
 		f.marks[name] = flow.now
 	}
 	p.trim(f.produced)
-	if n := len(p.runs); n > 0 {
-		if gap := (pendingRun{first: f.produced + 1, last: p.runs[0].first - 1}); gap.first <= gap.last {
-			p.runs = slices.Insert(p.runs, 0, gap)
-			n++
-		}
-		f.produced = p.runs[n-1].last
-	}
+	s.keepNumbers(f)
 	f.late += p.late
 	if len(setBack) > 0 {
 		s.noteSetBack(setBack)
 	}
+}
+
+// keepNumbers lets the numbers go on where they were. What was acknowledged may be neither in the journal's memory nor in the
+// files, and yet none of its numbers may be used again: the control plane would take what gets it for stored. What is missing
+// behind that is lost. mu is held.
+func (s *Stage) keepNumbers(f *files) {
+	p := f.pending
+	if !s.lowering {
+		f.produced = max(f.produced, s.carry.acknowledged)
+	}
+	if len(p.runs) > 0 {
+		if gap := (pendingRun{first: f.produced + 1, last: p.runs[0].first - 1}); gap.first <= gap.last {
+			p.runs = slices.Insert(p.runs, 0, gap)
+		}
+	}
+	f.produced = max(f.produced, p.last)
 }
 
 // noteSetBack tells that flows cannot go on from what the journal has, because the state below it was damaged. mu is held.

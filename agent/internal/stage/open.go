@@ -219,8 +219,8 @@ func (f *files) listOpenings(ctx context.Context, s *Stage, found map[string]err
 	}
 	var list []opening
 	for i, name := range names {
-		if end < ^uint64(0) && name.first > end+1 {
-			// A renumbering that did not land.
+		// Behind the end is what did not land.
+		if end < ^uint64(0) && name.first > end+1 || f.needless(names[i:], found) {
 			if err := remove(name.path); err != nil {
 				return nil, err
 			}
@@ -233,6 +233,12 @@ func (f *files) listOpenings(ctx context.Context, s *Stage, found map[string]err
 		list = append(list, o)
 	}
 	return list, nil
+}
+
+// needless says whether everything in front of the second segment is acknowledged. The first can then have records of a commit
+// that failed, of which the next one found some acknowledged and began behind them: it must not be taken for damaged.
+func (f *files) needless(names []segmentName, found map[string]error) bool {
+	return !f.uncertain && len(names) > 1 && names[1].first-1 <= f.floor() && found[names[0].path] == nil
 }
 
 // lastBase is the last sequence that the outbox proves to have counted. What it has up to the sequence acknowledged has

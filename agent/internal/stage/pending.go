@@ -18,6 +18,9 @@ type pending struct {
 	flows map[string]*pendingFlow
 	// runs are records in the order of their sequences, without a gap.
 	runs []pendingRun
+	// base is the last sequence in front of the first record that the journal took on top of the state, and last that of the
+	// newest; both are 0 while it took none. They stay when records are dropped.
+	base, last uint64
 	// bytes is what the records take, and late what the checkpoints say.
 	bytes, late uint64
 	// entries counts those of all flows.
@@ -162,6 +165,10 @@ func (p *pending) put(m map[string][]byte, key, value []byte) {
 
 // addRun takes in records, which it keeps.
 func (p *pending) addRun(r pendingRun) {
+	if p.last == 0 {
+		p.base = r.first - 1
+	}
+	p.last = max(p.last, r.last)
 	p.runs = append(p.runs, r)
 	p.bytes += uint64(len(r.data))
 }
@@ -212,7 +219,7 @@ func (r pendingRun) after(seq uint64) pendingRun {
 	return r
 }
 
-// trim drops the records up to a sequence, which are in the segments.
+// trim drops the records up to a sequence, which are in the segments or needed no more.
 func (p *pending) trim(upTo uint64) {
 	runs := p.runs
 	p.runs, p.bytes = nil, 0

@@ -312,8 +312,9 @@ func (s *Stage) writeOutbox(seq uint64, parts []appended, payloads [][]byte) ([]
 			return nil, err
 		}
 		s.trouble.suspect(end.to.db)
-		// A renumbering proves no more than that what is in front of it has counted.
-		part, err := end.to.append(seq, end.bytes, min(s.pending.behind(s.files.produced), seq-1), payloads, min(room, maxAppendBytes))
+		// It proves what state.db has, which is less than what the journal has. A renumbering proves no more than that what is in
+		// front of it has counted.
+		part, err := end.to.append(seq, end.bytes, min(s.files.stored.produced, seq-1), payloads, min(room, maxAppendBytes))
 		if err != nil {
 			return nil, err
 		}
