@@ -84,6 +84,8 @@ func value(f protoreflect.FieldDescriptor, n int) protoreflect.Value {
 		return protoreflect.ValueOfInt64(-int64(number)) //nolint:gosec // small numbers
 	case protoreflect.Uint32Kind:
 		return protoreflect.ValueOfUint32(uint32(f.Number()) * 1_000_003) //nolint:gosec // small positive numbers
+	case protoreflect.BoolKind:
+		return protoreflect.ValueOfBool(true)
 	case protoreflect.MessageKind:
 		return protoreflect.ValueOfMessage(fill(f.Message(), nil).ProtoReflect())
 	default:
