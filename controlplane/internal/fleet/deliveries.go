@@ -2,8 +2,6 @@ package fleet
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"math"
 	"time"
@@ -308,21 +306,13 @@ type cursor struct {
 
 // Cursor is the place of an insight in a listing, for InsightFilter.After.
 func (i *Insight) Cursor() string {
-	b, err := json.Marshal(cursor{Time: i.Time.UnixMicro(), Agent: i.Agent, Seq: i.Seq})
-	if err != nil {
-		return ""
-	}
-	return base64.RawURLEncoding.EncodeToString(b)
+	return writeCursor(cursor{Time: i.Time.UnixMicro(), Agent: i.Agent, Seq: i.Seq})
 }
 
 func parseCursor(text string) (*InsightCursor, error) {
-	var c cursor
-	b, err := base64.RawURLEncoding.DecodeString(text)
-	if err == nil {
-		err = json.Unmarshal(b, &c)
-	}
-	if err != nil || !isID(c.Agent) {
-		return nil, fail(Invalid, "the place to continue from cannot be read: take it from the page before, unchanged")
+	c, err := readCursor(text, func(c cursor) bool { return isID(c.Agent) })
+	if err != nil {
+		return nil, err
 	}
 	return &InsightCursor{Time: timeOf(c.Time), Agent: c.Agent, Seq: c.Seq}, nil
 }

@@ -2,8 +2,6 @@ package fleet
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/json"
 	"strings"
 	"unicode/utf8"
 )
@@ -95,21 +93,13 @@ func (s *Service) BriefAgent(ctx context.Context, a Actor, ref string) (out Agen
 
 // Cursor is the place of an agent in a listing, for AgentFilter.After.
 func (g *Agent) Cursor() string {
-	b, err := json.Marshal(AgentCursor{Revoked: !g.Revoked.IsZero(), Name: g.Name, ID: g.ID})
-	if err != nil {
-		return ""
-	}
-	return base64.RawURLEncoding.EncodeToString(b)
+	return writeCursor(AgentCursor{Revoked: !g.Revoked.IsZero(), Name: g.Name, ID: g.ID})
 }
 
 func parseAgentCursor(text string) (*AgentCursor, error) {
-	var c AgentCursor
-	b, err := base64.RawURLEncoding.DecodeString(text)
-	if err == nil {
-		err = json.Unmarshal(b, &c)
-	}
-	if err != nil || !isID(c.ID) || hasNUL(c.Name) {
-		return nil, fail(Invalid, "the place to continue from cannot be read: take it from the page before, unchanged")
+	c, err := readCursor(text, func(c AgentCursor) bool { return isID(c.ID) && !hasNUL(c.Name) })
+	if err != nil {
+		return nil, err
 	}
 	return &c, nil
 }
