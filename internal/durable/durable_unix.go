@@ -12,7 +12,7 @@ import (
 func SyncDir(dir string) (err error) {
 	d, err := os.Open(dir) //nolint:gosec // a directory of the program's own
 	if err != nil {
-		return fmt.Errorf("open %s: %w", dir, err)
+		return fmt.Errorf("make the names in a directory durable: %w", err)
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
 	if err = d.Sync(); err != nil {

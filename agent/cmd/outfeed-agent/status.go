@@ -193,8 +193,8 @@ func printOutbox(w io.Writer, o *agent.OutboxStatus) {
 		fmt.Fprintln(w, "insights\tnot known\tuntil there is room on the disk to bring the staging into order; what is staged stays")
 	} else {
 		printCounts(w, o)
+		fmt.Fprintf(w, "room\t%s\t%s\n", terminal.Bytes(o.RoomBytes), runway(o))
 	}
-	fmt.Fprintf(w, "room\t%s\t%s\n", terminal.Bytes(o.RoomBytes), runway(o))
 	if o.Degraded != "" {
 		fmt.Fprintf(w, "staging\tdegraded\t%s\n", terminal.Line(o.Degraded))
 	}

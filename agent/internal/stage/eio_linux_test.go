@@ -28,8 +28,9 @@ type failing struct {
 	log  sync.WaitGroup
 }
 
-// makeFail lets system calls of the process fail from now on, as strace's expression for injections says.
-func makeFail(t *testing.T, pid int, inject string) *failing {
+// makeFail lets system calls of the process fail from now on, as strace's expression for injections says; where paths are given
+// only those on them.
+func makeFail(t *testing.T, pid int, inject string, paths ...string) *failing {
 	t.Helper()
 	strace, err := exec.LookPath("strace")
 	if err != nil {
@@ -37,7 +38,11 @@ func makeFail(t *testing.T, pid int, inject string) *failing {
 	}
 	calls, _, _ := strings.Cut(inject, ":")
 	f := &failing{path: filepath.Join(t.TempDir(), "calls")}
-	f.cmd = exec.CommandContext(t.Context(), strace, "-f", "-o", f.path, "-e", "trace="+calls, "-e", "inject="+inject, "-p", strconv.Itoa(pid)) //nolint:gosec // fixed words and a number
+	args := []string{"-f", "-o", f.path, "-e", "trace=" + calls, "-e", "inject=" + inject, "-p", strconv.Itoa(pid)}
+	for _, path := range paths {
+		args = append(args, "-P", path)
+	}
+	f.cmd = exec.CommandContext(t.Context(), strace, args...) //nolint:gosec // fixed words and a number
 	f.begin(t)
 	return f
 }
@@ -218,6 +223,24 @@ func TestADiskThatFailsForGood(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestADiskThatCannotBeReadAgain lets a commit fail and the files not be opened behind it: what waits is told as before, although no file is open.
+func TestADiskThatCannotBeReadAgain(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "stage")
+	c := startFaultChild(t, dir)
+	c.begin(t)
+	c.commits(t, 20)
+	f := makeFail(t, c.cmd.Process.Pid, "openat,fdatasync:error=EIO", filepath.Join(dir, "JOURNAL"), filepath.Join(dir, "state.db"))
+	got := c.statsUntil(t, func(st stage.Stats) bool { return strings.Contains(st.Degraded, "cannot be read again") })
+	if got.Unknown || got.WaitingRecords == 0 || got.WaitingRecords != got.Produced-got.Acknowledged || got.WaitingBytes < 8*got.WaitingRecords || got.RoomBytes == 0 {
+		t.Errorf("stats: %+v", got)
+	}
+	f.stop(t)
+	c.statsUntil(t, func(st stage.Stats) bool { return st.Degraded == "" && st.Blocked == 0 })
+	c.end(t, false)
+	c.checkAfter(t, dir)
 }
 
 // TestACommitOfAHundredCostsFewSyncs counts the system calls of a process with strace.

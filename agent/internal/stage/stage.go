@@ -128,7 +128,7 @@ type Stage struct {
 	// the files have not been read again since. Until then what had landed before can still be read from them.
 	files     *files
 	unsettled error
-	// unread says that the numbers of the state cannot be read before the files are open.
+	// unread says that the files have not been open yet, so that no numbers are known.
 	unread bool
 	// known says that it is known all the same what of every request has landed.
 	known bool
@@ -136,8 +136,10 @@ type Stage struct {
 	pending *pending
 	// heals counts the times that the files were read again because of damage.
 	heals int
-	// carry is the numbers at the time of the failure; those in memory can be ahead of those on the disk.
+	// carry is the numbers at the time of the failure; those in memory can be ahead of those on the disk. held is what the
+	// files had when they were closed.
 	carry meta
+	held  held
 	// reserved is the outbox bytes of commits under way, and space is closed when some become free.
 	reserved uint64
 	space    chan struct{}
@@ -364,7 +366,7 @@ func (s *Stage) show(f *files, kept []DamagedFile, others []Former) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.damaged, s.formers = kept, others
-	s.files, s.pending, s.unsettled = f, f.pending, nil
+	s.files, s.pending, s.unsettled, s.unread = f, f.pending, nil, false
 	s.ranBefore, s.ranStored = millis(f.ranMillis), f.ranMillis
 	s.beginReach()
 	s.doubt(f, f.unsure)

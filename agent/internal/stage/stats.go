@@ -40,12 +40,24 @@ type Stats struct {
 	// Blocked is how many commits wait for room, and BlockedBy why.
 	Blocked   int
 	BlockedBy string
-	// Unknown says that the stage waits for room and that its state cannot be read before, so that no number of insights is known
-	// and all of them are 0.
+	// Unknown says that the stage waits for room before its files can be read, so that no number of insights is known and all of
+	// them are 0.
 	Unknown bool
 	// Degraded says why nothing can be written at present, from the first commit that failed until one succeeds again; what
 	// had landed before can still be read and sent. It is empty when all is well.
 	Degraded string
+}
+
+// held is what the files have of what is not acknowledged: the bytes that wait, and the places that are lost, of which unsure
+// ones may be stored.
+type held struct{ waiting, lost, unsure uint64 }
+
+func (f *files) held() held {
+	return held{
+		waiting: f.waitingBytes(),
+		lost:    f.lostBetween(f.acknowledged, f.produced),
+		unsure:  f.unsure.within(f.acknowledged, f.produced).count(),
+	}
 }
 
 // Stats gives the state of the staging area; it never waits for the disk.
@@ -53,13 +65,13 @@ func (s *Stage) Stats() Stats {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	m, st := s.carry, Stats{Formers: s.formers, Expired: map[string]uint64{}}
+	held := s.held
 	if f := s.files; f != nil {
-		m = f.meta
-		st.WaitingBytes = f.waitingBytes()
-		m.lost += f.lostBetween(f.acknowledged, f.produced)
-		st.LostUnsure = f.unsure.within(f.acknowledged, f.produced).count()
-		s.growth.observe(time.Now(), st.WaitingBytes)
+		m, held = f.meta, f.held()
+		s.growth.observe(time.Now(), held.waiting)
 	}
+	st.WaitingBytes, st.LostUnsure = held.waiting, held.unsure
+	m.lost += held.lost
 	st.Produced, st.Acknowledged = m.produced, m.acknowledged
 	st.WaitingRecords = m.produced - m.acknowledged - m.gone.between(m.acknowledged, m.produced)
 	st.Late = m.late
@@ -68,10 +80,9 @@ func (s *Stage) Stats() Stats {
 			st.Expired[rule] = n
 		}
 	}
-	if s.files != nil {
+	if st.Unknown = s.unread; !st.Unknown {
 		st.RoomBytes = s.room(st.WaitingBytes)
 	}
-	st.Unknown = s.files == nil && s.unread
 	select {
 	case s.look <- struct{}{}: // for the next call
 	default:

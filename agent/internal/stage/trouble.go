@@ -210,7 +210,7 @@ func (s *Stage) settle() error {
 		old := s.files
 		s.carry.acknowledged, s.carry.unsentFrom, s.carry.unsure = old.acknowledged, old.unsentFrom, old.unsure
 		s.carry.lost, s.carry.lostRemotely, s.carry.remoteStored = old.lost, old.lostRemotely, old.remoteStored
-		s.files = nil
+		s.files, s.held = nil, old.held()
 		if err := old.close(); err != nil {
 			s.settings.Logger.Warn("a file could not be closed after a failed commit", slog.Any("error", err))
 		}

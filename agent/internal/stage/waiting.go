@@ -86,13 +86,7 @@ func (s *Stage) await(ctx context.Context, err error) error {
 	if tracesErr != nil || !data && !begun {
 		return errors.Join(err, tracesErr)
 	}
-	// What the numbers were is told, so that nobody takes them for gone. A damaged state says nothing.
-	if m, peekErr := peekMeta(filepath.Join(s.settings.Dir, stateName)); peekErr == nil {
-		s.carry = m
-	} else {
-		s.unread = true
-	}
-	s.waits.on = true
+	s.waits.on, s.unread = true, true
 	s.unsettled = s.awaited(err)
 	s.trouble.degraded = s.unsettled
 	s.settings.Logger.ErrorContext(ctx, "the staging area cannot be opened before there is room on its disk; flows wait, and it is tried again without a restart", slog.Any("error", s.unsettled))
@@ -121,7 +115,7 @@ func (s *Stage) needs(err error) string {
 		return fmt.Sprintf(" for %d more files", minFreeFiles)
 	}
 	need := uint64(repairBytes)
-	if !s.unread {
+	if _, peekErr := peekMeta(filepath.Join(s.settings.Dir, stateName)); peekErr == nil {
 		return fmt.Sprintf(", at least %d KiB", need>>10)
 	}
 	what := stateName + " is missing and must be made anew"

@@ -294,8 +294,12 @@ func TestAStartSaysHowMuchRoomItNeeds(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := st.Stats().Degraded; !strings.Contains(got, "at least") || !strings.Contains(got, c.want) || !strings.Contains(got, " KiB") {
-				t.Errorf("it says: %s", got)
+			got := st.Stats()
+			if !strings.Contains(got.Degraded, "at least") || !strings.Contains(got.Degraded, c.want) || !strings.Contains(got.Degraded, " KiB") {
+				t.Errorf("it says: %s", got.Degraded)
+			}
+			if !got.Unknown {
+				t.Errorf("it tells numbers before its files are read: %+v", got)
 			}
 			if err := st.Close(); err != nil {
 				t.Error(err)
