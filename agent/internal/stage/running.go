@@ -169,26 +169,22 @@ func removeRunning(dir string) error {
 }
 
 // foundUnclean says whether the journal or a mark proves that the last stop was not clean although RUNNING is missing: a clean
-// stop ends the epoch. Nothing has verified the state yet, so that it is read by its pages alone; one of which the numbers
-// cannot be read says nothing, and is looked after when it is opened.
-func (c *journalContent) foundUnclean(dir string) (bool, error) {
-	state := filepath.Join(dir, stateName)
-	if there, err := exists(state); err != nil || !there {
-		return false, err
-	}
-	m, err := peekMeta(state)
-	if err != nil || m.journal == 0 {
-		return false, nil //nolint:nilerr // see above
+// stop ends the epoch. m is the state's numbers.
+func (c *journalContent) foundUnclean(dir string, m meta) bool {
+	if m.journal == 0 {
+		return false
 	}
 	if mark := newestMark(c.marks, m.journal); mark.number > 0 && mark.epoch >= m.epoch {
-		return true, nil
+		return true
 	}
 	look := &journalContent{id: m.journal}
-	// Nor does a journal that is not there.
-	if look.data, err = readRaw(filepath.Join(dir, journalName)); err == nil {
-		look.scan(m.epoch)
+	data, err := readRaw(filepath.Join(dir, journalName))
+	if err != nil {
+		return false // nor does a journal that is not there say anything
 	}
-	return len(look.frames) > 0, nil
+	look.data = data
+	look.scan(m.epoch)
+	return len(look.frames) > 0
 }
 
 // peekMeta reads the numbers of a state.db without bbolt, which a damaged one could end the process with.

@@ -387,17 +387,20 @@ func (s *Stage) startRunning(ctx context.Context) (found map[string]error, err e
 		return nil, err
 	}
 	s.found = &journalContent{unclean: there, marks: readLandedMarks(dir)}
+	doubtful := false
 	if !there {
-		if s.found.unclean, err = s.found.foundUnclean(dir); err != nil {
-			return nil, err
-		}
+		// Nothing has verified the state yet, so that it is read by its pages alone. Where that is not possible nothing says how
+		// the last stop was, and the other files may be damaged as well: to write into one could cost what is whole in it.
+		m, peekErr := peekMeta(filepath.Join(dir, stateName))
+		doubtful = peekErr != nil
+		s.found.unclean = !doubtful && s.found.foundUnclean(dir, m)
 		s.found.unmarked = s.found.unclean
 	}
 	if s.found.unmarked {
 		s.settings.Logger.WarnContext(ctx, "the journal has commits that a clean stop would have taken out of it, although the file that marks an unclean stop is missing",
 			slog.String("file", filepath.Join(dir, runningName)))
 	}
-	if s.found.unclean {
+	if s.found.unclean || doubtful {
 		if found, err = s.verifyAll(ctx); err != nil {
 			return nil, err
 		}

@@ -26,10 +26,10 @@ const (
 // verifyAll verifies every file after an unclean stop and says which are damaged, and how.
 func (s *Stage) verifyAll(ctx context.Context) (map[string]error, error) {
 	paths, err := databasePaths(s.settings.Dir)
-	if err != nil {
+	if err != nil || len(paths) == 0 {
 		return nil, err
 	}
-	s.settings.Logger.InfoContext(ctx, "the last stop was not clean, so the staged files are verified", slog.Int("files", len(paths)))
+	s.settings.Logger.InfoContext(ctx, "the last stop was not clean, or nothing says how it was, so the staged files are verified", slog.Int("files", len(paths)))
 	var mu sync.Mutex
 	damaged := map[string]error{}
 	group, ctx := errgroup.WithContext(ctx)
