@@ -19,8 +19,11 @@ const (
 	channel = "outfeed"
 	// watcherBuffer is how many events a slow watcher may fall behind.
 	watcherBuffer = 256
-	// quiet is how long the listener waits for a notification before it asks whether the database is still there.
-	quiet = 20 * time.Second
+	// quiet is how long the listener waits for a notification before it asks whether the database is still there, and
+	// answerWithin for how long it waits for the answer: a connection that is dead in silence is replaced within the 10 s in
+	// which what another replica has revoked must be cut off here.
+	quiet        = 4 * time.Second
+	answerWithin = 3 * time.Second
 	// partitionsAhead is how many months of partitions there are at least, and upkeepEvery how often the store looks after
 	// them and removes what has expired.
 	partitionsAhead = 3
@@ -78,7 +81,7 @@ func (s *Store) receive(ctx context.Context, c *pgx.Conn) error {
 		s.deliver(ctx, n.Payload)
 		return nil
 	case ctx.Err() == nil && errors.Is(waiting.Err(), context.DeadlineExceeded) && !c.IsClosed():
-		pinging, cancel := context.WithTimeout(ctx, 5*time.Second)
+		pinging, cancel := context.WithTimeout(ctx, answerWithin)
 		defer cancel()
 		if err := c.Ping(pinging); err != nil {
 			return fmt.Errorf("the listening connection is dead: %w", err)
@@ -96,11 +99,17 @@ func (s *Store) deliver(ctx context.Context, payload string) {
 		s.log.WarnContext(ctx, "a notification of another form was ignored", "error", err)
 		return
 	}
-	s.hub.deliver(fleet.Notice(n))
+	if n.From != s.name {
+		s.hub.deliver(n.Notice)
+	}
 }
 
 // notice is a fleet.Notice in the JSON of a payload.
-type notice fleet.Notice
+type notice struct {
+	fleet.Notice
+	// From is the Store whose transaction it was. It has told its own watchers already.
+	From string
+}
 
 // upkeep does at the start and then now and again what nobody asks for.
 func (s *Store) upkeep(ctx context.Context) {
@@ -143,13 +152,14 @@ func (s *Store) sweepSessions(ctx context.Context) {
 	}
 }
 
-// Notify sends a notice when the transaction commits.
+// Notify sends a notice when the transaction commits. The watchers of this store do not wait for the database to pass it on.
 func (t *tx) Notify(ctx context.Context, n fleet.Notice) error {
 	n.Tenant = t.tenant
-	payload, err := json.Marshal(notice(n))
+	payload, err := json.Marshal(notice{n, t.from})
 	if err != nil {
 		return fmt.Errorf("write a notice: %w", err)
 	}
+	t.notices = append(t.notices, n)
 	return t.do(ctx, "SELECT pg_notify(@channel, @payload)", args{"channel": channel, "payload": string(payload)})
 }
 
@@ -264,22 +274,32 @@ func (h *hub) interrupt() {
 	}
 }
 
-func (h *hub) deliver(n fleet.Notice) {
+func (h *hub) deliver(notices ...fleet.Notice) {
+	if len(notices) == 0 {
+		return
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for w := range h.watchers {
-		switch {
-		case w.tenant != n.Tenant:
-		case w.changed != nil:
-			if n.Kind == fleet.DesiredChanged && n.ID == w.agent {
-				w.poke()
-			}
-		case w.workspace == n.Workspace && n.Kind != fleet.DesiredChanged:
-			select {
-			case w.events <- n.Event:
-			default:
-				h.drop(w)
-			}
+	for _, n := range notices {
+		for w := range h.watchers {
+			h.tell(w, n)
+		}
+	}
+}
+
+// tell passes a notice to a watcher that it concerns. The caller holds the lock.
+func (h *hub) tell(w *watcher, n fleet.Notice) {
+	switch {
+	case w.tenant != n.Tenant:
+	case w.changed != nil:
+		if n.Kind == fleet.DesiredChanged && n.ID == w.agent {
+			w.poke()
+		}
+	case w.workspace == n.Workspace && n.Kind != fleet.DesiredChanged:
+		select {
+		case w.events <- n.Event:
+		default:
+			h.drop(w)
 		}
 	}
 }

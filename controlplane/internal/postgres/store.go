@@ -7,11 +7,13 @@ package postgres
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -23,6 +25,7 @@ import (
 	"github.com/outfeed/outfeed/controlplane/internal/fleet"
 	"github.com/outfeed/outfeed/internal/backoff"
 	"github.com/outfeed/outfeed/internal/secret"
+	"github.com/outfeed/outfeed/internal/socket"
 	"github.com/outfeed/outfeed/migrations"
 )
 
@@ -41,6 +44,8 @@ type Store struct {
 	listen *pgx.ConnConfig
 	hub    *hub
 	log    *slog.Logger
+	// name tells this store from those of other replicas.
+	name string
 }
 
 var _ fleet.Store = (*Store)(nil)
@@ -66,6 +71,7 @@ func Open(ctx context.Context, s Settings) (*Store, error) {
 			cfg.ConnConfig.RuntimeParams[name] = value
 		}
 	}
+	limitSilence(cfg)
 	cfg.AfterConnect = func(_ context.Context, c *pgx.Conn) error {
 		c.TypeMap().RegisterType(&pgtype.Type{
 			Name: "timestamptz", OID: pgtype.TimestamptzOID, Codec: &pgtype.TimestamptzCodec{ScanLocation: time.UTC},
@@ -76,12 +82,39 @@ func Open(ctx context.Context, s Settings) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("prepare the connections to the database: %w", err)
 	}
-	st := &Store{pool: pool, listen: cfg.ConnConfig.Copy(), hub: newHub(), log: s.Logger}
+	st := &Store{pool: pool, listen: cfg.ConnConfig.Copy(), hub: newHub(), log: s.Logger, name: rand.Text()}
 	if err := st.checkRole(ctx); err != nil {
 		pool.Close()
 		return nil, err
 	}
 	return st, nil
+}
+
+const (
+	// connectWithin is how long a connection may take to be made, unless the URL says connect_timeout, and aliveWithin how long
+	// one that has been idle has to show that it is alive.
+	connectWithin = 5 * time.Second
+	aliveWithin   = 3 * time.Second
+)
+
+// limitSilence sets bounds where the path to the database swallows packets: left to itself the kernel would try again minutes
+// after it is healed.
+func limitSilence(cfg *pgxpool.Config) {
+	if cfg.ConnConfig.ConnectTimeout == 0 {
+		cfg.ConnConfig.ConnectTimeout = connectWithin
+	}
+	cfg.PingTimeout = aliveWithin
+	dialer := net.Dialer{
+		Timeout:         cfg.ConnConfig.ConnectTimeout,
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3},
+	}
+	cfg.ConnConfig.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+		d := dialer
+		if strings.HasPrefix(network, "tcp") {
+			d.Control = socket.Control
+		}
+		return d.DialContext(ctx, network, address)
+	}
 }
 
 // Close gives the connections back.
@@ -165,13 +198,19 @@ func (s *Store) Snapshot(ctx context.Context, tenant fleet.ID, fn func(context.C
 func (s *Store) inTenant(ctx context.Context, tenant fleet.ID, o pgx.TxOptions, fn func(context.Context, fleet.Tx) error) error {
 	wait := backoff.Backoff{Min: 10 * time.Millisecond, Max: time.Second}
 	for try := 1; ; try++ {
+		t := &tx{tenant: tenant, from: s.name}
 		err := pgx.BeginTxFunc(ctx, s.pool, o, func(p pgx.Tx) error {
 			if _, err := p.Exec(ctx, "SELECT set_config('app.tenant', $1, true)", string(tenant)); err != nil {
 				return fmt.Errorf("set the tenant: %w", err)
 			}
-			return fn(ctx, &tx{tx: p, tenant: tenant})
+			t.tx = p
+			return fn(ctx, t)
 		})
-		if err == nil || try == maxTries || !canRepeat(err) {
+		if err == nil {
+			s.hub.deliver(t.notices...)
+			return nil
+		}
+		if try == maxTries || !canRepeat(err) {
 			return unreachable(err)
 		}
 		if wait.Wait(ctx) != nil {
@@ -212,6 +251,9 @@ func unreachable(err error) error {
 type tx struct {
 	tx     pgx.Tx
 	tenant fleet.ID
+	// from is the store's name, and notices are what it tells its watchers after the commit.
+	from    string
+	notices []fleet.Notice
 }
 
 // args are the named arguments of a statement. @tenant is always there.

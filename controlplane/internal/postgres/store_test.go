@@ -3,6 +3,7 @@ package postgres_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -378,9 +379,12 @@ func TestNoticesComeAfterTheCommitAndOnlyThen(t *testing.T) {
 		t.Fatal("it committed")
 	}
 	super(t, db, "NOTIFY outfeed, 'not ours'")
-	notify(t, st, "flow", "f1")
-	if e := <-events; e != (fleet.Event{Tenant: tenantA, Kind: "flow", ID: "f1"}) {
-		t.Errorf("got %+v", e)
+	for i, from := range []*postgres.Store{st, opened(t, db)} {
+		id := fleet.ID(fmt.Sprint("f", i))
+		notify(t, from, "flow", id)
+		if e := <-events; e != (fleet.Event{Tenant: tenantA, Kind: "flow", ID: id}) {
+			t.Errorf("got %+v, want %s once", e, id)
+		}
 	}
 }
 
@@ -447,7 +451,7 @@ func TestTheListenerReconnects(t *testing.T) {
 	if events, err = st.Watch(ctx, tenantA, spaceA); err != nil {
 		t.Fatal(err)
 	}
-	notify(t, st, "flow", "f2")
+	notify(t, opened(t, db), "flow", "f2")
 	if e := <-events; e.ID != "f2" {
 		t.Errorf("got %+v", e)
 	}
