@@ -35,7 +35,7 @@ type Advice struct {
 func (a Advice) Read(path string) ([]byte, error) {
 	info, err := os.Lstat(path)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", a.What, err)
+		return nil, a.unread(path, err)
 	}
 	if err := a.checkKind(path, info); err != nil {
 		return nil, err
@@ -49,7 +49,7 @@ func (a Advice) Read(path string) ([]byte, error) {
 func (a Advice) ReadNamed(path string) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", a.What, err)
+		return nil, a.unread(path, err)
 	}
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is no file; %s", path, a.Lost)
@@ -64,11 +64,8 @@ func (a Advice) read(path string, seen fs.FileInfo, check func(Advice, string, f
 		return nil, err
 	}
 	f, err := os.Open(path) //nolint:gosec // the caller's file
-	if errors.Is(err, fs.ErrPermission) {
-		return nil, fmt.Errorf("read %s: %w; %s", a.What, err, readable(path))
-	}
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", a.What, err)
+		return nil, a.unread(path, err)
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	info, err := f.Stat()
@@ -86,6 +83,14 @@ func (a Advice) read(path string, seen fs.FileInfo, check func(Advice, string, f
 		return nil, fmt.Errorf("read %s: %w", a.What, err)
 	}
 	return raw, nil
+}
+
+// unread says what was not possible, and what to do where the program may not.
+func (a Advice) unread(path string, err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("read %s: %w; %s", a.What, err, readable(path))
+	}
+	return fmt.Errorf("read %s: %w", a.What, err)
 }
 
 // checkKind refuses a symbolic link, and what is no file at all: whoever can make one chooses what is read and changed.
@@ -111,7 +116,7 @@ func (a Advice) Check(path string) error {
 func (a Advice) CheckDir(path string) error {
 	info, err := os.Stat(path)
 	if err != nil {
-		return fmt.Errorf("read %s: %w", a.What, err)
+		return a.unread(path, err)
 	}
 	if !info.IsDir() {
 		return fmt.Errorf("%s is no directory; %s", path, a.Lost)

@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // The rights of a mode that are others'.
@@ -71,7 +74,37 @@ func checkOwner(path string, info fs.FileInfo) error {
 		path, stat.Uid, os.Geteuid(), mend)
 }
 
-// readable is how to let this program read a file.
+// readable is how to let this program read a file that it may not: the first thing on the way to it that keeps it out says how.
 func readable(path string) string {
-	return fmt.Sprintf("this program runs as the user with id %d; mend it with: chown %d %s", os.Geteuid(), os.Geteuid(), Word(path))
+	barrier := barrierTo(path)
+	info, err := os.Stat(barrier)
+	if err != nil {
+		return fmt.Sprintf("this program runs as the user with id %d; let that one read %s", os.Geteuid(), path)
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	owned := ok && int(stat.Uid) == os.Geteuid()
+	switch {
+	case owned && info.IsDir():
+		return fmt.Sprintf("its owner, as whom this program runs, may not enter %s (mode %04o); mend it with: chmod 700 %s", barrier, info.Mode().Perm(), Word(barrier))
+	case owned:
+		return fmt.Sprintf("its owner, as whom this program runs, may not read it (mode %04o); mend it with: chmod 600 %s", info.Mode().Perm(), Word(barrier))
+	case info.IsDir():
+		return fmt.Sprintf("this program runs as the user with id %d, who may not enter %s (mode %04o); mend it with: chmod a+x %s", os.Geteuid(), barrier, info.Mode().Perm(), Word(barrier))
+	}
+	return fmt.Sprintf("this program runs as the user with id %d; mend it with: chown %d %s", os.Geteuid(), os.Geteuid(), Word(barrier))
+}
+
+// barrierTo gives the topmost folder of a path that this process may not enter, or the path itself.
+func barrierTo(path string) string {
+	parent := filepath.Dir(path)
+	if parent == path {
+		return path
+	}
+	if above := barrierTo(parent); above != parent {
+		return above
+	}
+	if unix.Faccessat(unix.AT_FDCWD, parent, unix.X_OK, unix.AT_EACCESS) != nil {
+		return parent
+	}
+	return path
 }

@@ -116,8 +116,8 @@ func TestOwnersBehindALink(t *testing.T) {
 	})
 }
 
-// TestRootsFileForAnother runs as nobody, who reads root's file through a group and not otherwise.
-func TestRootsFileForAnother(t *testing.T) {
+// TestAsNobody is what reader runs as nobody.
+func TestAsNobody(t *testing.T) {
 	t.Parallel()
 	if path := os.Getenv("KEYFILE_NAMED"); path != "" {
 		_, err := advice().ReadNamed(path)
@@ -125,11 +125,13 @@ func TestRootsFileForAnother(t *testing.T) {
 			t.Log(err)
 			t.FailNow()
 		}
-		return
 	}
-	if os.Geteuid() != 0 {
-		return // Only root can give a file away.
-	}
+}
+
+// reader gives a directory of root's that everybody may enter, and a function that reads a file as nobody does and gives
+// what is said. Only root can do so.
+func reader(t *testing.T) (dir string, read func(path string) (said string, err error)) {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "keyfile") //nolint:usetesting // nobody must be able to enter it
 	if err != nil {
 		t.Fatal(err)
@@ -154,6 +156,23 @@ func TestRootsFileForAnother(t *testing.T) {
 	if err := os.WriteFile(program, text, 0o755); err != nil { //nolint:gosec // see above
 		t.Fatal(err)
 	}
+	return dir, func(path string) (string, error) {
+		child := exec.CommandContext(t.Context(), program, "-test.run", "^TestAsNobody$", "-test.v")
+		child.Dir = dir
+		child.Env = append(os.Environ(), "KEYFILE_NAMED="+path)
+		child.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+		out, err := child.CombinedOutput()
+		return string(out), err
+	}
+}
+
+// TestRootsFileForAnother lets nobody read root's file through a group and not otherwise.
+func TestRootsFileForAnother(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		return // Only root can give a file away.
+	}
+	dir, read := reader(t)
 	path := filepath.Join(dir, "key")
 	for _, c := range []struct {
 		mode  fs.FileMode
@@ -170,17 +189,62 @@ func TestRootsFileForAnother(t *testing.T) {
 		if err := errors.Join(os.WriteFile(path, []byte("key"), 0o600), os.Chown(path, 0, c.group), os.Chmod(path, c.mode)); err != nil {
 			t.Fatal(err)
 		}
-		child := exec.CommandContext(t.Context(), program, "-test.run", "^TestRootsFileForAnother$", "-test.v") //nolint:gosec // this test itself
-		child.Dir = dir
-		child.Env = append(os.Environ(), "KEYFILE_NAMED="+path)
-		child.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
-		out, err := child.CombinedOutput()
-		if (err == nil) != (c.want == "") || !strings.Contains(string(out), c.want) {
-			t.Errorf("mode %o, group %d: %v, want %q in:\n%s", c.mode, c.group, err, c.want, out)
+		said, err := read(path)
+		if (err == nil) != (c.want == "") || !strings.Contains(said, c.want) {
+			t.Errorf("mode %o, group %d: %v, want %q in:\n%s", c.mode, c.group, err, c.want, said)
 		}
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestWhatKeepsTheOwnerOut takes rights from who owns a file or a folder on the way to it.
+func TestWhatKeepsTheOwnerOut(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		return // Only root can give a file away.
+	}
+	dir, read := reader(t)
+	folder := filepath.Join(dir, "it's a folder")
+	path := filepath.Join(folder, "inner", "key")
+	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte("key"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		what  string
+		mode  fs.FileMode
+		owner int
+		want  string
+	}{
+		{path, 0, nobody, "chmod 600"},
+		{path, 0o200, nobody, "chmod 600"},
+		{filepath.Dir(path), 0o600, nobody, "chmod 700"},
+		{folder, 0o640, nobody, "chmod 700"},
+		{folder, 0o700, 0, "chmod a+x"},
+	} {
+		for _, each := range []string{folder, filepath.Dir(path), path} {
+			if err := errors.Join(os.Chown(each, nobody, nobody), os.Chmod(each, 0o700)); err != nil { //nolint:gosec // folders are entered
+				t.Fatal(err)
+			}
+		}
+		if err := errors.Join(os.Chmod(path, 0o600), os.Chown(c.what, c.owner, nobody), os.Chmod(c.what, c.mode)); err != nil {
+			t.Fatal(err)
+		}
+		said, err := read(path)
+		if err == nil || !strings.Contains(said, c.want) {
+			t.Errorf("%s with mode %o: %v, want %q in:\n%s", c.what, c.mode, err, c.want, said)
+			continue
+		}
+		line, _, _ := strings.Cut(said, "\n--- ")
+		line, _, _ = strings.Cut(line[strings.Index(line, "read the key"):], "\n")
+		mended(t, errors.New(line), func() error {
+			again, err := read(path)
+			if err != nil {
+				return errors.New(again)
+			}
+			return nil
+		})
 	}
 }
 
