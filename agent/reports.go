@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"slices"
 	"sync"
@@ -34,6 +35,10 @@ type reports struct {
 	last uint64
 	// numbers has beingPut for reports of which nobody knows whether the old text or the new one is stored.
 	numbers map[string]uint64
+
+	// telling is held beside mu for changes of numbers, and alone by openRuns, which so waits for no disk. It also guards loaded.
+	telling sync.Mutex
+	loaded  bool
 }
 
 // beingPut is above all numbers. A report under it is neither sent nor dropped.
@@ -58,11 +63,60 @@ func (r *reports) load(ctx context.Context) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.telling.Lock()
+	defer r.telling.Unlock()
 	for _, report := range left {
 		r.last++
 		r.numbers[report.ID] = r.last
 	}
+	r.loaded = true
 	return nil
+}
+
+// maxOpenRuns is how many runs a status names because their reports wait. There are more only while they drain after a time
+// offline, and on a slow link their names would be in the way of the reports.
+const maxOpenRuns = 256
+
+// openRuns adds the runs whose reports wait to those under way. It is nil, for not known, before load and while too many wait.
+func (r *reports) openRuns(underWay []string) *wire.OpenRuns {
+	r.telling.Lock()
+	defer r.telling.Unlock()
+	if !r.loaded || len(r.numbers) > maxOpenRuns {
+		return nil
+	}
+	ids := slices.AppendSeq(underWay, maps.Keys(r.numbers))
+	slices.Sort(ids)
+	return &wire.OpenRuns{RunIds: slices.Compact(ids)}
+}
+
+// number gives a report its number.
+func (r *reports) number(id string, n uint64) {
+	r.telling.Lock()
+	defer r.telling.Unlock()
+	r.numbers[id] = n
+}
+
+// forget takes the numbers of reports that are no longer stored.
+func (r *reports) forget(ids ...string) {
+	r.telling.Lock()
+	defer r.telling.Unlock()
+	for _, id := range ids {
+		delete(r.numbers, id)
+	}
+}
+
+// forgetTrimmed takes the numbers of reports that made room for newer ones, of which there is no end while the agent is offline.
+// Reports that were put at the same time may be numbered in another order than they are stored in.
+func (r *reports) forgetTrimmed() {
+	const most, atOnce = 2 * maxReports, maxReports / 2
+	if len(r.numbers) <= most {
+		return
+	}
+	byNumber := slices.Sorted(maps.Values(r.numbers))
+	oldest := byNumber[len(byNumber)-maxReports-atOnce]
+	r.telling.Lock()
+	defer r.telling.Unlock()
+	maps.DeleteFunc(r.numbers, func(_ string, n uint64) bool { return n < oldest })
 }
 
 // PutRunReport keeps a report until the control plane has stored it. Reports of several runs can be put at once, which the
@@ -70,7 +124,7 @@ func (r *reports) load(ctx context.Context) error {
 func (r *reports) PutRunReport(ctx context.Context, id string, payload []byte) error {
 	r.mu.Lock()
 	before, known := r.numbers[id]
-	r.numbers[id] = beingPut
+	r.number(id, beingPut)
 	r.mu.Unlock()
 	err := r.stage.PutRunReport(ctx, id, payload)
 	r.mu.Lock()
@@ -78,12 +132,13 @@ func (r *reports) PutRunReport(ctx context.Context, id string, payload []byte) e
 	switch {
 	case err == nil:
 		r.last++
-		r.numbers[id] = r.last
+		r.number(id, r.last)
+		r.forgetTrimmed()
 		return nil
 	case known:
-		r.numbers[id] = before
+		r.number(id, before)
 	default:
-		delete(r.numbers, id)
+		r.forget(id)
 	}
 	return fmt.Errorf("keep a run report: %w", err)
 }
@@ -139,9 +194,7 @@ func (r *reports) drop(ctx context.Context, ids ...string) error {
 	if err := r.stage.DropRunReports(ctx, ids...); err != nil {
 		return fmt.Errorf("drop run reports that the control plane has stored: %w", err)
 	}
-	for _, id := range ids {
-		delete(r.numbers, id)
-	}
+	r.forget(ids...)
 	return nil
 }
 
