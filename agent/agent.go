@@ -256,7 +256,7 @@ func (s *status) Status() *wire.Status {
 	runs := s.supervisor.OpenRuns()
 	return &wire.Status{
 		OpenRuns: s.reports.openRuns(runs),
-		Time: time.Now().UnixMicro(), DesiredSerial: s.bundles.DesiredSerial(), BundleError: s.bundles.refused(),
+		Time:     time.Now().UnixMicro(), DesiredSerial: s.bundles.DesiredSerial(), BundleError: s.bundles.refused(),
 		Flows:  s.supervisor.Status(),
 		Outbox: o.wire(),
 	}

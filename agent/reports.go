@@ -105,18 +105,19 @@ func (r *reports) forget(ids ...string) {
 	}
 }
 
-// forgetTrimmed takes the numbers of reports that made room for newer ones, of which there is no end while the agent is offline.
-// Reports that were put at the same time may be numbered in another order than they are stored in.
-func (r *reports) forgetTrimmed() {
-	const most, atOnce = 2 * maxReports, maxReports / 2
-	if len(r.numbers) <= most {
-		return
+// forgetGone takes the numbers of reports that are not stored and were not dropped here: those that made room for newer ones, of
+// which there is no end while the agent is offline, and those that were damaged.
+func (r *reports) forgetGone(stored []stage.RunReport) {
+	there := make(map[string]struct{}, len(stored))
+	for i := range stored {
+		there[stored[i].ID] = struct{}{}
 	}
-	byNumber := slices.Sorted(maps.Values(r.numbers))
-	oldest := byNumber[len(byNumber)-maxReports-atOnce]
 	r.telling.Lock()
 	defer r.telling.Unlock()
-	maps.DeleteFunc(r.numbers, func(_ string, n uint64) bool { return n < oldest })
+	maps.DeleteFunc(r.numbers, func(id string, n uint64) bool {
+		_, is := there[id]
+		return !is && n != beingPut
+	})
 }
 
 // PutRunReport keeps a report until the control plane has stored it. Reports of several runs can be put at once, which the
@@ -133,7 +134,11 @@ func (r *reports) PutRunReport(ctx context.Context, id string, payload []byte) e
 	case err == nil:
 		r.last++
 		r.number(id, r.last)
-		r.forgetTrimmed()
+		if len(r.numbers) > 2*maxReports {
+			if stored, unread := r.stage.RunReports(ctx, maxReports); unread == nil {
+				r.forgetGone(stored)
+			}
+		}
 		return nil
 	case known:
 		r.number(id, before)
@@ -150,6 +155,9 @@ func (r *reports) ReadReports(ctx context.Context, after uint64, limit int) ([]t
 	stored, err := r.stage.RunReports(ctx, maxReports)
 	if err != nil {
 		return nil, fmt.Errorf("read the run reports: %w", err)
+	}
+	if len(r.numbers) > len(stored) {
+		r.forgetGone(stored)
 	}
 	stored = slices.DeleteFunc(stored, func(s stage.RunReport) bool { return r.numbers[s.ID] <= after || r.numbers[s.ID] == beingPut })
 	slices.SortFunc(stored, func(a, b stage.RunReport) int { return cmp.Compare(r.numbers[a.ID], r.numbers[b.ID]) })
