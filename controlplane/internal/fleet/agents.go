@@ -105,7 +105,7 @@ func (s *Service) RevokeAgent(ctx context.Context, a Actor, ref string) error {
 		if err := tx.RevokeAgent(ctx, g.ID); err != nil {
 			return err
 		}
-		if err := endRuns(ctx, tx, AgentIdentity{Tenant: a.Tenant, Workspace: a.Workspace, Agent: g.ID}, nil, time.Now(), revokedInRun); err != nil {
+		if err := endRuns(ctx, tx, AgentIdentity{Tenant: a.Tenant, Workspace: a.Workspace, Agent: g.ID}, Ending{At: time.Now(), Why: revokedInRun}); err != nil {
 			return err
 		}
 		if err := notifyAgents(ctx, tx, a.Workspace, []ID{g.ID}); err != nil {

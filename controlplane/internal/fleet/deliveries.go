@@ -65,7 +65,7 @@ func (s *Service) StoreStatus(ctx context.Context, id AgentIdentity, w *wire.Sta
 			return whyOut(ctx, tx, id.Agent)
 		}
 		if err == nil && running && w.GetOpenRuns() != nil {
-			err = endRuns(ctx, tx, id, open, st.Time, unreported)
+			err = endRuns(ctx, tx, id, Ending{Open: open, At: st.Time, Why: unreported})
 		}
 		if err != nil {
 			return err
@@ -166,8 +166,8 @@ const (
 // does not name it was reported by a process that is gone, or its end could not be kept. When the report of such a run comes
 // late, out of the outbox of the process before, the run is named until that is acknowledged, and ended by the next status.
 // An agent that does not come back leaves its runs as they are until it is revoked: for all that is known they go on.
-func endRuns(ctx context.Context, tx Tx, id AgentIdentity, open []ID, at time.Time, why string) error {
-	over, err := tx.EndRunsBeside(ctx, id.Agent, open, at, why)
+func endRuns(ctx context.Context, tx Tx, id AgentIdentity, e Ending) error {
+	over, err := tx.EndRuns(ctx, id.Agent, e)
 	if err != nil {
 		return err
 	}

@@ -20,6 +20,7 @@ type runsTest struct {
 }
 
 func newRunsTest(t *testing.T) *runsTest {
+	t.Helper()
 	w := newWorld(t)
 	p := w.plant(t, "acme")
 	return &runsTest{world: w, t: t, plant: p, other: w.agent(t, p.owner).id}

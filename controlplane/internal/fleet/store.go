@@ -351,11 +351,18 @@ type DeliveryTx interface {
 	// StoreRun stores a report, replacing that of the same run and agent. One that says running replaces none of an end, which
 	// the agent has told since.
 	StoreRun(ctx context.Context, workspace ID, r Run) error
-	// EndRunsBeside ends the runs of the agent other than these that are told as running, as stopped for that reason, and gives their
-	// ids. ended is by the agent's clock; a run that began later by it ends as it began.
-	EndRunsBeside(ctx context.Context, agent ID, open []ID, ended time.Time, why string) ([]ID, error)
+	// EndRuns ends the runs of the agent that are told as running and are not open, as stopped, and gives their ids. A run that
+	// began later than they end, by a clock that was set back, ends as it began.
+	EndRuns(ctx context.Context, agent ID, e Ending) ([]ID, error)
 	Runs(ctx context.Context, workspace ID, f RunFilter) ([]Run, error)
 	RunByID(ctx context.Context, workspace, id ID) (Run, error)
+}
+
+// Ending ends runs other than the open ones, at a time, for a reason that people read.
+type Ending struct {
+	Open []ID
+	At   time.Time
+	Why  string
 }
 
 // Delivery is what an agent delivered, sorted into what is stored and what cannot be.

@@ -271,12 +271,12 @@ func (t *tx) StoreRun(ctx context.Context, workspace fleet.ID, r fleet.Run) erro
 		})
 }
 
-func (t *tx) EndRunsBeside(ctx context.Context, agent fleet.ID, open []fleet.ID, ended time.Time, why string) ([]fleet.ID, error) {
+func (t *tx) EndRuns(ctx context.Context, agent fleet.ID, e fleet.Ending) ([]fleet.ID, error) {
 	return many(ctx, t, `
 		UPDATE runs SET status = 'stopped', ended_at = greatest(started_at, @ended), error = @why
 		WHERE tenant_id = @tenant AND agent_id = @agent AND status = 'running' AND id <> ALL (@open::uuid[])
 		RETURNING id`,
-		args{"agent": agent, "open": texts(open), "ended": ended, "why": why}, pgx.RowTo[fleet.ID])
+		args{"agent": agent, "open": texts(e.Open), "ended": e.At, "why": e.Why}, pgx.RowTo[fleet.ID])
 }
 
 const selectRuns = `
