@@ -167,7 +167,7 @@ func (p *parts) rotate() error {
 func (a *Agent) assemble(id *identity.Identity, open stores) (*parts, error) {
 	st := open.stage
 	reports, begun := unreadReports(st, a.log), make(chan struct{})
-	s := &status{identity: id, stage: st, changed: make(chan struct{}, 1)}
+	s := &status{identity: id, stage: st, reports: reports, changed: make(chan struct{}, 1)}
 	s.bundles = &bundles{identity: id, stage: st, log: a.log, changed: s.signal}
 	sup := supervisor.New(supervisor.Settings{
 		Staging: staging{reports: reports, stage: st}, Connector: all.Find, AgentID: id.Profile().Agent, Logger: a.log,
@@ -213,6 +213,7 @@ func (a *Agent) serveMetrics(ctx context.Context, s *status) error {
 type status struct {
 	identity   *identity.Identity
 	stage      *stage.Stage
+	reports    *reports
 	supervisor *supervisor.Supervisor
 	bundles    *bundles
 	tunnel     *tunnel.Client
@@ -251,8 +252,11 @@ func (s *status) StatusChanged() <-chan struct{} { return s.changed }
 // Status is for the tunnel.
 func (s *status) Status() *wire.Status {
 	o := s.outbox()
+	// In this order: a run that ends between the two is among the second.
+	runs := s.supervisor.OpenRuns()
 	return &wire.Status{
-		Time: time.Now().UnixMicro(), DesiredSerial: s.bundles.DesiredSerial(), BundleError: s.bundles.refused(),
+		OpenRuns: s.reports.openRuns(runs),
+		Time:     time.Now().UnixMicro(), DesiredSerial: s.bundles.DesiredSerial(), BundleError: s.bundles.refused(),
 		Flows:  s.supervisor.Status(),
 		Outbox: o.wire(),
 	}

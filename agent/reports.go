@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"slices"
 	"sync"
@@ -34,6 +35,10 @@ type reports struct {
 	last uint64
 	// numbers has beingPut for reports of which nobody knows whether the old text or the new one is stored.
 	numbers map[string]uint64
+
+	// telling is held beside mu for changes of numbers, and alone by openRuns, which so waits for no disk. It also guards loaded.
+	telling sync.Mutex
+	loaded  bool
 }
 
 // beingPut is above all numbers. A report under it is neither sent nor dropped.
@@ -58,11 +63,61 @@ func (r *reports) load(ctx context.Context) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.telling.Lock()
+	defer r.telling.Unlock()
 	for _, report := range left {
 		r.last++
 		r.numbers[report.ID] = r.last
 	}
+	r.loaded = true
 	return nil
+}
+
+// maxOpenRuns is how many runs a status names because their reports wait. There are more only while they drain after a time
+// offline, and on a slow link their names would be in the way of the reports.
+const maxOpenRuns = 256
+
+// openRuns adds the runs whose reports wait to those under way. It is nil, for not known, before load and while too many wait.
+func (r *reports) openRuns(underWay []string) *wire.OpenRuns {
+	r.telling.Lock()
+	defer r.telling.Unlock()
+	if !r.loaded || len(r.numbers) > maxOpenRuns {
+		return nil
+	}
+	ids := slices.AppendSeq(underWay, maps.Keys(r.numbers))
+	slices.Sort(ids)
+	return &wire.OpenRuns{RunIds: slices.Compact(ids)}
+}
+
+// number gives a report its number.
+func (r *reports) number(id string, n uint64) {
+	r.telling.Lock()
+	defer r.telling.Unlock()
+	r.numbers[id] = n
+}
+
+// forget takes the numbers of reports that are no longer stored.
+func (r *reports) forget(ids ...string) {
+	r.telling.Lock()
+	defer r.telling.Unlock()
+	for _, id := range ids {
+		delete(r.numbers, id)
+	}
+}
+
+// forgetGone takes the numbers of reports that are not stored and were not dropped here: those that made room for newer ones, of
+// which there is no end while the agent is offline, and those that were damaged.
+func (r *reports) forgetGone(stored []stage.RunReport) {
+	there := make(map[string]struct{}, len(stored))
+	for i := range stored {
+		there[stored[i].ID] = struct{}{}
+	}
+	r.telling.Lock()
+	defer r.telling.Unlock()
+	maps.DeleteFunc(r.numbers, func(id string, n uint64) bool {
+		_, is := there[id]
+		return !is && n != beingPut
+	})
 }
 
 // PutRunReport keeps a report until the control plane has stored it. Reports of several runs can be put at once, which the
@@ -70,7 +125,7 @@ func (r *reports) load(ctx context.Context) error {
 func (r *reports) PutRunReport(ctx context.Context, id string, payload []byte) error {
 	r.mu.Lock()
 	before, known := r.numbers[id]
-	r.numbers[id] = beingPut
+	r.number(id, beingPut)
 	r.mu.Unlock()
 	err := r.stage.PutRunReport(ctx, id, payload)
 	r.mu.Lock()
@@ -78,12 +133,17 @@ func (r *reports) PutRunReport(ctx context.Context, id string, payload []byte) e
 	switch {
 	case err == nil:
 		r.last++
-		r.numbers[id] = r.last
+		r.number(id, r.last)
+		if len(r.numbers) > 2*maxReports {
+			if stored, unread := r.stage.RunReports(ctx, maxReports); unread == nil {
+				r.forgetGone(stored)
+			}
+		}
 		return nil
 	case known:
-		r.numbers[id] = before
+		r.number(id, before)
 	default:
-		delete(r.numbers, id)
+		r.forget(id)
 	}
 	return fmt.Errorf("keep a run report: %w", err)
 }
@@ -95,6 +155,9 @@ func (r *reports) ReadReports(ctx context.Context, after uint64, limit int) ([]t
 	stored, err := r.stage.RunReports(ctx, maxReports)
 	if err != nil {
 		return nil, fmt.Errorf("read the run reports: %w", err)
+	}
+	if len(r.numbers) > len(stored) {
+		r.forgetGone(stored)
 	}
 	stored = slices.DeleteFunc(stored, func(s stage.RunReport) bool { return r.numbers[s.ID] <= after || r.numbers[s.ID] == beingPut })
 	slices.SortFunc(stored, func(a, b stage.RunReport) int { return cmp.Compare(r.numbers[a.ID], r.numbers[b.ID]) })
@@ -139,9 +202,7 @@ func (r *reports) drop(ctx context.Context, ids ...string) error {
 	if err := r.stage.DropRunReports(ctx, ids...); err != nil {
 		return fmt.Errorf("drop run reports that the control plane has stored: %w", err)
 	}
-	for _, id := range ids {
-		delete(r.numbers, id)
-	}
+	r.forget(ids...)
 	return nil
 }
 

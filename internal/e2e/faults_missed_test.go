@@ -60,19 +60,7 @@ func TestFaultMissedRuns(t *testing.T) {
 		m.programs = movableBin
 		m.agentExtra = []string{m.clock.env()}
 	}
-	m.enrol(m.link.address)
-	m.startAgent()
-	m.waitConnected()
-	m.folder = m.path("plant")
-	if err := os.Mkdir(m.folder, 0o755); err != nil { //nolint:gosec // nothing secret
-		t.Fatal(err)
-	}
-	m.connections(fmt.Sprintf("files: {kind: file, root: %q}\n", m.folder))
-	minute := strconv.Itoa(time.Now().Add(30 * time.Minute).Minute())
-	for _, name := range []string{"once", "skip"} {
-		m.apply(strings.NewReplacer("NAME", name, "MINUTE", minute).Replace(missedFlow))
-	}
-	m.waits()
+	m.begin()
 	m.line()
 	m.runs("once", 0)
 
@@ -127,6 +115,24 @@ func TestFaultMissedRuns(t *testing.T) {
 	m.runs("skip", 0)
 	m.made(2)
 	t.Log("6 kills over 5 due times, 2 of them in the middle of a run: what was missed was made up for by 2 runs that came to their end, and skipped by the other flow")
+}
+
+// begin starts the agent and deploys the flows, which wait for their time.
+func (m *missedTest) begin() {
+	m.t.Helper()
+	m.enrol(m.link.address)
+	m.startAgent()
+	m.waitConnected()
+	m.folder = m.path("plant")
+	if err := os.Mkdir(m.folder, 0o755); err != nil { //nolint:gosec // nothing secret
+		m.t.Fatal(err)
+	}
+	m.connections(fmt.Sprintf("files: {kind: file, root: %q}\n", m.folder))
+	minute := strconv.Itoa(time.Now().Add(30 * time.Minute).Minute())
+	for _, name := range []string{"once", "skip"} {
+		m.apply(strings.NewReplacer("NAME", name, "MINUTE", minute).Replace(missedFlow))
+	}
+	m.waits()
 }
 
 // line appends one to the file that the flows read.

@@ -109,7 +109,7 @@ func generated() []proto.Message {
 	return []proto.Message{
 		&wire.StreamHeader{}, &wire.ControlUp{}, &wire.ControlDown{}, &wire.Enroll{}, &wire.Host{}, &wire.Enrolled{},
 		&wire.Hello{}, &wire.Welcome{}, &wire.Desired{}, &wire.Refusal{}, &wire.Bundle{}, &wire.BundleFlow{},
-		&wire.BundleConnection{}, &wire.Status{}, &wire.FlowStatus{}, &wire.SourceStatus{}, &wire.Outbox{}, &wire.DamagedFile{}, &wire.SetAside{},
+		&wire.BundleConnection{}, &wire.Status{}, &wire.OpenRuns{}, &wire.FlowStatus{}, &wire.SourceStatus{}, &wire.Outbox{}, &wire.DamagedFile{}, &wire.SetAside{},
 		&wire.RunReport{}, &wire.StepCount{}, &wire.FailedRecord{}, &wire.InsightsUp{}, &wire.InsightsDown{},
 		&wire.InsightRecord{}, &wire.Receipt{}, &wire.RotateNow{}, &wire.Rotate{}, &wire.Rotated{},
 	}

@@ -23,7 +23,7 @@ import (
 //	2 (2026-11-22): run reports count the failed, late and outside rows of each step, and carry notes.
 //	3 (2026-11-22): a session's value in Welcome and Hello, rotation of keys, receipts for insights that do not come,
 //	  bundles that expire, the clock beside each, the whole account of the outbox with the files that were damaged,
-//	  and an agent's turn.
+//	  an agent's turn, and the runs that are not over.
 const Version = 3
 
 // MinVersion is the oldest version that this program still speaks. Those before it were in no release.

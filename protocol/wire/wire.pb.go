@@ -1300,7 +1300,9 @@ type Status struct {
 	Flows         []*FlowStatus          `protobuf:"bytes,3,rep,name=flows,proto3" json:"flows,omitempty"`
 	Outbox        *Outbox                `protobuf:"bytes,4,opt,name=outbox,proto3" json:"outbox,omitempty"`
 	// Why the newest bundle was refused; empty when it was not.
-	BundleError   string `protobuf:"bytes,5,opt,name=bundle_error,json=bundleError,proto3" json:"bundle_error,omitempty"`
+	BundleError string `protobuf:"bytes,5,opt,name=bundle_error,json=bundleError,proto3" json:"bundle_error,omitempty"`
+	// The runs that are not over for the agent. When it is left out the agent cannot tell now, and nothing follows.
+	OpenRuns      *OpenRuns `protobuf:"bytes,6,opt,name=open_runs,json=openRuns,proto3" json:"open_runs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1370,6 +1372,60 @@ func (x *Status) GetBundleError() string {
 	return ""
 }
 
+func (x *Status) GetOpenRuns() *OpenRuns {
+	if x != nil {
+		return x.OpenRuns
+	}
+	return nil
+}
+
+// OpenRuns are all runs of which the agent has more to tell: those under way whose start is reported, and all whose reports
+// are not acknowledged. A run that was reported as running before a Status that does not name it is over, and nothing more
+// comes of it. So no report is sent between the making and the sending of a Status.
+type OpenRuns struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RunIds        []string               `protobuf:"bytes,1,rep,name=run_ids,json=runIds,proto3" json:"run_ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OpenRuns) Reset() {
+	*x = OpenRuns{}
+	mi := &file_protocol_wire_wire_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OpenRuns) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OpenRuns) ProtoMessage() {}
+
+func (x *OpenRuns) ProtoReflect() protoreflect.Message {
+	mi := &file_protocol_wire_wire_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OpenRuns.ProtoReflect.Descriptor instead.
+func (*OpenRuns) Descriptor() ([]byte, []int) {
+	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *OpenRuns) GetRunIds() []string {
+	if x != nil {
+		return x.RunIds
+	}
+	return nil
+}
+
 type FlowStatus struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	DeploymentId string                 `protobuf:"bytes,1,opt,name=deployment_id,json=deploymentId,proto3" json:"deployment_id,omitempty"`
@@ -1390,7 +1446,7 @@ type FlowStatus struct {
 
 func (x *FlowStatus) Reset() {
 	*x = FlowStatus{}
-	mi := &file_protocol_wire_wire_proto_msgTypes[17]
+	mi := &file_protocol_wire_wire_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1402,7 +1458,7 @@ func (x *FlowStatus) String() string {
 func (*FlowStatus) ProtoMessage() {}
 
 func (x *FlowStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_protocol_wire_wire_proto_msgTypes[17]
+	mi := &file_protocol_wire_wire_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1415,7 +1471,7 @@ func (x *FlowStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlowStatus.ProtoReflect.Descriptor instead.
 func (*FlowStatus) Descriptor() ([]byte, []int) {
-	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{17}
+	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *FlowStatus) GetDeploymentId() string {
@@ -1495,7 +1551,7 @@ type SourceStatus struct {
 
 func (x *SourceStatus) Reset() {
 	*x = SourceStatus{}
-	mi := &file_protocol_wire_wire_proto_msgTypes[18]
+	mi := &file_protocol_wire_wire_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1507,7 +1563,7 @@ func (x *SourceStatus) String() string {
 func (*SourceStatus) ProtoMessage() {}
 
 func (x *SourceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_protocol_wire_wire_proto_msgTypes[18]
+	mi := &file_protocol_wire_wire_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1520,7 +1576,7 @@ func (x *SourceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourceStatus.ProtoReflect.Descriptor instead.
 func (*SourceStatus) Descriptor() ([]byte, []int) {
-	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{18}
+	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SourceStatus) GetStep() string {
@@ -1598,7 +1654,7 @@ type Outbox struct {
 
 func (x *Outbox) Reset() {
 	*x = Outbox{}
-	mi := &file_protocol_wire_wire_proto_msgTypes[19]
+	mi := &file_protocol_wire_wire_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1610,7 +1666,7 @@ func (x *Outbox) String() string {
 func (*Outbox) ProtoMessage() {}
 
 func (x *Outbox) ProtoReflect() protoreflect.Message {
-	mi := &file_protocol_wire_wire_proto_msgTypes[19]
+	mi := &file_protocol_wire_wire_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1623,7 +1679,7 @@ func (x *Outbox) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outbox.ProtoReflect.Descriptor instead.
 func (*Outbox) Descriptor() ([]byte, []int) {
-	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{19}
+	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Outbox) GetProduced() uint64 {
@@ -1774,7 +1830,7 @@ type SetAside struct {
 
 func (x *SetAside) Reset() {
 	*x = SetAside{}
-	mi := &file_protocol_wire_wire_proto_msgTypes[20]
+	mi := &file_protocol_wire_wire_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1786,7 +1842,7 @@ func (x *SetAside) String() string {
 func (*SetAside) ProtoMessage() {}
 
 func (x *SetAside) ProtoReflect() protoreflect.Message {
-	mi := &file_protocol_wire_wire_proto_msgTypes[20]
+	mi := &file_protocol_wire_wire_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1799,7 +1855,7 @@ func (x *SetAside) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetAside.ProtoReflect.Descriptor instead.
 func (*SetAside) Descriptor() ([]byte, []int) {
-	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{20}
+	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SetAside) GetDir() string {
@@ -1845,7 +1901,7 @@ type DamagedFile struct {
 
 func (x *DamagedFile) Reset() {
 	*x = DamagedFile{}
-	mi := &file_protocol_wire_wire_proto_msgTypes[21]
+	mi := &file_protocol_wire_wire_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1857,7 +1913,7 @@ func (x *DamagedFile) String() string {
 func (*DamagedFile) ProtoMessage() {}
 
 func (x *DamagedFile) ProtoReflect() protoreflect.Message {
-	mi := &file_protocol_wire_wire_proto_msgTypes[21]
+	mi := &file_protocol_wire_wire_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1870,7 +1926,7 @@ func (x *DamagedFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DamagedFile.ProtoReflect.Descriptor instead.
 func (*DamagedFile) Descriptor() ([]byte, []int) {
-	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{21}
+	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *DamagedFile) GetFile() string {
@@ -1949,7 +2005,7 @@ type RunReport struct {
 
 func (x *RunReport) Reset() {
 	*x = RunReport{}
-	mi := &file_protocol_wire_wire_proto_msgTypes[22]
+	mi := &file_protocol_wire_wire_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1961,7 +2017,7 @@ func (x *RunReport) String() string {
 func (*RunReport) ProtoMessage() {}
 
 func (x *RunReport) ProtoReflect() protoreflect.Message {
-	mi := &file_protocol_wire_wire_proto_msgTypes[22]
+	mi := &file_protocol_wire_wire_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1974,7 +2030,7 @@ func (x *RunReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunReport.ProtoReflect.Descriptor instead.
 func (*RunReport) Descriptor() ([]byte, []int) {
-	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{22}
+	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RunReport) GetRunId() string {
@@ -2097,7 +2153,7 @@ type StepCount struct {
 
 func (x *StepCount) Reset() {
 	*x = StepCount{}
-	mi := &file_protocol_wire_wire_proto_msgTypes[23]
+	mi := &file_protocol_wire_wire_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2109,7 +2165,7 @@ func (x *StepCount) String() string {
 func (*StepCount) ProtoMessage() {}
 
 func (x *StepCount) ProtoReflect() protoreflect.Message {
-	mi := &file_protocol_wire_wire_proto_msgTypes[23]
+	mi := &file_protocol_wire_wire_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2122,7 +2178,7 @@ func (x *StepCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepCount.ProtoReflect.Descriptor instead.
 func (*StepCount) Descriptor() ([]byte, []int) {
-	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{23}
+	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *StepCount) GetStep() string {
@@ -2179,7 +2235,7 @@ type FailedRecord struct {
 
 func (x *FailedRecord) Reset() {
 	*x = FailedRecord{}
-	mi := &file_protocol_wire_wire_proto_msgTypes[24]
+	mi := &file_protocol_wire_wire_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2191,7 +2247,7 @@ func (x *FailedRecord) String() string {
 func (*FailedRecord) ProtoMessage() {}
 
 func (x *FailedRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_protocol_wire_wire_proto_msgTypes[24]
+	mi := &file_protocol_wire_wire_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2204,7 +2260,7 @@ func (x *FailedRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailedRecord.ProtoReflect.Descriptor instead.
 func (*FailedRecord) Descriptor() ([]byte, []int) {
-	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{24}
+	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *FailedRecord) GetStep() string {
@@ -2251,7 +2307,7 @@ type InsightsUp struct {
 
 func (x *InsightsUp) Reset() {
 	*x = InsightsUp{}
-	mi := &file_protocol_wire_wire_proto_msgTypes[25]
+	mi := &file_protocol_wire_wire_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2263,7 +2319,7 @@ func (x *InsightsUp) String() string {
 func (*InsightsUp) ProtoMessage() {}
 
 func (x *InsightsUp) ProtoReflect() protoreflect.Message {
-	mi := &file_protocol_wire_wire_proto_msgTypes[25]
+	mi := &file_protocol_wire_wire_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2276,7 +2332,7 @@ func (x *InsightsUp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InsightsUp.ProtoReflect.Descriptor instead.
 func (*InsightsUp) Descriptor() ([]byte, []int) {
-	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{25}
+	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *InsightsUp) GetFirstSeq() uint64 {
@@ -2313,7 +2369,7 @@ type Receipt struct {
 
 func (x *Receipt) Reset() {
 	*x = Receipt{}
-	mi := &file_protocol_wire_wire_proto_msgTypes[26]
+	mi := &file_protocol_wire_wire_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2325,7 +2381,7 @@ func (x *Receipt) String() string {
 func (*Receipt) ProtoMessage() {}
 
 func (x *Receipt) ProtoReflect() protoreflect.Message {
-	mi := &file_protocol_wire_wire_proto_msgTypes[26]
+	mi := &file_protocol_wire_wire_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2338,7 +2394,7 @@ func (x *Receipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Receipt.ProtoReflect.Descriptor instead.
 func (*Receipt) Descriptor() ([]byte, []int) {
-	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{26}
+	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Receipt) GetCount() uint64 {
@@ -2366,7 +2422,7 @@ type InsightsDown struct {
 
 func (x *InsightsDown) Reset() {
 	*x = InsightsDown{}
-	mi := &file_protocol_wire_wire_proto_msgTypes[27]
+	mi := &file_protocol_wire_wire_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2378,7 +2434,7 @@ func (x *InsightsDown) String() string {
 func (*InsightsDown) ProtoMessage() {}
 
 func (x *InsightsDown) ProtoReflect() protoreflect.Message {
-	mi := &file_protocol_wire_wire_proto_msgTypes[27]
+	mi := &file_protocol_wire_wire_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2391,7 +2447,7 @@ func (x *InsightsDown) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InsightsDown.ProtoReflect.Descriptor instead.
 func (*InsightsDown) Descriptor() ([]byte, []int) {
-	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{27}
+	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *InsightsDown) GetStored() uint64 {
@@ -2423,7 +2479,7 @@ type InsightRecord struct {
 
 func (x *InsightRecord) Reset() {
 	*x = InsightRecord{}
-	mi := &file_protocol_wire_wire_proto_msgTypes[28]
+	mi := &file_protocol_wire_wire_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2435,7 +2491,7 @@ func (x *InsightRecord) String() string {
 func (*InsightRecord) ProtoMessage() {}
 
 func (x *InsightRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_protocol_wire_wire_proto_msgTypes[28]
+	mi := &file_protocol_wire_wire_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2448,7 +2504,7 @@ func (x *InsightRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InsightRecord.ProtoReflect.Descriptor instead.
 func (*InsightRecord) Descriptor() ([]byte, []int) {
-	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{28}
+	return file_protocol_wire_wire_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *InsightRecord) GetFlowId() string {
@@ -2593,13 +2649,16 @@ const file_protocol_wire_wire_proto_rawDesc = "" +
 	"\x0esealed_secrets\x18\x05 \x03(\v21.outfeed.wire.BundleConnection.SealedSecretsEntryR\rsealedSecrets\x1a@\n" +
 	"\x12SealedSecretsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"\xc4\x01\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"\xf9\x01\n" +
 	"\x06Status\x12\x12\n" +
 	"\x04time\x18\x01 \x01(\x03R\x04time\x12%\n" +
 	"\x0edesired_serial\x18\x02 \x01(\x04R\rdesiredSerial\x12.\n" +
 	"\x05flows\x18\x03 \x03(\v2\x18.outfeed.wire.FlowStatusR\x05flows\x12,\n" +
 	"\x06outbox\x18\x04 \x01(\v2\x14.outfeed.wire.OutboxR\x06outbox\x12!\n" +
-	"\fbundle_error\x18\x05 \x01(\tR\vbundleError\"\x94\x02\n" +
+	"\fbundle_error\x18\x05 \x01(\tR\vbundleError\x123\n" +
+	"\topen_runs\x18\x06 \x01(\v2\x16.outfeed.wire.OpenRunsR\bopenRuns\"#\n" +
+	"\bOpenRuns\x12\x17\n" +
+	"\arun_ids\x18\x01 \x03(\tR\x06runIds\"\x94\x02\n" +
 	"\n" +
 	"FlowStatus\x12#\n" +
 	"\rdeployment_id\x18\x01 \x01(\tR\fdeploymentId\x12\x17\n" +
@@ -2721,7 +2780,7 @@ func file_protocol_wire_wire_proto_rawDescGZIP() []byte {
 	return file_protocol_wire_wire_proto_rawDescData
 }
 
-var file_protocol_wire_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_protocol_wire_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_protocol_wire_wire_proto_goTypes = []any{
 	(*StreamHeader)(nil),     // 0: outfeed.wire.StreamHeader
 	(*ControlUp)(nil),        // 1: outfeed.wire.ControlUp
@@ -2740,27 +2799,28 @@ var file_protocol_wire_wire_proto_goTypes = []any{
 	(*BundleFlow)(nil),       // 14: outfeed.wire.BundleFlow
 	(*BundleConnection)(nil), // 15: outfeed.wire.BundleConnection
 	(*Status)(nil),           // 16: outfeed.wire.Status
-	(*FlowStatus)(nil),       // 17: outfeed.wire.FlowStatus
-	(*SourceStatus)(nil),     // 18: outfeed.wire.SourceStatus
-	(*Outbox)(nil),           // 19: outfeed.wire.Outbox
-	(*SetAside)(nil),         // 20: outfeed.wire.SetAside
-	(*DamagedFile)(nil),      // 21: outfeed.wire.DamagedFile
-	(*RunReport)(nil),        // 22: outfeed.wire.RunReport
-	(*StepCount)(nil),        // 23: outfeed.wire.StepCount
-	(*FailedRecord)(nil),     // 24: outfeed.wire.FailedRecord
-	(*InsightsUp)(nil),       // 25: outfeed.wire.InsightsUp
-	(*Receipt)(nil),          // 26: outfeed.wire.Receipt
-	(*InsightsDown)(nil),     // 27: outfeed.wire.InsightsDown
-	(*InsightRecord)(nil),    // 28: outfeed.wire.InsightRecord
-	nil,                      // 29: outfeed.wire.Enroll.LabelsEntry
-	nil,                      // 30: outfeed.wire.BundleConnection.SealedSecretsEntry
-	nil,                      // 31: outfeed.wire.Outbox.ExpiredEntry
+	(*OpenRuns)(nil),         // 17: outfeed.wire.OpenRuns
+	(*FlowStatus)(nil),       // 18: outfeed.wire.FlowStatus
+	(*SourceStatus)(nil),     // 19: outfeed.wire.SourceStatus
+	(*Outbox)(nil),           // 20: outfeed.wire.Outbox
+	(*SetAside)(nil),         // 21: outfeed.wire.SetAside
+	(*DamagedFile)(nil),      // 22: outfeed.wire.DamagedFile
+	(*RunReport)(nil),        // 23: outfeed.wire.RunReport
+	(*StepCount)(nil),        // 24: outfeed.wire.StepCount
+	(*FailedRecord)(nil),     // 25: outfeed.wire.FailedRecord
+	(*InsightsUp)(nil),       // 26: outfeed.wire.InsightsUp
+	(*Receipt)(nil),          // 27: outfeed.wire.Receipt
+	(*InsightsDown)(nil),     // 28: outfeed.wire.InsightsDown
+	(*InsightRecord)(nil),    // 29: outfeed.wire.InsightRecord
+	nil,                      // 30: outfeed.wire.Enroll.LabelsEntry
+	nil,                      // 31: outfeed.wire.BundleConnection.SealedSecretsEntry
+	nil,                      // 32: outfeed.wire.Outbox.ExpiredEntry
 }
 var file_protocol_wire_wire_proto_depIdxs = []int32{
 	3,  // 0: outfeed.wire.ControlUp.enroll:type_name -> outfeed.wire.Enroll
 	6,  // 1: outfeed.wire.ControlUp.hello:type_name -> outfeed.wire.Hello
 	16, // 2: outfeed.wire.ControlUp.status:type_name -> outfeed.wire.Status
-	22, // 3: outfeed.wire.ControlUp.run_report:type_name -> outfeed.wire.RunReport
+	23, // 3: outfeed.wire.ControlUp.run_report:type_name -> outfeed.wire.RunReport
 	9,  // 4: outfeed.wire.ControlUp.rotate:type_name -> outfeed.wire.Rotate
 	5,  // 5: outfeed.wire.ControlDown.enrolled:type_name -> outfeed.wire.Enrolled
 	7,  // 6: outfeed.wire.ControlDown.welcome:type_name -> outfeed.wire.Welcome
@@ -2769,27 +2829,28 @@ var file_protocol_wire_wire_proto_depIdxs = []int32{
 	8,  // 9: outfeed.wire.ControlDown.rotate_now:type_name -> outfeed.wire.RotateNow
 	10, // 10: outfeed.wire.ControlDown.rotated:type_name -> outfeed.wire.Rotated
 	4,  // 11: outfeed.wire.Enroll.host:type_name -> outfeed.wire.Host
-	29, // 12: outfeed.wire.Enroll.labels:type_name -> outfeed.wire.Enroll.LabelsEntry
+	30, // 12: outfeed.wire.Enroll.labels:type_name -> outfeed.wire.Enroll.LabelsEntry
 	4,  // 13: outfeed.wire.Hello.host:type_name -> outfeed.wire.Host
 	14, // 14: outfeed.wire.Bundle.flows:type_name -> outfeed.wire.BundleFlow
 	15, // 15: outfeed.wire.Bundle.connections:type_name -> outfeed.wire.BundleConnection
-	30, // 16: outfeed.wire.BundleConnection.sealed_secrets:type_name -> outfeed.wire.BundleConnection.SealedSecretsEntry
-	17, // 17: outfeed.wire.Status.flows:type_name -> outfeed.wire.FlowStatus
-	19, // 18: outfeed.wire.Status.outbox:type_name -> outfeed.wire.Outbox
-	18, // 19: outfeed.wire.FlowStatus.sources:type_name -> outfeed.wire.SourceStatus
-	31, // 20: outfeed.wire.Outbox.expired:type_name -> outfeed.wire.Outbox.ExpiredEntry
-	21, // 21: outfeed.wire.Outbox.damage:type_name -> outfeed.wire.DamagedFile
-	20, // 22: outfeed.wire.Outbox.set_aside:type_name -> outfeed.wire.SetAside
-	23, // 23: outfeed.wire.RunReport.steps:type_name -> outfeed.wire.StepCount
-	24, // 24: outfeed.wire.RunReport.failed_sample:type_name -> outfeed.wire.FailedRecord
-	28, // 25: outfeed.wire.InsightsUp.insights:type_name -> outfeed.wire.InsightRecord
-	26, // 26: outfeed.wire.InsightsUp.receipts:type_name -> outfeed.wire.Receipt
-	12, // 27: outfeed.wire.InsightsDown.refusal:type_name -> outfeed.wire.Refusal
-	28, // [28:28] is the sub-list for method output_type
-	28, // [28:28] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	31, // 16: outfeed.wire.BundleConnection.sealed_secrets:type_name -> outfeed.wire.BundleConnection.SealedSecretsEntry
+	18, // 17: outfeed.wire.Status.flows:type_name -> outfeed.wire.FlowStatus
+	20, // 18: outfeed.wire.Status.outbox:type_name -> outfeed.wire.Outbox
+	17, // 19: outfeed.wire.Status.open_runs:type_name -> outfeed.wire.OpenRuns
+	19, // 20: outfeed.wire.FlowStatus.sources:type_name -> outfeed.wire.SourceStatus
+	32, // 21: outfeed.wire.Outbox.expired:type_name -> outfeed.wire.Outbox.ExpiredEntry
+	22, // 22: outfeed.wire.Outbox.damage:type_name -> outfeed.wire.DamagedFile
+	21, // 23: outfeed.wire.Outbox.set_aside:type_name -> outfeed.wire.SetAside
+	24, // 24: outfeed.wire.RunReport.steps:type_name -> outfeed.wire.StepCount
+	25, // 25: outfeed.wire.RunReport.failed_sample:type_name -> outfeed.wire.FailedRecord
+	29, // 26: outfeed.wire.InsightsUp.insights:type_name -> outfeed.wire.InsightRecord
+	27, // 27: outfeed.wire.InsightsUp.receipts:type_name -> outfeed.wire.Receipt
+	12, // 28: outfeed.wire.InsightsDown.refusal:type_name -> outfeed.wire.Refusal
+	29, // [29:29] is the sub-list for method output_type
+	29, // [29:29] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_protocol_wire_wire_proto_init() }
@@ -2819,7 +2880,7 @@ func file_protocol_wire_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_protocol_wire_wire_proto_rawDesc), len(file_protocol_wire_wire_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   32,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -74,3 +74,34 @@ func TestAReportThatCannotBeStored(t *testing.T) {
 		t.Errorf("the first report is %v", first)
 	}
 }
+
+// TestOpenRuns are those whose start is told, from before that until their end is stored; runs of continuous flows are none.
+func TestOpenRuns(t *testing.T) {
+	t.Parallel()
+	for trigger, open := range map[string]int{"{every: 1h}": 1, "continuous": 0} {
+		t.Run(trigger, func(t *testing.T) {
+			t.Parallel()
+			p := newPlant(t)
+			var puts atomic.Int64
+			p.staging.failReportsWith(func(context.Context) error {
+				puts.Add(1)
+				if runs := p.sup.OpenRuns(); len(runs) != open {
+					t.Errorf("while a report is being stored the open runs are %q, want %d", runs, open)
+				}
+				return nil
+			})
+			p.write("a.jsonl", line(1))
+			read := once
+			if open == 0 {
+				read = follow
+			}
+			p.sup.Apply([]supervisor.Deployment{p.lines("a", trigger, 1, read)})
+			p.awaitInsights(seen(1, 1))
+			p.sup.Apply(nil)
+			p.await("it has stopped", func() bool { return len(p.sup.Status()) == 0 })
+			if runs := p.sup.OpenRuns(); len(runs) > 0 || puts.Load() == 0 {
+				t.Errorf("after %d reports and the end the open runs are %q", puts.Load(), runs)
+			}
+		})
+	}
+}

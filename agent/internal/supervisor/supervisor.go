@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"runtime/pprof"
 	"slices"
 	"sync"
@@ -69,6 +70,8 @@ type Supervisor struct {
 	applied bool
 	desired []Deployment
 	units   []*unit
+	// openRuns are those that OpenRuns tells.
+	openRuns map[string]struct{}
 
 	// interval strikes when all runs are to report.
 	interval beat
@@ -124,7 +127,7 @@ func New(settings Settings) *Supervisor {
 	}
 	settings.Limits = settings.Limits.withDefaults()
 	return &Supervisor{
-		settings: settings, full: make(chan struct{}, 1),
+		settings: settings, full: make(chan struct{}, 1), openRuns: map[string]struct{}{},
 		wake: make(chan struct{}, 1), changed: make(chan struct{}, 1), reported: make(chan struct{}, 1),
 	}
 }
@@ -154,6 +157,32 @@ func (s *Supervisor) Status() []*wire.FlowStatus {
 		out[i] = u.status()
 	}
 	return out
+}
+
+// OpenRuns gives the ids of the runs that are reported as running, from before the first such report until the report of the
+// end is stored, or cannot be. Runs of continuous flows are reported when they are over, and are not among them.
+func (s *Supervisor) OpenRuns() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Keys(s.openRuns))
+}
+
+func (s *Supervisor) openRun(r *run) {
+	if r.continuous {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.openRuns[r.id] = struct{}{}
+}
+
+func (s *Supervisor) closeRun(r *run) {
+	if r.continuous {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.openRuns, r.id)
 }
 
 // NextRuns tells when the flows that wait for their next run, or for another try of it, begin with it, by deployment.

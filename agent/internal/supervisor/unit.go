@@ -202,6 +202,7 @@ func (u *unit) begin(p *prepared) (*run, *slog.Logger) {
 	runner := engine.NewRunner(set)
 	r := newRun(u, runner, st, p.trigger.Kind == flowdef.Continuous)
 	r.makesUp, u.makesUp = u.makesUp, ""
+	u.s.openRun(r)
 	u.enter(r)
 	return r, set.Logger
 }
@@ -213,6 +214,7 @@ func (u *unit) report(ctx context.Context, r *run, log *slog.Logger, err error) 
 	u.leave(r.runner.Report().Sources)
 	// The last report is stored even though ctx may have ended.
 	r.finish(context.WithoutCancel(ctx), ctx.Err() != nil, err)
+	u.s.closeRun(r)
 	if err == nil || ctx.Err() != nil {
 		return
 	}

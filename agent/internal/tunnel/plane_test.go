@@ -75,6 +75,7 @@ type plane struct {
 	repeated int
 	messages int
 	reports  []string
+	heard    []string
 	hellos   []*wire.Hello
 	keys     []ed25519.PublicKey
 	rotates  []*wire.Rotate
@@ -235,6 +236,7 @@ func (p *plane) receive(control *mux.Stream, state *tls.ConnectionState, send fu
 		}
 		switch m := up.GetMessage().(type) {
 		case *wire.ControlUp_Status:
+			p.hear(fmt.Sprintf("status %d", m.Status.GetDesiredSerial()))
 			select {
 			case p.statuses <- m.Status:
 			default:
@@ -248,6 +250,7 @@ func (p *plane) receive(control *mux.Stream, state *tls.ConnectionState, send fu
 				return err
 			}
 		case *wire.ControlUp_RunReport:
+			p.hear("report " + m.RunReport.GetRunId())
 			p.mu.Lock()
 			p.reports = append(p.reports, m.RunReport.GetRunId())
 			p.mu.Unlock()
@@ -259,6 +262,12 @@ func (p *plane) receive(control *mux.Stream, state *tls.ConnectionState, send fu
 			p.t.Errorf("a %T in the middle of a session", m)
 		}
 	}
+}
+
+func (p *plane) hear(said string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.heard = append(p.heard, said)
 }
 
 // welcome checks the hello as a control plane must.

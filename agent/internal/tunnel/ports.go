@@ -49,7 +49,8 @@ type Clock interface {
 
 // Reporter says how the agent is. Both methods may be called at any time.
 type Reporter interface {
-	// Status is how the agent is now; the caller owns it.
+	// Status is how the agent is now; the caller owns it. Nothing is sent meanwhile, so it waits for no disk. Its open runs have
+	// every run of which ReadReports gave a report, until no other can follow and that one was dropped.
 	Status() *wire.Status
 	// StatusChanged receives after the status has changed. It holds one signal, for one reader.
 	StatusChanged() <-chan struct{}

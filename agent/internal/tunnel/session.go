@@ -164,6 +164,14 @@ func (s *session) send(m *wire.ControlUp) error {
 	return wire.WriteMessage(s.control, m)
 }
 
+// sendNow makes a status and sends it, and lets nothing be sent between the two: so it knows of every run that was reported
+// before it.
+func (s *session) sendNow() error {
+	s.sending.Lock()
+	defer s.sending.Unlock()
+	return wire.WriteMessage(s.control, &wire.ControlUp{Message: &wire.ControlUp_Status{Status: s.settings.Reporter.Status()}})
+}
+
 // receive reads the control stream.
 func (s *session) receive(ctx context.Context) error {
 	var acknowledged uint64
@@ -223,7 +231,7 @@ func (s *session) sendStatus(ctx context.Context) error {
 	regular := time.NewTicker(statusEvery)
 	defer regular.Stop()
 	for {
-		if err := s.send(&wire.ControlUp{Message: &wire.ControlUp_Status{Status: s.settings.Reporter.Status()}}); err != nil {
+		if err := s.sendNow(); err != nil {
 			return err
 		}
 		// Changes come in bursts; what changes during this pause goes out in one piece after it.

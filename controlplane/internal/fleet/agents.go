@@ -86,7 +86,7 @@ func (s *Service) Agent(ctx context.Context, a Actor, ref string) (out Agent, er
 	return out, err
 }
 
-// RevokeAgent ends an agent's right to connect, for good. Its insights and runs stay.
+// RevokeAgent ends an agent's right to connect, for good. Its insights and runs stay; those under way are told as stopped.
 func (s *Service) RevokeAgent(ctx context.Context, a Actor, ref string) error {
 	if err := require(a, Owner); err != nil {
 		return err
@@ -103,6 +103,9 @@ func (s *Service) RevokeAgent(ctx context.Context, a Actor, ref string) error {
 			return nil
 		}
 		if err := tx.RevokeAgent(ctx, g.ID); err != nil {
+			return err
+		}
+		if err := endRuns(ctx, tx, AgentIdentity{Tenant: a.Tenant, Workspace: a.Workspace, Agent: g.ID}, Ending{At: time.Now(), Why: revokedInRun}); err != nil {
 			return err
 		}
 		if err := notifyAgents(ctx, tx, a.Workspace, []ID{g.ID}); err != nil {

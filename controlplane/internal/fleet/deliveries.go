@@ -17,6 +17,7 @@ const (
 	mostSamples  = 100
 	mostDamaged  = 100
 	mostSetAside = 20
+	mostOpenRuns = 2 * mostFlows
 	longestEntry = 200
 )
 
@@ -36,10 +37,14 @@ func maybeTime(micros int64) time.Time {
 	return timeOf(micros)
 }
 
-// StoreStatus keeps an agent's newest status.
+// StoreStatus keeps an agent's newest status, and ends the runs that it shows to be over.
 func (s *Service) StoreStatus(ctx context.Context, id AgentIdentity, w *wire.Status) error {
 	if len(w.GetFlows()) > mostFlows {
 		return fail(Invalid, "the agent reports on %d flows; at most %d are read", len(w.GetFlows()), mostFlows)
+	}
+	open, err := openRuns(w.GetOpenRuns())
+	if err != nil {
+		return err
 	}
 	st := statusOf(w)
 	applied := int64(min(w.GetDesiredSerial(), math.MaxInt64))
@@ -55,9 +60,14 @@ func (s *Service) StoreStatus(ctx context.Context, id AgentIdentity, w *wire.Sta
 			}
 			st.Outbox.keepNumbers(before.Status)
 		}
-		if err := tx.SaveStatus(ctx, id, applied, skew, st); errors.Is(err, ErrNoRow) {
+		running, err := tx.SaveStatus(ctx, id, applied, skew, st)
+		if errors.Is(err, ErrNoRow) {
 			return whyOut(ctx, tx, id.Agent)
-		} else if err != nil {
+		}
+		if err == nil && running && w.GetOpenRuns() != nil {
+			err = endRuns(ctx, tx, id, Ending{Open: open, At: st.Time, Why: unreported})
+		}
+		if err != nil {
 			return err
 		}
 		return tx.Notify(ctx, Notice{Event: Event{Kind: "agent", ID: id.Agent}, Workspace: id.Workspace})
@@ -140,11 +150,51 @@ func deploymentIDs(of []string) (ids []ID) {
 	return ids
 }
 
-// unreported is what is said of a run whose agent was killed, or lost its power, before it could say how it went.
-const unreported = "The agent ended in the middle of this run, and began the next one after it started again. What was read since the last " +
-	"commit was read again then; no insight was lost or doubled."
+// unreported is what is said of a run whose agent was killed, or lost its power, before it could say how it went; revokedInRun of
+// one whose agent may say nothing any more.
+const (
+	unreported = "The agent ended in the middle of this run, or could not keep the report of its end, so how far it came is not known. The " +
+		"next run goes on behind the last commit; no insight is lost or doubled."
+	revokedInRun = "The agent was revoked in the middle of this run, so what became of it is not known."
+)
 
-// StoreRun stores a run report. A flow has one run at a time on an agent, so those that began before are over.
+// endRuns ends the runs of an agent that are told as running and are not open.
+//
+// What is over is known without a clock, from the order of what an agent says. A status names every run of which the agent has
+// more to tell: those under way from before their first report on, and all whose reports are not acknowledged. Reports and
+// statuses come on one stream in the order in which they were made, and a session that another has followed ends nothing. So a run that is told as running when a status comes that
+// does not name it was reported by a process that is gone, or its end could not be kept. When the report of such a run comes
+// late, out of the outbox of the process before, the run is named until that is acknowledged, and ended by the next status.
+// An agent that does not come back leaves its runs as they are until it is revoked: for all that is known they go on.
+func endRuns(ctx context.Context, tx Tx, id AgentIdentity, e Ending) error {
+	over, err := tx.EndRuns(ctx, id.Agent, e)
+	if err != nil {
+		return err
+	}
+	for _, run := range over {
+		if err := tx.Notify(ctx, Notice{Event: Event{Kind: "run", ID: run}, Workspace: id.Workspace}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// openRuns are the runs that a status says are not over.
+func openRuns(w *wire.OpenRuns) ([]ID, error) {
+	named := w.GetRunIds()
+	if len(named) > mostOpenRuns {
+		return nil, fail(Invalid, "the agent names %d runs that are not over; at most %d are read", len(named), mostOpenRuns)
+	}
+	ids := make([]ID, 0, len(named))
+	for _, id := range named {
+		if isID(ID(id)) { // no run has another
+			ids = append(ids, ID(id))
+		}
+	}
+	return ids, nil
+}
+
+// StoreRun stores a run report.
 func (s *Service) StoreRun(ctx context.Context, id AgentIdentity, w *wire.RunReport) error {
 	r, err := runOf(id.Agent, w)
 	if err != nil {
@@ -157,16 +207,7 @@ func (s *Service) StoreRun(ctx context.Context, id AgentIdentity, w *wire.RunRep
 		if err := tx.StoreRun(ctx, id.Workspace, r); err != nil {
 			return err
 		}
-		over, err := tx.EndRunsBefore(ctx, id.Workspace, r, unreported)
-		if err != nil {
-			return err
-		}
-		for _, changed := range append(over, r.ID) {
-			if err := tx.Notify(ctx, Notice{Event: Event{Kind: "run", ID: changed}, Workspace: id.Workspace}); err != nil {
-				return err
-			}
-		}
-		return nil
+		return tx.Notify(ctx, Notice{Event: Event{Kind: "run", ID: r.ID}, Workspace: id.Workspace})
 	})
 }
 

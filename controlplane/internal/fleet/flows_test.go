@@ -402,43 +402,6 @@ func TestInsightListing(t *testing.T) {
 	}
 }
 
-// TestAnUnreportedRun has an agent end in the middle of a run: the next run's report ends it, on that agent and of that flow alone,
-// until its own end comes after all.
-func TestAnUnreportedRun(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	p := w.plant(t, "acme")
-	other := w.agent(t, p.owner)
-	const elsewhere = "00000000-0000-7000-8000-00000000000f"
-	report := func(by fleet.AgentIdentity, n int, flow, status string, started int64) {
-		t.Helper()
-		r := &wire.RunReport{RunId: fmt.Sprintf("00000000-0000-7000-8000-%012d", n), FlowId: flow, Version: 1, Status: status, Started: started * 1e6}
-		if err := w.StoreRun(t.Context(), by, r); err != nil {
-			t.Fatal(err)
-		}
-	}
-	has := func(n int, status string, ended int64) {
-		t.Helper()
-		got, err := w.Run(t.Context(), p.owner, fleet.ID(fmt.Sprintf("00000000-0000-7000-8000-%012d", n)))
-		if err != nil || got.Status != status || (got.Error != "") != (ended > 0) || ended > 0 && got.Ended.Unix() != ended {
-			t.Errorf("run %d is %+v, %v; want %s", n, got, err, status)
-		}
-	}
-	flow := string(p.flow.ID)
-	report(p.agent.id, 1, flow, "running", 100)
-	report(p.agent.id, 2, elsewhere, "running", 100)
-	report(other.id, 3, flow, "running", 100)
-	report(p.agent.id, 4, flow, "running", 300)
-	report(p.agent.id, 5, flow, "ok", 200) // late news of a run in between
-	has(1, "stopped", 300)
-	has(2, "running", 0)
-	has(3, "running", 0)
-	has(4, "running", 0)
-	has(5, "ok", 0)
-	report(p.agent.id, 1, flow, "ok", 100)
-	has(1, "ok", 0)
-}
-
 func TestRunsAndStatus(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -189,11 +189,12 @@ type AgentTx interface {
 	// BeginSession ends the agent's other sessions and begins one, with what the agent said of itself.
 	BeginSession(ctx context.Context, s NewSession) error
 	EndSession(ctx context.Context, agent ID, counter int64) error
-	// SaveStatus keeps the newest report and what it says was applied, and refreshes the agent's session; ErrNoRow when
+	// SaveStatus keeps the newest report and what it says was applied, refreshes the agent's session, and says whether the
+	// report is of the newest session and runs of the agent are told as running, which an index knows that has no others; ErrNoRow when
 	// the agent is revoked or locked. A report of the newest session proves that its value was kept. skew is by how many seconds
 	// the report is before this clock, nil when it does not say. What the session's begin has shown is nearer the truth,
 	// since a report may wait on a slow link: so only a difference of a minute counts, which is that of a clock that was set.
-	SaveStatus(ctx context.Context, id AgentIdentity, applied int64, skew *int64, s AgentStatus) error
+	SaveStatus(ctx context.Context, id AgentIdentity, applied int64, skew *int64, s AgentStatus) (running bool, err error)
 }
 
 // NewAgent is an agent as it enrols.
@@ -347,12 +348,21 @@ type DeliveryTx interface {
 	// MissingInsights gives a page, newest first, of those after the cursor (none: from the newest).
 	MissingInsights(ctx context.Context, workspace ID, f RefusedFilter, after *InsightCursor) ([]MissingInsights, error)
 
-	// StoreRun stores a report, replacing that of the same run and agent.
+	// StoreRun stores a report, replacing that of the same run and agent. One that says running replaces none of an end, which
+	// the agent has told since.
 	StoreRun(ctx context.Context, workspace ID, r Run) error
-	// EndRunsBefore ends the other runs of r's flow on r's agent that are told as running and began no later, and gives their ids.
-	EndRunsBefore(ctx context.Context, workspace ID, r Run, why string) ([]ID, error)
+	// EndRuns ends the runs of the agent that are told as running and are not open, as stopped, and gives their ids. A run that
+	// began later than they end, by a clock that was set back, ends as it began.
+	EndRuns(ctx context.Context, agent ID, e Ending) ([]ID, error)
 	Runs(ctx context.Context, workspace ID, f RunFilter) ([]Run, error)
 	RunByID(ctx context.Context, workspace, id ID) (Run, error)
+}
+
+// Ending ends runs other than the open ones, at a time, for a reason that people read.
+type Ending struct {
+	Open []ID
+	At   time.Time
+	Why  string
 }
 
 // Delivery is what an agent delivered, sorted into what is stored and what cannot be.

@@ -294,22 +294,23 @@ func (t *tx) EndSession(ctx context.Context, agent fleet.ID, counter int64) erro
 		args{"agent": agent, "counter": counter})
 }
 
-func (t *tx) SaveStatus(ctx context.Context, id fleet.AgentIdentity, applied int64, skew *int64, s fleet.AgentStatus) error {
+func (t *tx) SaveStatus(ctx context.Context, id fleet.AgentIdentity, applied int64, skew *int64, s fleet.AgentStatus) (running bool, err error) {
 	text, err := json.Marshal(s)
 	if err != nil {
-		return fmt.Errorf("write an agent's status: %w", err)
+		return false, fmt.Errorf("write an agent's status: %w", err)
 	}
 	brief, err := json.Marshal(s.Brief())
 	if err != nil {
-		return fmt.Errorf("write an agent's status in brief: %w", err)
+		return false, fmt.Errorf("write an agent's status in brief: %w", err)
 	}
-	a := args{"agent": id.Agent, "applied": applied, "skew": skew, "status": string(text), "brief": string(brief)}
-	err = t.must(ctx, `
+	a := args{"agent": id.Agent, "session": id.Session, "applied": applied, "skew": skew, "status": string(text), "brief": string(brief)}
+	running, err = one(ctx, t, `
 		UPDATE agents SET status = @status::json, brief = @brief::json, applied = @applied,
 			clock_skew = CASE WHEN abs(clock_skew - @skew) >= 60 THEN @skew ELSE clock_skew END
-		WHERE tenant_id = @tenant AND id = @agent AND revoked_at IS NULL AND locked_at IS NULL`, a)
+		WHERE tenant_id = @tenant AND id = @agent AND revoked_at IS NULL AND locked_at IS NULL
+		RETURNING counter = @session AND EXISTS (SELECT FROM runs r WHERE r.tenant_id = @tenant AND r.agent_id = @agent AND r.status = 'running')`, a, pgx.RowTo[bool])
 	if err != nil {
-		return err
+		return false, err
 	}
-	return t.do(ctx, "UPDATE agent_sessions SET seen_at = now() WHERE tenant_id = @tenant AND agent_id = @agent AND ended_at IS NULL", a)
+	return running, t.do(ctx, "UPDATE agent_sessions SET seen_at = now() WHERE tenant_id = @tenant AND agent_id = @agent AND ended_at IS NULL", a)
 }

@@ -263,7 +263,7 @@ func (t *tx) StoreRun(ctx context.Context, workspace fleet.ID, r fleet.Run) erro
 			records_read = excluded.records_read, bytes_read = excluded.bytes_read, records_failed = excluded.records_failed,
 			records_late = excluded.records_late, insights = excluded.insights, error = excluded.error, steps = excluded.steps,
 			sample = excluded.sample
-		WHERE runs.agent_id = excluded.agent_id`,
+		WHERE runs.agent_id = excluded.agent_id AND NOT (excluded.status = 'running' AND runs.status IN ('ok', 'failed'))`,
 		args{
 			"id": r.ID, "workspace": workspace, "agent": r.Agent, "flow": r.Flow, "version": r.Version, "status": r.Status, "started": r.Started,
 			"ended": orNull(r.Ended), "read": r.RecordsRead, "bytes": r.BytesRead, "failed": r.Failed, "late": r.Late, "insights": r.Insights,
@@ -271,13 +271,12 @@ func (t *tx) StoreRun(ctx context.Context, workspace fleet.ID, r fleet.Run) erro
 		})
 }
 
-func (t *tx) EndRunsBefore(ctx context.Context, workspace fleet.ID, r fleet.Run, why string) ([]fleet.ID, error) {
+func (t *tx) EndRuns(ctx context.Context, agent fleet.ID, e fleet.Ending) ([]fleet.ID, error) {
 	return many(ctx, t, `
-		UPDATE runs SET status = 'stopped', ended_at = @started, error = @why
-		WHERE tenant_id = @tenant AND workspace_id = @workspace AND agent_id = @agent AND flow_id = @flow AND status = 'running'
-			AND started_at <= @started AND id <> @id
+		UPDATE runs SET status = 'stopped', ended_at = greatest(started_at, @ended), error = @why
+		WHERE tenant_id = @tenant AND agent_id = @agent AND status = 'running' AND id <> ALL (@open::uuid[])
 		RETURNING id`,
-		args{"workspace": workspace, "agent": r.Agent, "flow": r.Flow, "started": r.Started, "id": r.ID, "why": why}, pgx.RowTo[fleet.ID])
+		args{"agent": agent, "open": texts(e.Open), "ended": e.At, "why": e.Why}, pgx.RowTo[fleet.ID])
 }
 
 const selectRuns = `
