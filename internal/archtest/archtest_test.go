@@ -83,7 +83,7 @@ func rules() []rule {
 }
 
 // testingOnly are the packages that only tests may import.
-var testingOnly = []string{"internal/pgtest", "internal/archtest", "internal/e2e", "agent/internal/connector/conformance", "controlplane/internal/gateway/gatewaytest", "controlplane/internal/httpapi/apitest"}
+var testingOnly = []string{"internal/pgtest", "internal/archtest", "internal/e2e", "agent/internal/connector/conformance", "controlplane/internal/fleet/fleettest", "controlplane/internal/gateway/gatewaytest", "controlplane/internal/httpapi/apitest"}
 
 // file is one parsed Go file.
 type file struct {
