@@ -3,6 +3,7 @@ package agent_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -67,6 +68,24 @@ func TestRunFlowPrintsAndStartsAnew(t *testing.T) {
 		}
 		if s.Read != 4 || s.Failed != 1 || s.Insights != 2 {
 			t.Errorf("the summary is %+v", s)
+		}
+	}
+}
+
+// A name from a plant cannot steer the terminal that a run prints on, and still says the same.
+func TestRunFlowPrintsNothingThatSteersATerminal(t *testing.T) {
+	t.Parallel()
+	const hostile = "\x1b[2JÖfen\u009b31m\u202e\x7f"
+	dir := t.TempDir()
+	write(t, dir, "a.csv", "machine,count\n"+hostile+",1\n")
+	for _, dataDir := range []string{"", t.TempDir()} {
+		out, _ := run(t, definition(t, dir), dataDir)
+		if !strings.Contains(out, `"machine":"\u001b[2JÖfen\u009b31m\u202e\u007f"`) {
+			t.Errorf("with the data directory %q it prints %q", dataDir, out)
+		}
+		var line struct{ Key map[string]string }
+		if err := json.Unmarshal([]byte(out), &line); err != nil || line.Key["machine"] != hostile {
+			t.Errorf("it prints %q, which says %q, %v", out, line.Key, err)
 		}
 	}
 }

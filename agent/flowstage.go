@@ -13,6 +13,7 @@ import (
 	"github.com/outfeed/outfeed/agent/internal/engine"
 	"github.com/outfeed/outfeed/agent/internal/stage"
 	"github.com/outfeed/outfeed/agent/internal/supervisor"
+	"github.com/outfeed/outfeed/internal/terminal"
 )
 
 // localAgent stands for an agent's id where flows run without a control plane.
@@ -153,8 +154,9 @@ func (s *stagedPrinter) drain(ctx context.Context) error {
 
 func (s *stagedPrinter) Close() error { return errors.Join(s.printer.Close(), s.staging.stage.Close()) }
 
-// encodeLine appends an insight as flow run prints it, with its line end.
+// encodeLine appends an insight as flow run prints it, with its line end. What comes from a plant cannot steer a terminal.
 func encodeLine(line []byte, in *engine.Insight) ([]byte, error) {
+	start := len(line)
 	name, err := json.Marshal(in.Name)
 	if err != nil {
 		return nil, fmt.Errorf("encode the name of an insight: %w", err)
@@ -163,5 +165,6 @@ func encodeLine(line []byte, in *engine.Insight) ([]byte, error) {
 	line = time.UnixMicro(in.Time).UTC().AppendFormat(append(line, `,"time":"`...), time.RFC3339Nano)
 	line = append(append(line, `","key":`...), in.Key...)
 	line = append(append(line, `,"values":`...), in.Values...)
-	return append(line, '}', '\n'), nil
+	line = append(line, '}', '\n')
+	return append(line[:start], terminal.JSON(line[start:])...), nil
 }

@@ -1,7 +1,7 @@
 // Package terminal makes texts of others fit to be shown to people: a record, a file's name or a server's error could
 // hold sequences that steer the terminal which shows them. It also writes sizes and durations for people.
 //
-// It keeps no state, and must not print anything itself.
+// It keeps no state, and writes nowhere but where it is told.
 package terminal
 
 import (

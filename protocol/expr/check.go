@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/outfeed/outfeed/internal/excerpt"
 )
 
 // Check gives a typed copy of a parsed tree, resolved against the columns of the rows it will see. Its error is an
@@ -138,7 +140,7 @@ func (c *checker) perhapsText(n *Node, err error) error {
 	if _, near := Nearest(n.Name, c.columns.Names()); near {
 		return err
 	}
-	return errorAt(n.Pos, "unknown column %q; if it is a text, write it in quotes: %s", shorten(n.Name), quote(shorten(n.Name)))
+	return errorAt(n.Pos, "unknown column %q; if it is a text, write it in quotes: %s", excerpt.Of(n.Name), quote(excerpt.Of(n.Name)))
 }
 
 func literal(pos int, v Value) *Node { return &Node{Op: OpLiteral, Pos: pos, Value: v, Type: v.Type} }
@@ -265,7 +267,7 @@ func convertTimes(nodes []*Node) error {
 func timestampLiteral(n *Node, loc *time.Location) (*Node, error) {
 	micros, ok := ParseTimestamp(n.Value.Str, loc)
 	if !ok {
-		return nil, errorAt(n.Pos, "%s is not a timestamp; write it like \"2026-01-31T06:00:00Z\"", quote(shorten(n.Value.Str)))
+		return nil, errorAt(n.Pos, "%s is not a timestamp; write it like \"2026-01-31T06:00:00Z\"", quote(excerpt.Of(n.Value.Str)))
 	}
 	return literal(n.Pos, Value{Type: Timestamp, Int: micros}), nil
 }

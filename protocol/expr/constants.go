@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/outfeed/outfeed/internal/excerpt"
 )
 
 // constantCheck checks the constants among the arguments of a call.
@@ -189,7 +191,7 @@ func checkReplace(c *checker, args []*Node) error {
 	text := args[2].Value.Str
 	for _, r := range GroupReferences(text) {
 		if !valid[r.Name] {
-			return errorAt(args[2].Pos, "the pattern has no group for %s; write ${1} for the first group, and $$ for a dollar sign", quote(shorten(text[r.Start:r.End])))
+			return errorAt(args[2].Pos, "the pattern has no group for %s; write ${1} for the first group, and $$ for a dollar sign", quote(excerpt.Of(text[r.Start:r.End])))
 		}
 	}
 	return nil

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/outfeed/outfeed/internal/excerpt"
 )
 
 // Layout is how a time is written: texts and the parts of a time between them. It is safe for concurrent use.
@@ -81,7 +83,7 @@ func ParseLayout(text string) (*Layout, error) {
 			break
 		}
 		if len(text) < 2 || strings.IndexByte(known, text[1]) < 0 {
-			return nil, fmt.Errorf("the layout has the unknown part %s; the parts are %%%s", quote(shorten(text[:min(2, len(text))])), strings.Join(strings.Split(known, ""), " %"))
+			return nil, fmt.Errorf("the layout has the unknown part %s; the parts are %%%s", quote(excerpt.Of(text[:min(2, len(text))])), strings.Join(strings.Split(known, ""), " %"))
 		}
 		if text[1] == '%' {
 			l.parts = append(l.parts, layoutPart{text: "%"})

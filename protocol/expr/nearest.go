@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/outfeed/outfeed/internal/excerpt"
 )
 
 // maxNameCompared is how many characters a name may have to be compared with others; a longer one has no neighbour.
@@ -99,7 +101,7 @@ func distance(a, b []rune, limit int) int {
 // Unknown is the message for a name that is not among the valid ones: it says what kind of name it is ("column"), and
 // the nearest valid one or, where none is near, which there are.
 func Unknown(kind, name string, valid []string) string {
-	message := fmt.Sprintf("unknown %s %q", kind, shorten(name))
+	message := fmt.Sprintf("unknown %s %q", kind, excerpt.Of(name))
 	if nearest, ok := Nearest(name, valid); ok {
 		return fmt.Sprintf("%s; did you mean %q?", message, nearest)
 	}

@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/outfeed/outfeed/internal/excerpt"
 )
 
 const (
@@ -279,7 +281,7 @@ func (p *parser) in(left *Node, pos int) (*Node, error) {
 		switch item.Op { //nolint:exhaustive // the others are no constants either
 		case OpLiteral:
 		case OpColumn:
-			return nil, errorAt(item.Pos, "a list of in holds constants only; write %s for a text, or x == a or x == b to compare with columns", quote(shorten(item.Name)))
+			return nil, errorAt(item.Pos, "a list of in holds constants only; write %s for a text, or x == a or x == b to compare with columns", quote(excerpt.Of(item.Name)))
 		default:
 			return nil, errorAt(item.Pos, "a list of in holds constants only; write x == a or x == b")
 		}
@@ -382,19 +384,12 @@ func (p *parser) number(sign string, pos int) (*Node, error) {
 		v.Float, err = strconv.ParseFloat(text, 64)
 	}
 	if errors.Is(err, strconv.ErrRange) {
-		return nil, errorAt(pos, "the number %s does not fit in 64 bits", shorten(text))
+		return nil, errorAt(pos, "the number %s does not fit in 64 bits", excerpt.Of(text))
 	}
 	if err != nil {
-		return nil, errorAt(pos, "%s is not a number", shorten(text))
+		return nil, errorAt(pos, "%s is not a number", excerpt.Of(text))
 	}
 	return &Node{Op: OpLiteral, Pos: pos, Value: v}, p.advance()
-}
-
-func shorten(text string) string {
-	if len(text) > 40 {
-		return text[:40] + "…"
-	}
-	return text
 }
 
 // name reads a column or a function call.

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/outfeed/outfeed/internal/excerpt"
 )
 
 // LoadZone finds an IANA time zone by its name. The zone of the machine (Local) is refused, since a flow must give the
@@ -23,7 +25,7 @@ func LoadZone(name string) (*time.Location, error) {
 	}
 	zone, err := time.LoadLocation(name)
 	if err != nil {
-		return nil, fmt.Errorf("%s is no time zone; write an IANA name such as \"Europe/Berlin\" or \"UTC\"", quote(shorten(name)))
+		return nil, fmt.Errorf("%s is no time zone; write an IANA name such as \"Europe/Berlin\" or \"UTC\"", quote(excerpt.Of(name)))
 	}
 	if name == "UTC" {
 		zone = time.UTC
@@ -54,7 +56,7 @@ func ParseTimeUnit(text string) (TimeUnit, error) {
 	n, err := strconv.ParseInt(text[:digits], 10, 32)
 	name := text[digits:]
 	if err != nil || n < 1 {
-		return TimeUnit{}, fmt.Errorf("the length %s must be a number and a unit, such as \"15m\", \"1h\", \"1d\", \"1w\", \"1mo\" or \"1y\"", quote(shorten(text)))
+		return TimeUnit{}, fmt.Errorf("the length %s must be a number and a unit, such as \"15m\", \"1h\", \"1d\", \"1w\", \"1mo\" or \"1y\"", quote(excerpt.Of(text)))
 	}
 	switch name {
 	case "s", "m", "h":
@@ -81,7 +83,7 @@ func ParseTimeUnit(text string) (TimeUnit, error) {
 	case "y":
 		return TimeUnit{Months: 12}, nil
 	}
-	return TimeUnit{}, fmt.Errorf("%s is no length; the units are s, m, h, d, w, mo and y", quote(shorten(text)))
+	return TimeUnit{}, fmt.Errorf("%s is no length; the units are s, m, h, d, w, mo and y", quote(excerpt.Of(text)))
 }
 
 // ParseClockUnit is how many microseconds a unit of time has: d, h, m, s, ms or us. A day has 24 hours.
@@ -106,7 +108,7 @@ func ParseClockUnit(text string) (micros int64, err error) {
 // ParseSpan reads a duration in microseconds: whole numbers with the units of ParseClockUnit, such as "1h30m", with an
 // optional minus sign in front.
 func ParseSpan(text string) (micros int64, err error) {
-	bad := fmt.Errorf("%s is no duration; write whole numbers with the units d, h, m, s, ms and us, such as \"1h30m\" or \"-5s\"", quote(shorten(text)))
+	bad := fmt.Errorf("%s is no duration; write whole numbers with the units d, h, m, s, ms and us, such as \"1h30m\" or \"-5s\"", quote(excerpt.Of(text)))
 	rest, negative := strings.CutPrefix(text, "-")
 	if rest == "" {
 		return 0, bad

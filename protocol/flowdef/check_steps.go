@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/outfeed/outfeed/internal/excerpt"
 	"github.com/outfeed/outfeed/protocol/expr"
 )
 
@@ -15,7 +16,7 @@ func (c *checker) checkRead(k int) bool {
 	for i := range r.Schema {
 		column := r.Schema[i].Column
 		if column.Type == expr.Invalid || ps.Output.Index(column.Name) >= 0 {
-			c.problem(ps.Step, r.Schema[i].Pos, "column %q has no type or is there twice", clip(column.Name))
+			c.problem(ps.Step, r.Schema[i].Pos, "column %q has no type or is there twice", excerpt.Of(column.Name))
 			sound = false
 		}
 		ps.Output = append(ps.Output, column)
@@ -47,7 +48,7 @@ func (c *checker) checkMap(k int) bool {
 		to := ps.Output.Index(a.Name)
 		n := c.node(ps.Step, &a.Expr, ps.Output)
 		if n != nil && n.Type == expr.Null {
-			c.problem(ps.Step, a.Expr.Pos, "column %q would be null in every row and has no type; give it one, as in float(null)", clip(a.Name))
+			c.problem(ps.Step, a.Expr.Pos, "column %q would be null in every row and has no type; give it one, as in float(null)", excerpt.Of(a.Name))
 			n = nil
 		}
 		if n == nil {
@@ -75,7 +76,7 @@ func (c *checker) checkSelect(k int) bool {
 	for _, selected := range ps.Select {
 		i := c.column(ps.Step, selected.From, schema)
 		if names[selected.Name] {
-			c.problem(ps.Step, selected.From.Pos, "column %q is there twice in the output; give one of them another name with {new: old}", clip(selected.Name))
+			c.problem(ps.Step, selected.From.Pos, "column %q is there twice in the output; give one of them another name with {new: old}", excerpt.Of(selected.Name))
 			i = -1
 		}
 		if names[selected.Name] = true; i < 0 {
@@ -152,7 +153,7 @@ func (c *checker) checkResult(k int, a *Assignment, schema expr.Schema, origins 
 		return false
 	}
 	if ps.Output.Index(a.Name) >= 0 {
-		c.problem(ps.Step, a.Pos, "column %q is there twice in the output: it also comes from by or from the window; choose another name", clip(a.Name))
+		c.problem(ps.Step, a.Pos, "column %q is there twice in the output: it also comes from by or from the window; choose another name", excerpt.Of(a.Name))
 		return false
 	}
 	var from origin

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/outfeed/outfeed/internal/excerpt"
 	"github.com/outfeed/outfeed/protocol/expr"
 )
 
@@ -91,7 +92,7 @@ func (c *checker) checkMember(t *Test, at string, schema expr.Schema, m member) 
 	if j < 0 && !c.full() {
 		c.testProblem(t, at, "%s", expr.Unknown("column", m.column, schema.Names()))
 	} else if j >= 0 && !fitsColumn(m.value, schema[j].Type) {
-		c.testProblem(t, at, "the value of column %q is not %s", clip(m.column), wanted(schema[j].Type))
+		c.testProblem(t, at, "the value of column %q is not %s", excerpt.Of(m.column), wanted(schema[j].Type))
 	}
 }
 
@@ -106,7 +107,7 @@ func (c *checker) testProblem(t *Test, path, format string, args ...any) {
 	if !ok {
 		pos = t.Pos
 	}
-	c.add(pos, "", "test %q: %s", clip(t.Name), fmt.Sprintf(format, args...))
+	c.add(pos, "", "test %q: %s", excerpt.Of(t.Name), fmt.Sprintf(format, args...))
 }
 
 // fitsColumn says whether a test's value can stand in a column of the type.

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/outfeed/outfeed/internal/excerpt"
 	"github.com/outfeed/outfeed/protocol/expr"
 )
 
@@ -56,7 +57,7 @@ func (c *checker) checkUse(s *Step, name Ref, use connectionUse) {
 	}
 	options, offered := use.options(&spec)
 	if !offered {
-		c.problem(s, name.Pos, "connection %q is of the kind %s, which %s", clip(name.Name), kind, use.cannot)
+		c.problem(s, name.Pos, "connection %q is of the kind %s, which %s", excerpt.Of(name.Name), kind, use.cannot)
 		return
 	}
 	for i := range options {

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/outfeed/outfeed/internal/excerpt"
 )
 
 // maxCronGap is the most days between two on which a flow runs: 29 February comes every eight years at the latest.
@@ -28,7 +30,7 @@ func checkCron(text string) error {
 			set := cronPart(part, r.from, r.to)
 			if set == 0 {
 				return fmt.Errorf("%q is no %s; write *, numbers from %d to %d, ranges such as %d-%d, or steps such as */2, joined by commas",
-					clip(part), r.name, r.from, r.to, r.from, r.to)
+					excerpt.Of(part), r.name, r.from, r.to, r.from, r.to)
 			}
 			bits[i] |= set
 		}

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/outfeed/outfeed/internal/excerpt"
 )
 
 const (
@@ -242,7 +244,7 @@ func (r *detectReader) readLevels(d *DetectStep, e entry) {
 		if l.key == "" || len(l.key) > maxName {
 			r.problem(l.pos, "a severity is a name such as warning, of at most %d bytes", maxName)
 		}
-		if v, ok := r.number(l.value, "the bound of "+clip(l.key)); ok {
+		if v, ok := r.number(l.value, "the bound of "+excerpt.Of(l.key)); ok {
 			d.Levels = append(d.Levels, DetectLevel{Severity: l.key, Value: v})
 		}
 	}

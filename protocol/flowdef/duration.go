@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strconv"
 	"time"
+
+	"github.com/outfeed/outfeed/internal/excerpt"
 )
 
 // MaxDuration is the longest duration that a definition can state: ten years.
@@ -27,13 +29,13 @@ func ParseDuration(text string) (time.Duration, error) {
 		}
 		n, err := strconv.ParseInt(rest[:digits], 10, 64)
 		if err != nil || len(units) == 0 || n > int64(MaxDuration/units[0].unit) {
-			return 0, fmt.Errorf("%q is not a duration of at most 3650d; write it like 5s, 15m, 1h30m or 1d", clip(text))
+			return 0, fmt.Errorf("%q is not a duration of at most 3650d; write it like 5s, 15m, 1h30m or 1d", excerpt.Of(text))
 		}
 		total += time.Duration(n) * units[0].unit
 		units, rest = units[1:], rest[digits+letters:]
 	}
 	if total <= 0 || total > MaxDuration {
-		return 0, fmt.Errorf("%q is not a duration of more than 0 and at most 3650d; write it like 5s, 15m, 1h30m or 1d", clip(text))
+		return 0, fmt.Errorf("%q is not a duration of more than 0 and at most 3650d; write it like 5s, 15m, 1h30m or 1d", excerpt.Of(text))
 	}
 	return total, nil
 }
@@ -45,12 +47,4 @@ func span(text string, lo, hi byte) int {
 		n++
 	}
 	return n
-}
-
-// clip shortens a text from a definition for a message.
-func clip(text string) string {
-	if runes := []rune(text[:min(len(text), 400)]); len(runes) > 80 {
-		return string(runes[:80]) + "…"
-	}
-	return text
 }

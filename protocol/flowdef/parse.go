@@ -12,6 +12,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/outfeed/outfeed/internal/excerpt"
 	"github.com/outfeed/outfeed/protocol/expr"
 )
 
@@ -208,7 +209,7 @@ func (p *parser) entries(n *yaml.Node, what, shape string) []entry {
 			continue
 		}
 		if first, twice := seen[key.Value]; twice {
-			p.problem(at(key), "%q is there twice in %s; the first is in line %d", clip(key.Value), what, first.Line)
+			p.problem(at(key), "%q is there twice in %s; the first is in line %d", excerpt.Of(key.Value), what, first.Line)
 			continue
 		}
 		seen[key.Value] = at(key)
@@ -282,7 +283,7 @@ func (p *parser) name(n *yaml.Node, what string) string {
 	for i, r := range text {
 		letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '_'
 		if len(text) > maxName || !letter && (i == 0 || r != '-' && r != '.') {
-			p.problem(at(n), "%s %q must be of the letters a to z, digits, _, - and ., begin with a letter, a digit or _, and have at most %d characters", what, clip(text), maxName)
+			p.problem(at(n), "%s %q must be of the letters a to z, digits, _, - and ., begin with a letter, a digit or _, and have at most %d characters", what, excerpt.Of(text), maxName)
 			return ""
 		}
 	}
@@ -292,7 +293,7 @@ func (p *parser) name(n *yaml.Node, what string) string {
 // column checks a column's name.
 func (p *parser) column(name string, pos Pos) {
 	if name == "" || len(name) > maxName || strings.ContainsFunc(name, unicode.IsControl) {
-		p.problem(pos, "the column name %q is empty, longer than %d bytes or has control characters", clip(name), maxName)
+		p.problem(pos, "the column name %q is empty, longer than %d bytes or has control characters", excerpt.Of(name), maxName)
 	}
 }
 
@@ -310,7 +311,7 @@ func (p *parser) refs(n *yaml.Node, key string) []Ref {
 	for _, item := range p.items(n, key, "["+key+"_column, …]") {
 		if r := p.ref(item, "a column name of "+key); r.Name != "" {
 			if slices.ContainsFunc(list, func(o Ref) bool { return o.Name == r.Name }) {
-				p.problem(r.Pos, "column %q is there twice in %s", clip(r.Name), key)
+				p.problem(r.Pos, "column %q is there twice in %s", excerpt.Of(r.Name), key)
 			}
 			list = append(list, r)
 		}
@@ -355,7 +356,7 @@ func (p *parser) refuseTag(n *yaml.Node) bool {
 	if n.Style&yaml.TaggedStyle == 0 {
 		return false
 	}
-	p.problem(at(n), "%s at the beginning is a tag to YAML and no part of the expression; write not k instead of !k, and put a text that begins with ! in quotes", clip(n.Tag))
+	p.problem(at(n), "%s at the beginning is a tag to YAML and no part of the expression; write not k instead of !k, and put a text that begins with ! in quotes", excerpt.Of(n.Tag))
 	return true
 }
 
@@ -430,6 +431,6 @@ func (p *parser) scalarValue(n *yaml.Node) any {
 	if err == nil {
 		err = errors.New("it is not a finite number")
 	}
-	p.problem(at(n), "the value %q cannot be used: %s", clip(n.Value), clip(strings.TrimPrefix(err.Error(), "yaml: ")))
+	p.problem(at(n), "the value %q cannot be used: %s", excerpt.Of(n.Value), excerpt.Of(strings.TrimPrefix(err.Error(), "yaml: ")))
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/outfeed/outfeed/internal/excerpt"
 	"github.com/outfeed/outfeed/protocol/expr"
 )
 
@@ -92,13 +93,13 @@ func (p *parser) cron(t *Trigger, n *yaml.Node, members map[string]entry) {
 	if text, ok := p.word(n, "cron"); ok {
 		t.Cron = text
 		if err := checkCron(text); err != nil {
-			p.problem(at(n), "cron %q: %s", clip(text), err)
+			p.problem(at(n), "cron %q: %s", excerpt.Of(text), err)
 		}
 	}
 	if e, ok := members["timezone"]; ok {
 		t.Timezone, _ = p.word(e.value, "timezone")
 		if _, err := time.LoadLocation(t.Timezone); err != nil || t.Timezone == "Local" {
-			p.problem(at(e.value), "unknown time zone %q; write one like Europe/Berlin or UTC", clip(t.Timezone))
+			p.problem(at(e.value), "unknown time zone %q; write one like Europe/Berlin or UTC", excerpt.Of(t.Timezone))
 		}
 	}
 	if e, ok := members["missed"]; ok {
@@ -119,7 +120,7 @@ func (p *parser) tests(n *yaml.Node) []Test {
 		if e, ok := members["name"]; ok {
 			t.Name = p.prose(e.value, "the test's name")
 			if first, twice := named[t.Name]; twice && t.Name != "" {
-				p.problem(at(e.value), "the test %q is there twice; the first is in line %d", clip(t.Name), first.Line)
+				p.problem(at(e.value), "the test %q is there twice; the first is in line %d", excerpt.Of(t.Name), first.Line)
 			} else {
 				named[t.Name] = at(e.value)
 			}

@@ -8,6 +8,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/outfeed/outfeed/internal/excerpt"
 	"github.com/outfeed/outfeed/protocol/expr"
 )
 
@@ -167,7 +168,7 @@ func (p *parser) schema(n *yaml.Node) []SchemaColumn {
 		name, _ := p.word(e.value, "the column's type")
 		t, ok := expr.ParseType(name)
 		if !ok && name != "" && !p.full() {
-			p.problem(at(e.value), "column %q: %s", clip(e.key), expr.Unknown("type", name, typeNames()))
+			p.problem(at(e.value), "column %q: %s", excerpt.Of(e.key), expr.Unknown("type", name, typeNames()))
 		}
 		list = append(list, SchemaColumn{Column: expr.Column{Name: e.key, Type: t}, Pos: e.pos})
 	}
@@ -181,7 +182,7 @@ func (p *parser) assignments(n *yaml.Node, what, shape string) []Assignment {
 	var list []Assignment
 	for _, e := range p.columnEntries(n, what, shape) {
 		p.column(e.key, e.pos)
-		list = append(list, Assignment{Name: e.key, Expr: p.expression(e.value, "column "+clip(e.key)), Pos: e.pos})
+		list = append(list, Assignment{Name: e.key, Expr: p.expression(e.value, "column "+excerpt.Of(e.key)), Pos: e.pos})
 	}
 	if n.Kind == yaml.MappingNode && len(list) == 0 {
 		p.problem(at(n), "%s is empty; write %s", what, shape)
@@ -217,7 +218,7 @@ func (p *parser) renames(n *yaml.Node) []Selection {
 	var list []Selection
 	for _, e := range p.columnEntries(n, "select", "[a, b] or {new: old}") {
 		p.column(e.key, e.pos)
-		list = append(list, Selection{Name: e.key, From: p.ref(e.value, "the column to keep as "+clip(e.key))})
+		list = append(list, Selection{Name: e.key, From: p.ref(e.value, "the column to keep as "+excerpt.Of(e.key))})
 	}
 	return list
 }

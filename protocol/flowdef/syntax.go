@@ -11,6 +11,8 @@ import (
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/outfeed/outfeed/internal/excerpt"
 )
 
 // yamlError is what the YAML library has found: what is wrong, where, and, where it knows, the place at which that
@@ -90,7 +92,7 @@ func (p *parser) syntax(d *yaml.Decoder, err error) {
 		return
 	}
 	hint := p.explain(&e)
-	p.problem(e.at, "the text is neither YAML nor JSON: %s%s", clip(e.message), hint)
+	p.problem(e.at, "the text is neither YAML nor JSON: %s%s", excerpt.Of(e.message), hint)
 }
 
 // explain says more of an error, for people who do not know the library's words, and may find a better place for it.

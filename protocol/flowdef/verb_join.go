@@ -5,6 +5,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/outfeed/outfeed/internal/excerpt"
 	"github.com/outfeed/outfeed/protocol/expr"
 )
 
@@ -24,7 +25,7 @@ func (p *parser) join(s *Step, members map[string]entry) *JoinStep {
 		p.problem(s.Pos, "the join has no on; write on: [column] or on: {left_column: right_column}")
 	case e.value.Kind == yaml.MappingNode:
 		for _, pair := range p.columnEntries(e.value, "on", "{left: right}") {
-			right := p.ref(pair.value, "the right column of "+clip(pair.key))
+			right := p.ref(pair.value, "the right column of "+excerpt.Of(pair.key))
 			j.On = append(j.On, JoinKey{Left: Ref{Name: pair.key, Pos: pair.pos}, Right: right})
 		}
 	default:

@@ -7,6 +7,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/outfeed/outfeed/internal/excerpt"
 	"github.com/outfeed/outfeed/protocol/expr"
 )
 
@@ -116,7 +117,7 @@ func (p *parser) keyPairs(n *yaml.Node, shape string) []JoinKey {
 	var list []JoinKey
 	if n.Kind == yaml.MappingNode {
 		for _, pair := range p.columnEntries(n, "on", shape) {
-			list = append(list, JoinKey{Left: Ref{Name: pair.key, Pos: pair.pos}, Right: p.ref(pair.value, "the right column of "+clip(pair.key))})
+			list = append(list, JoinKey{Left: Ref{Name: pair.key, Pos: pair.pos}, Right: p.ref(pair.value, "the right column of "+excerpt.Of(pair.key))})
 		}
 	} else {
 		for _, r := range p.refs(n, "on") {
@@ -145,7 +146,7 @@ func (c *checker) checkLookup(k int) bool {
 			c.problem(ps.Step, on.Left.Pos, "nothing is looked up by json; take a value out of column %q with json_string or json_number in a map", on.Left.Name)
 			sound = false
 		case plan.KeySchema.Index(on.Right.Name) >= 0:
-			c.problem(ps.Step, on.Right.Pos, "the system's column %q is there twice in on", clip(on.Right.Name))
+			c.problem(ps.Step, on.Right.Pos, "the system's column %q is there twice in on", excerpt.Of(on.Right.Name))
 			sound = false
 		default:
 			plan.Key = append(plan.Key, i)
@@ -159,10 +160,10 @@ func (c *checker) checkLookup(k int) bool {
 		case column.Type == expr.Invalid:
 			sound = false
 		case ps.Output.Index(column.Name) >= 0:
-			c.problem(ps.Step, l.Schema[i].Pos, "the lookup adds the column %q, which is there already; give that one another name with select before the lookup", clip(column.Name))
+			c.problem(ps.Step, l.Schema[i].Pos, "the lookup adds the column %q, which is there already; give that one another name with select before the lookup", excerpt.Of(column.Name))
 			sound = false
 		case key >= 0 && plan.KeySchema[key].Type != column.Type:
-			c.problem(ps.Step, l.Schema[i].Pos, "column %q is a key of type %s and cannot be of type %s as well", clip(column.Name), plan.KeySchema[key].Type, column.Type)
+			c.problem(ps.Step, l.Schema[i].Pos, "column %q is a key of type %s and cannot be of type %s as well", excerpt.Of(column.Name), plan.KeySchema[key].Type, column.Type)
 			sound = false
 		default:
 			plan.Schema = append(plan.Schema, column)

@@ -3,6 +3,7 @@ package flowdef
 import (
 	"go.yaml.in/yaml/v3"
 
+	"github.com/outfeed/outfeed/internal/excerpt"
 	"github.com/outfeed/outfeed/protocol/expr"
 )
 
@@ -36,7 +37,7 @@ func (p *parser) sort(n *yaml.Node) *SortStep {
 		switch name := key.Column.Name; {
 		case name == "":
 		case seen[name]:
-			p.problem(key.Column.Pos, "column %q is there twice in sort; the first place decides", clip(name))
+			p.problem(key.Column.Pos, "column %q is there twice in sort; the first place decides", excerpt.Of(name))
 		default:
 			seen[name] = true
 			s.By = append(s.By, key)
@@ -48,7 +49,7 @@ func (p *parser) sort(n *yaml.Node) *SortStep {
 			continue
 		}
 		for _, e := range p.columnEntries(item, "sort", shape) {
-			add(SortKey{Column: Ref{Name: e.key, Pos: e.pos}, Descending: p.oneOf(e.value, "the order of "+clip(e.key), "asc", "desc") == "desc"})
+			add(SortKey{Column: Ref{Name: e.key, Pos: e.pos}, Descending: p.oneOf(e.value, "the order of "+excerpt.Of(e.key), "asc", "desc") == "desc"})
 		}
 	}
 	if n.Kind == yaml.SequenceNode && len(n.Content) == 0 {

@@ -5,6 +5,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/outfeed/outfeed/internal/excerpt"
 	"github.com/outfeed/outfeed/protocol/expr"
 )
 
@@ -18,7 +19,7 @@ func (p *parser) union(n *yaml.Node) []Ref {
 			continue
 		}
 		if seen[r.Name] {
-			p.problem(r.Pos, "the step %q is there twice in union, so each of its rows would count twice; name it once", clip(r.Name))
+			p.problem(r.Pos, "the step %q is there twice in union, so each of its rows would count twice; name it once", excerpt.Of(r.Name))
 			continue
 		}
 		seen[r.Name] = true

@@ -3,6 +3,7 @@ package flowdef
 import (
 	"go.yaml.in/yaml/v3"
 
+	"github.com/outfeed/outfeed/internal/excerpt"
 	"github.com/outfeed/outfeed/protocol/expr"
 )
 
@@ -74,7 +75,7 @@ func (c *checker) checkUnnest(k int) bool {
 	sound := true
 	add := func(column expr.Column, pos Pos) {
 		if taken[column.Name] {
-			c.problem(ps.Step, pos, "column %q is there twice in the output; give the other one another name with select before the unnest", clip(column.Name))
+			c.problem(ps.Step, pos, "column %q is there twice in the output; give the other one another name with select before the unnest", excerpt.Of(column.Name))
 			sound = false
 		}
 		taken[column.Name] = true

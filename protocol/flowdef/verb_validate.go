@@ -8,6 +8,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/outfeed/outfeed/internal/excerpt"
 	"github.com/outfeed/outfeed/protocol/expr"
 )
 
@@ -75,7 +76,7 @@ func (p *parser) validate(n *yaml.Node) *ValidateStep {
 	v := &ValidateStep{}
 	for _, e := range p.columnEntries(n, "validate", validateShape) {
 		column := Ref{Name: e.key, Pos: e.pos}
-		rules := p.known(e.value, "the rules of "+clip(e.key), "{required: true, min: 0}", ruleNames())
+		rules := p.known(e.value, "the rules of "+excerpt.Of(e.key), "{required: true, min: 0}", ruleNames())
 		p.satisfiable(rules)
 		for _, name := range ruleNames() {
 			if r, ok := rules[name]; ok {
@@ -83,7 +84,7 @@ func (p *parser) validate(n *yaml.Node) *ValidateStep {
 			}
 		}
 		if e.value.Kind == yaml.MappingNode && len(e.value.Content) == 0 {
-			p.problem(e.pos, "column %q has no rule; write %s", clip(e.key), validateShape)
+			p.problem(e.pos, "column %q has no rule; write %s", excerpt.Of(e.key), validateShape)
 		}
 	}
 	if n.Kind == yaml.MappingNode && len(n.Content) == 0 {
@@ -102,7 +103,7 @@ func (p *parser) satisfiable(rules map[string]entry) {
 		high, hasHigh := rules[pair[1]]
 		if hasHigh && pair[1] == "max_length" {
 			if most, whole := p.number(high.value); whole && most < 0 {
-				p.problem(high.pos, "max_length: %s is below 0, so every value would fail", clip(high.value.Value))
+				p.problem(high.pos, "max_length: %s is below 0, so every value would fail", excerpt.Of(high.value.Value))
 				continue
 			}
 		}
@@ -112,7 +113,7 @@ func (p *parser) satisfiable(rules map[string]entry) {
 		least, ok := p.number(low.value)
 		most, also := p.number(high.value)
 		if ok && also && least > most {
-			p.problem(high.pos, "%s: %s is greater than %s: %s, so every value would fail; exchange them", pair[0], clip(low.value.Value), pair[1], clip(high.value.Value))
+			p.problem(high.pos, "%s: %s is greater than %s: %s, so every value would fail; exchange them", pair[0], excerpt.Of(low.value.Value), pair[1], excerpt.Of(high.value.Value))
 		}
 	}
 }
@@ -151,7 +152,7 @@ func (p *parser) rules(column Ref, e entry) []Rule {
 		return p.membership(r, e.value)
 	case "pattern":
 		text, _ := p.word(e.value, "the pattern")
-		r.Text = "pattern: " + clip(text)
+		r.Text = "pattern: " + excerpt.Of(text)
 		return p.built(r, name+" matches "+literalText(text))
 	}
 	return p.bound(r, e)
@@ -169,7 +170,7 @@ func (p *parser) bound(r Rule, e entry) []Rule {
 		p.problem(at(e.value), "%s must be a number, or a time where the column is one", e.key)
 		return nil
 	}
-	r.Text = fmt.Sprintf("%s: %s", e.key, clip(fmt.Sprint(value)))
+	r.Text = fmt.Sprintf("%s: %s", e.key, excerpt.Of(fmt.Sprint(value)))
 	if strings.HasPrefix(e.key, "min") {
 		return p.built(r, subject+" >= "+text)
 	}
@@ -192,12 +193,12 @@ func (p *parser) built(r Rule, text string) []Rule {
 func (p *parser) rowRules(r Rule, n *yaml.Node) []Rule {
 	if n.Kind != yaml.MappingNode {
 		r.Check = p.expression(n, "the rule")
-		r.Text = clip(r.Check.Text)
+		r.Text = excerpt.Of(r.Check.Text)
 		return []Rule{r}
 	}
 	var list []Rule
 	for _, a := range p.assignments(n, "rule", "an expression, or {name: expression}") {
-		list = append(list, Rule{Column: r.Column, Pos: a.Pos, Check: a.Expr, Text: clip(a.Name) + " (" + clip(a.Expr.Text) + ")"})
+		list = append(list, Rule{Column: r.Column, Pos: a.Pos, Check: a.Expr, Text: excerpt.Of(a.Name) + " (" + excerpt.Of(a.Expr.Text) + ")"})
 	}
 	return list
 }
@@ -219,7 +220,7 @@ func (p *parser) membership(r Rule, n *yaml.Node) []Rule {
 		return nil
 	}
 	list := "[" + strings.Join(values, ", ") + "]"
-	r.Text = "in: " + clip(list)
+	r.Text = "in: " + excerpt.Of(list)
 	return p.built(r, columnText(r.Column.Name)+" in "+list)
 }
 
@@ -292,13 +293,13 @@ func (c *checker) checkRule(ps *PlanStep, r *Rule) *expr.Node {
 		return nil
 	}
 	if t := ps.Output[ps.Output.Index(r.Column.Name)].Type; r.Reads && t != expr.String {
-		c.problem(ps.Step, r.Pos, "the rule %s says that a text can be read as such, and it does not fit the column %q of type %s; leave it out, or write a condition as in rule: x > 0", r.Text, clip(r.Column.Name), t)
+		c.problem(ps.Step, r.Pos, "the rule %s says that a text can be read as such, and it does not fit the column %q of type %s; leave it out, or write a condition as in rule: x > 0", r.Text, excerpt.Of(r.Column.Name), t)
 		return nil
 	}
 	n, err := expr.CheckWithin(r.Check.Node, ps.Output, &c.patterns)
 	switch {
 	case err != nil && r.Check.source == nil: // the engine's own wording of the rule
-		c.problem(ps.Step, r.Pos, "the rule %s does not fit the column %q of type %s: %s", r.Text, clip(r.Column.Name), ps.Output[ps.Output.Index(r.Column.Name)].Type, err)
+		c.problem(ps.Step, r.Pos, "the rule %s does not fit the column %q of type %s: %s", r.Text, excerpt.Of(r.Column.Name), ps.Output[ps.Output.Index(r.Column.Name)].Type, err)
 	case err != nil:
 		c.problem(ps.Step, r.Check.place(err), "%s", err)
 	case n.Type != expr.Bool:

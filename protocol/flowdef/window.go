@@ -8,6 +8,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/outfeed/outfeed/internal/excerpt"
 	"github.com/outfeed/outfeed/protocol/expr"
 )
 
@@ -146,7 +147,7 @@ func (p *parser) windowLength(w *Window, kind string, members map[string]entry) 
 	if e, ok := members["timezone"]; ok {
 		w.Timezone, _ = p.word(e.value, "timezone")
 		if _, err := time.LoadLocation(w.Timezone); err != nil || w.Timezone == "Local" {
-			p.problem(at(e.value), "unknown time zone %q; write one like Europe/Berlin or UTC", clip(w.Timezone))
+			p.problem(at(e.value), "unknown time zone %q; write one like Europe/Berlin or UTC", excerpt.Of(w.Timezone))
 		}
 	}
 	e := members[kind]
@@ -241,7 +242,7 @@ func (p *parser) oneShift(name string, n *yaml.Node) Shift {
 		}
 		e, ok := members["time"]
 		if !ok {
-			p.problem(at(n), "the shift %q has no time; write time: \"06:00-14:00\"", clip(name))
+			p.problem(at(n), "the shift %q has no time; write time: \"06:00-14:00\"", excerpt.Of(name))
 			return s
 		}
 		hours = e.value
@@ -249,7 +250,7 @@ func (p *parser) oneShift(name string, n *yaml.Node) Shift {
 	from, to, ok := strings.Cut(hours.Value, "-")
 	s.Start = minuteOfDay(from)
 	if s.End = minuteOfDay(to); hours.Kind != yaml.ScalarNode || !ok || s.Start < 0 || s.Start == 24*60 || s.End < 0 {
-		p.problem(at(hours), "the shift %q must be written like \"06:00-14:00\", in quotes, with two digits each from 00:00 to 24:00", clip(name))
+		p.problem(at(hours), "the shift %q must be written like \"06:00-14:00\", in quotes, with two digits each from 00:00 to 24:00", excerpt.Of(name))
 		s.Start, s.End, s.Days = 0, 0, [7]bool{}
 	}
 	return s
@@ -286,7 +287,7 @@ func (p *parser) weekdays(n *yaml.Node) (days [7]bool) {
 		}
 		from, to := slices.Index(weekdayNames(), first), slices.Index(weekdayNames(), last)
 		if from < 0 || to < 0 {
-			p.problem(at(n), "%q are no days; write mon-fri, sat, or a list of these with sun mon tue wed thu fri sat", clip(part))
+			p.problem(at(n), "%q are no days; write mon-fri, sat, or a list of these with sun mon tue wed thu fri sat", excerpt.Of(part))
 			return [7]bool{}
 		}
 		for d := from; ; d = (d + 1) % 7 {
@@ -316,7 +317,7 @@ func (p *parser) refuseOverlaps(list []Shift) {
 				owner := &owners[(d*24*60+s.Start+m)%week]
 				if *owner > 0 {
 					p.problem(s.Pos, "the shifts %q and %q overlap on %s at %02d:%02d; a time belongs to one shift",
-						clip(list[*owner-1].Name), clip(s.Name), time.Weekday((d*24*60+s.Start+m)/(24*60)%7), (s.Start+m)/60%24, (s.Start+m)%60)
+						excerpt.Of(list[*owner-1].Name), excerpt.Of(s.Name), time.Weekday((d*24*60+s.Start+m)/(24*60)%7), (s.Start+m)/60%24, (s.Start+m)%60)
 					return
 				}
 				*owner = i + 1

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -95,9 +94,7 @@ func printCheckJSON(c *cobra.Command, name string, m agent.CheckedFlow, err erro
 	if isDefinition {
 		out.Problems = wrong.Problems
 	}
-	e := json.NewEncoder(c.OutOrStdout())
-	e.SetIndent("", "  ")
-	return errors.Join(e.Encode(out), err)
+	return errors.Join(terminal.WriteJSON(c.OutOrStdout(), out, "  "), err)
 }
 
 func printManifest(out io.Writer, name string, m agent.CheckedFlow) error {
@@ -168,8 +165,8 @@ func printTests(w io.Writer, results []agent.TestResult, asJSON bool) error {
 		}
 	}
 	if asJSON {
-		if err := json.NewEncoder(w).Encode(results); err != nil {
-			return fmt.Errorf("print the results: %w", err)
+		if err := terminal.WriteJSON(w, results, ""); err != nil {
+			return err
 		}
 	} else {
 		for _, r := range results {

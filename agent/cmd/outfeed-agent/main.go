@@ -182,7 +182,7 @@ of this machine could see it.`,
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(c.OutOrStdout(), "This machine is agent %s of %s now.\nStart it with: outfeed-agent run --data-dir %s\n", id, e.URL, cfg.DataDir)
+			fmt.Fprintf(c.OutOrStdout(), "This machine is agent %s of %s now.\nStart it with: outfeed-agent run --data-dir %s\n", terminal.Line(id), e.URL, cfg.DataDir)
 			return nil
 		},
 	}

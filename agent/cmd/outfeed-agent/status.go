@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -38,12 +37,7 @@ says what each number counts, under the names that --json gives them.`,
 				return err
 			}
 			if f.json {
-				text, err := json.MarshalIndent(s, "", "  ")
-				if err != nil {
-					return fmt.Errorf("encode the status: %w", err)
-				}
-				_, err = c.OutOrStdout().Write(append(terminal.JSON(text), '\n'))
-				return err //nolint:wrapcheck // it says what it is
+				return terminal.WriteJSON(c.OutOrStdout(), s, "  ")
 			}
 			return printStatus(tabwriter.NewWriter(c.OutOrStdout(), 0, 4, 2, ' ', 0), s)
 		},

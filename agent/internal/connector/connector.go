@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/outfeed/outfeed/agent/internal/column"
+	"github.com/outfeed/outfeed/internal/excerpt"
 	"github.com/outfeed/outfeed/internal/secret"
 	"github.com/outfeed/outfeed/protocol/expr"
 	"github.com/outfeed/outfeed/protocol/flowdef"
@@ -127,6 +128,9 @@ type Failures struct {
 	Notes []FailedRecord
 }
 
+// MaxSampled is how many bytes of a record a FailedRecord keeps.
+const MaxSampled = 256
+
 // MaxNotes is how many notes a Failures keeps.
 const MaxNotes = 64
 
@@ -143,7 +147,7 @@ type FailedRecord struct {
 	Where string
 	// Reason says what is wrong with it.
 	Reason string
-	// Record is the start of the record's text, at most 256 bytes.
+	// Record is the start of the record's text, at most MaxSampled bytes.
 	Record string
 }
 
@@ -151,7 +155,7 @@ type FailedRecord struct {
 func (f *Failures) Add(r FailedRecord) {
 	f.Count++
 	if len(f.Sample) < MaxSamples {
-		r.Record = r.Record[:min(len(r.Record), 256)]
+		r.Record = excerpt.Bytes(r.Record, MaxSampled)
 		f.Sample = append(f.Sample, r)
 	}
 }

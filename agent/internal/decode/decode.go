@@ -12,6 +12,7 @@ import (
 
 	"github.com/outfeed/outfeed/agent/internal/column"
 	"github.com/outfeed/outfeed/agent/internal/connector"
+	"github.com/outfeed/outfeed/internal/excerpt"
 	"github.com/outfeed/outfeed/protocol/expr"
 )
 
@@ -53,7 +54,7 @@ func (r *Result) fail(in *Input, record []byte, reason string) {
 	r.Failed.Add(connector.FailedRecord{
 		Where:  fmt.Sprintf("%s:%d", in.Name, r.Line),
 		Reason: reason,
-		Record: string(record[:min(len(record), 256)]),
+		Record: excerpt.Bytes(record, connector.MaxSampled),
 	})
 }
 

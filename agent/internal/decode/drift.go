@@ -1,12 +1,11 @@
 package decode
 
 import (
-	"bytes"
 	"fmt"
 	"slices"
-	"unicode/utf8"
 
 	"github.com/outfeed/outfeed/agent/internal/connector"
+	"github.com/outfeed/outfeed/internal/excerpt"
 	"github.com/outfeed/outfeed/protocol/expr"
 )
 
@@ -17,8 +16,6 @@ const (
 	driftPatience = 1000
 	// driftFile is how many records a file must have for what none of them has to be noticed.
 	driftFile = 100
-	// maxDriftName is how many bytes of a name a message shows.
-	maxDriftName = 80
 )
 
 // unwatched is the place of a member that fills no column of the schema.
@@ -92,7 +89,7 @@ func (w *drift) see(name []byte, seq int64) (place int, forget bool) {
 	}
 	if w.policy == connector.DriftFail {
 		if w.offence == "" {
-			w.offence = string(bytes.Clone(name[:min(len(name), 4*maxDriftName)]))
+			w.offence = excerpt.Of(name)
 		}
 		return unwatched, true
 	}
@@ -179,7 +176,7 @@ func (d *JSON) endFile() {
 func (w *drift) gone(c *awaited, n int64) {
 	if !c.told && len(w.notes) < maxDrift {
 		c.told = true
-		w.notes = append(w.notes, fmt.Sprintf("the schema names %q, which came before, and none of the last %d records has it", clipName(c.name), n))
+		w.notes = append(w.notes, fmt.Sprintf("the schema names %q, which came before, and none of the last %d records has it", excerpt.Of(c.name), n))
 	}
 }
 
@@ -188,25 +185,14 @@ func (w *drift) neverCame(first string) {
 	w.patient = false
 	for _, name := range w.absent() {
 		if len(w.notes) < maxDrift {
-			w.notes = append(w.notes, fmt.Sprintf("the schema names %q, which none of the %s%d records has", clipName(name), first, w.records))
+			w.notes = append(w.notes, fmt.Sprintf("the schema names %q, which none of the %s%d records has", excerpt.Of(name), first, w.records))
 		}
 	}
 }
 
 // unnamedMember says that records have what the schema does not name.
 func unnamedMember(name string) string {
-	return fmt.Sprintf("the source sends %q, which the schema does not name", clipName(name))
-}
-
-func clipName(name string) string {
-	if len(name) <= maxDriftName {
-		return name
-	}
-	end := maxDriftName
-	for end > 0 && !utf8.RuneStart(name[end]) {
-		end--
-	}
-	return name[:end] + "…"
+	return fmt.Sprintf("the source sends %q, which the schema does not name", excerpt.Of(name))
 }
 
 // Drift gives what was noticed since the last call: sentences for people. Decode has done so with what its input shows.
@@ -244,7 +230,7 @@ func (d *JSON) Absent() error {
 		return nil
 	}
 	for _, name := range w.absent() {
-		return &RecordError{Reason: fmt.Sprintf("the schema names %q, which none of the %d records has, and the read says drift: fail; take it out of the schema, or say drift: report", clipName(name), w.records)}
+		return &RecordError{Reason: fmt.Sprintf("the schema names %q, which none of the %d records has, and the read says drift: fail; take it out of the schema, or say drift: report", excerpt.Of(name), w.records)}
 	}
 	return nil
 }
@@ -265,12 +251,12 @@ func CheckDrift(policy connector.Drift, declared expr.Schema, names []string) ([
 	var unnamed, missing []string
 	for i, name := range names {
 		if declared.Index(name) < 0 && !slices.Contains(names[:i], name) {
-			unnamed = append(unnamed, fmt.Sprintf("the header has column %q, which the schema does not name", clipName(name)))
+			unnamed = append(unnamed, fmt.Sprintf("the header has column %q, which the schema does not name", excerpt.Of(name)))
 		}
 	}
 	for _, c := range declared {
 		if !slices.Contains(names, c.Name) {
-			missing = append(missing, fmt.Sprintf("the schema names column %q, which the header has not", clipName(c.Name)))
+			missing = append(missing, fmt.Sprintf("the schema names column %q, which the header has not", excerpt.Of(c.Name)))
 		}
 	}
 	if policy == connector.DriftFail {

@@ -182,7 +182,7 @@ func show(members map[string]any) string {
 	for _, k := range sortedKeys(members) {
 		parts = append(parts, k+": "+valueText(members[k]))
 	}
-	return shortened("{" + strings.Join(parts, ", ") + "}")
+	return withLength("{" + strings.Join(parts, ", ") + "}")
 }
 
 func fits(want, got map[string]any) bool {

@@ -5,7 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"unicode/utf8"
+
+	"github.com/outfeed/outfeed/internal/excerpt"
 )
 
 // sides are the expected insights of a name and those that came.
@@ -136,16 +137,12 @@ const (
 	maxShown = 400
 )
 
-// shortened cuts a long text, with its length.
-func shortened(text string) string {
+// withLength is a text that two may differ in behind what is shown of it, so one that is cut is followed by its length.
+func withLength(text string) string {
 	if len(text) <= maxShown {
 		return text
 	}
-	end := maxShown
-	for end > 0 && !utf8.RuneStart(text[end]) {
-		end--
-	}
-	return fmt.Sprintf("%s… (%d bytes)", text[:end], len(text))
+	return fmt.Sprintf("%s (%d bytes)", excerpt.Bytes(text, maxShown), len(text))
 }
 
 // memberLines are the members in which an insight differs from what was expected.
@@ -160,7 +157,7 @@ func memberLines(want, got map[string]any) []string {
 		if _, there := got[member]; there {
 			came = valueText(got[member])
 		}
-		lines = append(lines, fmt.Sprintf("    %s: expected %s, came %s", shortened(member), shortened(valueText(want[member])), shortened(came)))
+		lines = append(lines, fmt.Sprintf("    %s: expected %s, came %s", withLength(member), withLength(valueText(want[member])), withLength(came)))
 	}
 	return lines
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/outfeed/outfeed/agent/internal/column"
 	"github.com/outfeed/outfeed/agent/internal/connector"
+	"github.com/outfeed/outfeed/internal/excerpt"
 	"github.com/outfeed/outfeed/protocol/expr"
 )
 
@@ -152,7 +153,7 @@ func (c *lookupCache) describe(e int32) string {
 		text = append(append(text, c.keys[i].Name...), " = "...)
 		text = column.AppendJSON(text, &c.table.cols[i], int(e))
 	}
-	return string(text[:min(len(text), 200)])
+	return excerpt.Bytes(text, 200)
 }
 
 // trim makes room. It must not run between find and the last use of its entries.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/outfeed/outfeed/agent/internal/column"
 	"github.com/outfeed/outfeed/agent/internal/connector"
+	"github.com/outfeed/outfeed/internal/excerpt"
 	"github.com/outfeed/outfeed/protocol/expr"
 )
 
@@ -117,7 +118,7 @@ func (c *stepCounts) failAll(f connector.Failures) error {
 	c.note(f.Notes)
 	for _, r := range f.Sample {
 		if len(*c.sample) < maxSamples {
-			r.Record = r.Record[:min(len(r.Record), 256)]
+			r.Record = excerpt.Bytes(r.Record, connector.MaxSampled)
 			*c.sample = append(*c.sample, FailedRecord{Step: c.step, FailedRecord: r})
 		}
 	}

@@ -542,7 +542,7 @@ steps:
 	sameLines(t, "reasons", reasons, []string{
 		`column name is null, which breaks the rule required`,
 		`column name is "a", which breaks the rule in: ["A1", "B\"2", "C", "Z"]`,
-		`column name is "` + strings.Repeat("Ä", 31) + `…, which breaks the rule in: ["A1", "B\"2", "C", "Z"]`,
+		`column name is "` + strings.Repeat("Ä", 30) + `…, which breaks the rule in: ["A1", "B\"2", "C", "Z"]`,
 		`column name is "D", which breaks the rule in: ["A1", "B\"2", "C", "Z"]`,
 		`column name is "A1", which breaks the rule unique`,
 		`column v is -2, which breaks the rule min: -1.5`,

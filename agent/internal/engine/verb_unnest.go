@@ -8,6 +8,7 @@ import (
 	"github.com/outfeed/outfeed/agent/internal/column"
 	"github.com/outfeed/outfeed/agent/internal/connector"
 	"github.com/outfeed/outfeed/agent/internal/decode"
+	"github.com/outfeed/outfeed/internal/excerpt"
 	"github.com/outfeed/outfeed/protocol/expr"
 	"github.com/outfeed/outfeed/protocol/flowdef"
 )
@@ -164,7 +165,7 @@ func (u *unnest) fail(e rowElement, err error) error {
 		return u.counts.countFailed()
 	}
 	return u.counts.fail(connector.FailedRecord{
-		Where: "step " + u.counts.step, Record: string(e.text[:min(len(e.text), 256)]),
+		Where: "step " + u.counts.step, Record: excerpt.Bytes(e.text, connector.MaxSampled),
 		Reason: fmt.Sprintf("element %d of column %s: %s", e.place, u.name, err),
 	})
 }

@@ -4,9 +4,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/outfeed/outfeed/agent/internal/column"
+	"github.com/outfeed/outfeed/internal/excerpt"
 	"github.com/outfeed/outfeed/protocol/expr"
 	"github.com/outfeed/outfeed/protocol/flowdef"
 )
@@ -216,15 +216,7 @@ func (s *seen) isLate(row int) bool {
 
 // shownValue is a value as a reason shows it.
 func shownValue(c *column.Column, row int) string {
-	text := column.AppendJSON(nil, c, row)
-	if len(text) <= maxShownValue {
-		return string(text)
-	}
-	end := maxShownValue
-	for end > 0 && !utf8.RuneStart(text[end]) {
-		end--
-	}
-	return string(text[:end]) + "…"
+	return excerpt.Bytes(column.AppendJSON(nil, c, row), maxShownValue)
 }
 
 // countFailed counts a row as failed without a sample of it.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/outfeed/outfeed/agent/internal/connector"
 	"github.com/outfeed/outfeed/agent/internal/engine"
+	"github.com/outfeed/outfeed/internal/excerpt"
 )
 
 // maxOversizeSamples is how many insights that are too large the reports of a run describe.
@@ -55,7 +56,7 @@ func (o *oversize) look(t *tally, in *engine.Insight, size int) {
 	t.sample = append(t.sample, engine.FailedRecord{Step: step, FailedRecord: connector.FailedRecord{
 		Where:  "step " + step,
 		Reason: fmt.Sprintf("an insight %s has %d bytes, and at most %d can be sent: it is set aside and counts as lost; keep less in it, for example with a select or an aggregate step before it", in.Name, size, o.limit),
-		Record: string(in.Key[:min(len(in.Key), 256)]),
+		Record: excerpt.Bytes(in.Key, connector.MaxSampled),
 	}})
 }
 

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/outfeed/outfeed/internal/address"
+	"github.com/outfeed/outfeed/internal/excerpt"
 )
 
 // proxyFunc gives the proxy for a request; nil for none. It is http.Transport's.
@@ -133,16 +134,10 @@ func unanswered(via *url.URL, err error) error {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return fmt.Errorf("the proxy %s closed the connection without an answer; check its port, whether its address must begin with https://, and whether it lets this machine in", via.Host)
 	case strings.Contains(err.Error(), "malformed"):
-		return fmt.Errorf("the proxy %s does not answer as an HTTP proxy does; check its port, and whether its address must begin with https://: %s", via.Host, shortened(err.Error()))
+		return fmt.Errorf("the proxy %s does not answer as an HTTP proxy does; check its port, and whether its address must begin with https://: %s", via.Host, excerpt.Runes(err.Error(), 120))
 	default:
 		return fmt.Errorf("the proxy %s gave no answer: %w", via.Host, err)
 	}
-}
-
-// shortened is the beginning of a text that a peer may have made long.
-func shortened(text string) string {
-	const enough = 120
-	return text[:min(len(text), enough)]
 }
 
 // refusedByProxy turns a proxy's answer into what to do about it.

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -10,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/outfeed/outfeed/agent"
+	"github.com/outfeed/outfeed/internal/terminal"
 	"github.com/outfeed/outfeed/protocol/flowdef"
 )
 
@@ -44,7 +43,7 @@ func flowTestCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return errors.Join(json.NewEncoder(c.OutOrStdout()).Encode(results))
+			return terminal.WriteJSON(c.OutOrStdout(), results, "")
 		},
 	}
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/outfeed/outfeed/controlplane"
+	"github.com/outfeed/outfeed/internal/terminal"
 )
 
 func keysCommand() *cobra.Command {
@@ -49,7 +49,7 @@ func keysShow() *cobra.Command {
 			return err
 		}
 		if *asJSON {
-			return printJSON(c.OutOrStdout(), keys)
+			return terminal.WriteJSON(c.OutOrStdout(), keys, "  ")
 		}
 		return printKeys(c.OutOrStdout(), keys)
 	}
@@ -97,7 +97,7 @@ every credential of a connection must be entered again too. Files that are there
 			return fmt.Errorf("replace keys: %w", err)
 		}
 		if *asJSON {
-			err = printJSON(c.OutOrStdout(), r)
+			err = terminal.WriteJSON(c.OutOrStdout(), r, "  ")
 		} else {
 			err = printReplacement(c.OutOrStdout(), r)
 		}
@@ -107,15 +107,6 @@ every credential of a connection must be entered again too. Files that are there
 		return err
 	}
 	return c
-}
-
-func printJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	if err := e.Encode(v); err != nil {
-		return fmt.Errorf("write the result: %w", err)
-	}
-	return nil
 }
 
 func printKeys(w io.Writer, keys []controlplane.Key) error {

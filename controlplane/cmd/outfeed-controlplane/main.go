@@ -3,7 +3,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -17,6 +16,7 @@ import (
 	"github.com/outfeed/outfeed/controlplane"
 	"github.com/outfeed/outfeed/internal/buildinfo"
 	"github.com/outfeed/outfeed/internal/coredump"
+	"github.com/outfeed/outfeed/internal/terminal"
 )
 
 // The exit codes. They are part of the command line's contract.
@@ -48,7 +48,7 @@ func run(ctx context.Context, args []string) int {
 	if err == nil {
 		return exitOK
 	}
-	fmt.Fprintln(root.ErrOrStderr(), "outfeed-controlplane:", err)
+	fmt.Fprintln(root.ErrOrStderr(), "outfeed-controlplane:", terminal.Text(err.Error()))
 	if !began || errors.Is(err, errUsage) {
 		return exitUsage
 	}
@@ -173,11 +173,9 @@ func adminCommand() *cobra.Command {
 				return err
 			}
 			if asJSON {
-				e := json.NewEncoder(c.OutOrStdout())
-				e.SetIndent("", "  ")
-				return e.Encode(t) //nolint:gosec // printing the key, this once, is the purpose
+				return terminal.WriteJSON(c.OutOrStdout(), t, "  ")
 			}
-			fmt.Fprintf(c.OutOrStdout(), "tenant   %s  %s\nAPI key  %s\n\nThe key is shown this once. Sign in with it in the dashboard, or with:\n  outfeed login %s\n", t.ID, t.Name, t.APIKey, cfg.PublicURL)
+			fmt.Fprintf(c.OutOrStdout(), "tenant   %s  %s\nAPI key  %s\n\nThe key is shown this once. Sign in with it in the dashboard, or with:\n  outfeed login %s\n", t.ID, terminal.Line(t.Name), t.APIKey, cfg.PublicURL)
 			return nil
 		},
 	}

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -20,26 +18,11 @@ func jsonFlag(c *cobra.Command) *bool {
 	return c.Flags().Bool("json", false, "print JSON, as the API gives it")
 }
 
-// printJSON prints something for a machine.
-func (a *app) printJSON(v any) error { return a.encode(v, "  ") }
+// printJSON prints something for a machine, which cannot steer the terminal either.
+func (a *app) printJSON(v any) error { return terminal.WriteJSON(a.stdout, v, "  ") }
 
 // printLine prints something for a machine on one line.
-func (a *app) printLine(v any) error { return a.encode(v, "") }
-
-// encode prints JSON. What comes from plants cannot steer the terminal here either.
-func (a *app) encode(v any, indent string) error {
-	var text bytes.Buffer
-	encoder := json.NewEncoder(&text)
-	encoder.SetEscapeHTML(false)
-	encoder.SetIndent("", indent)
-	if err := encoder.Encode(v); err != nil {
-		return fmt.Errorf("encode the result: %w", err)
-	}
-	if _, err := a.stdout.Write(terminal.JSON(text.Bytes())); err != nil {
-		return fmt.Errorf("write the result: %w", err)
-	}
-	return nil
-}
+func (a *app) printLine(v any) error { return terminal.WriteJSON(a.stdout, v, "") }
 
 // table prints rows under headings. What comes from plants cannot steer the terminal.
 func (a *app) table(heading []string, rows [][]string) error {

@@ -126,7 +126,7 @@ func (w *world) lockedOut(t *testing.T, owner fleet.Actor, a, b *machine) {
 		wantCode(t, "a kept value", w.Keep(t.Context(), m.id), fleet.AgentLocked)
 		_, _, err = w.Bundle(t.Context(), m.id)
 		wantCode(t, "a bundle", err, fleet.AgentLocked)
-		wantCode(t, "a rotation", w.Rotate(t.Context(), m.id, fleet.Keys{Ed25519: m.public}, fleet.Keys{Ed25519: make([]byte, 32), X25519: make([]byte, 32)}), fleet.AgentLocked)
+		wantCode(t, "a rotation", w.Rotate(t.Context(), m.id, fleet.Keys{Ed25519: m.Public}, fleet.Keys{Ed25519: make([]byte, 32), X25519: make([]byte, 32)}), fleet.AgentLocked)
 	}
 	_, err := w.RotateAgent(t.Context(), owner, "press-pc")
 	wantCode(t, "asking for a rotation", err, fleet.Conflict)
@@ -279,7 +279,7 @@ func TestClockSkew(t *testing.T) {
 		m.counter++
 		h := hello(t, m.counter)
 		h.Session, h.Clock = m.session, c.clock
-		begun, err := w.Connect(t.Context(), m.id, fleet.Caller{Key: m.public}, h)
+		begun, err := w.Connect(t.Context(), m.id, fleet.Caller{Key: m.Public}, h)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -357,10 +357,10 @@ func TestHelloThatWasHeldUp(t *testing.T) {
 	late.Session = m.session
 	w.live(t, m)
 	asked := 0
-	_, err := w.Connect(t.Context(), m.id, fleet.Caller{Key: m.public, Alive: func() bool { asked++; return false }}, late)
+	_, err := w.Connect(t.Context(), m.id, fleet.Caller{Key: m.Public, Alive: func() bool { asked++; return false }}, late)
 	wantCode(t, "a hello that was given up", err, fleet.Unavailable)
 	w.live(t, m)
-	_, err = w.Connect(t.Context(), m.id, fleet.Caller{Key: m.public, Alive: func() bool { asked++; return true }}, late)
+	_, err = w.Connect(t.Context(), m.id, fleet.Caller{Key: m.Public, Alive: func() bool { asked++; return true }}, late)
 	wantCode(t, "a hello of one who is there", err, fleet.AgentLocked)
 	if asked != 2 {
 		t.Errorf("it was asked %d times whether it is there", asked)

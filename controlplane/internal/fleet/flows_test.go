@@ -96,7 +96,7 @@ func secretOf(t *testing.T, w *world, p *plant) string {
 		t.Fatalf("the bundle has %d connections", len(b.GetConnections()))
 	}
 	c := b.GetConnections()[0]
-	plain, err := seal.OpenSealed(p.agent.sealing, seal.SecretContext{
+	plain, err := seal.OpenSealed(p.agent.Sealing, seal.SecretContext{
 		Tenant: string(p.owner.Tenant), Agent: string(p.agent.id.Agent), Connection: c.GetConnectionId(), Field: "password",
 	}, c.GetSealedSecrets()["password"])
 	if err != nil {

@@ -3,7 +3,8 @@ package fleet
 import (
 	"context"
 	"strings"
-	"unicode/utf8"
+
+	"github.com/outfeed/outfeed/internal/excerpt"
 )
 
 // The sizes of a page of agents.
@@ -109,8 +110,8 @@ func parseAgentCursor(text string) (*AgentCursor, error) {
 // same.
 func (s AgentStatus) Brief() AgentStatus { //nolint:gocritic // a copy is what is wanted
 	out := s
-	out.BundleError = short(s.BundleError)
-	out.Outbox.Degraded, out.Outbox.BlockedBy = short(s.Outbox.Degraded), short(s.Outbox.BlockedBy)
+	out.BundleError = firstLine(s.BundleError)
+	out.Outbox.Degraded, out.Outbox.BlockedBy = firstLine(s.Outbox.Degraded), firstLine(s.Outbox.BlockedBy)
 	out.Outbox.Damage = nil
 	for i := range s.Outbox.Damage {
 		out.Outbox.Damage = append(out.Outbox.Damage, DamagedFile{File: s.Outbox.Damage[i].File, At: s.Outbox.Damage[i].At})
@@ -131,10 +132,10 @@ func (s AgentStatus) Brief() AgentStatus { //nolint:gocritic // a copy is what i
 // brief takes from room what its texts and sources need.
 func (f *FlowStatus) brief(room *int) FlowStatus {
 	out := *f
-	out.Deployment, out.Flow, out.State = ID(cut(string(f.Deployment), shortID)), ID(cut(string(f.Flow), shortID)), cut(f.State, shortWord)
-	out.Error, out.Sources = short(f.Error), []SourceStatus{}
+	out.Deployment, out.Flow, out.State = ID(excerpt.Bytes(string(f.Deployment), shortID)), ID(excerpt.Bytes(string(f.Flow), shortID)), excerpt.Bytes(f.State, shortWord)
+	out.Error, out.Sources = firstLine(f.Error), []SourceStatus{}
 	for _, src := range f.Sources {
-		if why := short(src.Error); why != "" && strings.Contains(f.Error, src.Error) && !strings.Contains(out.Error, why) {
+		if why := firstLine(src.Error); why != "" && strings.Contains(f.Error, src.Error) && !strings.Contains(out.Error, why) {
 			// So that whoever compares them still sees that it is the source's.
 			out.Error = why
 			break
@@ -142,7 +143,7 @@ func (f *FlowStatus) brief(room *int) FlowStatus {
 	}
 	need := len(out.Error)
 	for _, src := range f.Sources {
-		src.State, src.Error = cut(src.State, shortWord), short(src.Error)
+		src.State, src.Error = excerpt.Bytes(src.State, shortWord), firstLine(src.Error)
 		out.Sources = append(out.Sources, src)
 		need += src.size()
 	}
@@ -151,7 +152,7 @@ func (f *FlowStatus) brief(room *int) FlowStatus {
 	}
 	*room = 0
 	if out.Error != "" {
-		out.Error = cutMark
+		out.Error = excerpt.Mark
 	}
 	for _, src := range out.Sources {
 		if src.State == sourceFails {
@@ -190,31 +191,12 @@ func encoded(text string) int {
 	return n
 }
 
-// cutMark ends a text that was cut.
-const cutMark = "…"
-
-// short is the beginning of a text's first line.
-func short(text string) string {
-	text = strings.TrimLeft(text, "\r\n")
-	line, rest, _ := strings.Cut(text, "\n")
+// firstLine is the beginning of a text's first line.
+func firstLine(text string) string {
+	line, rest, _ := strings.Cut(strings.TrimLeft(text, "\r\n"), "\n")
 	line = strings.TrimRight(line, "\r")
-	if utf8.RuneCountInString(line) <= shortText && strings.TrimSpace(rest) == "" {
-		return line
+	if strings.TrimSpace(rest) != "" {
+		line = strings.TrimSuffix(line, excerpt.Mark) + excerpt.Mark
 	}
-	n := 0
-	for i := range line {
-		if n == shortText-1 {
-			return line[:i] + cutMark
-		}
-		n++
-	}
-	return strings.TrimSuffix(line, cutMark) + cutMark
-}
-
-// cut is the beginning of a word, without a mark.
-func cut(text string, longest int) string {
-	if len(text) <= longest {
-		return text
-	}
-	return strings.ToValidUTF8(text[:longest], "")
+	return excerpt.Runes(line, shortText)
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/outfeed/outfeed/protocol/wire"
 )
 
-func TestShort(t *testing.T) {
+func TestFirstLine(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("ö", 200)
 	for _, c := range []struct{ in, want string }{
@@ -27,11 +27,11 @@ func TestShort(t *testing.T) {
 		{long + "\nx", strings.Repeat("ö", 199) + "…"},
 		{"\n", ""},
 	} {
-		got := short(c.in)
+		got := firstLine(c.in)
 		if got != c.want {
 			t.Errorf("%q becomes %q, want %q", c.in, got, c.want)
 		}
-		if again := short(got); again != got {
+		if again := firstLine(got); again != got {
 			t.Errorf("%q becomes %q when it is cut again", got, again)
 		}
 	}
@@ -70,7 +70,7 @@ func TestBrief(t *testing.T) {
 		Outbox: OutboxStatus{Produced: 7, Degraded: strings.Repeat("d", 300), Damage: []DamagedFile{{File: "state.db.corrupt-1", Reason: "page 3", Lost: 4, SetBack: []ID{"x"}}}},
 	}
 	got := s.Brief()
-	why := short(s.Flows[0].Sources[0].Error)
+	why := firstLine(s.Flows[0].Sources[0].Error)
 	if utf8.RuneCountInString(why) != 200 || !strings.HasPrefix(why, "dial tcp 10.0.0.0:1883: connection refused") {
 		t.Fatalf("the source's error becomes %q", why)
 	}
@@ -80,7 +80,7 @@ func TestBrief(t *testing.T) {
 	want.Outbox.Damage = []DamagedFile{{File: "state.db.corrupt-1"}}
 	want.Flows = failingFlows(2, 7000)
 	for i := range want.Flows {
-		want.Flows[i].Sources[0].Error = short(want.Flows[i].Sources[0].Error)
+		want.Flows[i].Sources[0].Error = firstLine(want.Flows[i].Sources[0].Error)
 		want.Flows[i].Error = want.Flows[i].Sources[0].Error
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

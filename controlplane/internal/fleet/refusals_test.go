@@ -44,9 +44,9 @@ func TestEnrolmentWithAnAlteredTenant(t *testing.T) {
 	tok := w.token(t, a)
 	m := newMachine(t)
 	for _, tenant := range []string{"", string(other.Tenant), "x", strings.ToUpper(tok.Tenant)} {
-		e := m.enroll(tok)
+		e := m.Request(tok)
 		e.TokenTenant = tenant
-		_, err := w.Enroll(t.Context(), e, m.public)
+		_, err := w.Enroll(t.Context(), e, m.Public)
 		wantCode(t, "the tenant "+tenant, err, fleet.TokenUnknown)
 	}
 	for _, a := range []fleet.Actor{a, other} {
@@ -54,7 +54,7 @@ func TestEnrolmentWithAnAlteredTenant(t *testing.T) {
 			t.Errorf("there are %d agents, %v", len(page.Agents), err)
 		}
 	}
-	if _, err := w.Enroll(t.Context(), m.enroll(tok), m.public); err != nil {
+	if _, err := w.Enroll(t.Context(), m.Request(tok), m.Public); err != nil {
 		t.Errorf("the token was used up: %v", err)
 	}
 }

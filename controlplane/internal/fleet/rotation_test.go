@@ -8,7 +8,7 @@ import (
 )
 
 func (m *machine) keys() fleet.Keys {
-	return fleet.Keys{Ed25519: m.public, X25519: m.sealing.PublicKey().Bytes()}
+	return fleet.Keys{Ed25519: m.Public, X25519: m.Sealing.PublicKey().Bytes()}
 }
 
 // TestRotation goes through a rotation and loses the answer of each step once, as when either side is killed there: at
@@ -44,7 +44,7 @@ func TestRotation(t *testing.T) {
 		w.opens(t, p, m)
 	}
 	// The agent has swapped its keys. The first welcome after that is lost.
-	m.public, m.sealing = next.public, next.sealing
+	m.Public, m.Sealing = next.Public, next.Sealing
 	before := w.bundle(t, m).GetSerial()
 	if _, err := w.hello(t, m); err != nil {
 		t.Fatal(err)
@@ -56,7 +56,7 @@ func TestRotation(t *testing.T) {
 		t.Errorf("the serial went from %d to %d, want one more: what is sealed to the new key is sent again", before, after)
 	}
 	g, err := w.Agent(t.Context(), p.owner, "press-pc")
-	if err != nil || g.Fingerprint != seal.Fingerprint(next.public) || g.Rotated.IsZero() || !g.RotationAsked.IsZero() {
+	if err != nil || g.Fingerprint != seal.Fingerprint(next.Public) || g.Rotated.IsZero() || !g.RotationAsked.IsZero() {
 		t.Errorf("the agent: %+v, %v", g, err)
 	}
 	if n := w.audited(t, p.owner, "agent.rotate"); n != 1 {
@@ -78,7 +78,7 @@ func (w *world) opens(t *testing.T, p *plant, m *machine) {
 	t.Helper()
 	b := w.bundle(t, m)
 	to := seal.SecretContext{Tenant: string(m.id.Tenant), Agent: string(m.id.Agent), Connection: string(p.connection.ID), Field: "password"}
-	plain, err := seal.OpenSealed(m.sealing, to, b.GetConnections()[0].GetSealedSecrets()["password"])
+	plain, err := seal.OpenSealed(m.Sealing, to, b.GetConnections()[0].GetSealedSecrets()["password"])
 	if err != nil || string(plain) != "hunter2" {
 		t.Errorf("the secret is %q, %v", plain, err)
 	}
@@ -94,7 +94,7 @@ func TestRotationRefuses(t *testing.T) {
 		present, next fleet.Keys
 		code          fleet.Code
 	}{
-		"a short key":           {m.keys(), fleet.Keys{Ed25519: next.public[:31], X25519: next.public}, fleet.Invalid},
+		"a short key":           {m.keys(), fleet.Keys{Ed25519: next.Public[:31], X25519: next.Public}, fleet.Invalid},
 		"its own key":           {m.keys(), m.keys(), fleet.Conflict},
 		"another agent's key":   {m.keys(), other.keys(), fleet.Conflict},
 		"another's session key": {other.keys(), next.keys(), fleet.Conflict},

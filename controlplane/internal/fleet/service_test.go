@@ -166,7 +166,7 @@ func TestOfFiftyUsesOfATokenOneWins(t *testing.T) {
 	errs := make([]error, len(machines))
 	var wg sync.WaitGroup
 	for i, m := range machines {
-		wg.Go(func() { _, errs[i] = w.Enroll(t.Context(), m.enroll(tok), m.public) })
+		wg.Go(func() { _, errs[i] = w.Enroll(t.Context(), m.Request(tok), m.Public) })
 	}
 	wg.Wait()
 	won := 0
@@ -197,7 +197,7 @@ func TestEnrolment(t *testing.T) {
 	a := w.tenant(t, "acme")
 	m := newMachine(t)
 	tok := w.token(t, a)
-	got, err := w.Enroll(t.Context(), m.enroll(tok), m.public)
+	got, err := w.Enroll(t.Context(), m.Request(tok), m.Public)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -211,30 +211,30 @@ func TestEnrolment(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if g.Labels["line"] != "3" || g.Labels["site"] != "berlin" || g.Connected || g.Fingerprint != seal.Fingerprint(m.public) || g.Desired < 1 {
+	if g.Labels["line"] != "3" || g.Labels["site"] != "berlin" || g.Connected || g.Fingerprint != seal.Fingerprint(m.Public) || g.Desired < 1 {
 		t.Errorf("the agent is %+v", g)
 	}
 
-	_, err = w.Enroll(t.Context(), m.enroll(tok), m.public)
+	_, err = w.Enroll(t.Context(), m.Request(tok), m.Public)
 	wantCode(t, "the token again", err, fleet.TokenUsed)
 	wrong := tok
 	wrong.Secret[0] ^= 1
-	_, err = w.Enroll(t.Context(), m.enroll(wrong), m.public)
+	_, err = w.Enroll(t.Context(), m.Request(wrong), m.Public)
 	wantCode(t, "a wrong secret", err, fleet.TokenUnknown)
 	for _, id := range []string{"", "x", "00000000-0000-7000-8000-000000000000"} {
 		wrong.ID = id
-		_, err = w.Enroll(t.Context(), m.enroll(wrong), m.public)
+		_, err = w.Enroll(t.Context(), m.Request(wrong), m.Public)
 		wantCode(t, "the token id "+id, err, fleet.TokenUnknown)
 	}
 	late := w.token(t, a)
 	super(t, w.db, "UPDATE enroll_tokens SET created_at = now() - interval '2 hours', expires_at = now() - interval '1 hour' WHERE id::text = $1", late.ID)
-	_, err = w.Enroll(t.Context(), m.enroll(late), m.public)
+	_, err = w.Enroll(t.Context(), m.Request(late), m.Public)
 	wantCode(t, "an expired token", err, fleet.TokenExpired)
 	_, _, err = w.CreateToken(t.Context(), a, nil, time.Hour+time.Second)
 	wantCode(t, "a token for longer than an hour", err, fleet.Invalid)
 	short := newMachine(t)
-	short.public = short.public[:31]
-	_, err = w.Enroll(t.Context(), short.enroll(w.token(t, a)), short.public)
+	short.Public = short.Public[:31]
+	_, err = w.Enroll(t.Context(), short.Request(w.token(t, a)), short.Public)
 	wantCode(t, "a short key", err, fleet.Invalid)
 
 	// A second machine of the same name gets a name of its own.
@@ -243,26 +243,26 @@ func TestEnrolment(t *testing.T) {
 		t.Errorf("got %q, %v", g.Name, err)
 	}
 	// A machine whose answer got lost enrols again and stays the same agent.
-	again, err := w.Enroll(t.Context(), m.enroll(w.token(t, a)), m.public)
+	again, err := w.Enroll(t.Context(), m.Request(w.token(t, a)), m.Public)
 	if err != nil || again.GetAgentId() != got.GetAgentId() {
 		t.Errorf("got %v, %v, want the agent %s", again, err, got.GetAgentId())
 	}
 	// In another tenant the key is taken, until it is revoked here.
 	b := w.tenant(t, "rival")
-	_, err = w.Enroll(t.Context(), m.enroll(w.token(t, b)), m.public)
+	_, err = w.Enroll(t.Context(), m.Request(w.token(t, b)), m.Public)
 	wantCode(t, "a key of another tenant", err, fleet.Conflict)
 	if err := w.RevokeAgent(t.Context(), a, "press-pc"); err != nil {
 		t.Fatal(err)
 	}
-	_, err = w.AgentByKey(t.Context(), m.public)
+	_, err = w.AgentByKey(t.Context(), m.Public)
 	wantCode(t, "a revoked agent", err, fleet.AgentRevoked)
-	if _, err = w.Enroll(t.Context(), m.enroll(w.token(t, b)), m.public); err != nil {
+	if _, err = w.Enroll(t.Context(), m.Request(w.token(t, b)), m.Public); err != nil {
 		t.Fatal(err)
 	}
-	if id, err := w.AgentByKey(t.Context(), m.public); err != nil || id.Tenant != b.Tenant {
+	if id, err := w.AgentByKey(t.Context(), m.Public); err != nil || id.Tenant != b.Tenant {
 		t.Errorf("got %+v, %v", id, err)
 	}
-	_, err = w.AgentByKey(t.Context(), newMachine(t).public)
+	_, err = w.AgentByKey(t.Context(), newMachine(t).Public)
 	wantCode(t, "an unknown key", err, fleet.AgentUnknown)
 }
 
@@ -437,7 +437,7 @@ func TestTenantsAreApart(t *testing.T) {
 	mixed := fleet.AgentIdentity{Tenant: rival.Tenant, Workspace: rival.Workspace, Agent: acme.agent.id.Agent}
 	gateway := map[string]func() error{
 		"Connect": func() error {
-			_, err := w.Connect(ctx, mixed, fleet.Caller{Key: acme.agent.public}, hello(t, 99))
+			_, err := w.Connect(ctx, mixed, fleet.Caller{Key: acme.agent.Public}, hello(t, 99))
 			return err
 		},
 		"Bundle":        func() error { _, _, err := w.Bundle(ctx, mixed); return err },

@@ -1,30 +1,22 @@
 package fleet_test
 
 import (
-	"bytes"
 	"context"
-	"crypto/ecdh"
 	"crypto/ed25519"
-	"crypto/rand"
 	"encoding/json"
-	"log/slog"
 	"strings"
 	"testing"
 
 	"github.com/outfeed/outfeed/controlplane/internal/fleet"
-	"github.com/outfeed/outfeed/controlplane/internal/postgres"
-	"github.com/outfeed/outfeed/controlplane/internal/vault"
+	"github.com/outfeed/outfeed/controlplane/internal/fleet/fleettest"
 	"github.com/outfeed/outfeed/internal/pgtest"
 	"github.com/outfeed/outfeed/internal/secret"
-	"github.com/outfeed/outfeed/migrations"
 	"github.com/outfeed/outfeed/protocol/flowdef"
 	"github.com/outfeed/outfeed/protocol/seal"
 	"github.com/outfeed/outfeed/protocol/wire"
 )
 
-func TestMain(m *testing.M) {
-	pgtest.Main(m, func(ctx context.Context, url string) error { return postgres.Migrate(ctx, secret.New(url), "") })
-}
+func TestMain(m *testing.M) { fleettest.Main(m) }
 
 // world is a control plane's domain on a database of its own.
 type world struct {
@@ -35,8 +27,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	db := pgtest.New(t)
-	return newReplica(t, db, "replica-1")
+	return newReplica(t, pgtest.New(t), "replica-1")
 }
 
 // newReplica starts a Service for any number of tenants.
@@ -48,56 +39,23 @@ func newReplica(t *testing.T, db *pgtest.DB, name string) *world {
 // startReplica starts a Service on a database; several share one as the replicas of a control plane do.
 func startReplica(t *testing.T, db *pgtest.DB, name string, tenancy fleet.Tenancy) *world {
 	t.Helper()
-	st, err := postgres.Open(t.Context(), postgres.Settings{
-		URL: secret.New(db.URLFor(migrations.Application)), Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- st.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-		st.Close()
-	})
-	v, err := vault.New(bytes.Repeat([]byte{7}, vault.KeySize))
-	if err != nil {
-		t.Fatal(err)
-	}
-	key := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{9}, ed25519.SeedSize))
-	public, ok := key.Public().(ed25519.PublicKey)
-	if !ok {
-		t.Fatal("the key has no public half")
-	}
 	return &world{
-		Service: fleet.New(fleet.Settings{Store: st, Secrets: v, Identity: public, BundleKey: key, Replica: name, Tenancy: tenancy, Tester: tester{}}),
-		db:      db, bundleKey: public,
+		Service: fleettest.Start(t, db, fleet.Settings{Replica: name, Tenancy: tenancy, Tester: tester{}}),
+		db:      db, bundleKey: fleettest.PublicKey(t),
 	}
 }
 
 // tenant makes a tenant and gives its owner.
 func (w *world) tenant(t *testing.T, name string) fleet.Actor {
 	t.Helper()
-	_, key, err := w.CreateTenant(t.Context(), name, "owner@"+name+".example")
-	if err != nil {
-		t.Fatal(err)
-	}
-	a, err := w.Authenticate(t.Context(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return a
+	owner, _ := fleettest.Tenant(t, w.Service, name)
+	return owner
 }
 
 // machine is what an agent has.
 type machine struct {
+	fleettest.Machine
 	id      fleet.AgentIdentity
-	public  ed25519.PublicKey
-	sealing *ecdh.PrivateKey
 	counter uint64
 	// session is the value of the last welcome that was kept.
 	session []byte
@@ -105,50 +63,19 @@ type machine struct {
 
 func newMachine(t *testing.T) *machine {
 	t.Helper()
-	public, _, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	sealing, err := ecdh.X25519().GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &machine{public: public, sealing: sealing}
+	return &machine{Machine: fleettest.NewMachine(t)}
 }
 
-// token makes a token and reads it.
 func (w *world) token(t *testing.T, a fleet.Actor) seal.Token {
 	t.Helper()
-	_, text, err := w.CreateToken(t.Context(), a, map[string]string{"site": "berlin"}, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tok, err := seal.ParseToken(text.Reveal())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tok
-}
-
-func (m *machine) enroll(tok seal.Token) *wire.Enroll {
-	return &wire.Enroll{
-		TokenId: tok.ID, TokenSecret: tok.SecretText(), TokenTenant: tok.Tenant, X25519PublicKey: m.sealing.PublicKey().Bytes(),
-		Host: &wire.Host{Hostname: "press-pc", Os: "linux", Arch: "amd64", AgentVersion: "v1"}, Labels: map[string]string{"line": "3", "site": "nowhere"},
-	}
+	return fleettest.Token(t, w.Service, a, map[string]string{"site": "berlin"})
 }
 
 // agent enrols a machine and connects it.
 func (w *world) agent(t *testing.T, a fleet.Actor) *machine {
 	t.Helper()
 	m := newMachine(t)
-	if _, err := w.Enroll(t.Context(), m.enroll(w.token(t, a)), m.public); err != nil {
-		t.Fatal(err)
-	}
-	id, err := w.AgentByKey(t.Context(), m.public)
-	if err != nil {
-		t.Fatal(err)
-	}
-	m.id = id
+	m.id = m.Enroll(t, w.Service, w.token(t, a))
 	w.connect(t, m)
 	return m
 }
@@ -171,7 +98,7 @@ func (w *world) hello(t *testing.T, m *machine) (fleet.Session, error) {
 	m.counter++
 	h := hello(t, m.counter)
 	h.Session = m.session
-	return w.Connect(t.Context(), m.id, fleet.Caller{Key: m.public, Address: "10.0.0.7"}, h)
+	return w.Connect(t.Context(), m.id, fleet.Caller{Key: m.Public, Address: "10.0.0.7"}, h)
 }
 
 // report sends a status, before which the machine has kept the session's value.

@@ -3,10 +3,6 @@ package httpapi_test
 import (
 	"bytes"
 	"compress/gzip"
-	"context"
-	"crypto/ecdh"
-	"crypto/ed25519"
-	"crypto/rand"
 	"database/sql"
 	"encoding/json"
 	"flag"
@@ -23,25 +19,19 @@ import (
 
 	"github.com/outfeed/outfeed/controlplane/internal/auth"
 	"github.com/outfeed/outfeed/controlplane/internal/fleet"
+	"github.com/outfeed/outfeed/controlplane/internal/fleet/fleettest"
 	"github.com/outfeed/outfeed/controlplane/internal/httpapi"
 	"github.com/outfeed/outfeed/controlplane/internal/httpapi/api"
 	"github.com/outfeed/outfeed/controlplane/internal/httpapi/apitest"
-	"github.com/outfeed/outfeed/controlplane/internal/postgres"
-	"github.com/outfeed/outfeed/controlplane/internal/vault"
 	"github.com/outfeed/outfeed/internal/pgtest"
-	"github.com/outfeed/outfeed/internal/secret"
-	"github.com/outfeed/outfeed/migrations"
 	"github.com/outfeed/outfeed/protocol/flowdef"
-	"github.com/outfeed/outfeed/protocol/seal"
 	"github.com/outfeed/outfeed/protocol/wire"
 )
 
 // long is set by make faults.
 var long = flag.Bool("long", false, "run the tests of faults at length")
 
-func TestMain(m *testing.M) {
-	pgtest.Main(m, func(ctx context.Context, url string) error { return postgres.Migrate(ctx, secret.New(url), "") })
-}
+func TestMain(m *testing.M) { fleettest.Main(m) }
 
 // whole is the API over the real domain and a real database, with one organization that has one agent.
 type whole struct {
@@ -54,69 +44,29 @@ type whole struct {
 func newWhole(t *testing.T) *whole {
 	t.Helper()
 	w := &whole{db: pgtest.New(t)}
-	store, err := postgres.Open(t.Context(), postgres.Settings{URL: secret.New(w.db.URLFor(migrations.Application)), Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	ended := make(chan error, 1)
-	go func() { ended <- store.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-		store.Close()
-	})
-	keeper, err := vault.New(bytes.Repeat([]byte{7}, vault.KeySize))
-	if err != nil {
-		t.Fatal(err)
-	}
-	public, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.fleet = fleet.New(fleet.Settings{Store: store, Secrets: keeper, Identity: public, BundleKey: key, Replica: "replica-1", Tenancy: fleet.ManyTenants})
-	_, text, err := w.fleet.CreateTenant(t.Context(), "acme", "owner@acme.example")
-	if err != nil {
-		t.Fatal(err)
-	}
+	w.fleet = fleettest.Start(t, w.db, fleet.Settings{Replica: "replica-1", Tenancy: fleet.ManyTenants})
+	owner, key := fleettest.Tenant(t, w.fleet, "acme")
 	server := apitest.ServeHandler(t, httpapi.New(httpapi.Settings{
 		Fleet: w.fleet, Auth: auth.New(auth.Settings{Keys: w.fleet, Sessions: w.fleet}), Registry: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler),
 	}))
-	w.caller = &caller{t: t, url: server.URL, key: text.Reveal(), client: &http.Client{Transport: &http.Transport{DisableCompression: true}}}
-	w.connect(text)
+	w.caller = &caller{t: t, url: server.URL, key: key.Reveal(), client: &http.Client{Transport: &http.Transport{DisableCompression: true}}}
+	w.connect(owner)
 	return w
 }
 
 // connect enrols the agent and connects it.
-func (w *whole) connect(key secret.String) {
+func (w *whole) connect(owner fleet.Actor) {
 	w.t.Helper()
-	ctx := w.t.Context()
+	ctx, machine := w.t.Context(), fleettest.NewMachine(w.t)
 	must := func(err error) {
 		w.t.Helper()
 		if err != nil {
 			w.t.Fatal(err)
 		}
 	}
-	owner, err := w.fleet.Authenticate(ctx, key)
-	must(err)
-	_, text, err := w.fleet.CreateToken(ctx, owner, map[string]string{"site": "berlin", "line": "3"}, 0)
-	must(err)
-	token, err := seal.ParseToken(text.Reveal())
-	must(err)
-	public, _, err := ed25519.GenerateKey(rand.Reader)
-	must(err)
-	sealing, err := ecdh.X25519().GenerateKey(rand.Reader)
-	must(err)
-	host := &wire.Host{Hostname: "press-pc", Os: "linux", Arch: "amd64", AgentVersion: "v1.0.0"}
-	_, err = w.fleet.Enroll(ctx, &wire.Enroll{
-		TokenId: token.ID, TokenSecret: token.SecretText(), TokenTenant: token.Tenant, X25519PublicKey: sealing.PublicKey().Bytes(), Host: host,
-	}, public)
-	must(err)
-	w.agent, err = w.fleet.AgentByKey(ctx, public)
-	must(err)
-	hello := &wire.Hello{Host: host, Counter: 1}
+	token := fleettest.Token(w.t, w.fleet, owner, map[string]string{"site": "berlin", "line": "3"})
+	w.agent = machine.Enroll(w.t, w.fleet, token)
+	hello := &wire.Hello{Host: machine.Request(token).GetHost(), Counter: 1}
 	for i := range 20 {
 		spec := flowdef.ConnectorSpec{Kind: fmt.Sprintf("kind-%d", i), Title: "A kind of plant system", Options: []flowdef.Option{}}
 		for n := range 20 {
@@ -126,7 +76,7 @@ func (w *whole) connect(key secret.String) {
 		must(err)
 		hello.ConnectorSpecs = append(hello.ConnectorSpecs, encoded)
 	}
-	_, err = w.fleet.Connect(ctx, w.agent, fleet.Caller{Key: public, Address: "10.0.0.7"}, hello)
+	_, err := w.fleet.Connect(ctx, w.agent, fleet.Caller{Key: machine.Public, Address: "10.0.0.7"}, hello)
 	must(err)
 	w.agent.Session = 1
 	must(w.fleet.Keep(ctx, w.agent))

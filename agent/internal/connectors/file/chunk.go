@@ -209,7 +209,7 @@ func (o *open) inOrder(p *piece, text []byte, final bool) bool {
 func (o *open) carryOver(text []byte) {
 	o.carry = append(o.carry[:0], text...)
 	if len(text) > decode.MaxRecord {
-		o.long, o.carry = bytes.Clone(text[:256]), o.carry[:0]
+		o.long, o.carry = bytes.Clone(text[:connector.MaxSampled+1]), o.carry[:0]
 		o.at += int64(len(text)) // not delivered: the cursor moves when its end is found
 	}
 }

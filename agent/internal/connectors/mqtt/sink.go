@@ -17,6 +17,7 @@ import (
 	"github.com/outfeed/outfeed/agent/internal/column"
 	"github.com/outfeed/outfeed/agent/internal/connector"
 	"github.com/outfeed/outfeed/agent/internal/decode"
+	"github.com/outfeed/outfeed/internal/excerpt"
 	"github.com/outfeed/outfeed/protocol/flowdef"
 )
 
@@ -89,7 +90,7 @@ func (w *sink) Write(b *column.Batch) (held int64, failed connector.Failures) {
 		before := len(w.texts)
 		w.texts = connector.AppendRowJSON(w.texts, b, row)
 		if n := len(w.texts) - before; n > decode.MaxRecord {
-			failed.Add(connector.FailedRecord{Where: "topic " + w.topic, Reason: fmt.Sprintf("the message would have %d bytes; the most is %d", n, decode.MaxRecord), Record: string(w.texts[before : before+256])})
+			failed.Add(connector.FailedRecord{Where: "topic " + w.topic, Reason: fmt.Sprintf("the message would have %d bytes; the most is %d", n, decode.MaxRecord), Record: excerpt.Bytes(w.texts[before:], connector.MaxSampled)})
 			w.texts = w.texts[:before]
 			continue
 		}
@@ -224,7 +225,7 @@ func (w *sink) await(open *window) error {
 	}
 	if reason >= refusedGrant {
 		w.rejected.Add(connector.FailedRecord{
-			Where: "topic " + w.topic, Reason: fmt.Sprintf("the broker refuses the message (reason %#x)", reason), Record: string(message[:min(len(message), 256)]),
+			Where: "topic " + w.topic, Reason: fmt.Sprintf("the broker refuses the message (reason %#x)", reason), Record: excerpt.Bytes(message, connector.MaxSampled),
 		})
 	}
 	return nil

@@ -8,6 +8,7 @@ import (
 	"github.com/outfeed/outfeed/agent/internal/column"
 	"github.com/outfeed/outfeed/agent/internal/connector"
 	"github.com/outfeed/outfeed/agent/internal/decode"
+	"github.com/outfeed/outfeed/internal/excerpt"
 )
 
 // batchBytes is how much text a batch takes.
@@ -169,7 +170,7 @@ func (s *source) decode(messages []message) connector.Delivery {
 
 func failure(m message, reason string) connector.FailedRecord {
 	return connector.FailedRecord{
-		Where: "topic " + m.topic, Reason: reason, Record: string(m.payload[:min(len(m.payload), 256)]),
+		Where: "topic " + m.topic, Reason: reason, Record: excerpt.Bytes(m.payload, connector.MaxSampled),
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/outfeed/outfeed/agent/internal/column"
 	"github.com/outfeed/outfeed/agent/internal/connector"
 	"github.com/outfeed/outfeed/agent/internal/decode"
+	"github.com/outfeed/outfeed/internal/excerpt"
 	"github.com/outfeed/outfeed/protocol/expr"
 )
 
@@ -75,13 +76,13 @@ func (s *settings) appendValue(c *column.Column, text []byte, oid uint32) (reaso
 	case expr.Int:
 		n, err := strconv.ParseInt(string(wholePart(text)), 10, 64)
 		if err != nil {
-			return fmt.Sprintf("%s is not a whole number of 64 bits", shorten(text))
+			return excerpt.Of(text) + " is not a whole number of 64 bits"
 		}
 		c.Ints = append(c.Ints, n)
 	case expr.Float:
 		f, err := strconv.ParseFloat(string(text), 64)
 		if err != nil || f != f || f-f != 0 {
-			return fmt.Sprintf("%s is not a number that a float can hold", shorten(text))
+			return excerpt.Of(text) + " is not a number that a float can hold"
 		}
 		c.Floats = append(c.Floats, f)
 	case expr.Timestamp:
@@ -90,7 +91,7 @@ func (s *settings) appendValue(c *column.Column, text []byte, oid uint32) (reaso
 		}
 		t, good := decode.ParseTime(text, s.loc)
 		if !good {
-			return fmt.Sprintf("%s is not a time between the years 1 and 9999", shorten(text))
+			return excerpt.Of(text) + " is not a time between the years 1 and 9999"
 		}
 		c.Ints = append(c.Ints, t)
 	case expr.String, expr.JSON:
@@ -109,8 +110,6 @@ func wholePart(text []byte) []byte {
 	}
 	return text
 }
-
-func shorten(text []byte) []byte { return text[:min(len(text), 64)] }
 
 // undo takes the last value off the first n columns.
 func undo(b *column.Batch, n int) {

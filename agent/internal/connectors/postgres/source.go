@@ -12,6 +12,7 @@ import (
 
 	"github.com/outfeed/outfeed/agent/internal/column"
 	"github.com/outfeed/outfeed/agent/internal/connector"
+	"github.com/outfeed/outfeed/internal/excerpt"
 )
 
 const (
@@ -279,7 +280,7 @@ func recordText(values [][]byte) string {
 		if i > 0 {
 			text.WriteByte('\t')
 		}
-		text.Write(shorten(v))
+		text.WriteString(excerpt.Of(v))
 	}
 	return text.String()
 }
