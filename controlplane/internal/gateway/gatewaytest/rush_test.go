@@ -12,12 +12,12 @@ import (
 	"testing"
 )
 
-// TestRush has attackers of 20 addresses hold more handshakes than there are when a control plane has time for those who can come
-// later, and cuts the link of an agent that is one of many. A control plane that runs for long lets it in at once. One that has
+// TestRush has attackers of 20 addresses hold so many handshakes that a control plane has no time for those who can come later, and
+// cuts the link of an agent that is one of many. A control plane that runs for long lets it in at once. One that has
 // just started cannot know that these are no agents: it tells the agent to come at its turn, and lets it in then.
 func TestRush(t *testing.T) {
 	inTurn(t)
-	const attackers, sources = 300, 20
+	const attackers, sources = 240, 20
 	for name, c := range map[string]struct {
 		lasts string
 		told  float64
@@ -45,10 +45,9 @@ func TestRush(t *testing.T) {
 				}
 			}
 			eventually(t, "the agent is there", sessions(2))
-			crowd := startCrowd(t, h.sieged(siege{Kind: "half-open TLS", Attackers: attackers, Sources: sources}))
-			defer crowd.end()
+			defer h.holdUp(t, attackers, sources)()
 			eventually(t, "the attackers hold their handshakes", func() error {
-				if n := h.shaking(); n < attackers {
+				if n := h.shaking(); n < attackers*9/10 {
 					return fmt.Errorf("%d handshakes are held", n)
 				}
 				return nil
@@ -65,6 +64,27 @@ func TestRush(t *testing.T) {
 	}
 }
 
+// holdUp has attackers begin handshakes and not go on, again and again, until end. They are here, as a process that takes second
+// place would not come to it on a busy machine, and they cost little.
+func (h *host) holdUp(t *testing.T, attackers, sources int) (end func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	for n := range attackers {
+		d := dialer{siege: h.sieged(siege{}), config: h.tls()}
+		d.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(1+n%sources))} //nolint:gosec // sources are few
+		running.Go(func() {
+			for ctx.Err() == nil {
+				_ = hello(ctx, d) // it comes back
+			}
+		})
+	}
+	return func() {
+		cancel()
+		running.Wait()
+	}
+}
+
 // shaking is how many TLS handshakes are under way.
 func (h *host) shaking() (n int) {
 	h.t.Helper()
@@ -72,7 +92,8 @@ func (h *host) shaking() (n int) {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	for _, stack := range strings.Split(string(stacks), "\n\n") {
+	_, all, _ := strings.Cut(string(stacks), "\n") // the head
+	for stack := range strings.SplitSeq(all, "\n\n") {
 		var count int
 		if _, err := fmt.Sscanf(stack, "%d @", &count); err == nil && strings.Contains(stack, "(*intake).shake") {
 			n += count
