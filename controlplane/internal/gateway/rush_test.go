@@ -3,8 +3,8 @@ package gateway
 import (
 	"crypto/ed25519"
 	"crypto/rand"
-	"fmt"
 	"log/slog"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -32,7 +32,7 @@ func TestRush(t *testing.T) {
 		check("long after the start", false)
 		lose := func(from, to int) {
 			for n := from; n < to; n++ {
-				r.left(fleet.ID(fmt.Sprint(n)))
+				r.left(fleet.ID(strconv.Itoa(n)))
 			}
 		}
 		lose(0, manyGone-1)
@@ -74,7 +74,7 @@ func TestSessionsThatEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	connect := func(n int) *peer {
-		p := &peer{gateway: g, cancel: func(error) {}, id: fleet.AgentIdentity{Agent: fleet.ID(fmt.Sprint(n))}}
+		p := &peer{gateway: g, cancel: func(error) {}, id: fleet.AgentIdentity{Agent: fleet.ID(strconv.Itoa(n))}}
 		g.connected(p)
 		return p
 	}
