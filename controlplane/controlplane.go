@@ -187,6 +187,7 @@ func (c *ControlPlane) listeners(ctx context.Context, service *fleet.Service, tu
 		}
 		all = append(all, served{listener: listener, settings: httpapi.ServeSettings{
 			Handler: l.handler, Logger: c.log, TLS: l.tls, Proxies: c.config.TrustedProxies, Registry: registry,
+			Rush: tunnels.Rush,
 		}})
 	}
 	return all, nil

@@ -21,26 +21,23 @@ const (
 	// longestTurn bounds the turn that a control plane gives out. An agent whose turn is behind shortestTurn is one of many.
 	longestTurn  = time.Minute
 	shortestTurn = time.Second
-	// patientTries is how often an agent lets itself be told to come later. Then it insists: what makes the crowd may be
-	// somebody else's connections.
-	patientTries = 3
 )
 
-// comeback is how an agent comes back after a session: as one of many, if there are many.
+// comeback is how an agent comes back after a session: as one of many, if there are many. It lets itself be told once to come
+// later. Then it insists: what makes the crowd may be somebody else's connections.
 type comeback struct {
 	// turn is the agent's, and at is when that is.
 	turn time.Duration
 	at   time.Time
-	// told is how often it was told since then that there is no time.
-	told int
+	// told is that it was told since then that there is no time.
+	told bool
 }
 
-func (c *comeback) patient() bool { return c.turn > shortestTurn && c.told < patientTries }
+func (c *comeback) patient() bool { return c.turn > shortestTurn && !c.told }
 
 func (c *comeback) note(err error) {
-	if busy, ok := errors.AsType[*CrowdedError](err); ok && busy.Told {
-		c.told++
-	}
+	busy, ok := errors.AsType[*CrowdedError](err)
+	c.told = c.told || ok && busy.Told
 }
 
 // errBusy is TLS's internal_error. It is what a control plane says that has no time for a handshake.

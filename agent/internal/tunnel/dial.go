@@ -65,6 +65,8 @@ type dialer struct {
 	names  *names
 	// patient says that this agent can as well come later. It is set before a connection is opened.
 	patient bool
+	// passwordIsGood says that the proxy has accepted its password since this agent started, and not refused it since then.
+	passwordIsGood atomic.Bool
 }
 
 func newDialer(l Link) (*dialer, error) {
@@ -206,7 +208,8 @@ const elsewhereWithin = time.Second
 // goesElsewhere says whether a try failed that may do better over another address.
 func (d *dialer) goesElsewhere(err error) bool {
 	_, proxy := errors.AsType[*ProxyError](err)
-	return !proxy && d.names.hasUntried() && d.names.mayGoElsewhere()
+	_, unsure := errors.AsType[*UnsurePasswordError](err)
+	return !proxy && !unsure && d.names.hasUntried() && d.names.mayGoElsewhere()
 }
 
 // explain takes off what the layers in between have put before an error, and marks the silence behind an open connection.

@@ -16,6 +16,9 @@ const (
 	// passwordPatience is the same for a proxy that has been told a password: it may ask about all that wait at once, and a
 	// few wrong ones lock an account in many companies.
 	passwordPatience = 35 * time.Second
+	// unsurePatience is the same while that password may be wrong: longer than the proxy has for its answer, so that it is told
+	// the password once.
+	unsurePatience = 2 * stepTimeout
 	// maxTries is how many go on at the same time.
 	maxTries = 4
 )

@@ -74,6 +74,7 @@ func TestASilentStepIsTriedAnew(t *testing.T) {
 		"one that heals too late":        {46 * s, stepPatience, []time.Duration{0, 15 * s, 30 * s, 45 * s}, true},
 		"one that knows a password":      {s, passwordPatience, []time.Duration{0, 35 * s}, false},
 		"one that knows it and is dead":  {time.Hour, passwordPatience, []time.Duration{0, 35 * s}, true},
+		"one that may know a wrong one":  {s, unsurePatience, []time.Duration{0}, true},
 		"one that asks for ever more":    {time.Hour, 2 * s, []time.Duration{0, 2 * s, 4 * s, 6 * s}, true},
 		"one that heals just before all": {45 * s, stepPatience, []time.Duration{0, 15 * s, 30 * s, 45 * s}, false},
 	} {

@@ -45,6 +45,17 @@ type ProxyError struct {
 
 func (e *ProxyError) Error() string { return "the proxy " + e.Host + " " + e.Problem }
 
+// UnsurePasswordError is when a proxy was told a password that it has not accepted from this agent before, and gave no answer. A
+// few proxies hang up on a wrong password, or check it for longer than anybody waits. Trying it again soon may lock the account.
+type UnsurePasswordError struct{ Err error }
+
+func (e *UnsurePasswordError) Error() string {
+	return e.Err.Error() + "; check the user and the password too: the agent tries them again seldom, because a few wrong passwords lock an account in many companies"
+}
+
+// Unwrap gives the cause.
+func (e *UnsurePasswordError) Unwrap() error { return e.Err }
+
 // proxyFor is the proxy that stands before the target; nil for none.
 func (d *dialer) proxyFor(ctx context.Context) (*url.URL, error) {
 	if d.proxy == nil {
@@ -74,18 +85,52 @@ func (r route) through(ctx context.Context, via *url.URL, address string) (net.C
 	if err != nil {
 		return nil, fmt.Errorf("the proxy %s cannot be reached; check its address, and whether it runs: %w", via.Host, err)
 	}
-	if via.User == nil {
-		r.done(stepPatience)
-	} else {
-		r.done(passwordPatience)
-	}
-	if err := ask(ctx, conn, via, address); err != nil {
+	r.done(r.proxyPatience(via))
+	if err := r.judge(via, ask(ctx, conn, via, address)); err != nil {
 		_ = conn.Close()
 		return nil, err
 	}
 	r.done(stepPatience)
 	return conn, nil
 }
+
+// proxyPatience is how long a proxy may take for its answer before all is tried anew beside it.
+func (d *dialer) proxyPatience(via *url.URL) time.Duration {
+	switch {
+	case via.User == nil:
+		return stepPatience
+	case d.passwordIsGood.Load():
+		return passwordPatience
+	default:
+		return unsurePatience
+	}
+}
+
+// judge notes what the outcome of a CONNECT says of the password, and marks the silence after one that may be wrong.
+func (d *dialer) judge(via *url.URL, err error) error {
+	if via.User == nil {
+		return err
+	}
+	if err == nil {
+		d.passwordIsGood.Store(true)
+		return nil
+	}
+	if refusal, ok := errors.AsType[*ProxyError](err); ok && refusal.Credentials {
+		d.passwordIsGood.Store(false)
+	}
+	if silence, ok := errors.AsType[*unansweredError](err); ok && !d.passwordIsGood.Load() {
+		return &UnsurePasswordError{silence}
+	}
+	return err
+}
+
+// unansweredError is when a proxy was asked, at least in part, and has not answered as one does.
+type unansweredError struct{ err error }
+
+func (e *unansweredError) Error() string { return e.err.Error() }
+
+// Unwrap gives the cause.
+func (e *unansweredError) Unwrap() error { return e.err }
 
 // ask sends a CONNECT and reads the answer.
 func ask(ctx context.Context, conn net.Conn, via *url.URL, address string) error {
@@ -104,13 +149,13 @@ func ask(ctx context.Context, conn net.Conn, via *url.URL, address string) error
 		request.Header.Set("Proxy-Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(via.User.Username()+":"+password)))
 	}
 	if err := request.Write(conn); err != nil {
-		return &UnreachedError{fmt.Errorf("the proxy %s took no request: %w", via.Host, err)}
+		return &UnreachedError{&unansweredError{fmt.Errorf("the proxy %s took no request: %w", via.Host, err)}}
 	}
 	// What the proxy says before the connection is through is bounded; behind the headers it says nothing, since it is the
 	// agent that speaks first.
 	answer, err := http.ReadResponse(bufio.NewReader(io.LimitReader(conn, 64<<10)), request) //nolint:bodyclose // it is the connection
 	if err != nil {
-		return &UnreachedError{unanswered(via, err)}
+		return &UnreachedError{&unansweredError{unanswered(via, err)}}
 	}
 	// Any 2xx is a connection (RFC 9110, 9.3.6), and what its headers say of a body does not count.
 	if answer.StatusCode < 200 || answer.StatusCode > 299 {
@@ -131,7 +176,7 @@ func unanswered(via *url.URL, err error) error {
 	switch {
 	case errors.As(err, &late) && late.Timeout():
 		return fmt.Errorf("the proxy %s took the connection and has said nothing for %s; check whether it is an HTTP proxy, its port, and whether it is overloaded", via.Host, stepTimeout)
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case isCut(err):
 		return fmt.Errorf("the proxy %s closed the connection without an answer; check its port, whether its address must begin with https://, and whether it lets this machine in", via.Host)
 	case strings.Contains(err.Error(), "malformed"):
 		return fmt.Errorf("the proxy %s does not answer as an HTTP proxy does; check its port, and whether its address must begin with https://: %s", via.Host, excerpt.Runes(err.Error(), 120))

@@ -33,6 +33,8 @@ const (
 	askAround  = 30 * time.Second
 	// lockedRetry is the same where that person is likely to be waiting for it.
 	lockedRetry = 30 * time.Second
+	// unsureRetry is the same for the first time that a proxy was told a password that may be wrong and has not answered.
+	unsureRetry = 30 * time.Second
 )
 
 // Link is how to reach the control plane.
@@ -166,10 +168,12 @@ func (c *Client) Run(ctx context.Context) error {
 	}
 }
 
-// waits are the two sequences of waits: after tries that nobody has answered, and after the others. Each starts over when
-// the other goes on, so that a long time without a network does not make the agent slow once there is one.
+// waits are the sequences of waits: after tries that nobody has answered, after the others, and after passwords that got no answer.
+// Of the first two, each starts over when the other goes on, so that a long time without a network does not make the agent slow once there is one.
 type waits struct {
 	answered, unanswered backoff.Backoff
+	// unsure is how often a proxy has not answered to a password that may be wrong.
+	unsure int
 	// shortest and longest are the first and the greatest ceiling; 0 for backoff's.
 	shortest, longest time.Duration
 }
@@ -186,15 +190,29 @@ func newWaits(shortest, longest time.Duration) *waits {
 func (w *waits) reset() {
 	w.answered.Reset()
 	w.unanswered.Reset()
+	w.unsure = 0
 }
 
 // after is how long to wait after an error. turn is how long it is until this agent's turn: where there is a crowd, and its turn
 // is still to come, it waits for that.
 func (w *waits) after(err error, turn time.Duration) time.Duration {
+	if _, ok := errors.AsType[*UnsurePasswordError](err); ok {
+		return w.afterPassword()
+	}
 	if turn > 0 && inCrowd(err) {
 		return turn
 	}
 	return pauseAfter(err, w.next(err))
+}
+
+// afterPassword is how long to wait after a password that may be wrong got no answer: once not long, as that may have been an
+// accident, and then as long as after one that was refused. Nothing but a session that lasts ends that count.
+func (w *waits) afterPassword() time.Duration {
+	wait := slowRetry
+	if w.unsure++; w.unsure == 1 {
+		wait = unsureRetry
+	}
+	return wait + rand.N(wait) //nolint:gosec // jitter needs no cryptographic randomness
 }
 
 // next is the wait after an error.

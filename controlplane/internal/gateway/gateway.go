@@ -63,6 +63,8 @@ type Settings struct {
 	// AdmitPerSecond is how many connections are let in per second, a quarter of them at once after a quiet moment; 0 for
 	// 200.
 	AdmitPerSecond int
+	// RushLasts is how long after the start, and after many sessions have ended, many agents may come at once; 0 for 3 min.
+	RushLasts time.Duration
 }
 
 // Gateway accepts tunnels.
@@ -73,6 +75,7 @@ type Gateway struct {
 	metrics   *metrics
 	admission *admission
 	turns     *turns
+	rush      *rush
 	perSecond int
 
 	// sessions counts every connection that is being served.
@@ -103,11 +106,14 @@ func New(s Settings) (*Gateway, error) {
 	if s.AdmitPerSecond <= 0 {
 		s.AdmitPerSecond = defaultPerSecond
 	}
+	if s.RushLasts <= 0 {
+		s.RushLasts = defaultRush
+	}
 	return &Gateway{
 		fleet: s.Fleet, tls: config, log: s.Log, metrics: m, perSecond: s.AdmitPerSecond,
 		admission: newAdmission(s.HandshakesAtOnce*placesPerHandshake, s.HandshakesAtOnce, s.AdmitPerSecond),
-		turns:     newTurns(s.AdmitPerSecond),
-		peers:     map[*peer]struct{}{}, byAgent: map[fleet.ID]*peer{},
+		turns:     newTurns(s.AdmitPerSecond), rush: newRush(s.RushLasts),
+		peers: map[*peer]struct{}{}, byAgent: map[fleet.ID]*peer{},
 	}, nil
 }
 
@@ -127,6 +133,7 @@ func heard(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 // Run serves until ctx ends, then tells the connected agents to reconnect elsewhere and waits for their sessions. That
 // is no error.
 func (g *Gateway) Run(ctx context.Context) error {
+	g.rush.start()
 	g.mu.Lock()
 	g.open = true
 	g.mu.Unlock()
@@ -148,6 +155,10 @@ func (g *Gateway) Serving() bool {
 	defer g.mu.Unlock()
 	return g.open
 }
+
+// Rush says whether many agents may come at once now: shortly after Run has begun, and while many have lost their sessions lately
+// and are not back. It is for who has to decide whether those who can come later are served beside many others.
+func (g *Gateway) Rush() bool { return g.rush.on() }
 
 // ServeHTTP takes one tunnel. It returns once the tunnel is open and before the agent is known: what the HTTP server keeps for
 // a request would be a large part of what an idle session costs, and most of what one costs that says nothing. Run waits for
@@ -249,6 +260,7 @@ func (g *Gateway) connected(p *peer) {
 		before.cancel(errReplaced)
 	}
 	g.byAgent[p.id.Agent] = p
+	g.rush.back(p.id.Agent)
 	g.metrics.connected.Set(float64(len(g.byAgent)))
 }
 
@@ -257,6 +269,7 @@ func (g *Gateway) disconnected(p *peer) {
 	defer g.mu.Unlock()
 	if g.byAgent[p.id.Agent] == p {
 		delete(g.byAgent, p.id.Agent)
+		g.rush.left(p.id.Agent)
 	}
 	g.metrics.connected.Set(float64(len(g.byAgent)))
 }

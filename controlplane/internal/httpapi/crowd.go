@@ -103,6 +103,8 @@ type crowd struct {
 	limits, weights [stages]int
 	proxies         source.Proxies
 	turns           *turns
+	// rush is ServeSettings.Rush.
+	rush func() bool
 	// secure says that there is TLS.
 	secure bool
 	// ending are the connections that were cut and still have a goroutine.
@@ -165,8 +167,12 @@ func (c *crowd) keeps(one *conn) bool {
 }
 
 // hasTime says whether there is time for a client that can come later as well: while the handshakes that were begun before
-// come to an end. What one other source holds open is no reason to wait.
+// come to an end. What one other source holds open is no reason to wait, nor what many hold open who are no agents: so there is
+// time whenever agents have no reason to come all at once.
 func (c *crowd) hasTime(from netip.Addr) bool {
+	if c.rush == nil || !c.rush() {
+		return true
+	}
 	if !c.turns.idle() {
 		return false
 	}

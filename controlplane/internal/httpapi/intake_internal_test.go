@@ -18,6 +18,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -317,12 +318,14 @@ func TestRefusedInWords(t *testing.T) {
 	}
 }
 
-// TestPatientClients has clients come that can come later as well: they are served while nobody else waits, and else they are told,
-// and nothing is computed for them.
+// TestPatientClients has clients come that can come later as well: where many may come at once, they are served while nobody else
+// waits, and else they are told, and nothing is computed for them.
 func TestPatientClients(t *testing.T) {
 	t.Parallel()
 	server, client := outerTLS(t)
 	c := newCrowd(usualLimits(), nil)
+	var rush atomic.Bool
+	c.rush = rush.Load
 	registry := prometheus.NewRegistry()
 	in := c.listen(listening(t), ServeSettings{TLS: server, Logger: slog.New(slog.DiscardHandler), Registry: registry})
 	var running sync.WaitGroup
@@ -334,6 +337,7 @@ func TestPatientClients(t *testing.T) {
 	try := func(config *tls.Config) error {
 		return tls.Client(dialed(t, in.Addr().String()), config).HandshakeContext(t.Context())
 	}
+	rush.Store(true)
 	if err := try(patient); err != nil {
 		t.Errorf("it is quiet: %v", err)
 	}
@@ -350,6 +354,11 @@ func TestPatientClients(t *testing.T) {
 	for n := range quietShaking {
 		shake(fmt.Sprintf("192.0.2.%d:1", n))
 	}
+	rush.Store(false)
+	if err := try(patient); err != nil {
+		t.Errorf("no agents come at once: %v", err)
+	}
+	rush.Store(true)
 	if err := try(patient); err == nil || err.Error() != "remote error: tls: internal error" {
 		t.Errorf("there is no time: %v", err)
 	}
@@ -358,7 +367,7 @@ func TestPatientClients(t *testing.T) {
 	}
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	want := map[string]float64{handshakeFinished: 3, handshakeRefused: 1}
+	want := map[string]float64{handshakeFinished: 4, handshakeRefused: 1}
 	for got := ended(t, registry); !maps.Equal(got, want); got = ended(t, registry) {
 		if len(got) > len(want) {
 			t.Fatalf("the handshakes ended as %v, want %v", got, want)

@@ -50,6 +50,9 @@ type ServeSettings struct {
 	Registry prometheus.Registerer
 	// Proxies are believed when they say for whom they speak: with X-Forwarded-For, or with the PROXY protocol.
 	Proxies source.Proxies
+	// Rush says whether many agents may come at once now. While they may and many TLS handshakes go on, agents that can come
+	// later are told to; nil for never.
+	Rush func() bool
 }
 
 // Serve serves on l, a listener of plain TCP, until ctx ends, and then stops: it takes no new requests, ends the event
@@ -59,6 +62,7 @@ type ServeSettings struct {
 func Serve(ctx context.Context, l net.Listener, s ServeSettings) error {
 	requests := context.WithValue(context.WithoutCancel(ctx), stoppingKey{}, ctx.Done())
 	crowd := newCrowd(usualLimits(), s.Proxies)
+	crowd.rush = s.Rush
 	server := &http.Server{
 		Handler:           crowd.serve(s.Handler),
 		ReadHeaderTimeout: readHeaderTimeout,

@@ -78,7 +78,10 @@ func hello(ctx context.Context, dial dialer) error {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
-	err = tls.Client(deaf{conn}, dial.config).HandshakeContext(ctx)
+	config := dial.config.Clone()
+	if config.ServerName, _, err = net.SplitHostPort(dial.Address); err == nil {
+		err = tls.Client(deaf{conn}, config).HandshakeContext(ctx)
+	}
 	return errors.Join(err, conn.Close())
 }
 

@@ -56,6 +56,8 @@ type Settings struct {
 	Address string
 	// AdmitPerSecond is the gateway's; 0 for its default.
 	AdmitPerSecond int
+	// RushLasts is the gateway's; 0 for its default.
+	RushLasts time.Duration
 	// Proxies are believed when they say for whom they speak.
 	Proxies source.Proxies
 	Log     *slog.Logger
@@ -79,7 +81,7 @@ func Run(ctx context.Context, s Settings, ready func(Ready) error) error {
 		return err
 	}
 	registry, domain := prometheus.NewRegistry(), NewFleet()
-	tunnels, err := gateway.New(gateway.Settings{Fleet: domain, Key: key, Log: s.Log, Registerer: registry, AdmitPerSecond: s.AdmitPerSecond})
+	tunnels, err := gateway.New(gateway.Settings{Fleet: domain, Key: key, Log: s.Log, Registerer: registry, AdmitPerSecond: s.AdmitPerSecond, RushLasts: s.RushLasts})
 	if err != nil {
 		return fmt.Errorf("make the gateway: %w", err)
 	}
@@ -95,7 +97,7 @@ func Run(ctx context.Context, s Settings, ready func(Ready) error) error {
 	g.Go(func() error { return lifecycle.UnlessDone(ctx, tunnels.Run(ctx)) })
 	g.Go(func() error {
 		return lifecycle.UnlessDone(ctx, httpapi.Serve(ctx, listener, httpapi.ServeSettings{
-			Handler: handler(tunnels, domain, registry, s.Log), Logger: s.Log, Proxies: s.Proxies, Registry: registry,
+			Handler: handler(tunnels, domain, registry, s.Log), Logger: s.Log, Proxies: s.Proxies, Registry: registry, Rush: tunnels.Rush,
 			TLS: &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}},
 		}))
 	})

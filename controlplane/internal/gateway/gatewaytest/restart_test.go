@@ -99,7 +99,14 @@ func TestDrain(t *testing.T) {
 	restart(t, (*child).stop)
 }
 
-func restart(t *testing.T, end func(*child)) {
+// TestMove has the agents of a control plane that has died come to one that has run for long, and has no reason to expect them.
+func TestMove(t *testing.T) {
+	inTurn(t)
+	restart(t, (*child).kill, "-rush", "1ns")
+}
+
+// restart ends a host under its agents, and starts the next one with these arguments.
+func restart(t *testing.T, end func(*child), args ...string) {
 	t.Helper()
 	// Of few agents, a busy machine can finish the handshakes of several seconds in one.
 	agents, processes, before, admit, share := 150, 1, "2000", "11", 0.2
@@ -118,7 +125,7 @@ func restart(t *testing.T, end func(*child)) {
 	began, spent := time.Now(), seconds(t, swarms)
 	h.cost(h.stats(""), agents, spent)
 	end(h.child)
-	h = startHost(t, dir, "-admit", admit, "-listen", address)
+	h = startHost(t, dir, append([]string{"-admit", admit, "-listen", address}, args...)...)
 	h.all(agents)
 	took := time.Since(began)
 	stats := h.stats("")

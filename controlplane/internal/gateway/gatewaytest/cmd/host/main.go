@@ -37,6 +37,7 @@ func run(ctx context.Context, stop func(), args []string) error {
 	f.StringVar(&s.Dir, "dir", ".", "`FOLDER` that keeps the keys")
 	f.StringVar(&s.Address, "listen", "127.0.0.1:0", "`ADDRESS` to listen on")
 	f.IntVar(&s.AdmitPerSecond, "admit", 0, "connections to admit per second; 0 for the gateway's default")
+	f.DurationVar(&s.RushLasts, "rush", 0, "how long after its start many agents may come at once; 0 for the gateway's default")
 	proxies := f.String("trusted-proxies", "", "`ADDRESSES` that are believed when they say for whom they speak")
 	verbose := f.Bool("verbose", false, "log to standard error")
 	if err := f.Parse(args); err != nil {
