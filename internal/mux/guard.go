@@ -132,10 +132,18 @@ func (g *guard) write(p []byte) (int, error) {
 
 // Read reads from the peer, within the limits.
 func (g *guard) Read(p []byte) (int, error) {
-	n, err := g.read(p)
+	if g.quiet != nil && !g.flows {
+		return g.readAside(p)
+	}
+	return g.read(p)
+}
+
+func (g *guard) read(p []byte) (int, error) {
+	n, err := g.Conn.Read(p)
 	if limit := g.inspect(p[:n]); limit != nil {
 		return 0, limit
 	}
+	g.flows = n >= muchAtOnce
 	return n, err //nolint:wrapcheck // yamux compares it with io.EOF
 }
 

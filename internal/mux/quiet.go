@@ -34,34 +34,23 @@ func quietBelow(conn net.Conn) *accepted {
 	return nil
 }
 
-// read reads from the connection. Two sessions of TLS and what is between them take 8 KiB of a stack, which a goroutine that
-// waits below them holds for as long as its peer is idle. So yamux's goroutine waits here, and another one, which is gone
-// afterwards, reads what has come. While much is coming, it reads itself.
-func (g *guard) read(p []byte) (n int, err error) {
-	if g.quiet == nil {
-		return g.Conn.Read(p) //nolint:wrapcheck // yamux compares it with io.EOF
-	}
-	g.quiet.bottom.AtOnce(!g.flows)
-	if g.flows {
-		n, err = g.Conn.Read(p)
-	} else {
-		n, err = g.readAside(p)
-	}
-	g.flows = n >= muchAtOnce
-	return n, err //nolint:wrapcheck // as above
-}
-
+// readAside reads from a connection whose peer is likely to be idle. Two sessions of TLS and what is between them take 8 KiB of a
+// stack, which a goroutine that waits below them would hold all the time. So yamux's goroutine waits here, and another one,
+// which is gone afterwards, reads what has come. While much is coming, it reads itself.
 func (g *guard) readAside(p []byte) (n int, err error) {
+	g.quiet.bottom.AtOnce(true)
 	for {
-		aside(func() { n, err = g.Conn.Read(p) })
-		if !errors.Is(err, tcp.ErrNothingYet) {
-			return n, err
-		}
-		if n > 0 {
-			return n, nil
+		aside(func() { n, err = g.read(p) })
+		if n > 0 || !errors.Is(err, tcp.ErrNothingYet) {
+			break
 		}
 		tcp.Await(g.quiet.bottom)
 	}
+	g.quiet.bottom.AtOnce(!g.flows)
+	if errors.Is(err, tcp.ErrNothingYet) {
+		err = nil
+	}
+	return n, err
 }
 
 // aside calls f in a goroutine of its own and waits for it, so that the stack that f needs is gone afterwards.
