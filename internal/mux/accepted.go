@@ -144,21 +144,16 @@ func (a *accepted) next() error {
 	for len(a.control) < cap(a.control) {
 		n, err := a.lower(a.control[len(a.control):cap(a.control)])
 		a.control = a.control[:len(a.control)+n]
-		if err = errors.Join(a.spend(n), err); err != nil && len(a.control) < cap(a.control) {
-			return plain(err)
+		if limit := a.spend(n); limit != nil {
+			return limit
+		}
+		if err != nil && n == 0 {
+			return err
 		}
 	}
 	unmask(a.control, a.key)
 	err := a.answer(a.header[0]&0xf, a.control)
 	a.control = nil
-	return err
-}
-
-// plain is an error that stands alone as it is: TLS looks at no more than the outermost.
-func plain(err error) error {
-	if errors.Is(err, tcp.ErrNothingYet) {
-		return tcp.ErrNothingYet
-	}
 	return err
 }
 
@@ -324,7 +319,7 @@ func unmask(p []byte, key uint32) uint32 {
 		p = p[32:]
 	}
 	for i := range p {
-		p[i] ^= byte(key)
+		p[i] ^= byte(key) //nolint:gosec // its lowest byte
 		key = key>>8 | key<<24
 	}
 	return key

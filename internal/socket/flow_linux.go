@@ -2,8 +2,8 @@ package socket
 
 import (
 	"errors"
+	"fmt"
 	"io"
-	"os"
 	"syscall"
 	"time"
 
@@ -58,7 +58,7 @@ func tryRead(raw syscall.RawConn, p []byte) (n int, err error) {
 	case errors.Is(failed, unix.EAGAIN):
 		return 0, ErrNothingYet
 	case failed != nil:
-		return 0, os.NewSyscallError("read", failed)
+		return 0, fmt.Errorf("read: %w", failed)
 	case n == 0:
 		return 0, io.EOF
 	}

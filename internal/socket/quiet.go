@@ -6,18 +6,18 @@ import (
 )
 
 // ErrNothingYet is what a read that does not wait gives while nothing has come. It is a time-out, after which TLS can go on.
-var ErrNothingYet error = nothingYet{}
+var ErrNothingYet error = nothingYetError{}
 
-type nothingYet struct{}
+type nothingYetError struct{}
 
 // Error says so.
-func (nothingYet) Error() string { return "nothing has come yet" }
+func (nothingYetError) Error() string { return "nothing has come yet" }
 
 // Timeout is what it is.
-func (nothingYet) Timeout() bool { return true }
+func (nothingYetError) Timeout() bool { return true }
 
 // Temporary is what TLS asks before it gives a connection up.
-func (nothingYet) Temporary() bool { return true }
+func (nothingYetError) Temporary() bool { return true }
 
 // Impatient is a connection whose reads can be told not to wait. Then whoever reads can wait with Await instead, high up on a
 // small stack, and need not keep a goroutine that waits below all layers, with the large stack that they take.

@@ -83,7 +83,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	if n > 0 && c.again.CompareAndSwap(true, false) && !c.crowd.turns.take(c) {
 		return 0, errCrowded
 	}
-	return n, err //nolint:wrapcheck // TLS and the server look at it
+	return n, err
 }
 
 // AtOnce is socket.Impatient's: a tunnel waits where it needs little of a stack.
