@@ -260,12 +260,12 @@ func layers(t *testing.T) (client, server *Session, l *impatient) {
 	return client, server, l
 }
 
-// TestIdleSessionsWaitAboveTheirLayers sends little and much in both directions. Afterwards nobody waits below TLS.
+// TestIdleSessionsWaitAboveTheirLayers says little and looks that nobody waits below TLS, and then sends much.
 func TestIdleSessionsWaitAboveTheirLayers(t *testing.T) {
 	t.Parallel()
 	client, server, l := layers(t)
-	if can := tcp.ImpatientBelow(server.guard.Conn) != nil && runtime.GOOS == "linux"; can != (server.guard.quiet != nil) {
-		t.Fatalf("waits above: %v", server.guard.quiet != nil)
+	if quiet := server.guard.quiet != nil; quiet != (runtime.GOOS == "linux") {
+		t.Fatalf("waits above: %v", quiet)
 	}
 	up, err := client.Open()
 	if err != nil {
@@ -280,20 +280,8 @@ func TestIdleSessionsWaitAboveTheirLayers(t *testing.T) {
 		_, copyErr := io.Copy(down, down)
 		echoed <- copyErr
 	}()
-	for _, size := range []int{1, 100, 5000, 300_000, 3, 70_000, 1, 1} {
-		sent, got := make([]byte, size), make([]byte, size)
-		_, _ = rand.Read(sent) // it never fails
-		wrote := make(chan error, 1)
-		go func() {
-			_, writeErr := up.Write(sent)
-			wrote <- writeErr
-		}()
-		if _, err = io.ReadFull(up, got); err != nil || !bytes.Equal(sent, got) {
-			t.Fatalf("%d bytes did not come back as they were: %v", size, err)
-		}
-		if err = <-wrote; err != nil {
-			t.Fatal(err)
-		}
+	for _, size := range []int{1, 100, 5000, 20_000, 1, 1} {
+		echo(t, up, size)
 	}
 	if err = client.Alive(); err != nil {
 		t.Error(err)
@@ -309,13 +297,69 @@ func TestIdleSessionsWaitAboveTheirLayers(t *testing.T) {
 			t.Fatal("a read waits below TLS")
 		}
 	}
-	if err = server.Close(); err != nil {
+	for _, size := range []int{3, 300_000, 2_000_000, 1, 70_000} {
+		echo(t, up, size)
+	}
+	if err = up.Close(); err != nil {
 		t.Error(err)
 	}
 	if err = <-echoed; err != nil {
 		t.Error(err)
 	}
+	if err = server.Close(); err != nil {
+		t.Error(err)
+	}
 	<-client.Done()
+}
+
+// echo sends so many bytes and waits until they are back.
+func echo(t *testing.T, up *Stream, size int) {
+	t.Helper()
+	sent, got := make([]byte, size), make([]byte, size)
+	_, _ = rand.Read(sent) // it never fails
+	wrote := make(chan error, 1)
+	go func() {
+		_, err := up.Write(sent)
+		wrote <- err
+	}()
+	if _, err := io.ReadFull(up, got); err != nil || !bytes.Equal(sent, got) {
+		t.Fatalf("%d bytes did not come back as they were: %v", size, err)
+	}
+	if err := <-wrote; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestPace is lively from many reads on, and no more after a pause.
+func TestPace(t *testing.T) {
+	t.Parallel()
+	p, at := pace{}, time.Unix(1000, 0)
+	reads := func(n int, every time.Duration) (lively bool) {
+		for range n {
+			at = at.Add(every)
+			lively = p.lively(at)
+		}
+		return lively
+	}
+	for _, step := range []struct {
+		reads int
+		every time.Duration
+		want  bool
+	}{
+		{1, 0, false},
+		{livelyReads - 2, time.Millisecond, false},
+		{1, time.Millisecond, true},
+		{1000, 10 * time.Millisecond, true},
+		{1, 5 * time.Second, false},
+		{100, 100 * time.Millisecond, false},
+		{1000, 5 * time.Millisecond, true},
+		{30, 100 * time.Millisecond, false},
+		{5, 12 * time.Second, false},
+	} {
+		if got := reads(step.reads, step.every); got != step.want {
+			t.Errorf("after %d reads, one each %s, lively is %v", step.reads, step.every, got)
+		}
+	}
 }
 
 // TestQuietSessionNoticesTheEnd has a peer whose connection breaks while the session waits.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/yamux"
@@ -43,8 +44,9 @@ type guard struct {
 	net.Conn
 	// quiet is the WebSocket below, where reading it need not wait; nil where it does.
 	quiet *accepted
-	// flows says that much is coming. Only Read uses it.
-	flows bool
+	// lively says that much is coming, and pace why. Only Read uses pace.
+	lively atomic.Bool
+	pace   pace
 	// peerParity is the lowest bit of the ids of the streams that the peer opens.
 	peerParity uint32
 
@@ -101,7 +103,7 @@ func newGuard(conn net.Conn, peerParity uint32) *guard {
 
 // Write sends to the peer. The header of a frame waits for its body, which yamux writes next.
 func (g *guard) Write(p []byte) (n int, err error) {
-	if g.quiet == nil {
+	if g.quiet == nil || g.lively.Load() {
 		return g.write(p)
 	}
 	aside(func() { n, err = g.write(p) })
@@ -132,7 +134,7 @@ func (g *guard) write(p []byte) (int, error) {
 
 // Read reads from the peer, within the limits.
 func (g *guard) Read(p []byte) (int, error) {
-	if g.quiet != nil && !g.flows {
+	if g.quiet != nil && !g.lively.Load() {
 		return g.readAside(p)
 	}
 	return g.read(p)
@@ -143,7 +145,9 @@ func (g *guard) read(p []byte) (int, error) {
 	if limit := g.inspect(p[:n]); limit != nil {
 		return 0, limit
 	}
-	g.flows = n >= muchAtOnce
+	if g.quiet != nil && n > 0 {
+		g.lively.Store(g.pace.lively(time.Now()))
+	}
 	return n, err //nolint:wrapcheck // yamux compares it with io.EOF
 }
 
