@@ -77,8 +77,8 @@ type accepted struct {
 
 	// sending keeps frames apart.
 	sending sync.Mutex
-	// deadline is when writes end, in nanoseconds since 1970; 0 for never.
-	deadline atomic.Int64
+	// deadline is when writes end; nil for never.
+	deadline atomic.Pointer[time.Time]
 }
 
 func newAccepted(below net.Conn, early []byte) *accepted {
@@ -278,8 +278,8 @@ func (a *accepted) reply(kind byte, payload []byte) error {
 
 // Write sends one message.
 func (a *accepted) Write(p []byte) (int, error) {
-	if at := a.deadline.Load(); at != 0 {
-		late := time.AfterFunc(time.Until(time.Unix(0, at)), func() { _ = a.below.Close() })
+	if at := a.deadline.Load(); at != nil {
+		late := time.AfterFunc(time.Until(*at), func() { _ = a.below.Close() })
 		defer late.Stop()
 	}
 	if err := a.send(kindBinary, p); err != nil {
@@ -340,10 +340,10 @@ func (a *accepted) RemoteAddr() net.Addr { return a.below.RemoteAddr() }
 // SetWriteDeadline bounds the writes after it; a write that is bounded and does not end closes the connection.
 func (a *accepted) SetWriteDeadline(t time.Time) error {
 	if t.IsZero() {
-		a.deadline.Store(0)
+		a.deadline.Store(nil)
 		return nil
 	}
-	a.deadline.Store(t.UnixNano())
+	a.deadline.Store(&t)
 	return nil
 }
 

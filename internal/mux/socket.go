@@ -207,8 +207,8 @@ type socket struct {
 	// message is the one that is being read. Only Read uses it.
 	message io.Reader
 	pings   bucket
-	// deadline is when writes end, in nanoseconds since 1970; 0 for never.
-	deadline atomic.Int64
+	// deadline is when writes end; nil for never.
+	deadline atomic.Pointer[time.Time]
 }
 
 // Read reads what messages carry; io.EOF after the peer has closed the WebSocket.
@@ -246,8 +246,8 @@ func ended(err error) error {
 // Write sends one message.
 func (s *socket) Write(p []byte) (int, error) {
 	ctx := context.Background()
-	if at := s.deadline.Load(); at != 0 {
-		bounded, cancel := context.WithDeadline(ctx, time.Unix(0, at))
+	if at := s.deadline.Load(); at != nil {
+		bounded, cancel := context.WithDeadline(ctx, *at)
 		defer cancel()
 		ctx = bounded
 		// The library's own bound ends with the message that it hands down.
@@ -289,10 +289,10 @@ func (s *socket) RemoteAddr() net.Addr { return s.remote }
 // SetWriteDeadline bounds the writes after it; a write that is bounded and does not end closes the connection.
 func (s *socket) SetWriteDeadline(t time.Time) error {
 	if t.IsZero() {
-		s.deadline.Store(0)
+		s.deadline.Store(nil)
 		return nil
 	}
-	s.deadline.Store(t.UnixNano())
+	s.deadline.Store(&t)
 	return nil
 }
 
