@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/yamux"
@@ -41,6 +42,11 @@ const (
 // the peer exceeds a limit. On the way out it joins what yamux writes in two pieces.
 type guard struct {
 	net.Conn
+	// quiet is the WebSocket below, where reading it need not wait; nil where it does.
+	quiet *accepted
+	// lively says that much is coming, and pace why. Only Read uses pace.
+	lively atomic.Bool
+	pace   pace
 	// peerParity is the lowest bit of the ids of the streams that the peer opens.
 	peerParity uint32
 
@@ -90,13 +96,21 @@ type tracked struct {
 
 func newGuard(conn net.Conn, peerParity uint32) *guard {
 	return &guard{
-		Conn: conn, peerParity: peerParity, streams: map[uint32]*tracked{}, heard: time.Now(),
+		Conn: conn, quiet: quietBelow(conn), peerParity: peerParity, streams: map[uint32]*tracked{}, heard: time.Now(),
 		pings: newBucket(MaxPings), frames: newBucket(MaxFrames), limits: limits{streams: MaxStreams, unread: MaxUnread},
 	}
 }
 
 // Write sends to the peer. The header of a frame waits for its body, which yamux writes next.
-func (g *guard) Write(p []byte) (int, error) {
+func (g *guard) Write(p []byte) (n int, err error) {
+	if g.quiet == nil || g.lively.Load() {
+		return g.write(p)
+	}
+	aside(func() { n, err = g.write(p) })
+	return n, err
+}
+
+func (g *guard) write(p []byte) (int, error) {
 	if !g.half {
 		if len(p) == headerSize && p[1] == typeData && binary.BigEndian.Uint32(p[8:]) > 0 {
 			g.half = true
@@ -120,9 +134,19 @@ func (g *guard) Write(p []byte) (int, error) {
 
 // Read reads from the peer, within the limits.
 func (g *guard) Read(p []byte) (int, error) {
+	if g.quiet != nil && !g.lively.Load() {
+		return g.readAside(p)
+	}
+	return g.read(p)
+}
+
+func (g *guard) read(p []byte) (int, error) {
 	n, err := g.Conn.Read(p)
 	if limit := g.inspect(p[:n]); limit != nil {
 		return 0, limit
+	}
+	if g.quiet != nil && n > 0 {
+		g.lively.Store(g.pace.lively(time.Now()))
 	}
 	return n, err //nolint:wrapcheck // yamux compares it with io.EOF
 }

@@ -20,10 +20,8 @@ import (
 )
 
 const (
-	// socketReadBuffer and socketWriteBuffer are what the WebSocket library keeps for each connection that was accepted:
-	// enough for headers, since bodies pass by it.
-	socketReadBuffer  = 64
-	socketWriteBuffer = 16
+	// lentBuffer is what the WebSocket library gets to shake hands, which it does without them.
+	lentBuffer = 16
 
 	// overheadBurst and overheadPerSecond bound the bytes of a WebSocket that carry no message, such as pings, empty
 	// messages and the headers of tiny fragments; a quarter of what is carried comes on top.
@@ -35,21 +33,19 @@ const (
 // connection is the caller's, and nothing of the request is kept. Without an error nothing more may be answered; with
 // one, the answer was given.
 func Upgrade(w http.ResponseWriter, r *http.Request) (net.Conn, error) {
-	t, s := &takeover{ResponseWriter: w}, &socket{pings: newBucket(MaxPings)}
-	ws, err := websocket.Accept(t, r, &websocket.AcceptOptions{
-		CompressionMode: websocket.CompressionDisabled, OnPingReceived: s.pinged, OnPongReceived: s.ponged,
-	})
+	t := &takeover{ResponseWriter: w}
+	shaken, err := websocket.Accept(t, r, &websocket.AcceptOptions{CompressionMode: websocket.CompressionDisabled})
 	if err != nil {
 		return nil, fmt.Errorf("upgrade a request to a WebSocket: %w", err)
 	}
-	s.ws, s.raw, s.below, s.local, s.remote = ws, t.raw, t.conn, t.conn.LocalAddr(), t.conn.RemoteAddr()
-	return s, nil
+	_ = shaken.CloseNow() // it had only a lent connection
+	return newAccepted(t.conn, t.early), nil
 }
 
 // AwaitFirst waits until something has come over a connection that Upgrade gave, or it is closed. It reads nothing, and needs
 // little of a stack, so that a peer that says nothing costs little. Where the system cannot tell, it does not wait.
 func AwaitFirst(conn net.Conn) {
-	if s, ok := conn.(*socket); ok && len(s.raw.early) > 0 {
+	if a, ok := conn.(*accepted); ok && len(a.early) > 0 {
 		return
 	}
 	tcp.Await(conn)
@@ -91,11 +87,11 @@ type roundTripper func(*http.Request) (*http.Response, error)
 // RoundTrip calls the function.
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// takeover is a ResponseWriter whose connection comes with small buffers.
+// takeover is a ResponseWriter that keeps the connection which is taken over, and lends it to who takes it.
 type takeover struct {
 	http.ResponseWriter
-	conn net.Conn
-	raw  *gather
+	conn  net.Conn
+	early []byte
 }
 
 // Hijack takes the connection with what was read of it already.
@@ -108,22 +104,18 @@ func (t *takeover) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err != nil {
 		return nil, nil, errors.Join(err, conn.Close())
 	}
-	t.conn, t.raw = conn, &gather{conn: conn, early: append([]byte(nil), early...), overhead: overheadBurst}
-	return hijacked{Conn: conn, raw: t.raw}, bufio.NewReadWriter(
-		bufio.NewReaderSize(t.raw, socketReadBuffer), bufio.NewWriterSize(t.raw, socketWriteBuffer)), nil
+	t.conn = conn
+	if len(early) > 0 {
+		t.early = append(t.early, early...)
+	}
+	return lent{conn}, bufio.NewReadWriter(bufio.NewReaderSize(lent{conn}, lentBuffer), bufio.NewWriterSize(lent{conn}, lentBuffer)), nil
 }
 
-// hijacked is a gather as a net.Conn.
-type hijacked struct {
-	net.Conn
-	raw *gather
-}
+// lent is a connection that stays open when it is closed.
+type lent struct{ net.Conn }
 
-func (h hijacked) Read(p []byte) (int, error)  { return h.raw.Read(p) }
-func (h hijacked) Write(p []byte) (int, error) { return h.raw.Write(p) }
-
-// Close closes the connection.
-func (h hijacked) Close() error { return h.raw.Close() }
+// Close does nothing.
+func (lent) Close() error { return nil }
 
 // buffers are what messages are put together in; an idle connection has none.
 var buffers = sync.Pool{New: func() any { return new([]byte) }} //nolint:gochecknoglobals // a pool holds no state
@@ -138,13 +130,11 @@ func buffer() *[]byte {
 	return buf
 }
 
-// gather is the connection below a WebSocket. It sends a message that the WebSocket writes in pieces as one piece, and
+// gather is the connection below a WebSocket that was dialled. It sends a message that the WebSocket writes in pieces as one piece, and
 // counts what carries no message.
 type gather struct {
 	conn io.ReadWriteCloser
 
-	// early is what was read before the WebSocket began. Only Read uses it.
-	early []byte
 	// overhead is how many bytes may yet come that carry no message, at refilled. Only the reading goroutine uses them.
 	overhead int64
 	refilled time.Time
@@ -155,15 +145,8 @@ type gather struct {
 }
 
 // Read reads what the peer sent.
-func (g *gather) Read(p []byte) (n int, err error) {
-	if len(g.early) > 0 {
-		n = copy(p, g.early)
-		if g.early = g.early[n:]; len(g.early) == 0 {
-			g.early = nil
-		}
-	} else {
-		n, err = g.conn.Read(p)
-	}
+func (g *gather) Read(p []byte) (int, error) {
+	n, err := g.conn.Read(p)
 	now := time.Now()
 	if !g.refilled.IsZero() {
 		g.overhead = min(overheadBurst, g.overhead+int64(now.Sub(g.refilled).Seconds()*overheadPerSecond))
@@ -213,7 +196,7 @@ func (g *gather) Write(p []byte) (int, error) {
 // Close closes at once.
 func (g *gather) Close() error { return g.conn.Close() } //nolint:wrapcheck // as in Read
 
-// socket is a WebSocket as a connection: every Write is one binary message, and every binary message can be read.
+// socket is the dialling side of a WebSocket as a connection: every Write is one binary message, and every binary message can be read.
 type socket struct {
 	ws  *websocket.Conn
 	raw *gather
@@ -224,8 +207,8 @@ type socket struct {
 	// message is the one that is being read. Only Read uses it.
 	message io.Reader
 	pings   bucket
-	// deadline is when writes end, in nanoseconds since 1970; 0 for never.
-	deadline atomic.Int64
+	// deadline is when writes end; nil for never.
+	deadline atomic.Pointer[time.Time]
 }
 
 // Read reads what messages carry; io.EOF after the peer has closed the WebSocket.
@@ -263,8 +246,8 @@ func ended(err error) error {
 // Write sends one message.
 func (s *socket) Write(p []byte) (int, error) {
 	ctx := context.Background()
-	if at := s.deadline.Load(); at != 0 {
-		bounded, cancel := context.WithDeadline(ctx, time.Unix(0, at))
+	if at := s.deadline.Load(); at != nil {
+		bounded, cancel := context.WithDeadline(ctx, *at)
 		defer cancel()
 		ctx = bounded
 		// The library's own bound ends with the message that it hands down.
@@ -306,10 +289,10 @@ func (s *socket) RemoteAddr() net.Addr { return s.remote }
 // SetWriteDeadline bounds the writes after it; a write that is bounded and does not end closes the connection.
 func (s *socket) SetWriteDeadline(t time.Time) error {
 	if t.IsZero() {
-		s.deadline.Store(0)
+		s.deadline.Store(nil)
 		return nil
 	}
-	s.deadline.Store(t.UnixNano())
+	s.deadline.Store(&t)
 	return nil
 }
 

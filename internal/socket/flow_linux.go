@@ -2,6 +2,8 @@ package socket
 
 import (
 	"errors"
+	"fmt"
+	"io"
 	"syscall"
 	"time"
 
@@ -35,4 +37,30 @@ func await(conn syscall.Conn) {
 		_, _, err := unix.Recvfrom(int(fd), one[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
 		return !errors.Is(err, unix.EAGAIN)
 	})
+}
+
+// canTry says that a read that does not wait is possible.
+const canTry = true
+
+func tryRead(raw syscall.RawConn, p []byte) (n int, err error) {
+	var failed error
+	err = raw.Read(func(fd uintptr) bool {
+		for {
+			n, failed = unix.Read(int(fd), p)
+			if !errors.Is(failed, unix.EINTR) {
+				return true
+			}
+		}
+	})
+	switch {
+	case err != nil:
+		return 0, err //nolint:wrapcheck // it is what a read of the connection gives
+	case errors.Is(failed, unix.EAGAIN):
+		return 0, ErrNothingYet
+	case failed != nil:
+		return 0, fmt.Errorf("read: %w", failed)
+	case n == 0:
+		return 0, io.EOF
+	}
+	return n, nil
 }

@@ -117,10 +117,19 @@ func (p *peer) awaitKept(ctx context.Context, s *session, changes <-chan struct{
 				return lostTouch()
 			}
 		}
-		if _, _, err := p.desired(ctx); err != nil && (fatal(err) || ctx.Err() != nil) {
-			return refuse(err)
+		if err := p.stillWelcome(ctx); err != nil {
+			return err
 		}
 	}
+}
+
+// stillWelcome is why an agent is to be cut, or nil.
+func (p *peer) stillWelcome(ctx context.Context) (err error) {
+	aside(func() { _, _, err = p.desired(ctx) })
+	if err != nil && (fatal(err) || ctx.Err() != nil) {
+		return refuse(err)
+	}
+	return nil
 }
 
 // lostTouch is the end of a session whose changes cannot be followed.
@@ -128,35 +137,69 @@ func lostTouch() error {
 	return &refusal{code: wire.RefusalUnavailable, message: "the control plane lost touch with its database", err: errChangesEnded}
 }
 
-// watch has the desired state sent, now and after every change, and notices a revocation, also while the agent takes nothing.
-func (p *peer) watch(ctx context.Context, s *session, changes <-chan struct{}, rotate bool) error {
-	if err := p.awaitKept(ctx, s, changes); err != nil {
+// watch has the desired state sent, now and after every change, and notices a revocation, also while the agent takes nothing. It
+// waits on a small stack: what it does meanwhile is done in goroutines of their own.
+func (p *peer) watch(ctx context.Context, s *session, changes <-chan struct{}, rotate bool) (err error) {
+	w := &watcher{peer: p, session: s, rotate: rotate, first: true}
+	err = p.awaitKept(ctx, s, changes)
+	for err == nil {
+		aside(func() { err = w.look(ctx) })
+		if err == nil {
+			err = change(ctx, changes)
+		}
+	}
+	return err
+}
+
+// change waits for the next change.
+func change(ctx context.Context, changes <-chan struct{}) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case _, ok := <-changes:
+		if !ok {
+			return lostTouch()
+		}
+		return nil
+	}
+}
+
+// aside calls f in a goroutine of its own and waits for it, so that the stack that f needs is gone afterwards.
+func aside(f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	<-done
+}
+
+// watcher is what watch knows.
+type watcher struct {
+	*peer
+	session *session
+	// rotate says that next keys are wanted, as the hello's answer had it; first that nothing was sent yet, sent what was.
+	rotate, first bool
+	sent          uint64
+}
+
+// look reads what an agent is to do, and has it told what is new of it.
+func (w *watcher) look(ctx context.Context) error {
+	if err := w.askRotation(ctx, w.session, w.first, w.rotate); err != nil {
 		return err
 	}
-	var sent uint64
-	for first := true; ; first = false {
-		if err := p.askRotation(ctx, s, first, rotate); err != nil {
-			return err
-		}
-		envelope, serial, err := p.desired(ctx)
-		switch {
-		case err != nil && (fatal(err) || ctx.Err() != nil):
-			return refuse(err)
-		case err != nil:
-			p.log.ErrorContext(ctx, "the desired state of an agent could not be read", slog.String("error", err.Error()))
-		case first || serial != sent:
-			p.tell(s, func(o *outbox) { o.desired = &wire.Desired{Envelope: envelope} })
-			sent = serial
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case _, ok := <-changes:
-			if !ok {
-				return lostTouch()
-			}
-		}
+	envelope, serial, err := w.desired(ctx)
+	switch {
+	case err != nil && (fatal(err) || ctx.Err() != nil):
+		return refuse(err)
+	case err != nil:
+		w.log.ErrorContext(ctx, "the desired state of an agent could not be read", slog.String("error", err.Error()))
+	case w.first || serial != w.sent:
+		w.tell(w.session, func(o *outbox) { o.desired = &wire.Desired{Envelope: envelope} })
+		w.sent = serial
 	}
+	w.first = false
+	return nil
 }
 
 // desired reads the signed desired state of an agent that is still allowed to have one.

@@ -195,6 +195,8 @@ type session struct {
 	// kept closes once the agent is known to have kept the session's value; keeping guards that.
 	keeping sync.Mutex
 	kept    chan struct{}
+	// over closes once the peer was told why the session ends.
+	over chan struct{}
 }
 
 // each has a conversation go on whenever there is something for it, until it gives an error. await calls back once there
@@ -215,24 +217,27 @@ func (s *session) each(await func(func()), converse func() error) {
 
 // converse runs the session's conversations; the first that ends takes the others with it.
 func (p *peer) converse(ctx context.Context, begun fleet.Session, changes <-chan struct{}) error {
-	p.gateway.metrics.sessions.Inc()
-	p.gateway.connected(p)
-	defer p.gateway.disconnected(p)
-
 	ctx, end := context.WithCancelCause(ctx)
-	s := &session{end: end, kept: make(chan struct{})}
-	var reports uint64
-	s.each(p.control.Await, func() error { return p.receive(ctx, s, &reports) })
-	s.each(p.streams.AwaitStream, func() error { return p.acceptInsights(ctx, s, begun.Stored) })
-	over := make(chan struct{})
-	context.AfterFunc(ctx, func() {
-		defer close(over)
-		p.part(context.Cause(ctx))
-	})
+	s := &session{end: end, kept: make(chan struct{}), over: make(chan struct{})}
+	aside(func() { p.begin(ctx, s, begun.Stored) })
+	defer p.gateway.disconnected(p)
 	end(p.watch(ctx, s, changes, begun.Rotate))
-	<-over
+	<-s.over
 	s.work.Wait()
 	return context.Cause(ctx)
+}
+
+// begin begins the conversations.
+func (p *peer) begin(ctx context.Context, s *session, stored uint64) {
+	p.gateway.metrics.sessions.Inc()
+	p.gateway.connected(p)
+	var reports uint64
+	s.each(p.control.Await, func() error { return p.receive(ctx, s, &reports) })
+	s.each(p.streams.AwaitStream, func() error { return p.acceptInsights(ctx, s, stored) })
+	context.AfterFunc(ctx, func() {
+		defer close(s.over)
+		p.part(context.Cause(ctx))
+	})
 }
 
 // part tells the peer why, and closes the streams, which unblocks those who still read or write.

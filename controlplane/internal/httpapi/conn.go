@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/outfeed/outfeed/internal/socket"
 	"github.com/outfeed/outfeed/internal/source"
 	"github.com/outfeed/outfeed/protocol/wire"
 )
@@ -58,9 +59,10 @@ type conn struct {
 	// again says that the handshake computes once more after the next message.
 	again atomic.Bool
 
-	// Only who reads uses these. mayTell says that the first bytes may be a proxy's, atOnce that Read does not wait, and ahead
-	// is what was read already.
+	// Only who reads uses these. mayTell says that the first bytes may be a proxy's, atOnce that Read does not wait, tunnel
+	// whether it does in a tunnel, and ahead is what was read already.
 	mayTell, atOnce bool
+	tunnel          socket.Try
 	ahead           []byte
 	// isPatient says that the client can come later as well.
 	isPatient bool
@@ -77,12 +79,15 @@ func (c *conn) Read(p []byte) (int, error) {
 	if c.atOnce {
 		return 0, errNothingYet
 	}
-	n, err := c.Conn.Read(p)
+	n, err := c.tunnel.Read(c.Conn, p)
 	if n > 0 && c.again.CompareAndSwap(true, false) && !c.crowd.turns.take(c) {
 		return 0, errCrowded
 	}
-	return n, err //nolint:wrapcheck // TLS and the server look at it
+	return n, err
 }
+
+// AtOnce is socket.Impatient's: a tunnel waits where it needs little of a stack.
+func (c *conn) AtOnce(on bool) bool { return c.tunnel.AtOnce(c.Conn, on) }
 
 // takeAhead takes of what was read already, and lets go of its memory at the end.
 func (c *conn) takeAhead(p []byte) int {

@@ -24,6 +24,7 @@ import (
 
 	"github.com/outfeed/outfeed/internal/lifecycle"
 	"github.com/outfeed/outfeed/internal/mux"
+	"github.com/outfeed/outfeed/internal/socket"
 	"github.com/outfeed/outfeed/protocol/seal"
 )
 
@@ -62,10 +63,11 @@ func ServeLinks(ctx context.Context, dir string, ready func(Links) error) error 
 		return errors.New("the key is no Ed25519 key")
 	}
 	config := &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS13}
-	tunnel, err := tls.Listen("tcp", "127.0.0.1:0", config)
+	plainly, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
+	tunnel := tls.NewListener(listener{plainly}, config)
 	plain, err := tls.Listen("tcp", "127.0.0.1:0", config)
 	if err != nil {
 		return errors.Join(fmt.Errorf("listen: %w", err), tunnel.Close())
@@ -75,7 +77,10 @@ func ServeLinks(ctx context.Context, dir string, ready func(Links) error) error 
 		if upgradeErr != nil {
 			return
 		}
-		_ = serveStreams(r.Context(), tls.Server(conn, inner)) // the client says what went wrong
+		secure := tls.Server(conn, inner)
+		if secure.HandshakeContext(r.Context()) == nil {
+			_ = serveStreams(r.Context(), secure) // the client says what went wrong
+		}
 	})}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return lifecycle.UnlessDone(ctx, server.Serve(tunnel)) })
@@ -89,6 +94,33 @@ func ServeLinks(ctx context.Context, dir string, ready func(Links) error) error 
 	})
 	return g.Wait() //nolint:wrapcheck // each part says what it is
 }
+
+// listener gives connections whose reads need not wait, as the control plane's does.
+type listener struct{ net.Listener }
+
+// Accept accepts one.
+func (l listener) Accept() (net.Conn, error) {
+	raw, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err //nolint:wrapcheck // the server looks at it
+	}
+	return &conn{Conn: raw}, nil
+}
+
+// conn is such a connection.
+type conn struct {
+	net.Conn
+	try socket.Try
+}
+
+// Read reads.
+func (c *conn) Read(p []byte) (int, error) { return c.try.Read(c.Conn, p) }
+
+// AtOnce is socket.Impatient's.
+func (c *conn) AtOnce(on bool) bool { return c.try.AtOnce(c.Conn, on) }
+
+// NetConn is the connection itself.
+func (c *conn) NetConn() net.Conn { return c.Conn }
 
 func servePlain(l net.Listener) error {
 	for {
