@@ -5,20 +5,25 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/outfeed/outfeed/controlplane/internal/fleet"
 	"github.com/outfeed/outfeed/internal/address"
+	"github.com/outfeed/outfeed/internal/keyfile"
 	"github.com/outfeed/outfeed/internal/secret"
 	"github.com/outfeed/outfeed/internal/source"
 )
 
 // Config is what the operator sets, each field with the environment variable named beside it.
 type Config struct {
-	// DatabaseURL is PostgreSQL for the application role (OUTFEED_DATABASE_URL). Empty: a private PostgreSQL in DataDir.
+	// DatabaseURL is PostgreSQL for the application role (OUTFEED_DATABASE_URL), with the password that is in the file
+	// OUTFEED_DATABASE_PASSWORD_FILE, if there is one. Empty: a private PostgreSQL in DataDir.
 	DatabaseURL secret.String
-	// MigrateURL is PostgreSQL for the owner, used by migrate alone (OUTFEED_MIGRATE_DATABASE_URL; empty: DatabaseURL).
+	// MigrateURL is PostgreSQL for the owner, used by migrate alone (OUTFEED_MIGRATE_DATABASE_URL with the password in
+	// OUTFEED_MIGRATE_DATABASE_PASSWORD_FILE; empty: DatabaseURL).
 	MigrateURL secret.String
 	// DataDir holds keys, certificates and the private PostgreSQL (OUTFEED_DATA_DIR).
 	DataDir string
@@ -53,7 +58,9 @@ type Config struct {
 func Variables() [][2]string {
 	return [][2]string{
 		{"OUTFEED_DATABASE_URL", "PostgreSQL, as the application role; empty: a private PostgreSQL in the data directory"},
+		{"OUTFEED_DATABASE_PASSWORD_FILE", "file with that role's password, which does not belong into the environment"},
 		{"OUTFEED_MIGRATE_DATABASE_URL", "PostgreSQL, as the owner of the schema, for migrate"},
+		{"OUTFEED_MIGRATE_DATABASE_PASSWORD_FILE", "file with the owner's password"},
 		{"OUTFEED_DATA_DIR", "folder for keys, certificates and the private PostgreSQL (default /var/lib/outfeed)"},
 		{"OUTFEED_LISTEN", "plain HTTP address (default 127.0.0.1:8480)"},
 		{"OUTFEED_TLS_LISTEN", "HTTPS address (default none)"},
@@ -78,7 +85,6 @@ func LoadConfig(lookup func(string) (string, bool)) (Config, error) {
 	}
 	dir := get("OUTFEED_DATA_DIR", "/var/lib/outfeed")
 	c := Config{
-		DatabaseURL: secret.New(get("OUTFEED_DATABASE_URL", "")),
 		DataDir:     dir,
 		Listen:      get("OUTFEED_LISTEN", "127.0.0.1:8480"),
 		TLSListen:   get("OUTFEED_TLS_LISTEN", ""),
@@ -90,7 +96,9 @@ func LoadConfig(lookup func(string) (string, bool)) (Config, error) {
 		Mode:           get("OUTFEED_MODE", "single-tenant"),
 		LogFormat:      get("OUTFEED_LOG_FORMAT", "text"),
 	}
-	c.MigrateURL = secret.New(get("OUTFEED_MIGRATE_DATABASE_URL", c.DatabaseURL.Reveal()))
+	if err := c.loadDatabase(get); err != nil {
+		return Config{}, err
+	}
 	if err := c.LogLevel.UnmarshalText([]byte(get("OUTFEED_LOG_LEVEL", "info"))); err != nil {
 		return Config{}, fmt.Errorf("OUTFEED_LOG_LEVEL: %w", err)
 	}
@@ -103,6 +111,42 @@ func LoadConfig(lookup func(string) (string, bool)) (Config, error) {
 		c.PublicURL = c.guessPublicURL()
 	}
 	return c, c.validate()
+}
+
+// loadDatabase reads how to reach PostgreSQL.
+func (c *Config) loadDatabase(get func(name, fallback string) string) (err error) {
+	if c.DatabaseURL, err = databaseURL(get, "OUTFEED_DATABASE"); err != nil {
+		return err
+	}
+	if c.MigrateURL, err = databaseURL(get, "OUTFEED_MIGRATE_DATABASE"); c.MigrateURL.Empty() {
+		c.MigrateURL = c.DatabaseURL
+	}
+	return err
+}
+
+// databaseURL puts the password in the file that is named by prefix_PASSWORD_FILE into the URL in prefix_URL. The URL itself may
+// have none: everybody who may look at this process reads its environment.
+func databaseURL(get func(name, fallback string) string, prefix string) (secret.String, error) {
+	text, file := get(prefix+"_URL", ""), get(prefix+"_PASSWORD_FILE", "")
+	scheme, rest, _ := strings.Cut(text, "://")
+	user, place, hasUser := strings.Cut(rest, "@")
+	hasUser = hasUser && !strings.Contains(user, "/")
+	if hasUser && strings.Contains(user, ":") || strings.Contains(text, "password=") {
+		return secret.String{}, fmt.Errorf("%s_URL has a password in it, which everybody who may look at the process can read in its environment: write it like postgres://user@host/database, put the password into a file of mode 600, and name that in %s_PASSWORD_FILE", prefix, prefix)
+	}
+	if file == "" {
+		return secret.New(text), nil
+	}
+	name, err := url.PathUnescape(user)
+	if err != nil || !hasUser {
+		return secret.String{}, fmt.Errorf("%s_PASSWORD_FILE is set, and %s_URL does not say whose password that is: write it like postgres://user@host/database", prefix, prefix)
+	}
+	advice := keyfile.Advice{What: "the password of the database", Distrust: "give the role another password", Lost: "name the file with the password in " + prefix + "_PASSWORD_FILE"}
+	password, err := advice.ReadNamed(file)
+	if err != nil {
+		return secret.String{}, fmt.Errorf("%s_PASSWORD_FILE: %w", prefix, err)
+	}
+	return secret.New(scheme + "://" + url.UserPassword(name, strings.TrimRight(string(password), "\r\n")).String() + "@" + place), nil
 }
 
 // tenancy is how many tenants the mode allows.

@@ -25,6 +25,27 @@ func TestConfigDefaults(t *testing.T) {
 	}
 }
 
+func TestThePasswordOfTheDatabaseIsInAFile(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(file, []byte("p@:/ %s\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{"postgres://app@db/outfeed", "postgres://a%20b@one:1,two:2/o?x=y@z", "postgres://app@/outfeed?host=/var/run/pg"} {
+		want := strings.Replace(text, "@", ":p%40%3A%2F%20%25s@", 1)
+		c, err := LoadConfig(env(map[string]string{"OUTFEED_DATABASE_URL": text, "OUTFEED_DATABASE_PASSWORD_FILE": file}))
+		if err != nil || c.DatabaseURL.Reveal() != want || c.MigrateURL.Reveal() != want {
+			t.Errorf("%s becomes %s and %s, %v", text, c.DatabaseURL.Reveal(), c.MigrateURL.Reveal(), err)
+		}
+	}
+	for _, text := range []string{"", "postgres://db:5432,other:5433/o?application_name=a@b", "host=db user=app"} {
+		c, err := LoadConfig(env(map[string]string{"OUTFEED_DATABASE_URL": text}))
+		if err != nil || c.DatabaseURL.Reveal() != text {
+			t.Errorf("%q becomes %q, %v", text, c.DatabaseURL.Reveal(), err)
+		}
+	}
+}
+
 func TestThePublicURLOfAWildcardNamesThisMachine(t *testing.T) {
 	t.Parallel()
 	name, err := os.Hostname()
@@ -49,6 +70,10 @@ func TestConfigSaysWhatIsWrong(t *testing.T) {
 		"no address":  {map[string]string{"OUTFEED_LISTEN": ""}, "nobody could reach"},
 		"half a pair": {map[string]string{"OUTFEED_TLS_CERT_FILE": "x"}, "or neither"},
 		"public URL":  {map[string]string{"OUTFEED_PUBLIC_URL": "outfeed.example.com"}, "OUTFEED_PUBLIC_URL"},
+		"password":    {map[string]string{"OUTFEED_DATABASE_URL": "postgres://app:" + "p@db/outfeed"}, "OUTFEED_DATABASE_PASSWORD_FILE"},
+		"owner's":     {map[string]string{"OUTFEED_MIGRATE_DATABASE_URL": "host=db user=owner pass" + "word=p"}, "OUTFEED_MIGRATE_DATABASE_PASSWORD_FILE"},
+		"no user":     {map[string]string{"OUTFEED_DATABASE_URL": "postgres://db/outfeed", "OUTFEED_DATABASE_PASSWORD_FILE": "/x"}, "whose password"},
+		"no file":     {map[string]string{"OUTFEED_DATABASE_URL": "postgres://app@db/outfeed", "OUTFEED_DATABASE_PASSWORD_FILE": "/nowhere"}, "/nowhere"},
 		"mode":        {map[string]string{"OUTFEED_MODE": "cloud"}, "OUTFEED_MODE"},
 		"log level":   {map[string]string{"OUTFEED_LOG_LEVEL": "loud"}, "OUTFEED_LOG_LEVEL"},
 		"proxies":     {map[string]string{"OUTFEED_TRUSTED_PROXIES": "nginx"}, "OUTFEED_TRUSTED_PROXIES"},

@@ -103,11 +103,14 @@ func TestInstallGuideOwnPostgreSQL(t *testing.T) {
 	}
 	names := func(d *database) []string {
 		return []string{
-			"postgres://outfeed_owner:...@db/outfeed", "'" + d.server.URL("outfeed_owner", "outfeed") + "'",
+			"postgres://outfeed_owner@db/outfeed", "'" + strings.Replace(d.server.URL("outfeed_owner", "outfeed"), "postgres:///", "postgres://outfeed_owner@/", 1) + "'",
 			"postgres://postgres@db/outfeed", "'" + d.server.URL(pgserver.Superuser, "outfeed") + "'", "/var/lib/outfeed", s.path("cp"),
 		}
 	}
-	if said := s.shell(guideLine(t, "OUTFEED_MIGRATE_DATABASE_URL="), names(d)...); !strings.Contains(string(said), "up to date") {
+	if err := os.WriteFile(s.path("owner.password"), []byte("secret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if said := s.shell(guideLine(t, "OUTFEED_MIGRATE_DATABASE_PASSWORD_FILE="), names(d)...); !strings.Contains(string(said), "up to date") {
 		t.Errorf("migrate says %s", said)
 	}
 	s.controlPlaneExtra = []string{"OUTFEED_DATABASE_URL=" + d.server.URL("outfeed_app", "outfeed")}
