@@ -73,6 +73,7 @@ type Gateway struct {
 	metrics   *metrics
 	admission *admission
 	turns     *turns
+	budget    *budget
 	perSecond int
 
 	// sessions counts every connection that is being served.
@@ -107,6 +108,7 @@ func New(s Settings) (*Gateway, error) {
 		fleet: s.Fleet, tls: config, log: s.Log, metrics: m, perSecond: s.AdmitPerSecond,
 		admission: newAdmission(s.HandshakesAtOnce*placesPerHandshake, s.HandshakesAtOnce, s.AdmitPerSecond),
 		turns:     newTurns(s.AdmitPerSecond),
+		budget:    newBudget(budgetBytes),
 		peers:     map[*peer]struct{}{}, byAgent: map[fleet.ID]*peer{},
 	}, nil
 }

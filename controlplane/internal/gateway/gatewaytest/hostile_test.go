@@ -61,6 +61,9 @@ func attacks() []attack {
 		{name: "slow headers", do: slowHeaders},
 		{name: "unfinished handshakes", do: halfOpen, slow: true},
 		{name: "never reading", do: neverReading, slow: true},
+		{name: "strangers that hold their first message", do: hoggingStrangers},
+		{name: "agents that hold large messages", do: hoggingAgents(unfinished)},
+		{name: "agents that flood", do: hoggingAgents(flooding)},
 	}
 }
 
