@@ -54,13 +54,6 @@ const maxElements = 1 << 15
 // lengthSize is the size of the length before each message, big-endian.
 const lengthSize = 4
 
-const (
-	// firstStep is how much is allocated on the word of a length prefix alone; more only as it arrives.
-	firstStep = 8 << 10
-	// readStep is up to where nobody is asked for room.
-	readStep = 64 << 10
-)
-
 // ErrTooBig is when a message is over MaxMessage bytes or has too many elements.
 var ErrTooBig = errors.New("the message is too big")
 
@@ -145,28 +138,28 @@ func WriteMessage(w io.Writer, m proto.Message) error {
 // stream ended between two messages, and ErrTooBig when the bound is exceeded, which is seen before anything is
 // allocated.
 func ReadMessage(r io.Reader, into proto.Message) error {
-	return read(r, into, bounds{MaxMessage, maxElements, func(int) error { return nil }})
+	return read(r, into, bounds{MaxMessage, maxElements, func(int, int) error { return nil }})
 }
 
 // ReadFirst is ReadMessage for the first message of a stranger, which may have MaxFirst bytes.
 func ReadFirst(r io.Reader, into proto.Message) error {
-	err := read(r, into, bounds{MaxFirst, maxFirstElements, func(int) error { return nil }})
+	err := read(r, into, bounds{MaxFirst, maxFirstElements, func(int, int) error { return nil }})
 	if errors.Is(err, ErrTooBig) {
 		err = fmt.Errorf("%w; the first message of an agent is small: if this is an outfeed-agent with many connectors, update the control plane", err)
 	}
 	return err
 }
 
-// ReadMessageIn is ReadMessage where memory is short: before a message takes more than FreeBody bytes, and again whenever it
-// takes more, room is called with how many more, and may wait. An error of room ends the reading, in the middle of the message.
-func ReadMessageIn(r io.Reader, into proto.Message, room func(more int) error) error {
+// ReadMessageIn is ReadMessage where memory is short: room is asked before a message takes more than FreeBody bytes, and then
+// for each FreeBody bytes more. An error of room ends the reading, in the middle of the message.
+func ReadMessageIn(r io.Reader, into proto.Message, room Room) error {
 	return read(r, into, bounds{MaxMessage, maxElements, room})
 }
 
 // bounds are what a message may have, and who is asked for room.
 type bounds struct {
 	bytes, elements int
-	room            func(more int) error
+	room            Room
 }
 
 func read(r io.Reader, into proto.Message, b bounds) error {
@@ -179,41 +172,18 @@ func read(r io.Reader, into proto.Message, b bounds) error {
 	if int64(size) > int64(b.bytes) {
 		return fmt.Errorf("receive a %s of %d bytes, at most %d are allowed: %w", name, size, b.bytes, ErrTooBig)
 	}
-	body, err := readBody(r, int(size), b.room)
-	if err != nil {
+	var body body
+	defer body.free()
+	if err := body.read(r, int(size), b.room); err != nil {
 		return fmt.Errorf("receive a %s of %d bytes: %w", name, size, err)
 	}
-	if err := checkElements(into.ProtoReflect().Descriptor(), body, b.elements); err != nil {
-		return fmt.Errorf("receive a %s: %w", name, err)
-	}
-	if err := (proto.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(body, into); err != nil {
-		return fmt.Errorf("decode a %s: %w", name, err)
-	}
-	return nil
-}
-
-// readBody reads size bytes, allocating no faster than they arrive.
-func readBody(r io.Reader, size int, room func(more int) error) ([]byte, error) {
-	body := make([]byte, 0, min(size, firstStep))
-	for len(body) < size {
-		if have := len(body); have == cap(body) {
-			more := min(size-have, have)
-			if beyond := have + more - max(have, readStep); beyond > 0 {
-				if err := room(beyond); err != nil {
-					return nil, err
-				}
-			}
-			// Not slices.Grow, which takes a quarter more than is asked for.
-			body = append(make([]byte, 0, have+more), body...)
+	return body.use(func(all []byte) error {
+		if err := checkElements(into.ProtoReflect().Descriptor(), all, b.elements); err != nil {
+			return fmt.Errorf("receive a %s: %w", name, err)
 		}
-		n, err := io.ReadFull(r, body[len(body):min(cap(body), size)])
-		body = body[:len(body)+n]
-		if errors.Is(err, io.EOF) {
-			return nil, io.ErrUnexpectedEOF
+		if err := (proto.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(all, into); err != nil {
+			return fmt.Errorf("decode a %s: %w", name, err)
 		}
-		if err != nil {
-			return nil, err //nolint:wrapcheck // ReadMessageIn wraps it
-		}
-	}
-	return body, nil
+		return nil
+	})
 }

@@ -28,11 +28,11 @@ const (
 	lookEvery = 250 * time.Millisecond
 	// stalledAfter is how long nothing may come of a message that has begun. A bad link has 90 s to give a sign of life.
 	stalledAfter = 2 * time.Minute
-	// shameLasts is for how long an agent whose message was ended comes after others, and maxShamed how many are remembered.
+	// comeBack is when an agent whose message was ended may try again; shameLasts for how long it comes after others, and
+	// maxShamed how many are remembered.
+	comeBack   = 30 * time.Second
 	shameLasts = 5 * time.Minute
 	maxShamed  = 10_000
-	// comeBack is when an agent whose message was ended should try again.
-	comeBack = 30 * time.Second
 )
 
 // budget is the memory for messages under way. Who wants more than there is waits, and is not read meanwhile. While somebody
@@ -57,11 +57,12 @@ type share struct {
 	stream *mux.Stream
 	end    context.CancelCauseFunc
 
-	// The budget's mutex protects the rest. held is what it has, want what it waits for, and ended that it has to go.
-	held, want int
-	ended      bool
-	member     *source.Member[fleet.ID, *share]
-	granted    chan struct{}
+	// The budget's mutex protects the rest. held is what it has, left what it needs beside that to be whole, of which it
+	// waits for want, and ended that it has to go.
+	held, want, left int
+	ended            bool
+	member           *source.Member[fleet.ID, *share]
+	granted          chan struct{}
 	// got is how much of the message came, in active and since resumed; resumed is zero while it waits, and whole says that
 	// all has come.
 	got     int
@@ -75,10 +76,10 @@ func newBudget(bytes int) *budget {
 }
 
 // crowdedOut is what is said to an agent whose message was ended.
-func crowdedOut(err error) error {
+func crowdedOut(after time.Duration, err error) error {
 	return &refusal{
-		code: wire.RefusalUnavailable, after: comeBack, err: err,
-		message: "too many large messages are under way, and this one came too slowly; it is to be sent again later",
+		code: wire.RefusalUnavailable, after: after, err: err,
+		message: "too many large messages are under way, and this agent's came too slowly; it is to be sent again later",
 	}
 }
 
@@ -86,6 +87,8 @@ var (
 	// errSlow is why a message was ended when others waited, errWaiting why one that waited was.
 	errSlow    = errors.New("the message came more slowly than others, which wait for its memory")
 	errWaiting = errors.New("too many messages wait for memory")
+	// errEarly is why the agent of such a message is not let in again at once.
+	errEarly = errors.New("the agent came back too early")
 	// errStalled is why a message that does not come was ended.
 	errStalled = errors.New("the rest of a message did not come within " + stalledAfter.String())
 )
@@ -94,7 +97,7 @@ var (
 func (p *peer) message(ctx context.Context, s *session, stream *mux.Stream, into proto.Message, then func() error) error {
 	share := &share{budget: p.gateway.budget, id: p.id, stream: stream, end: s.end, resumed: time.Now()}
 	defer share.release()
-	err := wire.ReadMessageIn(share, into, func(more int) error { return share.room(ctx, more) })
+	err := wire.ReadMessageIn(share, into, func(more, left int) error { return share.room(ctx, more, left) })
 	if err == nil {
 		err = stream.SetReadDeadline(time.Time{})
 	}
@@ -129,8 +132,8 @@ func (s *share) Read(p []byte) (int, error) {
 	return n, err //nolint:wrapcheck // ReadMessageIn compares it with io.EOF
 }
 
-// room waits for so many bytes more.
-func (s *share) room(ctx context.Context, more int) error {
+// room waits for so many bytes more, after which so many are still to come.
+func (s *share) room(ctx context.Context, more, left int) error {
 	b := s.budget
 	b.mu.Lock()
 	if s.ended {
@@ -140,7 +143,7 @@ func (s *share) room(ctx context.Context, more int) error {
 	now := time.Now()
 	s.active += now.Sub(s.resumed)
 	s.resumed = time.Time{}
-	s.want, s.granted = more, make(chan struct{})
+	s.want, s.left, s.granted = more, more+left, make(chan struct{})
 	s.member = b.waiting.Add(s.id.Tenant, s)
 	b.proceed(now)
 	if b.waiting.Len() > budgetWaiters {
@@ -179,16 +182,17 @@ func (s *share) release() {
 	b.proceed(time.Now())
 }
 
-// proceed gives to those that wait, as long as there is enough, and makes room for the next. mu is held.
+// proceed gives to those that wait, as long as there is enough, and makes room for the first of the others. mu is held.
 func (b *budget) proceed(now time.Time) {
 	if b.next != nil {
 		b.next.Stop()
 		b.next = nil
 	}
 	for b.waiting.Len() > 0 {
-		s := b.first(now)
-		if s.want > b.free {
-			b.makeRoom(s, now)
+		queue := b.queue(now)
+		n := slices.IndexFunc(queue, func(s *share) bool { return b.fits(s, b.free) })
+		if n < 0 {
+			b.makeRoom(queue[0], now)
 			b.next = time.AfterFunc(lookEvery, func() {
 				b.mu.Lock()
 				defer b.mu.Unlock()
@@ -196,8 +200,10 @@ func (b *budget) proceed(now time.Time) {
 			})
 			return
 		}
+		s := queue[n]
 		b.free -= s.want
 		s.held += s.want
+		s.left -= s.want
 		b.holding[s] = struct{}{}
 		b.waiting.Remove(s.member)
 		s.member, s.want, s.resumed = nil, 0, now
@@ -205,10 +211,9 @@ func (b *budget) proceed(now time.Time) {
 	}
 }
 
-// first is who gets some next: one of the agents that have no other message under way and whose last was not ended; of these
-// the one that has the least, so that who is nearly through has to wait for nobody that began many. mu is held, and somebody
-// waits.
-func (b *budget) first(now time.Time) *share {
+// queue are those that wait, the next first: those of agents that have no other message under way and whose last was not
+// ended, and of them those that need the least. mu is held.
+func (b *budget) queue(now time.Time) []*share {
 	holders := map[fleet.ID]int{}
 	for s := range b.holding {
 		holders[s.id.Agent]++
@@ -218,26 +223,63 @@ func (b *budget) first(now time.Time) *share {
 		if s.held > 0 {
 			others--
 		}
-		return min(others, 1) + b.shame(s, now)
+		return min(others, 1) + 2*b.shame(s, now)
 	}
-	var best *share
+	queue := make([]*share, 0, b.waiting.Len())
 	for m := range b.waiting.All() {
-		s := m.Value
-		if best == nil || cmp.Or(cmp.Compare(rank(s), rank(best)), cmp.Compare(s.held, best.held)) < 0 {
-			best = s
-		}
+		queue = append(queue, m.Value)
 	}
-	return best
+	slices.SortFunc(queue, func(x, y *share) int {
+		return cmp.Or(cmp.Compare(rank(x), rank(y)), cmp.Compare(x.left, y.left))
+	})
+	return queue
 }
 
-// last is who goes when too many wait. mu is held.
-func (b *budget) last(now time.Time) *share {
-	for m := range b.waiting.All() {
-		if b.shame(m.Value, now) > 0 {
-			return m.Value
+// fits says whether one that waits can have what it wants of what is free, such that all that have some can still be whole, one
+// after the other: no two wait for each other for ever. mu is held.
+func (b *budget) fits(waiting *share, free int) bool {
+	type need struct{ held, left int }
+	needs := []need{{waiting.held + waiting.want, waiting.left - waiting.want}}
+	for s := range b.holding {
+		if s != waiting && !s.ended {
+			needs = append(needs, need{s.held, s.left})
 		}
 	}
-	return b.waiting.Next().Value
+	slices.SortFunc(needs, func(x, y need) int { return cmp.Compare(x.left, y.left) })
+	if free -= waiting.want; free < 0 {
+		return false
+	}
+	for _, n := range needs {
+		if n.left > free {
+			return false
+		}
+		free += n.held
+	}
+	return true
+}
+
+// last is who goes when too many wait: one of an agent whose last message was ended, or that has another under way, and else
+// the oldest of the organization that has the most. mu is held.
+func (b *budget) last(now time.Time) *share {
+	under := map[fleet.ID]int{}
+	for s := range b.holding {
+		under[s.id.Agent]++
+	}
+	for m := range b.waiting.All() {
+		if m.Value.held == 0 {
+			under[m.Value.id.Agent]++
+		}
+	}
+	last, most := b.waiting.Next().Value, 0
+	for m := range b.waiting.All() {
+		if rank := 2*b.shame(m.Value, now) + min(1, under[m.Value.id.Agent]-1); rank > most {
+			last, most = m.Value, rank
+		}
+	}
+	if most > 0 {
+		b.blame(last, now)
+	}
+	return last
 }
 
 // shame is 1 for a message of an agent whose last was ended, 0 for others. mu is held.
@@ -250,30 +292,19 @@ func (b *budget) shame(s *share, now time.Time) int {
 
 // makeRoom ends messages until there will be enough for one that waits, if some may be ended. mu is held.
 func (b *budget) makeRoom(waiting *share, now time.Time) {
-	coming, stuck := b.free, true
+	coming := b.free
 	var due []*share
 	for s := range b.holding {
 		switch {
 		case s.ended:
 			coming += s.held
-			stuck = false
-		case s == waiting:
-		case b.due(s, waiting, now):
+		case s != waiting && b.due(s, waiting, now):
 			due = append(due, s)
-		case s.whole || s.member == nil:
-			stuck = false
 		}
-	}
-	if stuck && len(due) == 0 {
-		if most := b.most(waiting); most != nil {
-			// All that hold some wait for each other, which is nobody's fault.
-			b.oust(most, errWaiting)
-		}
-		return
 	}
 	b.sort(due, now)
 	for _, s := range due {
-		if coming >= waiting.want {
+		if b.fits(waiting, coming) {
 			return
 		}
 		coming += s.held
@@ -310,14 +341,11 @@ func (b *budget) sort(due []*share, now time.Time) {
 	})
 }
 
-// most is who holds the most beside one; nil when nobody holds any. mu is held.
-func (b *budget) most(beside *share) (most *share) {
-	for s := range b.holding {
-		if s != beside && (most == nil || s.held > most.held) {
-			most = s
-		}
-	}
-	return most
+// early is for how long an agent whose message was ended has yet to stay away; 0 for others.
+func (b *budget) early(agent fleet.ID) time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return max(0, time.Until(b.shamed[agent].Add(comeBack-shameLasts)))
 }
 
 // rate is how many bytes of it came in a second.
@@ -334,7 +362,7 @@ func (b *budget) oust(s *share, why error) {
 	s.ended = true
 	b.waiting.Remove(s.member)
 	s.member = nil
-	s.end(crowdedOut(why))
+	s.end(crowdedOut(comeBack, why))
 	_ = s.stream.SetReadDeadline(time.Unix(1, 0)) // it gives no error
 }
 

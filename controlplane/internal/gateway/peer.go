@@ -239,6 +239,9 @@ func (p *peer) hello(ctx context.Context, hello *wire.Hello) (begun fleet.Sessio
 		return begun, nil, refuse(err)
 	}
 	p.log = p.log.With(slog.String("agent_id", string(id.Agent)))
+	if wait := p.gateway.budget.early(id.Agent); wait > 0 {
+		return begun, nil, crowdedOut(wait, errEarly)
+	}
 	// Before the first bundle is read, so that no change falls in between.
 	if changes, err = p.gateway.fleet.Changes(ctx, id); err != nil {
 		return begun, nil, refuse(err)
