@@ -44,7 +44,7 @@ const (
 	// streamWindow is how many bytes a peer may send ahead on one stream, and so how many are on their way on a long link.
 	// trustedWindow is the same for one of thousands: what is not read stays in this process's memory.
 	streamWindow  = 1 << 20
-	trustedWindow = 512 << 10
+	trustedWindow = 256 << 10
 	// maxFrame is the largest body of a frame that is taken; one that is sent is no larger than writeStep.
 	maxFrame = 256 << 10
 

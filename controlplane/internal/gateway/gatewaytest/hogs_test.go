@@ -172,18 +172,24 @@ func unfinished(a *agent) error {
 	return errors.Join(err, <-control)
 }
 
-// flooding sends small messages on both streams as fast as it can, and reads no answer.
-func flooding(a *agent) error {
-	stream, err := a.open(wire.KindInsights)
-	if err != nil {
-		return err
+// flooding sends insights of that size, and small statuses, as fast as it can, and reads no answer.
+func flooding(size int) func(a *agent) error {
+	return func(a *agent) error {
+		stream, err := a.open(wire.KindInsights)
+		if err != nil {
+			return err
+		}
+		control := make(chan error, 1)
+		go func() {
+			control <- repeat(a.control, &wire.ControlUp{Message: &wire.ControlUp_Status{Status: &wire.Status{BundleError: "x"}}})
+		}()
+		return errors.Join(repeat(stream, insight(size)), <-control)
 	}
-	control := make(chan error, 1)
-	go func() {
-		control <- repeat(a.control, &wire.ControlUp{Message: &wire.ControlUp_Status{Status: &wire.Status{BundleError: "x"}}})
-	}()
-	up := &wire.InsightsUp{FirstSeq: 1, Insights: []*wire.InsightRecord{{Name: "n", ValuesJson: make([]byte, wire.FreeBody-100)}}}
-	return errors.Join(repeat(stream, up), <-control)
+}
+
+// insight is one of about that size, the first of an agent.
+func insight(size int) *wire.InsightsUp {
+	return &wire.InsightsUp{FirstSeq: 1, Insights: []*wire.InsightRecord{{Name: "n", ValuesJson: make([]byte, size-100)}}}
 }
 
 // repeat sends a message again and again.
@@ -210,8 +216,7 @@ func (h *host) large(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	up := &wire.InsightsUp{FirstSeq: 1, Insights: []*wire.InsightRecord{{Name: "n", ValuesJson: make([]byte, largeInsight-100)}}}
-	if err = wire.WriteMessage(stream, up); err != nil {
+	if err = wire.WriteMessage(stream, insight(largeInsight)); err != nil {
 		return err
 	}
 	down := &wire.InsightsDown{}

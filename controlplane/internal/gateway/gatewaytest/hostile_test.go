@@ -63,7 +63,8 @@ func attacks() []attack {
 		{name: "never reading", do: neverReading, slow: true},
 		{name: "strangers that hold their first message", do: hoggingStrangers},
 		{name: "agents that hold large messages", do: hoggingAgents(unfinished)},
-		{name: "agents that flood", do: hoggingAgents(flooding)},
+		{name: "agents that flood with small messages", do: hoggingAgents(flooding(wire.FreeBody))},
+		{name: "agents that flood with large messages", do: hoggingAgents(flooding(largeInsight))},
 	}
 }
 
