@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"io"
 	"slices"
 	"sync"
 	"time"
@@ -18,8 +19,8 @@ import (
 
 const (
 	// budgetBytes is what the messages under way of all agents may take together, each beyond its first wire.FreeBody bytes:
-	// the largest message, and half as much for others beside it.
-	budgetBytes = 12 << 20
+	// the largest message, and a quarter of that for others beside it.
+	budgetBytes = 10 << 20
 	// budgetWaiters is how many may wait for some of it. What each has sent ahead waits in memory too.
 	budgetWaiters = 16
 	// dueAfter is how long a message may take when others wait for its memory, not counting when it waits itself; the
@@ -54,7 +55,7 @@ type budget struct {
 type share struct {
 	budget *budget
 	id     fleet.AgentIdentity
-	stream *mux.Stream
+	stream incoming
 	end    context.CancelCauseFunc
 
 	// The budget's mutex protects the rest. held is what it has, left what it needs beside that to be whole, of which it
@@ -71,8 +72,14 @@ type share struct {
 	whole   bool
 }
 
-func newBudget(bytes int) *budget {
-	return &budget{free: bytes, holding: map[*share]struct{}{}, shamed: map[fleet.ID]time.Time{}}
+// incoming is a stream that is read.
+type incoming interface {
+	io.Reader
+	SetReadDeadline(t time.Time) error
+}
+
+func newBudget() *budget {
+	return &budget{free: budgetBytes, holding: map[*share]struct{}{}, shamed: map[fleet.ID]time.Time{}}
 }
 
 // crowdedOut is what is said to an agent whose message was ended.
@@ -95,7 +102,7 @@ var (
 
 // message reads the message that has begun on a stream and calls then with it. end ends the session.
 func (p *peer) message(ctx context.Context, s *session, stream *mux.Stream, into proto.Message, then func() error) error {
-	share := &share{budget: p.gateway.budget, id: p.id, stream: stream, end: s.end, resumed: time.Now()}
+	share := p.gateway.budget.begin(p.id, stream, s.end)
 	defer share.release()
 	err := wire.ReadMessageIn(share, into, func(more, left int) error { return share.room(ctx, more, left) })
 	if err == nil {
@@ -111,6 +118,11 @@ func (p *peer) message(ctx context.Context, s *session, stream *mux.Stream, into
 	}
 	share.finish()
 	return then()
+}
+
+// begin is for a message of an agent that has begun on a stream. end ends the session.
+func (b *budget) begin(id fleet.AgentIdentity, stream incoming, end context.CancelCauseFunc) *share {
+	return &share{budget: b, id: id, stream: stream, end: end, resumed: time.Now()}
 }
 
 // Read reads the message, of which something has to come now and then.

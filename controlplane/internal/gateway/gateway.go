@@ -108,7 +108,7 @@ func New(s Settings) (*Gateway, error) {
 		fleet: s.Fleet, tls: config, log: s.Log, metrics: m, perSecond: s.AdmitPerSecond,
 		admission: newAdmission(s.HandshakesAtOnce*placesPerHandshake, s.HandshakesAtOnce, s.AdmitPerSecond),
 		turns:     newTurns(s.AdmitPerSecond),
-		budget:    newBudget(budgetBytes),
+		budget:    newBudget(),
 		peers:     map[*peer]struct{}{}, byAgent: map[fleet.ID]*peer{},
 	}, nil
 }

@@ -61,9 +61,9 @@ func hoggingStrangers(ctx context.Context, h *host) error {
 			if err != nil {
 				return errors.Join(err, inner.Close())
 			}
-			if _, err = hold(streams, wire.KindControl, wire.MaxFirst, wire.MaxFirst-1); err == nil {
+			if err = hold(streams, wire.KindControl, wire.MaxFirst, wire.MaxFirst-1); err == nil {
 				held.Add(1)
-				_, _ = hold(streams, wire.KindInsights, 0, mux.MaxStrangerUnread-4<<10) // it may be cut already
+				_ = hold(streams, wire.KindInsights, 0, mux.MaxStrangerUnread-4<<10) // it may be cut already
 			}
 			untilOver(ctx, streams)
 			if err = streams.Close(); err != nil {
@@ -87,15 +87,15 @@ func untilOver(ctx context.Context, streams *mux.Session) {
 }
 
 // hold opens a stream, announces a message of that size and sends so many bytes of it.
-func hold(streams *mux.Session, kind wire.Kind, size uint32, send int) (*mux.Stream, error) {
+func hold(streams *mux.Session, kind wire.Kind, size uint32, send int) error {
 	stream, err := streams.Open()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err = wire.WriteMessage(stream, wire.NewHeader(kind)); err != nil {
-		return nil, err
+		return err
 	}
-	return stream, begun(stream, size, send)
+	return begun(stream, size, send)
 }
 
 // begun announces a message of that size and sends so many bytes of it.
@@ -168,7 +168,7 @@ func (h *host) hogAs(ctx context.Context, key ed25519.PrivateKey, worst func(a *
 func unfinished(a *agent) error {
 	control := make(chan error, 1)
 	go func() { control <- begun(a.control, wire.MaxMessage, wire.MaxMessage-8) }()
-	_, err := hold(a.streams, wire.KindInsights, wire.MaxMessage, wire.MaxMessage-8)
+	err := hold(a.streams, wire.KindInsights, wire.MaxMessage, wire.MaxMessage-8)
 	return errors.Join(err, <-control)
 }
 
