@@ -19,8 +19,16 @@ func TestPace(t *testing.T) {
 		took time.Duration
 		want int64
 	}{
-		{slowly + 1, smallBatch}, {quickly, smallBatch}, {quickly - 1, 2 * smallBatch}, {slowly, 2 * smallBatch}, {0, 4 * smallBatch},
-		{0, 8 * smallBatch}, {0, 16 * smallBatch}, {0, batchBytes}, {0, batchBytes}, {slowly + 1, batchBytes / 2},
+		{slowly + 1, smallBatch},
+		{quickly, smallBatch},
+		{quickly - 1, 2 * smallBatch},
+		{slowly, 2 * smallBatch},
+		{0, 4 * smallBatch},
+		{0, 8 * smallBatch},
+		{0, 16 * smallBatch},
+		{0, batchBytes},
+		{0, batchBytes},
+		{slowly + 1, batchBytes / 2},
 	} {
 		if i.pace(step.took); i.most.Load() != step.want {
 			t.Fatalf("after an acknowledgement that took %v a batch may have %d bytes, want %d", step.took, i.most.Load(), step.want)
