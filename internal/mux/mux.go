@@ -33,13 +33,18 @@ const (
 	MaxPings = 10
 	// MaxFrames is how many frames with a body of less than 5 bytes a peer may send per second, and how many at once.
 	MaxFrames = 5000
-	// MaxStrangerStreams and MaxStrangerUnread are the limits on a peer that is not known yet.
-	MaxStrangerStreams = 4
-	MaxStrangerUnread  = 512 << 10
+	// MaxStrangerStreams and MaxStrangerUnread are the limits on a peer that is not known yet, and the next two those on one
+	// that was and is trusted: it is one of thousands.
+	MaxStrangerStreams = 2
+	MaxStrangerUnread  = 64 << 10
+	MaxTrustedStreams  = 4
+	MaxTrustedUnread   = 2*trustedWindow + MaxStrangerUnread
 
 	acceptBacklog = 8
 	// streamWindow is how many bytes a peer may send ahead on one stream, and so how many are on their way on a long link.
-	streamWindow = 1 << 20
+	// trustedWindow is the same for one of thousands: what is not read stays in this process's memory.
+	streamWindow  = 1 << 20
+	trustedWindow = 256 << 10
 	// maxFrame is the largest body of a frame that is taken; one that is sent is no larger than writeStep.
 	maxFrame = 256 << 10
 
@@ -77,6 +82,9 @@ var ErrWriteTimeout = errors.New("the peer took nothing for too long")
 
 // ErrSilent is when the peer gave no sign of life for too long; its session has ended.
 var ErrSilent = errors.New("the peer gave no sign of life for too long")
+
+// ErrReadTimeout is when nothing came until a stream's read deadline; the session goes on.
+var ErrReadTimeout error = yamux.ErrTimeout
 
 // Session is one connection with its streams.
 type Session struct {
@@ -126,15 +134,24 @@ func Server(conn net.Conn, log *slog.Logger) (*Session, error) {
 	return start(newGuard(conn, 1), yamux.Server, usual(), log)
 }
 
-// ServerForStranger is Server for a peer that is not known yet: until Trust it may open few streams and send little.
+// ServerForStranger is Server for a peer that is not known yet: until Trust it may open few streams
+// and send little, and after it no more than two conversations need.
 func ServerForStranger(conn net.Conn, log *slog.Logger) (*Session, error) {
 	g := newGuard(conn, 1)
 	g.limits = limits{streams: MaxStrangerStreams, unread: MaxStrangerUnread}
-	return start(g, yamux.Server, usual(), log)
+	return start(g, narrow, usual(), log)
 }
 
-// Trust lifts the limits on a stranger.
-func (s *Session) Trust() { s.guard.allow(limits{streams: MaxStreams, unread: MaxUnread}) }
+// narrow is yamux.Server with the window of one of thousands.
+func narrow(conn io.ReadWriteCloser, c *yamux.Config) (*yamux.Session, error) {
+	c.MaxStreamWindowSize = trustedWindow
+	return yamux.Server(conn, c) //nolint:wrapcheck // start wraps it
+}
+
+// Trust widens the limits on a stranger.
+func (s *Session) Trust() {
+	s.guard.allow(limits{streams: MaxTrustedStreams, unread: MaxTrustedUnread})
+}
 
 // whole fills in what is not set.
 func (t timing) whole() timing {

@@ -457,7 +457,7 @@ func TestStrangers(t *testing.T) {
 	}
 	open(MaxStrangerStreams)
 	server.Trust()
-	open(MaxStrangerStreams)
+	open(MaxTrustedStreams - MaxStrangerStreams)
 	stranger := newGuard(nil, 1)
 	stranger.limits = limits{streams: MaxStrangerStreams, unread: MaxStrangerUnread}
 	for n := range uint32(MaxStrangerStreams) {

@@ -11,12 +11,15 @@ import (
 const maxDepth = 16
 
 // checkElements counts what an encoded message would make in memory, without making it.
-func checkElements(d protoreflect.MessageDescriptor, body []byte) error {
-	_, err := countElements(d, body, 0)
+func checkElements(d protoreflect.MessageDescriptor, body []byte, most int) error {
+	_, err := elements{most}.count(d, body, 0)
 	return err
 }
 
-func countElements(d protoreflect.MessageDescriptor, body []byte, depth int) (int, error) {
+// elements counts up to a bound.
+type elements struct{ most int }
+
+func (e elements) count(d protoreflect.MessageDescriptor, body []byte, depth int) (int, error) {
 	if depth > maxDepth {
 		return 0, fmt.Errorf("it nests deeper than %d: %w", maxDepth, ErrTooBig)
 	}
@@ -37,18 +40,18 @@ func countElements(d protoreflect.MessageDescriptor, body []byte, depth int) (in
 		if field == nil {
 			continue
 		}
-		inside, err := countField(field, kind, value, depth)
+		inside, err := e.field(field, kind, value, depth)
 		if err != nil {
 			return count, err
 		}
-		if count += inside; count > maxElements {
-			return count, fmt.Errorf("it has more than %d elements: %w", maxElements, ErrTooBig)
+		if count += inside; count > e.most {
+			return count, fmt.Errorf("it has more than %d elements: %w", e.most, ErrTooBig)
 		}
 	}
 	return count, nil
 }
 
-func countField(field protoreflect.FieldDescriptor, kind protowire.Type, value []byte, depth int) (int, error) {
+func (e elements) field(field protoreflect.FieldDescriptor, kind protowire.Type, value []byte, depth int) (int, error) {
 	if kind != protowire.BytesType {
 		if field.IsList() {
 			return 1, nil
@@ -58,7 +61,7 @@ func countField(field protoreflect.FieldDescriptor, kind protowire.Type, value [
 	content, _ := protowire.ConsumeBytes(value)
 	switch {
 	case field.Message() != nil:
-		inside, err := countElements(field.Message(), content, depth+1)
+		inside, err := e.count(field.Message(), content, depth+1)
 		return 1 + inside, err
 	case field.IsList() && field.Kind() != protoreflect.BytesKind && field.Kind() != protoreflect.StringKind:
 		// A packed list of numbers, of one byte each at the least.

@@ -37,15 +37,22 @@ const PatientProtocol = "outfeed-patient"
 // MaxMessage bounds a message, in bytes, without its length prefix.
 const MaxMessage = 8 << 20
 
+// MaxFirst bounds the first message on a control stream, in bytes, as nobody knows yet whose it is. The Hello of an agent with
+// three connectors, which it describes, has 8 KB.
+const MaxFirst = 32 << 10
+
+// maxFirstElements bounds the elements of that message; it comes from anybody, and many come at once.
+const maxFirstElements = 1 << 10
+
+// FreeBody is how much of a message ReadMessageIn reads without asking for room.
+const FreeBody = readStep
+
 // maxElements bounds the repeated and nested elements of one message. An element of two bytes on the wire takes a
 // hundred in memory, so the bound on bytes alone would not bound memory.
 const maxElements = 1 << 15
 
 // lengthSize is the size of the length before each message, big-endian.
 const lengthSize = 4
-
-// readStep is how much is allocated on the word of a length prefix alone; more only as it arrives.
-const readStep = 64 << 10
 
 // ErrTooBig is when a message is over MaxMessage bytes or has too many elements.
 var ErrTooBig = errors.New("the message is too big")
@@ -131,43 +138,52 @@ func WriteMessage(w io.Writer, m proto.Message) error {
 // stream ended between two messages, and ErrTooBig when the bound is exceeded, which is seen before anything is
 // allocated.
 func ReadMessage(r io.Reader, into proto.Message) error {
+	return read(r, into, bounds{MaxMessage, maxElements, func(int, int) error { return nil }})
+}
+
+// ReadFirst is ReadMessage for the first message of a stranger, which may have MaxFirst bytes.
+func ReadFirst(r io.Reader, into proto.Message) error {
+	err := read(r, into, bounds{MaxFirst, maxFirstElements, func(int, int) error { return nil }})
+	if errors.Is(err, ErrTooBig) {
+		err = fmt.Errorf("%w; the first message of an agent is small: if this is an outfeed-agent with many connectors, update the control plane", err)
+	}
+	return err
+}
+
+// ReadMessageIn is ReadMessage where memory is short: room is asked before a message takes more than FreeBody bytes, and then
+// for each FreeBody bytes more. An error of room ends the reading, in the middle of the message.
+func ReadMessageIn(r io.Reader, into proto.Message, room Room) error {
+	return read(r, into, bounds{MaxMessage, maxElements, room})
+}
+
+// bounds are what a message may have, and who is asked for room.
+type bounds struct {
+	bytes, elements int
+	room            Room
+}
+
+func read(r io.Reader, into proto.Message, b bounds) error {
 	name := into.ProtoReflect().Descriptor().Name()
 	var prefix [lengthSize]byte
 	if _, err := io.ReadFull(r, prefix[:]); err != nil {
 		return fmt.Errorf("receive a %s: %w", name, err)
 	}
 	size := binary.BigEndian.Uint32(prefix[:])
-	if size > MaxMessage {
-		return fmt.Errorf("receive a %s of %d bytes, at most %d are allowed: %w", name, size, MaxMessage, ErrTooBig)
+	if int64(size) > int64(b.bytes) {
+		return fmt.Errorf("receive a %s of %d bytes, at most %d are allowed: %w", name, size, b.bytes, ErrTooBig)
 	}
-	body, err := readBody(r, int(size))
-	if err != nil {
+	var body body
+	defer body.free()
+	if err := body.read(r, int(size), b.room); err != nil {
 		return fmt.Errorf("receive a %s of %d bytes: %w", name, size, err)
 	}
-	if err := checkElements(into.ProtoReflect().Descriptor(), body); err != nil {
-		return fmt.Errorf("receive a %s: %w", name, err)
-	}
-	if err := (proto.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(body, into); err != nil {
-		return fmt.Errorf("decode a %s: %w", name, err)
-	}
-	return nil
-}
-
-// readBody reads size bytes, allocating no faster than they arrive.
-func readBody(r io.Reader, size int) ([]byte, error) {
-	body := make([]byte, 0, min(size, readStep))
-	for len(body) < size {
-		if len(body) == cap(body) {
-			body = slices.Grow(body, min(size-len(body), len(body)))
+	return body.use(func(all []byte) error {
+		if err := checkElements(into.ProtoReflect().Descriptor(), all, b.elements); err != nil {
+			return fmt.Errorf("receive a %s: %w", name, err)
 		}
-		n, err := io.ReadFull(r, body[len(body):min(cap(body), size)])
-		body = body[:len(body)+n]
-		if errors.Is(err, io.EOF) {
-			return nil, io.ErrUnexpectedEOF
+		if err := (proto.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(all, into); err != nil {
+			return fmt.Errorf("decode a %s: %w", name, err)
 		}
-		if err != nil {
-			return nil, err //nolint:wrapcheck // ReadMessage wraps it
-		}
-	}
-	return body, nil
+		return nil
+	})
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -17,6 +18,12 @@ const (
 	batchRecords  = 2000
 	batchBytes    = 1 << 20
 	insightWindow = 8
+	// smallBatch is where a session begins, and what the control plane takes without having to find memory for it: a slow link,
+	// or a control plane that has much to do, is given no more. A batch that is acknowledged within quickly doubles it, one
+	// that takes longer than slowly halves it.
+	smallBatch = wire.FreeBody * 7 / 8
+	quickly    = 500 * time.Millisecond
+	slowly     = 2 * time.Second
 	// batchReceipts bounds the receipts of one InsightsUp.
 	batchReceipts = 1000
 	// longestInsight is the largest insight that fits into a message, beside what surrounds it.
@@ -31,10 +38,18 @@ type insights struct {
 	// sent is the last sequence that was sent in this session, and everSent the last of all sessions.
 	sent     atomic.Uint64
 	everSent *atomic.Uint64
-	// window has the last sequence of every batch that was sent and is not acknowledged, in order.
-	window chan uint64
+	// window has every batch that was sent and is not acknowledged, in order.
+	window chan batch
+	// most is how many bytes a batch may have now.
+	most atomic.Int64
 	// next is the message that is being made. It belongs to send.
 	next letter
+}
+
+// batch is an InsightsUp that was sent: its last sequence, and when.
+type batch struct {
+	last uint64
+	at   time.Time
 }
 
 // letter is an InsightsUp that is being made.
@@ -48,7 +63,8 @@ type letter struct {
 // newInsights sends what is behind the given sequence. What is between the last that the control plane has stored and
 // that one was acknowledged once and is gone on both sides, for which a receipt stands.
 func newInsights(outbox Outbox, stream *mux.Stream, stored, after uint64, c *Client) *insights {
-	i := &insights{outbox: outbox, stream: stream, log: c.settings.Log, everSent: &c.sent, window: make(chan uint64, insightWindow)}
+	i := &insights{outbox: outbox, stream: stream, log: c.settings.Log, everSent: &c.sent, window: make(chan batch, insightWindow)}
+	i.most.Store(smallBatch)
 	i.next = newLetter(min(stored, after))
 	i.sent.Store(i.next.last)
 	if after > stored {
@@ -59,7 +75,7 @@ func newInsights(outbox Outbox, stream *mux.Stream, stored, after uint64, c *Cli
 
 func (i *insights) send(ctx context.Context) error {
 	for {
-		records, err := i.outbox.ReadOutbox(ctx, i.next.last, batchRecords, batchBytes)
+		records, err := i.outbox.ReadOutbox(ctx, i.next.last, batchRecords, int(i.most.Load()))
 		if err != nil {
 			return fmt.Errorf("read the insights that wait: %w", err)
 		}
@@ -100,7 +116,7 @@ func (i *insights) add(ctx context.Context, r Record) error {
 		}
 	}
 	if reason == "" {
-		if !i.next.fits(len(r.Payload)) {
+		if !i.next.fits(len(r.Payload), int(i.most.Load())) {
 			if err := i.post(ctx); err != nil {
 				return err
 			}
@@ -162,7 +178,7 @@ func (i *insights) post(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		return context.Cause(ctx)
-	case i.window <- last:
+	case i.window <- batch{last, time.Now()}:
 	}
 	i.sent.Store(last)
 	i.everSent.Store(max(i.everSent.Load(), last))
@@ -178,9 +194,9 @@ func newLetter(last uint64) letter { return letter{up: &wire.InsightsUp{}, last:
 func (l *letter) empty() bool { return len(l.up.GetInsights())+len(l.up.GetReceipts()) == 0 }
 
 // fits says whether one more insight of that size belongs into this message.
-func (l *letter) fits(size int) bool {
+func (l *letter) fits(size, most int) bool {
 	n := len(l.up.GetInsights())
-	return n == 0 || n < batchRecords && l.bytes+size <= batchBytes
+	return n == 0 || n < batchRecords && l.bytes+size <= most
 }
 
 func (l *letter) insight(r *wire.InsightRecord, size int) {
@@ -199,8 +215,8 @@ func (l *letter) receipt(reason string, count uint64) {
 }
 
 func (i *insights) receive(ctx context.Context) error {
-	// head is the oldest batch that is not acknowledged, 0 while none is known.
-	var head uint64
+	// head is the oldest batch that is not acknowledged, of sequence 0 while none is known.
+	var head batch
 	for {
 		down := &wire.InsightsDown{}
 		if err := wire.ReadMessage(i.stream, down); err != nil {
@@ -217,15 +233,25 @@ func (i *insights) receive(ctx context.Context) error {
 		if err := i.outbox.Acknowledge(ctx, stored); err != nil {
 			return fmt.Errorf("drop the insights that the control plane has stored: %w", err)
 		}
-		for head = i.oldest(head); head != 0 && head <= stored; head = i.oldest(0) {
-			continue
+		for head = i.oldest(head); head.last != 0 && head.last <= stored; head = i.oldest(batch{}) {
+			i.pace(time.Since(head.at))
 		}
 	}
 }
 
-// oldest is the given batch, or for 0 the oldest in the window; 0 when that is empty.
-func (i *insights) oldest(head uint64) uint64 {
-	if head != 0 {
+// pace sets how large the next batches are, by how long the acknowledgement of one took.
+func (i *insights) pace(took time.Duration) {
+	switch most := i.most.Load(); {
+	case took < quickly:
+		i.most.Store(min(2*most, batchBytes))
+	case took > slowly:
+		i.most.Store(max(most/2, smallBatch))
+	}
+}
+
+// oldest is the given batch, or for none the oldest in the window; one of sequence 0 when that is empty.
+func (i *insights) oldest(head batch) batch {
+	if head.last != 0 {
 		return head
 	}
 	select {

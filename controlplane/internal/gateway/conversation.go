@@ -219,39 +219,35 @@ func (p *peer) desired(ctx context.Context) (envelope []byte, serial uint64, err
 func (p *peer) receive(ctx context.Context, s *session, reports *uint64) error {
 	for p.control.Readable() {
 		up := &wire.ControlUp{}
-		if err := wire.ReadMessage(p.control, up); err != nil {
-			return oversized(err)
-		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		if err := p.keep(ctx, s); err != nil {
+		if err := p.message(ctx, s, p.control, up, func() error { return p.take(ctx, s, up, reports) }); err != nil {
 			return err
-		}
-		switch m := up.GetMessage().(type) {
-		case *wire.ControlUp_Status:
-			if err := p.storeStatus(ctx, m.Status); err != nil {
-				return err
-			}
-		case *wire.ControlUp_RunReport:
-			if err := p.storeRun(ctx, m.RunReport); err != nil {
-				return err
-			}
-			*reports++
-			if err := p.send(&wire.ControlDown{Message: &wire.ControlDown_RunReportsStored{RunReportsStored: *reports}}); err != nil {
-				return err
-			}
-		case *wire.ControlUp_Rotate:
-			if err := p.rotate(ctx, m.Rotate); err != nil {
-				return err
-			}
-		case nil:
-			// A newer agent says something that this version does not know.
-		default:
-			return breach("an enrolment or a hello is only allowed as the first message")
 		}
 	}
 	return nil
+}
+
+// take takes one message of the control stream.
+func (p *peer) take(ctx context.Context, s *session, up *wire.ControlUp, reports *uint64) error {
+	if err := p.keep(ctx, s); err != nil {
+		return err
+	}
+	switch m := up.GetMessage().(type) {
+	case *wire.ControlUp_Status:
+		return p.storeStatus(ctx, m.Status)
+	case *wire.ControlUp_RunReport:
+		if err := p.storeRun(ctx, m.RunReport); err != nil {
+			return err
+		}
+		*reports++
+		return p.send(&wire.ControlDown{Message: &wire.ControlDown_RunReportsStored{RunReportsStored: *reports}})
+	case *wire.ControlUp_Rotate:
+		return p.rotate(ctx, m.Rotate)
+	case nil:
+		// A newer agent says something that this version does not know.
+		return nil
+	default:
+		return breach("an enrolment or a hello is only allowed as the first message")
+	}
 }
 
 // storeStatus stores a status. One that could not be stored is not tried again: the next comes within 15 s.
@@ -309,40 +305,40 @@ func (p *peer) acceptInsights(ctx context.Context, session *session, stored uint
 func (p *peer) storeInsights(ctx context.Context, session *session, stream *mux.Stream, before *uint64) error {
 	for stream.Readable() {
 		up := &wire.InsightsUp{}
-		if err := wire.ReadMessage(stream, up); err != nil {
-			return oversized(err)
-		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		if err := p.keep(ctx, session); err != nil {
-			return err
-		}
-		count := uint64(len(up.GetInsights()))
-		if up.GetFirstSeq() == 0 || count == 0 && len(up.GetReceipts()) == 0 || up.GetFirstSeq()+count < count {
-			return breach("a batch of insights must have a sequence from 1 and at least one insight or receipt")
-		}
-		last := up.GetFirstSeq() + count - 1
-		var stored uint64
-		err := insist(ctx, func() (tryErr error) {
-			stored, tryErr = p.gateway.fleet.StoreInsights(ctx, p.id, up)
-			return tryErr
-		})
+		err := p.message(ctx, session, stream, up, func() error { return p.storeBatch(ctx, session, stream, up, before) })
 		if err != nil {
-			return refuse(err)
-		}
-		if stored < last {
-			return &refusal{code: wire.RefusalInternal, message: fmt.Sprintf("insights up to %d were sent and up to %d are stored", last, stored)}
-		}
-		if stored > *before {
-			// What receipts stand for is in the sequence too, and was not stored.
-			p.gateway.metrics.insights.Add(float64(min(stored-*before, count)))
-			*before = stored
-		}
-		// More may be stored, by a session that was cut off; the agent knows only of what it sent in this one.
-		if err := wire.WriteMessage(stream, &wire.InsightsDown{Stored: last}); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// storeBatch stores one.
+func (p *peer) storeBatch(ctx context.Context, session *session, stream *mux.Stream, up *wire.InsightsUp, before *uint64) error {
+	if err := p.keep(ctx, session); err != nil {
+		return err
+	}
+	count := uint64(len(up.GetInsights()))
+	if up.GetFirstSeq() == 0 || count == 0 && len(up.GetReceipts()) == 0 || up.GetFirstSeq()+count < count {
+		return breach("a batch of insights must have a sequence from 1 and at least one insight or receipt")
+	}
+	last := up.GetFirstSeq() + count - 1
+	var stored uint64
+	err := insist(ctx, func() (tryErr error) {
+		stored, tryErr = p.gateway.fleet.StoreInsights(ctx, p.id, up)
+		return tryErr
+	})
+	if err != nil {
+		return refuse(err)
+	}
+	if stored < last {
+		return &refusal{code: wire.RefusalInternal, message: fmt.Sprintf("insights up to %d were sent and up to %d are stored", last, stored)}
+	}
+	if stored > *before {
+		// What receipts stand for is in the sequence too, and was not stored.
+		p.gateway.metrics.insights.Add(float64(min(stored-*before, count)))
+		*before = stored
+	}
+	// More may be stored, by a session that was cut off; the agent knows only of what it sent in this one.
+	return wire.WriteMessage(stream, &wire.InsightsDown{Stored: last})
 }

@@ -76,6 +76,7 @@ type Gateway struct {
 	admission *admission
 	turns     *turns
 	rush      *rush
+	budget    *budget
 	perSecond int
 
 	// sessions counts every connection that is being served.
@@ -113,6 +114,7 @@ func New(s Settings) (*Gateway, error) {
 		fleet: s.Fleet, tls: config, log: s.Log, metrics: m, perSecond: s.AdmitPerSecond,
 		admission: newAdmission(s.HandshakesAtOnce*placesPerHandshake, s.HandshakesAtOnce, s.AdmitPerSecond),
 		turns:     newTurns(s.AdmitPerSecond), rush: newRush(s.RushLasts),
+		budget: newBudget(),
 		peers: map[*peer]struct{}{}, byAgent: map[fleet.ID]*peer{},
 	}, nil
 }

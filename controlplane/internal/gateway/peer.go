@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"sync"
@@ -21,9 +20,6 @@ import (
 const (
 	// disconnectTimeout bounds the record of a session's end.
 	disconnectTimeout = 5 * time.Second
-	// maxFirst bounds the first message, as nobody knows yet whose it is. A hello describes all connectors of an agent,
-	// which is about 100 KB.
-	maxFirst = 1 << 20
 )
 
 // peer is one connection.
@@ -101,26 +97,10 @@ func (p *peer) first(ctx context.Context) (*wire.ControlUp, error) {
 		return nil, breach(fmt.Sprintf("the first stream must be %q", wire.KindControl))
 	}
 	first := &wire.ControlUp{}
-	if err = wire.ReadMessage(&bounded{stream, maxFirst}, first); err != nil {
+	if err = wire.ReadFirst(stream, first); err != nil {
 		return nil, oversized(err)
 	}
 	return first, nil
-}
-
-// bounded is a reader that gives no more than so many bytes.
-type bounded struct {
-	io.Reader
-	left int
-}
-
-// Read reads, within the bound.
-func (b *bounded) Read(p []byte) (int, error) {
-	if b.left == 0 {
-		return 0, fmt.Errorf("the first message has more than %d bytes: %w", maxFirst, wire.ErrTooBig)
-	}
-	n, err := b.Reader.Read(p[:min(len(p), b.left)])
-	b.left -= n
-	return n, err //nolint:wrapcheck // ReadMessage compares it with io.EOF
 }
 
 // accept takes the next stream and reads its header.
@@ -137,7 +117,7 @@ func (p *peer) accept(ctx context.Context) (*mux.Stream, wire.Kind, error) {
 		return nil, "", err
 	}
 	header := &wire.StreamHeader{}
-	if err = wire.ReadMessage(stream, header); err != nil {
+	if err = wire.ReadFirst(stream, header); err != nil {
 		return nil, "", oversized(err)
 	}
 	kind, err := wire.CheckHeader(header)
@@ -264,6 +244,9 @@ func (p *peer) hello(ctx context.Context, hello *wire.Hello) (begun fleet.Sessio
 		return begun, nil, refuse(err)
 	}
 	p.log = p.log.With(slog.String("agent_id", string(id.Agent)))
+	if wait := p.gateway.budget.early(id.Agent); wait > 0 {
+		return begun, nil, crowdedOut(wait, errEarly)
+	}
 	// Before the first bundle is read, so that no change falls in between.
 	if changes, err = p.gateway.fleet.Changes(ctx, id); err != nil {
 		return begun, nil, refuse(err)

@@ -258,19 +258,24 @@ func (h *host) insideBy(ctx context.Context, client *http.Client) (*tls.Conn, ed
 	if err != nil {
 		return nil, nil, err
 	}
+	inner, err := h.insideAs(ctx, client, key)
+	return inner, key, err
+}
+
+func (h *host) insideAs(ctx context.Context, client *http.Client, key ed25519.PrivateKey) (*tls.Conn, error) {
 	config, err := seal.ClientConfig(key, h.Fingerprint)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	conn, _, err := mux.Dial(ctx, h.URL+"/tunnel/v1", client) //nolint:bodyclose // it is the connection
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	inner := tls.Client(conn, config)
 	if err = inner.HandshakeContext(ctx); err != nil {
-		return nil, nil, errors.Join(err, conn.Close())
+		return nil, errors.Join(err, conn.Close())
 	}
-	return inner, key, nil
+	return inner, nil
 }
 
 // connect says hello and waits for the welcome.
@@ -279,7 +284,15 @@ func (h *host) connect(ctx context.Context) (*agent, error) {
 }
 
 func (h *host) connectBy(ctx context.Context, client *http.Client) (*agent, error) {
-	inner, key, err := h.insideBy(ctx, client)
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	return h.connectAs(ctx, client, key)
+}
+
+func (h *host) connectAs(ctx context.Context, client *http.Client, key ed25519.PrivateKey) (*agent, error) {
+	inner, err := h.insideAs(ctx, client, key)
 	if err != nil {
 		return nil, err
 	}

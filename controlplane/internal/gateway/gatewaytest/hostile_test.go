@@ -61,6 +61,10 @@ func attacks() []attack {
 		{name: "slow headers", do: slowHeaders},
 		{name: "unfinished handshakes", do: halfOpen, slow: true},
 		{name: "never reading", do: neverReading, slow: true},
+		{name: "strangers that hold their first message", do: hoggingStrangers},
+		{name: "agents that hold large messages", do: hoggingAgents(unfinished)},
+		{name: "agents that flood with small messages", do: hoggingAgents(flooding(wire.FreeBody))},
+		{name: "agents that flood with large messages", do: hoggingAgents(flooding(largeInsight))},
 	}
 }
 
@@ -99,7 +103,7 @@ func (h *host) attacked(t *testing.T, a attack) {
 		}
 	}
 	peak, p99, insights := w.end()
-	t.Logf("%d times: memory grew by %.1f MiB, %d API requests with a p99 of %v, %d batches of another agent", rounds, float64(peak-before)/(1<<20), len(w.took), p99, insights)
+	t.Logf("%d times: memory grew by %.1f MiB from %.1f, %d API requests with a p99 of %v, %d batches of another agent", rounds, float64(peak-before)/(1<<20), mib(before), len(w.took), p99, insights)
 	if peak-before > maxGrowth {
 		t.Errorf("memory grew by %d bytes", peak-before)
 	}
