@@ -115,7 +115,7 @@ func New(s Settings) (*Gateway, error) {
 		admission: newAdmission(s.HandshakesAtOnce*placesPerHandshake, s.HandshakesAtOnce, s.AdmitPerSecond),
 		turns:     newTurns(s.AdmitPerSecond), rush: newRush(s.RushLasts),
 		budget: newBudget(),
-		peers: map[*peer]struct{}{}, byAgent: map[fleet.ID]*peer{},
+		peers:  map[*peer]struct{}{}, byAgent: map[fleet.ID]*peer{},
 	}, nil
 }
 

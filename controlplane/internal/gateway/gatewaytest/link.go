@@ -137,11 +137,12 @@ func servePlain(l net.Listener) error {
 }
 
 func serveStreams(ctx context.Context, conn net.Conn) error {
-	streams, err := mux.Server(conn, slog.New(slog.DiscardHandler))
+	streams, err := mux.ServerForStranger(conn, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}
 	defer streams.Close() //nolint:errcheck // it is over
+	streams.Trust()
 	for {
 		stream, err := streams.Accept(ctx)
 		if err != nil {
