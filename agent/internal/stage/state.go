@@ -46,6 +46,7 @@ const (
 	epochKey          = "epoch"
 	unsentKey         = "unsent_from"
 	unsureKey         = "unsure"
+	apartKey          = "lost_apart"
 	voidsKey          = "voids"
 	// salvageKey is there in a state.db that was made by a salvage, until the agent has taken note of it.
 	salvageKey = "salvage"
@@ -103,6 +104,9 @@ type meta struct {
 	// unsure are the lost ones of which the control plane may have stored what was sent before, and voids those that can never
 	// be sent. Older ones do no harm but to what is counted, so that the stamp leaves them out.
 	unsure, voids spans
+	// apart is how many of the lost ones the control plane has no receipts for: those of which its database lost them, and those
+	// that were lost before they had a number that it knows. It is left out like them.
+	apart uint64
 }
 
 // floor is the last sequence that is acknowledged or that a rule has dropped with all before it.
@@ -174,6 +178,7 @@ func (m *meta) putLists(b *bolt.Bucket, sealed *sealer, stored *meta) error {
 		{agesKey, stored != nil && slices.Equal(m.ages, stored.ages), m.ages.encode},
 		{segmentsKey, stored != nil && slices.Equal(m.listed, stored.listed), func() []byte { return encodeListed(m.listed) }},
 		{unsentKey, stored != nil && m.unsentFrom == stored.unsentFrom, func() []byte { return number(m.unsentFrom) }},
+		{apartKey, m.apart == stored.lists().apart, func() []byte { return number(m.apart) }},
 		{unsureKey, slices.Equal(m.unsure, stored.lists().unsure), m.unsure.encode},
 		{voidsKey, slices.Equal(m.voids, stored.lists().voids), m.voids.encode},
 	} {
@@ -261,6 +266,12 @@ func (m *meta) readLists(b *bolt.Bucket) error {
 	}
 	if err == nil {
 		m.unsentFrom, err = parseNumber(value)
+	}
+	if err == nil || errors.Is(err, errAbsent) {
+		value, err = getSealed(b, []byte(apartKey))
+	}
+	if err == nil {
+		m.apart, err = parseNumber(value)
 	}
 	for key, list := range m.spanLists() {
 		if err == nil || errors.Is(err, errAbsent) {

@@ -33,7 +33,28 @@ func (s *Stage) settleDoubts(stored uint64, before spans) {
 		s.files.unsure = nil
 	}
 	s.settings.Logger.Info("the control plane has said what it has of the insights that were damaged here",
-		slog.Uint64("stored", before.within(0, stored).count()), slog.Uint64("lost", before.within(stored, ^uint64(0)).count()))
+		slog.Uint64("accounted_for", before.within(0, stored).count()), slog.Uint64("lost", before.within(stored, ^uint64(0)).count()))
+}
+
+// settleLost counts as lost, of what the control plane has accounted for, what it has receipts for. What is counted here beside
+// it can be wrong in both ways: of what was damaged between two acknowledgements that are on the disk, and where a state.db is
+// damaged or missing, nothing here says whether it was stored before, or told by a receipt.
+func (s *Stage) settleLost(stored, lost uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := s.files
+	if f == nil {
+		return
+	}
+	before := f.lost
+	if stored < f.acknowledged {
+		// Its database went back, and some of the receipts with it.
+		f.apart = before - min(before, lost)
+	}
+	f.lost = f.apart + lost
+	if f.lost != before {
+		s.settings.Logger.Info("the control plane has said how many insights were lost here", slog.Uint64("lost", f.lost), slog.Uint64("counted", before))
+	}
 }
 
 // doubts are what is unsure now.

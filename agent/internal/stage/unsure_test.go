@@ -17,7 +17,7 @@ func halfDamaged(t *testing.T) stage.Settings {
 	inChildren(&s)
 	stage.JournalBytes(&s, -1)
 	st := open(t, s)
-	if _, err := st.Reconcile(t.Context(), 0); err != nil {
+	if _, err := st.Reconcile(t.Context(), 0, nil); err != nil {
 		t.Fatal(err)
 	}
 	all := payloads(40, "unsure")
@@ -62,7 +62,7 @@ func TestWhatIsStoredIsNotLost(t *testing.T) {
 	s = killed(t, s)
 	st = open(t, s)
 	wantLost(t, st, "after a kill", 20, 20)
-	if after, err := st.Reconcile(t.Context(), 20); err != nil || after != 20 {
+	if after, err := st.Reconcile(t.Context(), 20, nil); err != nil || after != 20 {
 		t.Fatalf("it agrees on %d, %v", after, err)
 	}
 	wantLost(t, st, "once a session has agreed", 10, 0)
@@ -78,7 +78,7 @@ func TestWhatIsStoredIsNotLost(t *testing.T) {
 	// The receipts are stored, and the agent is killed before it is told.
 	st = open(t, killed(t, s))
 	wantLost(t, st, "after the receipts", 10, 0)
-	if _, err := st.Reconcile(t.Context(), 41); err != nil {
+	if _, err := st.Reconcile(t.Context(), 41, nil); err != nil {
 		t.Fatal(err)
 	}
 	wantLost(t, st, "in the end", 10, 0)
@@ -90,7 +90,7 @@ func TestWhatIsDamagedDuringASessionAndStoredIsNotLost(t *testing.T) {
 	s := settings(t, filepath.Join(t.TempDir(), "stage"))
 	stage.JournalBytes(&s, -1)
 	st := open(t, s)
-	if _, err := st.Reconcile(t.Context(), 0); err != nil {
+	if _, err := st.Reconcile(t.Context(), 0, nil); err != nil {
 		t.Fatal(err)
 	}
 	all := payloads(40, "unsure")
