@@ -177,14 +177,6 @@ func (f *files) openSegments(ctx context.Context, s *Stage, found map[string]err
 		}
 	}
 	f.produced = max(f.produced, f.acknowledged)
-	if f.uncertain && !s.agreed {
-		// What an earlier start knew to be unsure went with the state.
-		for _, seg := range f.segments {
-			for _, gap := range seg.lost {
-				f.foundLost(gap.first, gap.last)
-			}
-		}
-	}
 	for i := range list {
 		if err := f.account(s, &list[i]); err != nil {
 			return err

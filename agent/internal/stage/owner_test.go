@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -341,5 +342,102 @@ func TestADamagedStateOfAnotherAfterACleanStopEndsNoStart(t *testing.T) {
 		if got := open(t, to).Stats(); len(got.Formers) != 1 || got.Formers[0].Waiting != 2 && got.Formers[0].Waiting != -1 || got.Produced != 0 {
 			t.Errorf("page %d: %+v", page, got)
 		}
+	}
+}
+
+// TestWhatWaitsInADirectoryThatIsSetAside counts it by what the rules have dropped, by what only the journal or its mark has, and
+// says where it does not know.
+func TestWhatWaitsInADirectoryThatIsSetAside(t *testing.T) {
+	t.Parallel()
+	rows := func(t *testing.T, st *stage.Stage, from, to uint64) {
+		t.Helper()
+		for n := from; n <= to; n++ {
+			commit(t, st, stage.Checkpoint{Flow: "a", Number: n, Insights: payloads(10, fmt.Sprint("rows", n))})
+		}
+	}
+	journal := func(t *testing.T, dir string, fn func([]byte) []byte) {
+		t.Helper()
+		changeJournal(t, dir, fn)
+	}
+	for name, c := range map[string]struct {
+		stops bool
+		harm  func(t *testing.T, dir string)
+		want  string
+	}{
+		"stopped":                        {stops: true, want: "45"},
+		"killed":                         {want: "at most 50"},
+		"killed, the journal is zeroed":  {want: "at most 50", harm: func(t *testing.T, dir string) { journal(t, dir, func(b []byte) []byte { return make([]byte, len(b)) }) }},
+		"killed, the journal is removed": {want: "at most 50", harm: func(t *testing.T, dir string) { removeAll(t, filepath.Join(dir, "JOURNAL")) }},
+		"killed, without a mark": {want: "at most 50", harm: func(t *testing.T, dir string) {
+			removeAll(t, filepath.Join(dir, "RUNNING"), filepath.Join(dir, "LOCK"))
+		}},
+		"killed, neither journal nor mark": {want: "unknown", harm: func(t *testing.T, dir string) {
+			removeAll(t, filepath.Join(dir, "JOURNAL"))
+			for _, name := range []string{"RUNNING", "LOCK"} {
+				if err := os.WriteFile(filepath.Join(dir, name), []byte("x\n"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}},
+		"stopped, the state is removed": {stops: true, want: "unknown", harm: func(t *testing.T, dir string) { removeAll(t, filepath.Join(dir, "state.db")) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := settings(t, filepath.Join(t.TempDir(), "stage"))
+			s.Owner = "agent-a"
+			inChildren(&s)
+			st := open(t, s)
+			rows(t, st, 1, 2)
+			if err := st.Acknowledge(t.Context(), 10); err != nil {
+				t.Fatal(err)
+			}
+			if err := st.PutRunReport(t.Context(), "run", []byte("x")); err != nil { // with it all is on the disk
+				t.Fatal(err)
+			}
+			rows(t, st, 3, 6)
+			if err := st.Acknowledge(t.Context(), 15); err != nil {
+				t.Fatal(err)
+			}
+			if c.stops {
+				if err := st.Close(); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				s = killed(t, s)
+			}
+			if c.harm != nil {
+				c.harm(t, s.Dir)
+			}
+			s.Owner = "agent-b"
+			got := open(t, s).Stats().Formers
+			if len(got) != 1 {
+				t.Fatalf("set aside: %+v", got)
+			}
+			number := strings.TrimPrefix(c.want, "at most ")
+			if text := contents(t, got[0].Dir)["WAITING"]; text != c.want+"\n" || got[0].AtMost != (number != c.want) || got[0].Waiting >= 0 && strconv.FormatInt(got[0].Waiting, 10) != number {
+				t.Errorf("WAITING says %q, want %s: %+v", text, c.want, got[0])
+			}
+		})
+	}
+}
+
+// TestWhatARuleHasDroppedDoesNotWait counts what waits behind what drop_oldest has dropped.
+func TestWhatARuleHasDroppedDoesNotWait(t *testing.T) {
+	t.Parallel()
+	s := settings(t, filepath.Join(t.TempDir(), "stage"))
+	s.Owner, s.WhenFull, s.MaxBytes = "agent-a", stage.DropOldest, 400<<10
+	st := open(t, s)
+	long := strings.Repeat("x", 3000)
+	for n := uint64(1); n <= 40; n++ {
+		commit(t, st, stage.Checkpoint{Flow: "a", Number: n, Insights: payloads(10, long)})
+	}
+	want := st.Stats()
+	if err := st.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s.Owner = "agent-b"
+	got := open(t, s).Stats().Formers
+	if want.Expired[stage.GoneExpiredBytes] == 0 || len(got) != 1 || got[0].Waiting != int64(want.WaitingRecords) || got[0].AtMost { //nolint:gosec // a few
+		t.Errorf("%d wait of %d: %+v", want.WaitingRecords, want.Produced, got)
 	}
 }

@@ -126,6 +126,8 @@ func choose(versions []*version) (m meta, said salvagedState, flows map[string]f
 	}
 	if i := slices.IndexFunc(versions, func(v *version) bool { return v.whole }); i >= 0 {
 		m, said.Certain = versions[i].meta, i == 0
+		// A later commit may have noted that a session has agreed: what is here can be sent by now.
+		m.unsentFrom = 0
 	}
 	for _, v := range versions {
 		m.countAtLeast(&v.counted)

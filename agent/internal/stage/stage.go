@@ -355,7 +355,7 @@ func (s *Stage) start(ctx context.Context) error {
 	}
 	s.show(f, kept, others)
 	s.keepSpare()
-	if fold {
+	if fold || s.unsureMoved() {
 		_ = s.commit(nil) // it has noted why not, and is tried again
 	}
 	s.keepJournal()
