@@ -1776,7 +1776,7 @@ type SetAside struct {
 	Dir string `protobuf:"bytes,1,opt,name=dir,proto3" json:"dir,omitempty"`
 	// Whose it is; empty when that cannot be read.
 	AgentId string `protobuf:"bytes,2,opt,name=agent_id,json=agentId,proto3" json:"agent_id,omitempty"`
-	// How many insights had waited in it; -1 when that is not known.
+	// How many insights had waited in it, at most: after a kill the control plane may have some of them. -1 when that is not known.
 	Waiting       int64 `protobuf:"varint,3,opt,name=waiting,proto3" json:"waiting,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
