@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -91,7 +92,7 @@ func (m *lostModel) folds(t *testing.T) {
 	t.Helper()
 	m.reports++
 	m.did("fold")
-	if err := m.st.PutRunReport(t.Context(), fmt.Sprint(m.reports), []byte("x")); err != nil && !m.failing {
+	if err := m.st.PutRunReport(t.Context(), strconv.Itoa(m.reports), []byte("x")); err != nil && !m.failing {
 		t.Fatal(err, m.steps)
 	}
 }

@@ -355,31 +355,37 @@ func TestWhatWaitsInADirectoryThatIsSetAside(t *testing.T) {
 			commit(t, st, stage.Checkpoint{Flow: "a", Number: n, Insights: payloads(10, fmt.Sprint("rows", n))})
 		}
 	}
-	journal := func(t *testing.T, dir string, fn func([]byte) []byte) {
-		t.Helper()
-		changeJournal(t, dir, fn)
+	type harmed func(t *testing.T, dir string)
+	removed := func(names ...string) harmed {
+		return func(t *testing.T, dir string) {
+			t.Helper()
+			for _, name := range names {
+				removeAll(t, filepath.Join(dir, name))
+			}
+		}
 	}
-	for name, c := range map[string]struct {
-		stops bool
-		harm  func(t *testing.T, dir string)
-		want  string
-	}{
-		"stopped":                        {stops: true, want: "45"},
-		"killed":                         {want: "at most 50"},
-		"killed, the journal is zeroed":  {want: "at most 50", harm: func(t *testing.T, dir string) { journal(t, dir, func(b []byte) []byte { return make([]byte, len(b)) }) }},
-		"killed, the journal is removed": {want: "at most 50", harm: func(t *testing.T, dir string) { removeAll(t, filepath.Join(dir, "JOURNAL")) }},
-		"killed, without a mark": {want: "at most 50", harm: func(t *testing.T, dir string) {
-			removeAll(t, filepath.Join(dir, "RUNNING"), filepath.Join(dir, "LOCK"))
-		}},
-		"killed, neither journal nor mark": {want: "unknown", harm: func(t *testing.T, dir string) {
-			removeAll(t, filepath.Join(dir, "JOURNAL"))
-			for _, name := range []string{"RUNNING", "LOCK"} {
-				if err := os.WriteFile(filepath.Join(dir, name), []byte("x\n"), 0o600); err != nil {
+	emptied := func(names ...string) harmed {
+		return func(t *testing.T, dir string) {
+			t.Helper()
+			for _, name := range names {
+				if err := os.WriteFile(filepath.Join(dir, name), make([]byte, 512<<10), 0o600); err != nil {
 					t.Fatal(err)
 				}
 			}
-		}},
-		"stopped, the state is removed": {stops: true, want: "unknown", harm: func(t *testing.T, dir string) { removeAll(t, filepath.Join(dir, "state.db")) }},
+		}
+	}
+	for name, c := range map[string]struct {
+		stops bool
+		harm  harmed
+		want  string
+	}{
+		"stopped":                          {stops: true, harm: removed(), want: "45"},
+		"killed":                           {harm: removed(), want: "at most 50"},
+		"killed, the journal is zeroed":    {harm: emptied("JOURNAL"), want: "at most 50"},
+		"killed, the journal is removed":   {harm: removed("JOURNAL"), want: "at most 50"},
+		"killed, without a mark":           {harm: removed("RUNNING", "LOCK"), want: "at most 50"},
+		"killed, neither journal nor mark": {harm: emptied("JOURNAL", "RUNNING", "LOCK"), want: "unknown"},
+		"stopped, the state is removed":    {stops: true, harm: removed("state.db"), want: "unknown"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -405,9 +411,7 @@ func TestWhatWaitsInADirectoryThatIsSetAside(t *testing.T) {
 			} else {
 				s = killed(t, s)
 			}
-			if c.harm != nil {
-				c.harm(t, s.Dir)
-			}
+			c.harm(t, s.Dir)
 			s.Owner = "agent-b"
 			got := open(t, s).Stats().Formers
 			if len(got) != 1 {

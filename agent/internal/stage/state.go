@@ -240,7 +240,7 @@ func readMeta(tx *bolt.Tx) (m meta, err error) {
 	return m, nil
 }
 
-// readLists reads what rules have dropped, how old the rest is, and what may be missing.
+// readLists reads what rules have dropped, how old the rest is, and readOptional.
 func (m *meta) readLists(b *bolt.Bucket) error {
 	value, err := getSealed(b, []byte(goneKey))
 	if err == nil {
@@ -258,33 +258,39 @@ func (m *meta) readLists(b *bolt.Bucket) error {
 	if err != nil {
 		return err
 	}
-	if value, err = getSealed(b, []byte(segmentsKey)); err == nil {
-		m.listed, err = parseListed(value)
+	return m.readOptional(b)
+}
+
+// readOptional reads what may be missing.
+func (m *meta) readOptional(b *bolt.Bucket) error {
+	parsers := map[string]func([]byte) error{
+		segmentsKey: func(value []byte) (err error) {
+			m.listed, err = parseListed(value)
+			return err
+		},
 	}
-	if err == nil || errors.Is(err, errAbsent) {
-		value, err = getSealed(b, []byte(unsentKey))
-	}
-	if err == nil {
-		m.unsentFrom, err = parseNumber(value)
-	}
-	if err == nil || errors.Is(err, errAbsent) {
-		value, err = getSealed(b, []byte(apartKey))
-	}
-	if err == nil {
-		m.apart, err = parseNumber(value)
+	for key, n := range map[string]*uint64{unsentKey: &m.unsentFrom, apartKey: &m.apart} {
+		parsers[key] = func(value []byte) (err error) {
+			*n, err = parseNumber(value)
+			return err
+		}
 	}
 	for key, list := range m.spanLists() {
-		if err == nil || errors.Is(err, errAbsent) {
-			value, err = getSealed(b, []byte(key))
-		}
-		if err == nil {
+		parsers[key] = func(value []byte) (err error) {
 			*list, err = parseSpans(value)
+			return err
 		}
 	}
-	if errors.Is(err, errAbsent) {
-		err = nil
+	for key, parse := range parsers {
+		value, err := getSealed(b, []byte(key))
+		if err == nil {
+			err = parse(value)
+		}
+		if err != nil && !errors.Is(err, errAbsent) {
+			return err
+		}
 	}
-	return err
+	return nil
 }
 
 // spanLists are the lists of sequences by their keys.
