@@ -345,6 +345,18 @@ func TestADamagedStateOfAnotherAfterACleanStopEndsNoStart(t *testing.T) {
 	}
 }
 
+// withoutFiles removes files from a directory.
+func withoutFiles(names ...string) func(t *testing.T, dir string) {
+	return func(t *testing.T, dir string) {
+		t.Helper()
+		for _, name := range names {
+			if err := os.Remove(filepath.Join(dir, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
 // TestWhatWaitsInADirectoryThatIsSetAside counts it by what the rules have dropped, by what only the journal or its mark has, and
 // says where it does not know.
 func TestWhatWaitsInADirectoryThatIsSetAside(t *testing.T) {
@@ -356,14 +368,7 @@ func TestWhatWaitsInADirectoryThatIsSetAside(t *testing.T) {
 		}
 	}
 	type harmed func(t *testing.T, dir string)
-	removed := func(names ...string) harmed {
-		return func(t *testing.T, dir string) {
-			t.Helper()
-			for _, name := range names {
-				removeAll(t, filepath.Join(dir, name))
-			}
-		}
-	}
+	removed := func(names ...string) harmed { return withoutFiles(names...) }
 	emptied := func(names ...string) harmed {
 		return func(t *testing.T, dir string) {
 			t.Helper()

@@ -91,12 +91,9 @@ func TestWhatIsStoredIsNotLost(t *testing.T) {
 func TestTheReceiptsCountWhateverHappensToTheFiles(t *testing.T) {
 	t.Parallel()
 	for name, harm := range map[string]func(t *testing.T, dir string){
-		"nothing else":         func(*testing.T, string) {},
-		"the state is removed": func(t *testing.T, dir string) { t.Helper(); removeAll(t, filepath.Join(dir, "state.db")) },
-		"all is removed but the segment": func(t *testing.T, dir string) {
-			t.Helper()
-			removeAll(t, filepath.Join(dir, "state.db"), filepath.Join(dir, "RUNNING"), filepath.Join(dir, "LOCK"))
-		},
+		"nothing else":                   withoutFiles(),
+		"the state is removed":           withoutFiles("state.db"),
+		"all is removed but the segment": withoutFiles("state.db", "RUNNING", "LOCK"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
