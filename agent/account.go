@@ -78,8 +78,10 @@ func (d *DamagedFile) WentBack() bool { return strings.HasPrefix(d.File, wentBac
 type SetAsideStaging struct {
 	Dir     string `json:"dir"`
 	AgentID string `json:"agent_id"`
-	// Waiting is how many insights had waited in it, -1 when that is not known.
+	// Waiting is how many insights had waited in it, -1 when that is not known. AtMost says that it can be fewer, because the agent
+	// was killed.
 	Waiting int64 `json:"waiting"`
+	AtMost  bool  `json:"at_most"`
 }
 
 // outboxStatus is the account from what the stage counts and the last sequence that the tunnel has sent.
@@ -107,7 +109,7 @@ func outboxStatus(o *stage.Stats, sent uint64) OutboxStatus {
 		})
 	}
 	for _, f := range o.Formers {
-		out.SetAside = append(out.SetAside, SetAsideStaging{Dir: f.Dir, AgentID: f.Owner, Waiting: f.Waiting})
+		out.SetAside = append(out.SetAside, SetAsideStaging{Dir: f.Dir, AgentID: f.Owner, Waiting: f.Waiting, AtMost: f.AtMost})
 	}
 	return out
 }

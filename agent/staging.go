@@ -100,11 +100,11 @@ func (s scratch) Create() (engine.ScratchFile, error) { return s.Scratch.Create(
 // outbox is the tunnel's view of the stage. What a session asks for first waits until that is open.
 type outbox struct{ *stage.Stage }
 
-func (o outbox) Reconcile(ctx context.Context, stored uint64) (after uint64, err error) {
+func (o outbox) Reconcile(ctx context.Context, stored uint64, lost *uint64) (after uint64, err error) {
 	if err := awaitOr(ctx, o.Opened()); err != nil {
 		return 0, err
 	}
-	return o.Stage.Reconcile(ctx, stored)
+	return o.Stage.Reconcile(ctx, stored, lost)
 }
 
 func (o outbox) ReadOutbox(ctx context.Context, after uint64, maxRecords, maxBytes int) ([]tunnel.Record, error) {

@@ -31,7 +31,7 @@ func samples() map[string]proto.Message {
 	messages := wire.File_protocol_wire_wire_proto.Messages()
 	for i := range messages.Len() {
 		d := messages.Get(i)
-		if d.Oneofs().Len() == 0 {
+		if d.Oneofs().Len() == 0 || d.Oneofs().Get(0).IsSynthetic() {
 			out[string(d.Name())] = fill(d, nil)
 			continue
 		}
@@ -48,7 +48,7 @@ func fill(d protoreflect.MessageDescriptor, alternative protoreflect.FieldDescri
 	m := dynamicpb.NewMessage(d)
 	for i := range d.Fields().Len() {
 		f := d.Fields().Get(i)
-		if f.ContainingOneof() != nil && f != alternative {
+		if of := f.ContainingOneof(); of != nil && !of.IsSynthetic() && f != alternative {
 			continue
 		}
 		switch {

@@ -706,7 +706,10 @@ type Welcome struct {
 	Session []byte `protobuf:"bytes,3,opt,name=session,proto3" json:"session,omitempty"`
 	// When to come back, in milliseconds after this session, where the control plane has gone without a word and then has no time
 	// because all its agents come at once. Each agent is given another second.
-	TurnMs        uint32 `protobuf:"varint,4,opt,name=turn_ms,json=turnMs,proto3" json:"turn_ms,omitempty"`
+	TurnMs uint32 `protobuf:"varint,4,opt,name=turn_ms,json=turnMs,proto3" json:"turn_ms,omitempty"`
+	// How many of the places up to insights_stored the control plane has accounted for with receipts that say that the insight is
+	// lost on the agent: damaged and unsendable. Absent when it does not say.
+	InsightsLost  *uint64 `protobuf:"varint,5,opt,name=insights_lost,json=insightsLost,proto3,oneof" json:"insights_lost,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -765,6 +768,13 @@ func (x *Welcome) GetSession() []byte {
 func (x *Welcome) GetTurnMs() uint32 {
 	if x != nil {
 		return x.TurnMs
+	}
+	return 0
+}
+
+func (x *Welcome) GetInsightsLost() uint64 {
+	if x != nil && x.InsightsLost != nil {
+		return *x.InsightsLost
 	}
 	return 0
 }
@@ -1822,7 +1832,7 @@ type SetAside struct {
 	Dir string `protobuf:"bytes,1,opt,name=dir,proto3" json:"dir,omitempty"`
 	// Whose it is; empty when that cannot be read.
 	AgentId string `protobuf:"bytes,2,opt,name=agent_id,json=agentId,proto3" json:"agent_id,omitempty"`
-	// How many insights had waited in it; -1 when that is not known.
+	// How many insights had waited in it, at most: after a kill the control plane may have some of them. -1 when that is not known.
 	Waiting       int64 `protobuf:"varint,3,opt,name=waiting,proto3" json:"waiting,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2603,12 +2613,14 @@ const file_protocol_wire_wire_proto_rawDesc = "" +
 	"\x0fconnector_specs\x18\x04 \x03(\fR\x0econnectorSpecs\x12%\n" +
 	"\x0edesired_serial\x18\x05 \x01(\x04R\rdesiredSerial\x12\x14\n" +
 	"\x05clock\x18\x06 \x01(\x03R\x05clock\x12\x18\n" +
-	"\asession\x18\a \x01(\fR\asession\"{\n" +
+	"\asession\x18\a \x01(\fR\asession\"\xb7\x01\n" +
 	"\aWelcome\x12'\n" +
 	"\x0finsights_stored\x18\x01 \x01(\x04R\x0einsightsStored\x12\x14\n" +
 	"\x05clock\x18\x02 \x01(\x03R\x05clock\x12\x18\n" +
 	"\asession\x18\x03 \x01(\fR\asession\x12\x17\n" +
-	"\aturn_ms\x18\x04 \x01(\rR\x06turnMs\"\v\n" +
+	"\aturn_ms\x18\x04 \x01(\rR\x06turnMs\x12(\n" +
+	"\rinsights_lost\x18\x05 \x01(\x04H\x00R\finsightsLost\x88\x01\x01B\x10\n" +
+	"\x0e_insights_lost\"\v\n" +
 	"\tRotateNow\"\x80\x01\n" +
 	"\x06Rotate\x12,\n" +
 	"\x12ed25519_public_key\x18\x01 \x01(\fR\x10ed25519PublicKey\x12*\n" +
@@ -2874,6 +2886,7 @@ func file_protocol_wire_wire_proto_init() {
 		(*ControlDown_RotateNow)(nil),
 		(*ControlDown_Rotated)(nil),
 	}
+	file_protocol_wire_wire_proto_msgTypes[7].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

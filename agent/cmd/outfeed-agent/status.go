@@ -204,6 +204,9 @@ func printOutbox(w io.Writer, o *agent.OutboxStatus) {
 		if a.Waiting >= 0 {
 			waiting = strconv.FormatInt(a.Waiting, 10)
 		}
+		if a.AtMost {
+			waiting = "at most " + waiting
+		}
 		fmt.Fprintf(w, "\tset aside\t%s insights of agent %s that were not sent, in %s\n", waiting, terminal.Line(a.AgentID), terminal.Line(a.Dir))
 	}
 }

@@ -68,7 +68,7 @@ func serveFaults(dir string) error {
 			}
 			out.say("stats " + string(text))
 		case "agree":
-			if _, err := st.Reconcile(ctx, 0); err != nil {
+			if _, err := st.Reconcile(ctx, 0, nil); err != nil {
 				out.say("failed " + err.Error())
 			}
 		case "drain":

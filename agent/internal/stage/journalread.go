@@ -127,20 +127,40 @@ func (c *journalContent) scan(from uint64) {
 	c.frames = slices.CompactFunc(c.frames, func(a, b journalFrame) bool { return a.number == b.number })
 }
 
-// journalEnd is the last sequence that the journal has on top of a state, 0 where it has none.
-func journalEnd(dir string, m meta) (last uint64) {
-	data, err := readRaw(filepath.Join(dir, journalName))
-	if err != nil {
-		return 0
+// lastStaged is the last sequence that was acknowledged to a flow before an unclean stop, as the state, the journal and its mark
+// say. It is ErrDamaged where they do not.
+func (c *journalContent) lastStaged(dir string, m meta) (last uint64, err error) {
+	if m.journal == 0 {
+		return m.produced, nil
 	}
-	c := &journalContent{id: m.journal, data: data}
-	c.scan(m.epoch)
-	for i := range c.frames {
-		if n := len(c.frames[i].requests); c.frames[i].whole && n > 0 {
-			last = c.frames[i].requests[n-1].lastSeq
+	c.id = m.journal
+	if mark := newestMark(c.marks, m.journal); mark.epoch >= m.epoch {
+		c.mark = mark
+	}
+	data, err := readRaw(filepath.Join(dir, journalName))
+	if err == nil {
+		var id uint64
+		if id, _, err = parseJournalHead(data); err == nil && id != m.journal {
+			err = damaged("the journal is not that of the state")
 		}
 	}
-	return last
+	switch {
+	case err == nil:
+		c.data = data
+		c.scan(m.epoch)
+	case c.mark.number == 0:
+		return 0, damaged("nothing says what was staged last: %v", err)
+	}
+	if c.ahead(m.epoch) {
+		return 0, damaged("the state is older than the journal")
+	}
+	last = max(m.produced, c.mark.last)
+	for i := range c.frames {
+		if n := len(c.frames[i].requests); c.frames[i].whole && n > 0 {
+			last = max(last, c.frames[i].requests[n-1].lastSeq)
+		}
+	}
+	return last, nil
 }
 
 // replayed is what a replay has found wrong.

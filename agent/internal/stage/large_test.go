@@ -77,7 +77,7 @@ func TestAnInsightThatIsTooLargeIsSetAsideAndTheFlowGoesOn(t *testing.T) {
 		t.Errorf("the log has %d errors: %s", n, log)
 	}
 	// What has to be numbered anew, because no session has ever sent it, leaves them behind.
-	if _, err := st.Reconcile(t.Context(), 100); err != nil {
+	if _, err := st.Reconcile(t.Context(), 100, nil); err != nil {
 		t.Fatal(err)
 	}
 	if got := st.Stats(); got.Lost != 4 || got.WaitingRecords != 4 || got.Produced != 104 {

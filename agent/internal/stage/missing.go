@@ -322,9 +322,7 @@ func (f *files) replaceMissing(ctx context.Context, s *Stage, names []segmentNam
 			return nil, err
 		}
 		f.foundLost(from, lost.last)
-		empty, err := createNamed(to, func(tx *bolt.Tx) error {
-			return errors.Join(putLost(tx, []span{{lost.first, lost.last}}), putTold(tx, f.acknowledged))
-		})
+		empty, err := createNamed(to, func(tx *bolt.Tx) error { return putLost(tx, []span{{lost.first, lost.last}}) })
 		if err != nil {
 			return nil, fmt.Errorf("note what a missing segment has lost: %w", err)
 		}

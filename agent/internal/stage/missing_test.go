@@ -174,7 +174,7 @@ func TestAMissingStateIsDamage(t *testing.T) {
 					t.Fatalf("start %d: %+v", start, got)
 				}
 				// What the control plane has settles what waits: none of it comes again.
-				if after, err := st.Reconcile(t.Context(), how.insights*3/4); err != nil || after != how.insights*3/4 {
+				if after, err := st.Reconcile(t.Context(), how.insights*3/4, nil); err != nil || after != how.insights*3/4 {
 					t.Fatalf("Reconcile gives %d, %v", after, err)
 				}
 				if got := st.Stats(); got.WaitingRecords != how.insights/4 || got.Lost != 0 {

@@ -144,8 +144,6 @@ type opening struct {
 	// take its place.
 	damaged *DamagedFile
 	gone    bool
-	// told is up to where everything is known to be acknowledged.
-	told uint64
 }
 
 // openSegments opens the outbox. Without a state everything in it counts, because nothing says otherwise.
@@ -172,8 +170,7 @@ func (f *files) openSegments(ctx context.Context, s *Stage, found map[string]err
 	if f.uncertain && len(f.segments) > 0 {
 		last := f.segments[len(f.segments)-1]
 		f.produced = max(f.produced, last.last)
-		f.acknowledged = max(f.acknowledged, f.acknowledgedAtLeast())
-		f.countOnce()
+		f.acknowledged = max(f.acknowledged, f.segments[0].first-1)
 		f.foundLost(last.last+1, f.produced)
 		if err := last.loseUpTo(f.produced); err != nil {
 			return err
@@ -212,11 +209,6 @@ func (f *files) listOpenings(ctx context.Context, s *Stage, found map[string]err
 	if names, err = f.replaceMissing(ctx, s, names); err != nil {
 		return nil, err
 	}
-	told := f.acknowledged
-	if !s.lowering {
-		// In a running stage the state is behind.
-		told = max(told, s.carry.acknowledged)
-	}
 	var list []opening
 	for i, name := range names {
 		// Behind the end is what did not land.
@@ -226,7 +218,7 @@ func (f *files) listOpenings(ctx context.Context, s *Stage, found map[string]err
 			}
 			continue
 		}
-		o := opening{segmentName: name, end: end, told: told}
+		o := opening{segmentName: name, end: end}
 		if i+1 < len(names) {
 			o.end = min(end, names[i+1].first-1)
 		}
@@ -502,9 +494,7 @@ func (s *Stage) salvageSegmentFile(ctx context.Context, o *opening, reason error
 	err := s.settings.salvageOne(ctx, o.path, to.path+newSuffix, o.end)
 	switch {
 	case err == nil:
-		if err = tell(to.path+newSuffix, o.told); err == nil {
-			err = publish(to.path+newSuffix, to.path)
-		}
+		err = publish(to.path+newSuffix, to.path)
 	case errors.Is(err, ErrDamaged):
 		s.settings.Logger.ErrorContext(ctx, "nothing could be salvaged", slog.String("file", o.path), slog.Any("error", err))
 		if o.gone = o.end == ^uint64(0) || o.end < o.first; o.gone {
@@ -512,9 +502,7 @@ func (s *Stage) salvageSegmentFile(ctx context.Context, o *opening, reason error
 			break
 		}
 		var empty *segment
-		empty, err = createNamed(to, func(tx *bolt.Tx) error {
-			return errors.Join(putLost(tx, []span{{first: o.first, last: o.end}}), putTold(tx, o.told))
-		})
+		empty, err = createNamed(to, func(tx *bolt.Tx) error { return putLost(tx, []span{{first: o.first, last: o.end}}) })
 		if err == nil {
 			err = empty.db.Close()
 		}

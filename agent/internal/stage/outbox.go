@@ -380,14 +380,20 @@ func (s *Stage) noteWaiting() {
 // either, and are counted in Stats.LostRemotely once. Where it has more than it can have from here, this directory went
 // back (see wentBack), also when what was staged since then has the numbers of what it has: that is told in
 // Stats.Damaged, what was here at the start counts as stored, and the rest gets new sequences behind the control plane's.
-func (s *Stage) Reconcile(ctx context.Context, stored uint64) (after uint64, err error) {
+//
+// lost is how many of those up to stored it knows to be lost here, by receipts, nil where it does not say. That counts, whatever
+// has happened to the files: see settleLost.
+func (s *Stage) Reconcile(ctx context.Context, stored uint64, lost *uint64) (after uint64, err error) {
 	unsure := s.doubts()
 	after, err = s.reconcile(ctx, stored, unsure)
 	if err != nil {
 		return 0, err
 	}
 	s.settleDoubts(stored, unsure)
-	return after, s.agree(ctx, stored, unsure)
+	if lost != nil {
+		s.settleLost(stored, *lost)
+	}
+	return after, s.agree(ctx)
 }
 
 func (s *Stage) reconcile(ctx context.Context, stored uint64, unsure spans) (after uint64, err error) {
@@ -459,7 +465,9 @@ func (s *Stage) renumber(next *meta, base uint64) ([]appended, error) {
 			case "":
 				payloads = append(payloads, rec.Payload)
 			case GoneDamaged, GoneUnsendable:
+				// They get no number.
 				next.lost += rec.Count
+				next.apart += rec.Count
 			}
 		}
 		var err error

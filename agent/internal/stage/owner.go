@@ -22,8 +22,10 @@ const (
 	// has turned makes no other owner; where a person has written the first alone the next start adds it.
 	ownerName = "OWNER"
 	ownerSum  = "crc32c "
-	// waitingName is in a directory that was set aside: how many insights had waited, or unknownWaiting.
+	// waitingName is in a directory that was set aside: how many insights had waited, with mostWaiting in front of it where it can
+	// be fewer, or unknownWaiting.
 	waitingName    = "WAITING"
+	mostWaiting    = "at most "
 	unknownWaiting = "unknown"
 	// formerInfix, with the owner and the time behind it, marks a whole directory that was set aside.
 	formerInfix = ".of-"
@@ -37,8 +39,10 @@ type Former struct {
 	Dir string
 	// Owner is whose it is, empty when that cannot be read any more.
 	Owner string
-	// Waiting is how many insights had waited to be sent, -1 when that could not be read.
+	// Waiting is how many insights had waited to be sent, -1 when that could not be read. AtMost says that it can be fewer: what
+	// was acknowledged last before a kill is not on the disk.
 	Waiting int64
+	AtMost  bool
 }
 
 // Owner gives whose a staging directory is, or an empty text when there is none or nobody has claimed it yet. What stands in the
@@ -178,11 +182,10 @@ func (s *Settings) whose(ctx context.Context) (owner string, whole, proven bool,
 // setAside gives the directory another name and lets go of its lock. Nothing in it is lost, and nothing of it is used.
 func (s *Stage) setAside(ctx context.Context, owner string) error {
 	settings := &s.settings
-	waiting, problem := settings.countWaiting(ctx)
+	text, problem := settings.countWaiting(ctx)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	text := strconv.FormatUint(waiting, 10)
 	if problem != nil {
 		text = unknownWaiting
 	}
@@ -206,31 +209,45 @@ func (s *Stage) setAside(ctx context.Context, owner string) error {
 	return nil
 }
 
-// countWaiting reads how many insights wait. After an unclean stop the file is verified first, because reading a damaged
-// one can end the process.
-func (s *Settings) countWaiting(ctx context.Context) (n uint64, err error) {
+// countWaiting reads how many insights wait, as waitingName says it. After an unclean stop the file is verified first, because
+// reading a damaged one can end the process.
+func (s *Settings) countWaiting(ctx context.Context) (text string, err error) {
 	path := filepath.Join(s.Dir, stateName)
 	there, err := exists(path)
-	if err != nil || !there {
-		return 0, err
+	if err != nil {
+		return "", err
+	}
+	if !there {
+		data, begun, err := traces(s.Dir)
+		if err == nil && (data || begun) {
+			err = damaged("%s is missing", path)
+		}
+		return "0", err
 	}
 	if reason := strangeness(path); reason != "" {
-		return 0, damaged("%s: %s", path, reason)
+		return "", damaged("%s: %s", path, reason)
 	}
 	unclean, err := exists(filepath.Join(s.Dir, runningName))
 	if err != nil {
-		return 0, err
+		return "", err
 	}
 	if unclean {
 		if err := s.verifyOne(ctx, path); err != nil {
-			return 0, err
+			return "", err
 		}
 	}
 	m, err := peekMeta(path)
 	if err != nil {
-		return 0, fmt.Errorf("count what waits: %w", err)
+		return "", fmt.Errorf("count what waits: %w", err)
 	}
-	return max(m.produced, journalEnd(s.Dir, m)) - m.acknowledged, nil
+	journal := &journalContent{marks: readLandedMarks(s.Dir)}
+	if unclean || journal.foundUnclean(s.Dir, m) {
+		if m.produced, err = journal.lastStaged(s.Dir, m); err != nil {
+			return "", err
+		}
+		text = mostWaiting
+	}
+	return text + strconv.FormatUint(m.produced-m.acknowledged-m.gone.between(m.acknowledged, m.produced), 10), nil
 }
 
 // nameOf is an owner as a part of a file's name.
@@ -259,8 +276,9 @@ func formers(dir string) ([]Former, error) {
 		// What cannot be read there any more is no reason not to start.
 		f.Owner, _ = Owner(f.Dir)
 		text, err := readText(filepath.Join(f.Dir, waitingName))
-		if n, parseErr := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); err == nil && parseErr == nil {
-			f.Waiting = n
+		count, most := strings.CutPrefix(strings.TrimSpace(string(text)), mostWaiting)
+		if n, parseErr := strconv.ParseInt(count, 10, 64); err == nil && parseErr == nil {
+			f.Waiting, f.AtMost = n, most
 		}
 		list = append(list, f)
 	}

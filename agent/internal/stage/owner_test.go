@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -341,5 +342,111 @@ func TestADamagedStateOfAnotherAfterACleanStopEndsNoStart(t *testing.T) {
 		if got := open(t, to).Stats(); len(got.Formers) != 1 || got.Formers[0].Waiting != 2 && got.Formers[0].Waiting != -1 || got.Produced != 0 {
 			t.Errorf("page %d: %+v", page, got)
 		}
+	}
+}
+
+// withoutFiles removes files from a directory.
+func withoutFiles(names ...string) func(t *testing.T, dir string) {
+	return func(t *testing.T, dir string) {
+		t.Helper()
+		for _, name := range names {
+			if err := os.Remove(filepath.Join(dir, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// TestWhatWaitsInADirectoryThatIsSetAside counts it by what the rules have dropped, by what only the journal or its mark has, and
+// says where it does not know.
+func TestWhatWaitsInADirectoryThatIsSetAside(t *testing.T) {
+	t.Parallel()
+	rows := func(t *testing.T, st *stage.Stage, from, to uint64) {
+		t.Helper()
+		for n := from; n <= to; n++ {
+			commit(t, st, stage.Checkpoint{Flow: "a", Number: n, Insights: payloads(10, fmt.Sprint("rows", n))})
+		}
+	}
+	type harmed func(t *testing.T, dir string)
+	removed := func(names ...string) harmed { return withoutFiles(names...) }
+	emptied := func(names ...string) harmed {
+		return func(t *testing.T, dir string) {
+			t.Helper()
+			for _, name := range names {
+				if err := os.WriteFile(filepath.Join(dir, name), make([]byte, 512<<10), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	for name, c := range map[string]struct {
+		stops bool
+		harm  harmed
+		want  string
+	}{
+		"stopped":                          {stops: true, harm: removed(), want: "45"},
+		"killed":                           {harm: removed(), want: "at most 50"},
+		"killed, the journal is zeroed":    {harm: emptied("JOURNAL"), want: "at most 50"},
+		"killed, the journal is removed":   {harm: removed("JOURNAL"), want: "at most 50"},
+		"killed, without a mark":           {harm: removed("RUNNING", "LOCK"), want: "at most 50"},
+		"killed, neither journal nor mark": {harm: emptied("JOURNAL", "RUNNING", "LOCK"), want: "unknown"},
+		"stopped, the state is removed":    {stops: true, harm: removed("state.db"), want: "unknown"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := settings(t, filepath.Join(t.TempDir(), "stage"))
+			s.Owner = "agent-a"
+			inChildren(&s)
+			st := open(t, s)
+			rows(t, st, 1, 2)
+			if err := st.Acknowledge(t.Context(), 10); err != nil {
+				t.Fatal(err)
+			}
+			if err := st.PutRunReport(t.Context(), "run", []byte("x")); err != nil { // with it all is on the disk
+				t.Fatal(err)
+			}
+			rows(t, st, 3, 6)
+			if err := st.Acknowledge(t.Context(), 15); err != nil {
+				t.Fatal(err)
+			}
+			if c.stops {
+				if err := st.Close(); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				s = killed(t, s)
+			}
+			c.harm(t, s.Dir)
+			s.Owner = "agent-b"
+			got := open(t, s).Stats().Formers
+			if len(got) != 1 {
+				t.Fatalf("set aside: %+v", got)
+			}
+			number := strings.TrimPrefix(c.want, "at most ")
+			if text := contents(t, got[0].Dir)["WAITING"]; text != c.want+"\n" || got[0].AtMost != (number != c.want) || got[0].Waiting >= 0 && strconv.FormatInt(got[0].Waiting, 10) != number {
+				t.Errorf("WAITING says %q, want %s: %+v", text, c.want, got[0])
+			}
+		})
+	}
+}
+
+// TestWhatARuleHasDroppedDoesNotWait counts what waits behind what drop_oldest has dropped.
+func TestWhatARuleHasDroppedDoesNotWait(t *testing.T) {
+	t.Parallel()
+	s := settings(t, filepath.Join(t.TempDir(), "stage"))
+	s.Owner, s.WhenFull, s.MaxBytes = "agent-a", stage.DropOldest, 400<<10
+	st := open(t, s)
+	long := strings.Repeat("x", 3000)
+	for n := uint64(1); n <= 40; n++ {
+		commit(t, st, stage.Checkpoint{Flow: "a", Number: n, Insights: payloads(10, long)})
+	}
+	want := st.Stats()
+	if err := st.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s.Owner = "agent-b"
+	got := open(t, s).Stats().Formers
+	if want.Expired[stage.GoneExpiredBytes] == 0 || len(got) != 1 || got[0].Waiting != int64(want.WaitingRecords) || got[0].AtMost { //nolint:gosec // a few
+		t.Errorf("%d wait of %d: %+v", want.WaitingRecords, want.Produced, got)
 	}
 }

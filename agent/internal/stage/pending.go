@@ -207,6 +207,19 @@ func (p *pending) held(low, high uint64) (n uint64) {
 	return n
 }
 
+// whole are the runs that are not lost.
+func (p *pending) whole() (runs []pendingRun) {
+	if p == nil {
+		return nil
+	}
+	for _, r := range p.runs {
+		if r.data != nil {
+			runs = append(runs, r)
+		}
+	}
+	return runs
+}
+
 // after is the part of the run behind a sequence that is in it or in front of it.
 func (r pendingRun) after(seq uint64) pendingRun {
 	for ; r.first <= seq; r.first++ {

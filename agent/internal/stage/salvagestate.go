@@ -26,9 +26,6 @@ type salvagedState struct {
 	// StartedAnew and SetBack are as in DamagedFile.
 	StartedAnew []string `json:"started_anew"`
 	SetBack     []string `json:"set_back"`
-	// CountedLost is how much a newer commit than that of the numbers had counted as lost besides, up to the sequence CountedUpTo.
-	CountedLost uint64 `json:"counted_lost,omitempty"`
-	CountedUpTo uint64 `json:"counted_up_to,omitempty"`
 }
 
 // version is the state at one commit, as far as the file still has it.
@@ -129,12 +126,10 @@ func choose(versions []*version) (m meta, said salvagedState, flows map[string]f
 	}
 	if i := slices.IndexFunc(versions, func(v *version) bool { return v.whole }); i >= 0 {
 		m, said.Certain = versions[i].meta, i == 0
+		// A later commit may have noted that a session has agreed: what is here can be sent by now.
+		m.unsentFrom = 0
 	}
-	whole := m.lost
 	for _, v := range versions {
-		if v.counted.lost > m.lost {
-			said.CountedLost, said.CountedUpTo = v.counted.lost-whole, v.counted.acknowledged
-		}
 		m.countAtLeast(&v.counted)
 	}
 	for _, name := range slices.Sorted(maps.Keys(names)) {
@@ -330,10 +325,6 @@ func (v *version) readNumbers(p *pageFile, b bucket) {
 	if txid == 0 && len(stamp) >= 8 {
 		txid = binary.BigEndian.Uint64(stamp)
 	}
-	if v.counted.acknowledged = ^uint64(0); entries[acknowledgedKey] != nil {
-		// Where it is not known it may be any.
-		v.counted.acknowledged, _ = parseNumber(entries[acknowledgedKey])
-	}
 	for _, c := range v.counted.counters() {
 		// What a damaged one had counted is unknown.
 		*c.n, _ = parseNumber(entries[c.key])
@@ -363,6 +354,8 @@ func parseMeta(entries map[string][]byte) (m meta, err error) {
 		// Without them more is counted as lost, or less until it is read.
 		*list, _ = parseSpans(entries[key])
 	}
+	// Without it fewer are counted as lost where the control plane's database went back.
+	m.apart, _ = parseNumber(entries[apartKey])
 	return m, err
 }
 

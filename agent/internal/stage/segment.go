@@ -43,8 +43,6 @@ type segment struct {
 	// base is what the last chunk proves to have counted before it was written, also one that does not count itself.
 	base uint64
 	lost []span
-	// told is what toldBucket has, 0 for nothing. The writer's.
-	told uint64
 	db   *database
 	// closed says that nothing may be appended any more, because a process or a commit ended in the middle of writing: its
 	// records may lie in pages that the file has given up, and must stay the only ones of their sequences in this file.
@@ -180,7 +178,6 @@ func (s *segment) locate(tx *bolt.Tx, end uint64) (err error) {
 	if s.lost, err = readLost(tx, end); err != nil {
 		return err
 	}
-	s.told = readTold(tx)
 	if n := len(s.lost); n > 0 {
 		s.last = s.lost[n-1].last
 	}
@@ -370,7 +367,7 @@ func (s *segment) renew() (*segment, error) {
 		if err = errors.Join(err, readErr); err != nil {
 			return err
 		}
-		return errors.Join(w.flush(), putLost(tx, s.lost), putTold(tx, s.told))
+		return errors.Join(w.flush(), putLost(tx, s.lost))
 	})
 }
 

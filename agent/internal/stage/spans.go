@@ -20,17 +20,24 @@ func (l spans) with(more span) spans {
 	if more.first > more.last {
 		return l
 	}
-	all := append(slices.Clone(l), more)
+	return joined(append(slices.Clone(l), more))
+}
+
+// joined brings spans into order; empty ones go. It uses their memory.
+func joined(all []span) (l spans) {
 	slices.SortFunc(all, func(a, b span) int { return cmp.Compare(a.first, b.first) })
-	joined := all[:1]
-	for _, s := range all[1:] {
-		if last := &joined[len(joined)-1]; s.first <= last.last+1 {
-			last.last = max(last.last, s.last)
+	l = all[:0]
+	for _, s := range all {
+		if s.first > s.last {
+			continue
+		}
+		if n := len(l); n > 0 && s.first <= l[n-1].last+1 {
+			l[n-1].last = max(l[n-1].last, s.last)
 		} else {
-			joined = append(joined, s)
+			l = append(l, s)
 		}
 	}
-	return joined
+	return l
 }
 
 // all are both.

@@ -147,9 +147,10 @@ type Stage struct {
 	blocked   int
 	blockedBy error
 	// reached is the last sequence that was there when the stage was opened or that a session was given since; agreed says
-	// that one has agreed with the control plane, and lowering that a renumbering has failed half way.
-	reached          uint64
-	agreed, lowering bool
+	// that one has agreed with the control plane, and lowering that a renumbering has failed half way. renumbering says that one
+	// was the last commit that failed.
+	reached                       uint64
+	agreed, lowering, renumbering bool
 	// sent is the last sequence that the control plane can have since the last time that it was agreed on.
 	sent uint64
 	// waitingSince is when records began to wait, zero while none do.
@@ -354,7 +355,7 @@ func (s *Stage) start(ctx context.Context) error {
 	}
 	s.show(f, kept, others)
 	s.keepSpare()
-	if fold {
+	if fold || s.unsureMoved() {
 		_ = s.commit(nil) // it has noted why not, and is tried again
 	}
 	s.keepJournal()

@@ -544,7 +544,7 @@ func TestReconcile(t *testing.T) {
 	commit(t, st, stage.Checkpoint{Flow: "a", Number: 1, Insights: payloads(10, "a")})
 	reconcile := func(stored, want uint64) {
 		t.Helper()
-		if after, err := st.Reconcile(t.Context(), stored); err != nil || after != want {
+		if after, err := st.Reconcile(t.Context(), stored, nil); err != nil || after != want {
 			t.Errorf("Reconcile(%d) gave %d, %v, want %d", stored, after, err, want)
 		}
 	}

@@ -46,6 +46,7 @@ const (
 	epochKey          = "epoch"
 	unsentKey         = "unsent_from"
 	unsureKey         = "unsure"
+	apartKey          = "lost_apart"
 	voidsKey          = "voids"
 	// salvageKey is there in a state.db that was made by a salvage, until the agent has taken note of it.
 	salvageKey = "salvage"
@@ -103,6 +104,9 @@ type meta struct {
 	// unsure are the lost ones of which the control plane may have stored what was sent before, and voids those that can never
 	// be sent. Older ones do no harm but to what is counted, so that the stamp leaves them out.
 	unsure, voids spans
+	// apart is how many of the lost ones the control plane has no receipts for: those of which its database lost them, and those
+	// that were lost before they had a number that it knows. It is left out like them.
+	apart uint64
 }
 
 // floor is the last sequence that is acknowledged or that a rule has dropped with all before it.
@@ -174,6 +178,7 @@ func (m *meta) putLists(b *bolt.Bucket, sealed *sealer, stored *meta) error {
 		{agesKey, stored != nil && slices.Equal(m.ages, stored.ages), m.ages.encode},
 		{segmentsKey, stored != nil && slices.Equal(m.listed, stored.listed), func() []byte { return encodeListed(m.listed) }},
 		{unsentKey, stored != nil && m.unsentFrom == stored.unsentFrom, func() []byte { return number(m.unsentFrom) }},
+		{apartKey, m.apart == stored.lists().apart, func() []byte { return number(m.apart) }},
 		{unsureKey, slices.Equal(m.unsure, stored.lists().unsure), m.unsure.encode},
 		{voidsKey, slices.Equal(m.voids, stored.lists().voids), m.voids.encode},
 	} {
@@ -235,7 +240,7 @@ func readMeta(tx *bolt.Tx) (m meta, err error) {
 	return m, nil
 }
 
-// readLists reads what rules have dropped, how old the rest is, and what may be missing.
+// readLists reads what rules have dropped, how old the rest is, and readOptional.
 func (m *meta) readLists(b *bolt.Bucket) error {
 	value, err := getSealed(b, []byte(goneKey))
 	if err == nil {
@@ -253,27 +258,39 @@ func (m *meta) readLists(b *bolt.Bucket) error {
 	if err != nil {
 		return err
 	}
-	if value, err = getSealed(b, []byte(segmentsKey)); err == nil {
-		m.listed, err = parseListed(value)
+	return m.readOptional(b)
+}
+
+// readOptional reads what may be missing.
+func (m *meta) readOptional(b *bolt.Bucket) error {
+	parsers := map[string]func([]byte) error{
+		segmentsKey: func(value []byte) (err error) {
+			m.listed, err = parseListed(value)
+			return err
+		},
 	}
-	if err == nil || errors.Is(err, errAbsent) {
-		value, err = getSealed(b, []byte(unsentKey))
-	}
-	if err == nil {
-		m.unsentFrom, err = parseNumber(value)
+	for key, n := range map[string]*uint64{unsentKey: &m.unsentFrom, apartKey: &m.apart} {
+		parsers[key] = func(value []byte) (err error) {
+			*n, err = parseNumber(value)
+			return err
+		}
 	}
 	for key, list := range m.spanLists() {
-		if err == nil || errors.Is(err, errAbsent) {
-			value, err = getSealed(b, []byte(key))
-		}
-		if err == nil {
+		parsers[key] = func(value []byte) (err error) {
 			*list, err = parseSpans(value)
+			return err
 		}
 	}
-	if errors.Is(err, errAbsent) {
-		err = nil
+	for key, parse := range parsers {
+		value, err := getSealed(b, []byte(key))
+		if err == nil {
+			err = parse(value)
+		}
+		if err != nil && !errors.Is(err, errAbsent) {
+			return err
+		}
 	}
-	return err
+	return nil
 }
 
 // spanLists are the lists of sequences by their keys.

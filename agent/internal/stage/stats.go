@@ -2,7 +2,7 @@ package stage
 
 import "time"
 
-// Stats is the state of the staging area. Counters only rise.
+// Stats is the state of the staging area. Counters only rise, but for Lost where a session corrects it.
 type Stats struct {
 	// Produced is the last sequence, Acknowledged the last that the control plane has stored.
 	Produced, Acknowledged uint64

@@ -111,7 +111,7 @@ func (tr *trickled) counts(t *testing.T, when string) {
 // drains does what a session does on the full disk.
 func (tr *trickled) drains(t *testing.T) {
 	t.Helper()
-	after, err := tr.st.Reconcile(t.Context(), tr.stored)
+	after, err := tr.st.Reconcile(t.Context(), tr.stored, nil)
 	if err != nil || after != tr.stored {
 		t.Fatalf("a session that has %d stored is told to go on behind %d: %v\n%s", tr.stored, after, err, tr.log)
 	}
@@ -241,7 +241,7 @@ func TestFaultAYoungAgentWhoseDiskIsFull(t *testing.T) {
 				t.Parallel()
 				tr := &trickled{disk: smallDisk(t, "size=24m"), produced: 10, stored: 10, room: room << 10}
 				tr.st = openOnDisk(t, tr.settings())
-				if _, err := tr.st.Reconcile(t.Context(), 0); err != nil {
+				if _, err := tr.st.Reconcile(t.Context(), 0, nil); err != nil {
 					t.Fatal(err)
 				}
 				if err := commitRows(t.Context(), tr.st, 10); err != nil {
@@ -282,7 +282,7 @@ func TestAFailedCommitBehindALargeSegmentIsNoDamage(t *testing.T) {
 	if err := commitRows(t.Context(), tr.st, 1000); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := tr.st.Reconcile(t.Context(), 0); err != nil {
+	if _, err := tr.st.Reconcile(t.Context(), 0, nil); err != nil {
 		t.Fatal(err)
 	}
 	for range 9 {

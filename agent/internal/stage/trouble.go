@@ -87,6 +87,7 @@ func (s *Stage) fail(batch []*request, err error) error {
 	s.mu.Lock()
 	s.unsettled, s.trouble.degraded, s.known = err, err, len(batch) == 0
 	s.carry = s.files.meta
+	s.renumbering = len(batch) == 1 && batch[0].renumberFrom != 0
 	s.mu.Unlock()
 	s.noteFailure(err)
 	return err
@@ -209,7 +210,7 @@ func (s *Stage) settle() error {
 	if s.files != nil {
 		old := s.files
 		s.carry.acknowledged, s.carry.unsentFrom, s.carry.unsure = old.acknowledged, old.unsentFrom, old.unsure
-		s.carry.lost, s.carry.lostRemotely, s.carry.remoteStored = old.lost, old.lostRemotely, old.remoteStored
+		s.carry.lost, s.carry.apart, s.carry.lostRemotely, s.carry.remoteStored = old.lost, old.apart, old.lostRemotely, old.remoteStored
 		s.files, s.held = nil, old.held()
 		if err := old.close(); err != nil {
 			s.settings.Logger.Warn("a file could not be closed after a failed commit", slog.Any("error", err))
@@ -227,7 +228,11 @@ func (s *Stage) settle() error {
 		f.acknowledged = stored.acknowledged
 	}
 	s.lowering = false
-	f.lost = max(stored.lost, s.carry.lost)
+	if f.lost, f.apart = s.carry.lost, s.carry.apart; s.renumbering {
+		// It may have landed.
+		f.lost, f.apart = max(stored.lost, f.lost), max(stored.apart, f.apart)
+	}
+	s.renumbering = false
 	f.lostRemotely = max(stored.lostRemotely, s.carry.lostRemotely)
 	f.remoteStored = s.carry.remoteStored
 	f.gone = f.gone.behind(f.acknowledged)

@@ -2,8 +2,10 @@ package stage_test
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/outfeed/outfeed/agent/internal/stage"
@@ -17,7 +19,7 @@ func halfDamaged(t *testing.T) stage.Settings {
 	inChildren(&s)
 	stage.JournalBytes(&s, -1)
 	st := open(t, s)
-	if _, err := st.Reconcile(t.Context(), 0); err != nil {
+	if _, err := st.Reconcile(t.Context(), 0, nil); err != nil {
 		t.Fatal(err)
 	}
 	all := payloads(40, "unsure")
@@ -62,7 +64,7 @@ func TestWhatIsStoredIsNotLost(t *testing.T) {
 	s = killed(t, s)
 	st = open(t, s)
 	wantLost(t, st, "after a kill", 20, 20)
-	if after, err := st.Reconcile(t.Context(), 20); err != nil || after != 20 {
+	if after, err := st.Reconcile(t.Context(), 20, nil); err != nil || after != 20 {
 		t.Fatalf("it agrees on %d, %v", after, err)
 	}
 	wantLost(t, st, "once a session has agreed", 10, 0)
@@ -78,10 +80,73 @@ func TestWhatIsStoredIsNotLost(t *testing.T) {
 	// The receipts are stored, and the agent is killed before it is told.
 	st = open(t, killed(t, s))
 	wantLost(t, st, "after the receipts", 10, 0)
-	if _, err := st.Reconcile(t.Context(), 41); err != nil {
+	if _, err := st.Reconcile(t.Context(), 41, nil); err != nil {
 		t.Fatal(err)
 	}
 	wantLost(t, st, "in the end", 10, 0)
+}
+
+// TestTheReceiptsCountWhateverHappensToTheFiles lets a session tell what is lost while nothing can be written, kills the agent, and
+// damages more. What the control plane has receipts for is what is lost.
+func TestTheReceiptsCountWhateverHappensToTheFiles(t *testing.T) {
+	t.Parallel()
+	for name, harm := range map[string]func(t *testing.T, dir string){
+		"nothing else":                   withoutFiles(),
+		"the state is removed":           withoutFiles("state.db"),
+		"all is removed but the segment": withoutFiles("state.db", "RUNNING", "LOCK"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := halfDamaged(t)
+			st := open(t, s)
+			stage.FailAt(st, func(string) error { return syscall.EIO })
+			if err := st.PutRunReport(t.Context(), "run", []byte("x")); err == nil {
+				t.Fatal("the commit does not fail")
+			}
+			var lost uint64
+			if _, err := st.Reconcile(t.Context(), 20, &lost); err != nil {
+				t.Fatal(err)
+			}
+			readAll(t, st, 20)
+			if err := st.Acknowledge(t.Context(), 40); err != nil {
+				t.Fatal(err)
+			}
+			wantLost(t, st, "once it is told", 10, 0)
+			s = killed(t, s)
+			stage.FailAt(st, nil)
+			harm(t, s.Dir)
+			st = open(t, s)
+			wantLost(t, st, "before a session", 20, 20)
+			lost = 10
+			for _, when := range []string{"once a session has agreed", "after the next kill"} {
+				if _, err := st.Reconcile(t.Context(), 40, &lost); err != nil {
+					t.Fatal(err)
+				}
+				wantLost(t, st, when, 10, 0)
+				s = killed(t, s)
+				st = open(t, s)
+				wantLost(t, st, when+", after a start", 10, 0)
+			}
+		})
+	}
+}
+
+// TestWhatTheControlPlaneHasLostStaysCounted lets the control plane go back behind receipts, and forward again.
+func TestWhatTheControlPlaneHasLostStaysCounted(t *testing.T) {
+	t.Parallel()
+	s := halfDamaged(t)
+	st := open(t, s)
+	for _, c := range []struct{ stored, receipts, lost uint64 }{
+		{20, 0, 10}, {40, 10, 10}, {15, 0, 10}, {40, 0, 10}, {40, 0, 10},
+	} {
+		if _, err := st.Reconcile(t.Context(), c.stored, &c.receipts); err != nil {
+			t.Fatal(err)
+		}
+		wantLost(t, st, fmt.Sprint(c), c.lost, 0)
+		s = killed(t, s)
+		st = open(t, s)
+		wantLost(t, st, fmt.Sprint(c, " after a kill"), c.lost, 0)
+	}
 }
 
 // TestWhatIsDamagedDuringASessionAndStoredIsNotLost damages what was sent while the session goes on.
@@ -90,7 +155,7 @@ func TestWhatIsDamagedDuringASessionAndStoredIsNotLost(t *testing.T) {
 	s := settings(t, filepath.Join(t.TempDir(), "stage"))
 	stage.JournalBytes(&s, -1)
 	st := open(t, s)
-	if _, err := st.Reconcile(t.Context(), 0); err != nil {
+	if _, err := st.Reconcile(t.Context(), 0, nil); err != nil {
 		t.Fatal(err)
 	}
 	all := payloads(40, "unsure")

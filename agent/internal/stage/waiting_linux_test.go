@@ -160,7 +160,7 @@ func (c *faultChild) waitsForRoom(t *testing.T, dir string, makeRoom func(), los
 		if _, err := st.ReadOutbox(ctx, 0, 10, 1<<20); err == nil {
 			t.Error("the outbox can be read although nobody has looked what is in it")
 		}
-		if _, err := st.Reconcile(ctx, 1); err == nil {
+		if _, err := st.Reconcile(ctx, 1, nil); err == nil {
 			t.Error("a session agrees with what is not open")
 		}
 		second := s

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"path/filepath"
+	"slices"
 
 	bolt "go.etcd.io/bbolt"
 )
@@ -30,23 +31,21 @@ func (s *Stage) beginReach() {
 	f.unsentFrom = s.reached + 1
 }
 
-// agree notes that from now on what is read can be sent, on the disk before it is: the first time, and where doubts are settled.
-func (s *Stage) agree(ctx context.Context, stored uint64, settled spans) error {
+// agree notes that from now on what is read can be sent, on the disk before it is: the first time, and where what is lost has
+// changed.
+func (s *Stage) agree(ctx context.Context) error {
 	s.mu.Lock()
-	store := !s.agreed || len(settled) > 0
+	store := !s.agreed
 	s.agreed = true
-	if s.files != nil {
-		s.files.unsentFrom = 0
+	if f := s.files; f != nil {
+		f.unsentFrom = 0
+		store = store || f.lost != f.stored.lost || f.apart != f.stored.apart || !slices.Equal(f.unsure, f.stored.unsure)
 	}
 	s.mu.Unlock()
 	if store = store && s.isDegraded() == nil; !store {
 		return nil
 	}
-	r := &request{admit: func(*files) error { return nil }}
-	if len(settled) > 0 {
-		r.then = func() error { return s.tellStored(stored) }
-	}
-	err := s.submit(ctx, r)
+	err := s.submit(ctx, &request{admit: func(*files) error { return nil }})
 	if err != nil && s.isDegraded() != nil {
 		// On a full disk the sending is what makes room. At worst a crash lets some be sent twice.
 		return nil //nolint:nilerr // Stats.Degraded tells it

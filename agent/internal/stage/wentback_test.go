@@ -26,7 +26,7 @@ func (p *modelPlane) session(t *testing.T, st *stage.Stage, send int) {
 	if err != nil {
 		t.Fatal(err, look)
 	}
-	after, err := st.Reconcile(t.Context(), p.stored)
+	after, err := st.Reconcile(t.Context(), p.stored, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,11 +203,11 @@ func TestALoweringThatFailsLosesNothing(t *testing.T) {
 					}
 					return nil
 				})
-				if _, err := st.Reconcile(t.Context(), 5); err == nil {
+				if _, err := st.Reconcile(t.Context(), 5, nil); err == nil {
 					t.Fatal("nothing failed")
 				}
 				stage.FailAt(st, nil)
-				after, err := st.Reconcile(t.Context(), 5)
+				after, err := st.Reconcile(t.Context(), 5, nil)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -471,7 +471,6 @@ func (s *Stage) land(batch []*request, parts []appended, next meta) {
 	f.pending = s.pending
 	s.folding.Stop()
 	f.produced, f.droppedReports, f.markSum = next.produced, next.droppedReports, next.markSum
-	f.lost = max(f.lost, next.lost)
 	f.late, f.expiredAge, f.expiredBytes = next.late, next.expiredAge, next.expiredBytes
 	f.settledStored = next.floor()
 	f.acknowledged = max(f.acknowledged, next.acknowledged)
@@ -480,7 +479,7 @@ func (s *Stage) land(batch []*request, parts []appended, next meta) {
 	f.voids = next.voids
 	for _, r := range batch {
 		if f.noteVoids(r.voidSeqs()); r.renumberFrom != 0 {
-			f.unsure = nil
+			f.unsure, f.lost, f.apart = nil, next.lost, next.apart
 		}
 		if r.landed != nil {
 			r.landed(f)

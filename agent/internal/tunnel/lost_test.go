@@ -24,7 +24,7 @@ type forgetful struct {
 	acknowledged, produced uint64
 }
 
-func (f *forgetful) Reconcile(_ context.Context, stored uint64) (uint64, error) {
+func (f *forgetful) Reconcile(_ context.Context, stored uint64, _ *uint64) (uint64, error) {
 	return max(stored, f.acknowledged), nil
 }
 

@@ -71,8 +71,9 @@ type Record struct {
 // Outbox keeps insights until the control plane has stored them. Its methods are called from several goroutines.
 type Outbox interface {
 	// Reconcile is told what the control plane has stored when a session begins, and gives the sequence behind which to
-	// send. One that is greater says that the insights between are gone, which the control plane is told.
-	Reconcile(ctx context.Context, stored uint64) (after uint64, err error)
+	// send. One that is greater says that the insights between are gone, which the control plane is told. lost is how many of
+	// those up to stored it has receipts for that say that they are lost here, nil when it does not say.
+	Reconcile(ctx context.Context, stored uint64, lost *uint64) (after uint64, err error)
 	// ReadOutbox gives the records behind the sequence, 0 for all that are still here, in order: at most maxRecords, and no
 	// more payload than maxBytes unless the first alone is larger. Nothing waiting gives no records and no error.
 	ReadOutbox(ctx context.Context, after uint64, maxRecords, maxBytes int) ([]Record, error)

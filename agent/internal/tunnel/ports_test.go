@@ -166,7 +166,7 @@ func (a *agent) produce(n int) {
 	signal(a.outboxChanged)
 }
 
-func (a *agent) Reconcile(_ context.Context, stored uint64) (uint64, error) {
+func (a *agent) Reconcile(_ context.Context, stored uint64, _ *uint64) (uint64, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if stored < a.acknowledged || stored > uint64(len(a.outbox)) {

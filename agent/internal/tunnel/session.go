@@ -145,7 +145,7 @@ func (s *session) exchangeInsights(ctx context.Context, welcome *wire.Welcome, c
 	if err := lookThrough(ctx, s.settings.Outbox, welcome.GetInsightsStored(), s.settings.Log); err != nil {
 		return err
 	}
-	after, err := s.settings.Outbox.Reconcile(ctx, welcome.GetInsightsStored())
+	after, err := s.settings.Outbox.Reconcile(ctx, welcome.GetInsightsStored(), welcome.InsightsLost) //nolint:protogetter // absent is not 0
 	if err != nil {
 		return fmt.Errorf("agree with the control plane on what it has stored: %w", err)
 	}

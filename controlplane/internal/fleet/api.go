@@ -176,6 +176,8 @@ type Caller struct {
 type Session struct {
 	// Stored is the last stored insight sequence.
 	Stored uint64
+	// Lost is for how many of the sequences up to there the agent has sent a receipt that the insight is lost on its machine.
+	Lost uint64
 	// Value is what the agent keeps and shows in its next hello.
 	Value []byte
 	// Rotate says that the agent shall make new keys.

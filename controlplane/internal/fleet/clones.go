@@ -209,13 +209,14 @@ func (s *Service) begin(ctx context.Context, tx Tx, st ConnectState, b beginning
 		return Session{}, err
 	}
 	n.Session = hashOf(string(value))
-	if err := tx.BeginSession(ctx, n); err != nil {
+	lost, err := tx.BeginSession(ctx, n)
+	if err != nil {
 		return Session{}, err
 	}
 	if err := tellAgent(ctx, tx, id); err != nil {
 		return Session{}, err
 	}
-	out := Session{Stored: uint64(st.StoredSeq), Value: value, Rotate: st.RotationAsked} //nolint:gosec // never negative
+	out := Session{Stored: uint64(st.StoredSeq), Lost: uint64(lost), Value: value, Rotate: st.RotationAsked} //nolint:gosec // never negative
 	if restored == 0 {
 		return out, nil
 	}

@@ -66,6 +66,9 @@ func receiptReason(reason string) string {
 	return ReceiptOther
 }
 
+// LostReceipts are the reasons of receipts for insights that are lost on the agent's machine.
+func LostReceipts() []string { return []string{wire.ReceiptDamaged, wire.ReceiptUnsendable} }
+
 // gone is how many sequences the receipts stand for.
 func (p parcel) gone() (n uint64) {
 	for _, r := range p.receipts {

@@ -185,6 +185,11 @@ func (w *world) checkBooks(t *testing.T, p *plant, o outbox) {
 	if g.StoredInsights() != want[""] || g.RefusedInsights != want["refused"] || fmt.Sprint(g.Receipts) != fmt.Sprint(receipts) {
 		t.Errorf("the agent has %d stored, %d refused and the receipts %v, want %v", g.StoredInsights(), g.RefusedInsights, g.Receipts, want)
 	}
+	// The next session tells the agent which of them are lost on its machine.
+	begun, err := w.hello(t, p.agent)
+	if lost := want[wire.ReceiptDamaged] + want[wire.ReceiptUnsendable]; err != nil || begun.Stored != uint64(len(o)) || int64(begun.Lost) != lost { //nolint:gosec // some hundreds
+		t.Errorf("a session is told %+v, %v, and %d are lost", begun, err, lost)
+	}
 	// Of two sessions the one that is told later may have begun earlier, so the order may differ from the sequence's.
 	got, ranges := w.missing(t, p.owner, p.agent.id.Agent, 7), o.ranges()
 	slices.Sort(got)

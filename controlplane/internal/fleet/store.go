@@ -186,8 +186,9 @@ type AgentTx interface {
 	// gives the agent its next serial.
 	SetNextKeys(ctx context.Context, agent ID, next Keys, fingerprint string) error
 	AdoptKeys(ctx context.Context, agent ID) error
-	// BeginSession ends the agent's other sessions and begins one, with what the agent said of itself.
-	BeginSession(ctx context.Context, s NewSession) error
+	// BeginSession ends the agent's other sessions and begins one, with what the agent said of itself. It gives how many receipts
+	// say that an insight is lost on the agent.
+	BeginSession(ctx context.Context, s NewSession) (lost int64, err error)
 	EndSession(ctx context.Context, agent ID, counter int64) error
 	// SaveStatus keeps the newest report and what it says was applied, refreshes the agent's session, and says whether the
 	// report is of the newest session and runs of the agent are told as running, which an index knows that has no others; ErrNoRow when

@@ -265,6 +265,7 @@ func (p *peer) hello(ctx context.Context, hello *wire.Hello) (begun fleet.Sessio
 	p.turn = at(p.second)
 	welcome := &wire.Welcome{
 		InsightsStored: begun.Stored, Clock: time.Now().UnixMicro(), Session: begun.Value, TurnMs: uint32(p.turn.Milliseconds()), //nolint:gosec // a minute at most
+		InsightsLost: &begun.Lost,
 	}
 	if err = p.send(&wire.ControlDown{Message: &wire.ControlDown_Welcome{Welcome: welcome}}); err != nil {
 		p.disconnect(ctx, hello.GetCounter())

@@ -106,11 +106,12 @@ func (t *tx) AdoptKeys(ctx context.Context, agent fleet.ID) error {
 		WHERE tenant_id = @tenant AND id = @agent AND next_fingerprint IS NOT NULL`, a)
 }
 
-func (t *tx) BeginSession(ctx context.Context, s fleet.NewSession) error {
+func (t *tx) BeginSession(ctx context.Context, s fleet.NewSession) (lost int64, err error) {
 	a := args{
 		"agent": s.Agent, "counter": s.Counter, "replica": s.Replica, "hostname": s.Host.Hostname, "os": s.Host.OS, "arch": s.Host.Arch,
 		"version": s.Host.Version, "applied": s.Applied, "connectors": string(s.Connectors), "kinds": s.Kinds, "oldest": s.Counter - keptSessions,
 		"address": s.Address, "skew": s.Skew, "serial": s.Serial, "session": s.Session, "before": s.Before,
+		"lost": fleet.LostReceipts(),
 	}
 	statements := []string{
 		"UPDATE agent_sessions SET ended_at = now() WHERE tenant_id = @tenant AND agent_id = @agent AND ended_at IS NULL",
@@ -118,15 +119,18 @@ func (t *tx) BeginSession(ctx context.Context, s fleet.NewSession) error {
 		"DELETE FROM agent_sessions WHERE tenant_id = @tenant AND agent_id = @agent AND (counter < @oldest OR counter >= @counter)",
 		`INSERT INTO agent_sessions (tenant_id, agent_id, counter, replica, hostname, address)
 		VALUES (@tenant, @agent, @counter, @replica, @hostname, @address)`,
-		`UPDATE agents SET counter = @counter, hostname = @hostname, os = @os, arch = @arch, version = @version, applied = @applied,
-			connectors = @connectors::json, connector_kinds = @kinds::text[], clock_skew = @skew,
-			session_serial = @serial, session_hash = @session, session_before = @before, session_kept = false
-		WHERE tenant_id = @tenant AND id = @agent`,
 	}
 	for _, sql := range statements {
 		if err := t.do(ctx, sql, a); err != nil {
-			return err
+			return 0, err
 		}
 	}
-	return nil
+	// The agent is locked, so that its receipts are those of what is stored of it.
+	return one(ctx, t, `
+		UPDATE agents SET counter = @counter, hostname = @hostname, os = @os, arch = @arch, version = @version, applied = @applied,
+			connectors = @connectors::json, connector_kinds = @kinds::text[], clock_skew = @skew,
+			session_serial = @serial, session_hash = @session, session_before = @before, session_kept = false
+		WHERE tenant_id = @tenant AND id = @agent
+		RETURNING (SELECT coalesce(sum(insights), 0)::bigint FROM insight_receipts
+			WHERE tenant_id = @tenant AND agent_id = @agent AND reason = ANY (@lost::text[]))`, a, pgx.RowTo[int64])
 }

@@ -192,7 +192,7 @@ type Outbox struct {
 type SetAside struct {
 	Dir     string `json:"dir" doc:"Its name in the agent's data directory."`
 	AgentID string `json:"agent_id,omitempty" doc:"Whose it is; absent when that cannot be read."`
-	Waiting int64  `json:"waiting" doc:"How many insights had waited in it; -1 when that is not known."`
+	Waiting int64  `json:"waiting" doc:"How many insights had waited in it, at most: after a kill the control plane may have some of them. -1 when that is not known."`
 }
 
 // DamagedFile is a file of an agent's staging that was found damaged and set aside.

@@ -124,7 +124,9 @@ func (q *quiet) OutboxChanged() <-chan struct{}          { return q.never }
 func (*quiet) DropReports(context.Context, uint64) error { return nil }
 func (q *quiet) ReportsChanged() <-chan struct{}         { return q.never }
 
-func (*quiet) Reconcile(_ context.Context, stored uint64) (uint64, error) { return stored, nil }
+func (*quiet) Reconcile(_ context.Context, stored uint64, _ *uint64) (uint64, error) {
+	return stored, nil
+}
 
 func (*quiet) ReadOutbox(context.Context, uint64, int, int) ([]tunnel.Record, error) {
 	return []tunnel.Record{}, nil

@@ -1244,7 +1244,7 @@ export interface components {
             dir: string;
             /**
              * Format: int64
-             * @description How many insights had waited in it; -1 when that is not known.
+             * @description How many insights had waited in it, at most: after a kill the control plane may have some of them. -1 when that is not known.
              */
             waiting: number;
         };

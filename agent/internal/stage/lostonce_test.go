@@ -52,7 +52,7 @@ func TestLostOnceAlsoWithoutTheState(t *testing.T) {
 					t.Fatal(err)
 				}
 				st = open(t, s)
-				if _, err := st.Reconcile(t.Context(), 50); err != nil {
+				if _, err := st.Reconcile(t.Context(), 50, &c.lost); err != nil {
 					t.Fatal(err)
 				}
 				wantLost(t, st, "without the state", c.lost, 0)
@@ -70,7 +70,7 @@ func TestLostOnceAlsoWithoutTheState(t *testing.T) {
 func openedAfterDamage(t *testing.T, s stage.Settings, stored uint64) *stage.Stage {
 	t.Helper()
 	st := open(t, s)
-	if _, err := st.Reconcile(t.Context(), 0); err != nil {
+	if _, err := st.Reconcile(t.Context(), 0, nil); err != nil {
 		t.Fatal(err)
 	}
 	all := payloads(50, "unsure")
@@ -94,7 +94,7 @@ func openedAfterDamage(t *testing.T, s stage.Settings, stored uint64) *stage.Sta
 		t.Fatal(err)
 	}
 	st = open(t, s)
-	if _, err := st.Reconcile(t.Context(), stored); err != nil {
+	if _, err := st.Reconcile(t.Context(), stored, nil); err != nil {
 		t.Fatal(err)
 	}
 	return st
