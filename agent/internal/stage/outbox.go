@@ -35,17 +35,21 @@ func (s *Stage) OutboxChanged() <-chan struct{} { return s.changed }
 
 // ReadOutbox gives the records behind the sequence, and behind what is acknowledged, in order: at most maxRecords, and
 // no more payload than maxBytes unless the first alone is larger. Each begins where the one before it ended. Places that
-// follow each other and are gone for the same reason are one record. Nothing waiting gives no records and no error.
+// follow each other and are gone for the same reason are one record. Nothing waiting gives no records and no error. Where the
+// next one is in a file that is damaged and cannot be salvaged yet, the error wraps ErrBeingRepaired.
 func (s *Stage) ReadOutbox(ctx context.Context, after uint64, maxRecords, maxBytes int) ([]Record, error) {
 	for {
-		if err := s.untilSalvaged(ctx); err != nil {
+		if err := s.untilSalvaged(ctx); err != nil && !errors.Is(err, ErrBeingRepaired) {
 			return nil, err
 		}
 		r, err := s.readOutbox(after, maxRecords, maxBytes)
-		if err == nil && r.problem == nil {
+		if err == nil && r.problem == nil || errors.Is(err, ErrBeingRepaired) && r != nil && len(r.records) > 0 {
 			s.noteDamaged(r.damaged)
 			s.noteGiven(r.records)
 			return r.records, nil
+		}
+		if errors.Is(err, ErrBeingRepaired) {
+			return nil, err
 		}
 		problem, found := errors.AsType[*damageError](err)
 		if err == nil {
@@ -57,7 +61,7 @@ func (s *Stage) ReadOutbox(ctx context.Context, after uint64, maxRecords, maxByt
 			return nil, err
 		case s.isUnsettled() != nil:
 			// What is damaged is found out once the disk can be written again.
-			return nil, problem
+			return nil, repairError{problem}
 		default:
 			s.noteDamaged(r.damaged)
 			s.noteGiven(r.records)
@@ -74,7 +78,7 @@ func (s *Stage) readOutbox(after uint64, maxRecords, maxBytes int) (*outboxReade
 		return nil, s.unavailableLocked()
 	}
 	end := s.pending.behind(s.files.produced)
-	r := &outboxReader{next: max(after, s.files.acknowledged) + 1, end: end, maxRecords: maxRecords, maxBytes: maxBytes, known: s.files.damaged, gone: s.files.gone}
+	r := &outboxReader{next: max(after, s.files.acknowledged) + 1, end: end, maxRecords: maxRecords, maxBytes: maxBytes, known: s.files.damaged, gone: s.files.gone, harmed: &s.harmed}
 	if err := r.readAll(s.files.segments); err != nil {
 		return r, err
 	}
@@ -116,6 +120,8 @@ type outboxReader struct {
 	// known are such that are known; problem is the first other one.
 	known   map[uint64]string
 	problem *damageError
+	// harmed is what nothing is read of; nil for nothing.
+	harmed *harmed
 }
 
 func (r *outboxReader) readAll(segments []*segment) error {
@@ -130,6 +136,9 @@ func (r *outboxReader) readAll(segments []*segment) error {
 		r.fill(min(seg.first-1, r.end))
 		if r.full {
 			return nil
+		}
+		if r.harmed != nil && r.harmed.holds(seg.path) {
+			return repairError{fmt.Errorf("insight %d is in %s, which is damaged and not salvaged yet", r.next, filepath.Base(seg.path))}
 		}
 		last := min(seg.last, r.end)
 		err := seg.read(r.next, func(seq uint64, payload []byte, ok bool) bool {
@@ -484,7 +493,7 @@ func (s *Stage) settled(ctx context.Context) error {
 
 // untilSalvaged lets the writer salvage what is damaged, if anything is.
 func (s *Stage) untilSalvaged(ctx context.Context) error {
-	if _, ok := errors.AsType[*damageError](s.isUnsettled()); !ok {
+	if !errors.Is(s.isUnsettled(), ErrBeingRepaired) {
 		return nil
 	}
 	return s.settled(ctx)
@@ -504,14 +513,15 @@ func (s *Stage) unavailableLocked() error {
 	return ErrClosed
 }
 
-// view reads the state. After a failed commit that may be what it wrote or what was there before. Where that shows it to be damaged it is salvaged and read again.
+// view reads the state. After a failed commit that may be what it wrote or what was there before. Where that shows it to be
+// damaged it is salvaged and read again; until then the error wraps ErrBeingRepaired.
 func (s *Stage) view(ctx context.Context, fn func(*bolt.Tx) error) error {
 	for {
-		if err := s.untilSalvaged(ctx); err != nil {
+		if err := s.untilSalvaged(ctx); err != nil && !errors.Is(err, ErrBeingRepaired) {
 			return err
 		}
 		err := s.viewOnce(fn)
-		if !errors.Is(err, ErrDamaged) {
+		if !errors.Is(err, ErrDamaged) || errors.Is(err, ErrBeingRepaired) {
 			return err
 		}
 		if !s.suspect(&damageError{path: filepath.Join(s.settings.Dir, stateName), cause: err}) {
@@ -525,6 +535,9 @@ func (s *Stage) viewOnce(fn func(*bolt.Tx) error) error {
 	defer s.mu.RUnlock()
 	if s.files == nil {
 		return s.unavailableLocked()
+	}
+	if s.harmed.holds(s.files.state.path) {
+		return repairError{fmt.Errorf("%s is damaged and not salvaged yet", s.files.state.path)}
 	}
 	if err := s.files.state.View(fn); err != nil {
 		return fmt.Errorf("read the staged state: %w", err)
