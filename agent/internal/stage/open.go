@@ -33,6 +33,9 @@ func (s *Stage) openFiles(ctx context.Context) (*files, error) {
 	}
 	if err != nil {
 		s.harmed.fell(f)
+		for _, path := range f.passing {
+			err = errors.Join(err, remove(path))
+		}
 		return nil, errors.Join(err, f.close())
 	}
 	clear(found)

@@ -186,6 +186,8 @@ type files struct {
 	// marks are those of the flows' last commits, also of those in pending, which is the stage's.
 	marks   map[string]mark
 	pending *pending
+	// passing are the texts that go when the files cannot be opened after all.
+	passing []string
 	// proven is the last sequence that the journal proves to have counted; 0 for none.
 	proven uint64
 }
