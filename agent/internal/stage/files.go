@@ -235,7 +235,7 @@ func (l *directoryLock) takeFiles(ctx context.Context, s *Settings) (err error) 
 	if l.strange, err = s.setAsideStrangeLock(ctx); err != nil {
 		return err
 	}
-	l.file, err = os.OpenFile(filepath.Join(s.Dir, lockName), os.O_RDWR|os.O_CREATE, 0o600) //nolint:gosec // the directory is the agent's own
+	l.file, err = os.OpenFile(filepath.Join(s.Dir, lockName), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return fmt.Errorf("lock the staging directory: %w", err)
 	}

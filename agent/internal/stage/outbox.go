@@ -43,34 +43,26 @@ func (s *Stage) ReadOutbox(ctx context.Context, after uint64, maxRecords, maxByt
 			return nil, err
 		}
 		r, err := s.readOutbox(after, maxRecords, maxBytes)
-		if err == nil && r.problem == nil || errors.Is(err, ErrBeingRepaired) && r != nil && len(r.records) > 0 {
-			s.noteDamaged(r.damaged)
-			s.noteGiven(r.records)
-			return r.records, nil
+		if r != nil && r.problem != nil {
+			if s.suspect(r.problem) {
+				continue
+			}
+			if err == nil && s.isUnsettled() != nil {
+				// What is damaged is found out once the disk can be written again.
+				err = repairError{r.problem}
+			}
 		}
-		if errors.Is(err, ErrBeingRepaired) {
+		if err != nil {
 			return nil, err
 		}
-		problem, found := errors.AsType[*damageError](err)
-		if err == nil {
-			problem = r.problem
-		}
-		switch {
-		case problem != nil && s.suspect(problem):
-		case found || err != nil:
-			return nil, err
-		case s.isUnsettled() != nil:
-			// What is damaged is found out once the disk can be written again.
-			return nil, repairError{problem}
-		default:
-			s.noteDamaged(r.damaged)
-			s.noteGiven(r.records)
-			return r.records, nil
-		}
+		s.noteDamaged(r.damaged)
+		s.noteGiven(r.records)
+		return r.records, nil
 	}
 }
 
-// readOutbox reads once. The reader's problem is the first record that should be there and is not.
+// readOutbox reads once. The reader's problem is what turned out to be damaged, or the first record that should be there and is
+// not.
 func (s *Stage) readOutbox(after uint64, maxRecords, maxBytes int) (*outboxReader, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -79,7 +71,14 @@ func (s *Stage) readOutbox(after uint64, maxRecords, maxBytes int) (*outboxReade
 	}
 	end := s.pending.behind(s.files.produced)
 	r := &outboxReader{next: max(after, s.files.acknowledged) + 1, end: end, maxRecords: maxRecords, maxBytes: maxBytes, known: s.files.damaged, gone: s.files.gone, harmed: &s.harmed}
-	if err := r.readAll(s.files.segments); err != nil {
+	err := r.readAll(s.files.segments)
+	if d, ok := errors.AsType[*damageError](err); ok {
+		r.problem = d
+	}
+	if errors.Is(err, ErrBeingRepaired) && len(r.records) > 0 {
+		return r, nil // what is in front of the damage
+	}
+	if err != nil {
 		return r, err
 	}
 	r.readPending(s.pending)

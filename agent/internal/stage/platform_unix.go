@@ -33,7 +33,8 @@ func lockFolder(dir string) (f *os.File, free bool, err error) {
 		return nil, false, fmt.Errorf("lock the staging directory: %w", err)
 	}
 	if free, err = lockFile(f); err != nil {
-		return nil, true, f.Close()
+		_ = f.Close() // it was only opened
+		return nil, true, nil
 	}
 	return f, free, nil
 }
