@@ -306,7 +306,7 @@ func (s *segment) holdsAll(upTo uint64) error {
 	if s.last >= upTo {
 		return nil
 	}
-	data, err := readRaw(s.path)
+	data, err := readRaw(s.path, maxFileBytes)
 	if err == nil {
 		if frames := findFrames(s.segmentName, data, upTo); len(frames) > 0 && frames[len(frames)-1].seq > s.last {
 			err = damaged("the records %d to %d are in it and nothing leads to them", s.last+1, frames[len(frames)-1].seq)

@@ -32,9 +32,10 @@ func lockFolder(dir string) (f *os.File, free bool, err error) {
 	if f, err = os.Open(dir); err != nil { //nolint:gosec // it is the agent's own
 		return nil, false, fmt.Errorf("lock the staging directory: %w", err)
 	}
-	if free, err = lockFile(f); err != nil {
-		_ = f.Close() // it was only opened
-		return nil, true, nil
+	free, unable := lockFile(f)
+	if unable != nil {
+		_ = f.Close()         // it was only opened
+		return nil, true, nil //nolint:nilerr // LOCK and RUNNING are locked all the same
 	}
 	return f, free, nil
 }

@@ -50,7 +50,7 @@ func (s *Settings) roomToSalvage(path string) error {
 }
 
 // salvageBytes is how much room what is whole of a file takes at most.
-func salvageBytes(info os.FileInfo) uint64 { return uint64(max(info.Size(), 0)) }
+func salvageBytes(info os.FileInfo) uint64 { return uint64(min(max(info.Size(), 0), maxFileBytes)) }
 
 // waiting is what a stage knows that could not be opened yet, or not be repaired. The writer's, but for the channel.
 type waiting struct {
