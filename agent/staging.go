@@ -48,7 +48,11 @@ type staging struct {
 }
 
 func (s staging) LoadFlow(ctx context.Context, flow string) (supervisor.FlowState, error) {
-	st, err := s.stage.LoadFlow(ctx, flow)
+	var st stage.FlowState
+	err := onceRepaired(ctx, s.stage, func() (err error) { // a run waits, as its commits do
+		st, err = s.stage.LoadFlow(ctx, flow)
+		return err
+	})
 	return supervisor.FlowState(st), err
 }
 

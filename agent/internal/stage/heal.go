@@ -75,7 +75,7 @@ func (s *Stage) suspect(cause *damageError) bool {
 		return false
 	}
 	s.heals++
-	s.harmed.suspect(cause)
+	s.harmed.suspect(cause, s.files)
 	s.settings.Logger.Error("a staged file is damaged; it is verified and salvaged", slog.Any("error", cause))
 	if s.unsettled == nil {
 		s.setUnsettled(repairError{fmt.Errorf("a staged file is damaged and is being salvaged: %w", cause)})
@@ -100,10 +100,17 @@ func newHarmed() harmed {
 
 func (h *harmed) holds(path string) bool { return h.suspected[path] != nil || h.found[path] != nil }
 
-// suspect takes note of what an error calls damaged.
-func (h *harmed) suspect(err error) {
-	if d, ok := errors.AsType[*damageError](err); ok && !h.holds(d.path) {
-		h.suspected[d.path] = d
+// suspect takes note of what an error calls damaged, and lets nobody use it: a damaged page can end the process.
+func (h *harmed) suspect(err error, f *files) {
+	d, ok := errors.AsType[*damageError](err)
+	if !ok || h.holds(d.path) {
+		return
+	}
+	h.suspected[d.path] = d
+	for _, db := range f.databases() {
+		if db.path == d.path {
+			db.barred.Store(true)
+		}
 	}
 }
 

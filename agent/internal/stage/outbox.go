@@ -283,6 +283,9 @@ func (s *Stage) moveAcknowledged(upTo uint64, unsure spans) (store bool, err err
 		return false, nil
 	}
 	size, err := f.segments[0].fileBytes()
+	if errors.Is(err, ErrDamaged) {
+		return false, nil // it is replaced
+	}
 	return size > idleSegmentBytes, err
 }
 

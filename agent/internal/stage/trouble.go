@@ -91,7 +91,7 @@ func (s *Stage) fail(batch []*request, err error) error {
 	s.mu.Lock()
 	s.setUnsettled(err)
 	s.trouble.degraded, s.known = err, len(batch) == 0
-	s.harmed.suspect(err)
+	s.harmed.suspect(err, s.files)
 	s.carry = s.files.meta
 	s.mu.Unlock()
 	s.noteFailure(err)
