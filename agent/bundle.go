@@ -100,7 +100,7 @@ func (b *bundles) accept(ctx context.Context, envelope []byte) error {
 		return refusal(bundleConflicting, "its serial %d is the one that this agent has, and it says something else: two control planes sign for this agent, or its database was set back; any change of this agent's flows raises the serial", held)
 	}
 	// It is kept before it is used, so that a restart does not fall back to what was before.
-	err = b.stage.PutDesired(ctx, envelope, bundle.GetSerial())
+	err = onceRepaired(ctx, b.stage, func() error { return b.stage.PutDesired(ctx, envelope, bundle.GetSerial()) })
 	if errors.Is(err, stage.ErrOlderDesired) {
 		return refusal(bundleOlder, "%w", err)
 	}

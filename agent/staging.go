@@ -48,7 +48,11 @@ type staging struct {
 }
 
 func (s staging) LoadFlow(ctx context.Context, flow string) (supervisor.FlowState, error) {
-	st, err := s.stage.LoadFlow(ctx, flow)
+	var st stage.FlowState
+	err := onceRepaired(ctx, s.stage, func() (err error) { // a run waits, as its commits do
+		st, err = s.stage.LoadFlow(ctx, flow)
+		return err
+	})
 	return supervisor.FlowState(st), err
 }
 
@@ -97,21 +101,27 @@ type scratch struct{ *stage.Scratch }
 // Create makes an empty file.
 func (s scratch) Create() (engine.ScratchFile, error) { return s.Scratch.Create() }
 
-// outbox is the tunnel's view of the stage. What a session asks for first waits until that is open.
+// outbox is the tunnel's view of the stage. What a session asks for waits while that is being repaired, so that the session stays.
 type outbox struct{ *stage.Stage }
 
 func (o outbox) Reconcile(ctx context.Context, stored uint64, lost *uint64) (after uint64, err error) {
-	if err := awaitOr(ctx, o.Opened()); err != nil {
-		return 0, err
-	}
-	return o.Stage.Reconcile(ctx, stored, lost)
+	err = onceRepaired(ctx, o.Stage, func() error {
+		after, err = o.Stage.Reconcile(ctx, stored, lost)
+		return err
+	})
+	return after, err
+}
+
+func (o outbox) Acknowledge(ctx context.Context, upTo uint64) error {
+	return onceRepaired(ctx, o.Stage, func() error { return o.Stage.Acknowledge(ctx, upTo) })
 }
 
 func (o outbox) ReadOutbox(ctx context.Context, after uint64, maxRecords, maxBytes int) ([]tunnel.Record, error) {
-	if err := awaitOr(ctx, o.Opened()); err != nil {
-		return nil, err
-	}
-	records, err := o.Stage.ReadOutbox(ctx, after, maxRecords, maxBytes)
+	var records []stage.Record
+	err := onceRepaired(ctx, o.Stage, func() (err error) {
+		records, err = o.Stage.ReadOutbox(ctx, after, maxRecords, maxBytes)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("read the outbox: %w", err)
 	}
@@ -120,6 +130,20 @@ func (o outbox) ReadOutbox(ctx context.Context, after uint64, maxRecords, maxByt
 		out[i] = tunnel.Record(r)
 	}
 	return out, nil
+}
+
+// onceRepaired calls fn until what it asks for is not being repaired.
+func onceRepaired(ctx context.Context, st *stage.Stage, fn func() error) error {
+	for {
+		settled := st.Settled()
+		err := fn()
+		if !errors.Is(err, stage.ErrBeingRepaired) {
+			return err
+		}
+		if err := awaitOr(ctx, settled); err != nil {
+			return err
+		}
+	}
 }
 
 // awaitOr waits for what a channel tells, until ctx ends.
@@ -162,5 +186,10 @@ func (r reportsOnceBegun) ReadReports(ctx context.Context, after uint64, limit i
 	if err := awaitOr(ctx, r.begun); err != nil {
 		return nil, err
 	}
-	return r.reports.ReadReports(ctx, after, limit)
+	var reports []tunnel.Report
+	err := onceRepaired(ctx, r.stage, func() (err error) {
+		reports, err = r.reports.ReadReports(ctx, after, limit)
+		return err
+	})
+	return reports, err
 }

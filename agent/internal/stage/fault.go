@@ -41,6 +41,8 @@ type database struct {
 	// fell says that a panic has ended a transaction. bbolt may hold locks for ever then, so the database is not even closed:
 	// a few damaged files that stay mapped cost less than a process that hangs.
 	fell atomic.Bool
+	// barred says that it is to be verified before it is used again.
+	barred atomic.Bool
 }
 
 // openDatabase opens a file to read and write.
@@ -63,6 +65,9 @@ func openDatabase(path string, mmapBytes int) (*database, error) {
 func (d *database) check() error {
 	if d.fell.Load() {
 		return &damageError{path: d.path, cause: damaged("using it has failed before")}
+	}
+	if d.barred.Load() {
+		return &damageError{path: d.path, cause: damaged("it waits to be verified")}
 	}
 	_, first := d.heads.head(0)
 	_, second := d.heads.head(d.heads.pageSize)

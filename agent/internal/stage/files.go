@@ -193,7 +193,8 @@ func newerFormat(digits, own string) error {
 
 // directoryLock holds the directory for this process.
 type directoryLock struct {
-	file *os.File
+	// folder is the directory itself, nil where the system cannot lock one, and file is LOCK.
+	folder, file *os.File
 	// running is the file RUNNING, locked as well, until a start takes it over; nil when there is none.
 	running *os.File
 	// strange is how much was set aside that was no file in the place of one, before the stage is there to count it.
@@ -204,37 +205,80 @@ type directoryLock struct {
 // while the last one still closes its files.
 const lockRetry = 100 * time.Millisecond
 
-// tryLock takes the lock or says who has it.
+// tryLock takes the lock or says who has it. The folder itself is locked too, where the system can: nobody removes that.
 func (s *Settings) tryLock(ctx context.Context) (*directoryLock, error) {
-	dir := s.Dir
-	strange, err := s.setAsideStrangeLock(ctx)
+	l := &directoryLock{}
+	free, err := l.takeFolder(s.Dir)
+	switch {
+	case err != nil:
+	case free:
+		err = l.takeFiles(ctx, s)
+	default:
+		err = whoHas(s.Dir)
+	}
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, l.release())
 	}
-	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o600) //nolint:gosec // the directory is the agent's own
+	return l, nil
+}
+
+// takeFolder locks the folder and says whether it was free.
+func (l *directoryLock) takeFolder(dir string) (free bool, err error) {
+	if l.folder, free, err = lockFolder(dir); err == nil && free && l.folder != nil {
+		return isStillAt(l.folder)
+	}
+	return free, err
+}
+
+// takeFiles locks LOCK, and RUNNING where there is one.
+func (l *directoryLock) takeFiles(ctx context.Context, s *Settings) (err error) {
+	if l.strange, err = s.setAsideStrangeLock(ctx); err != nil {
+		return err
+	}
+	l.file, err = os.OpenFile(filepath.Join(s.Dir, lockName), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("lock the staging directory: %w", err)
+		return fmt.Errorf("lock the staging directory: %w", err)
 	}
-	free, err := lockFile(f)
+	free, err := lockFile(l.file)
 	if err == nil && free {
-		free, err = isStillAt(f)
+		free, err = isStillAt(l.file)
 	}
-	if err == nil && free {
-		var running *os.File
-		if running, free, err = lockRunning(dir); err == nil && free {
-			return &directoryLock{file: f, running: running, strange: strange}, nil
-		}
-		if err == nil {
-			err = errOtherAgent(dir)
-		}
-	} else if err == nil {
-		holder, readErr := io.ReadAll(io.LimitReader(f, lockBytes))
-		if readErr != nil || len(holder) == 0 {
-			holder = []byte("another process")
-		}
-		err = fmt.Errorf("%w: %s is held by %s; stop that agent, or give this one another --data-dir", ErrLocked, dir, bytes.TrimSpace(holder))
+	if err != nil {
+		return err
 	}
-	return nil, errors.Join(err, f.Close())
+	if !free {
+		return heldBy(l.file, s.Dir)
+	}
+	if l.running, free, err = lockRunning(s.Dir); err == nil && !free {
+		err = errOtherAgent(s.Dir)
+	}
+	return err
+}
+
+// heldBy says who has locked LOCK.
+func heldBy(lock *os.File, dir string) error {
+	holder, err := io.ReadAll(io.LimitReader(lock, lockBytes))
+	if err != nil || len(holder) == 0 {
+		holder = []byte("another process")
+	}
+	return fmt.Errorf("%w: %s is held by %s; stop that agent, or give this one another --data-dir", ErrLocked, dir, bytes.TrimSpace(holder))
+}
+
+// whoHas says who has a folder that is locked.
+func whoHas(dir string) error {
+	path := filepath.Join(dir, lockName)
+	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
+		return errOtherAgent(dir)
+	}
+	f, err := os.Open(path) //nolint:gosec // the directory is the agent's own
+	if err != nil {
+		return errOtherAgent(dir)
+	}
+	defer f.Close() //nolint:errcheck // it was only read
+	if free, err := lockFile(f); err != nil || free {
+		return errOtherAgent(dir)
+	}
+	return heldBy(f, dir)
 }
 
 // setAsideStrangeLock sets aside what has the name of LOCK and is no file, which cannot be locked, unless RUNNING shows that an
@@ -303,9 +347,11 @@ func (l *directoryLock) release() error {
 	if l == nil {
 		return nil
 	}
-	err := l.file.Close()
-	if l.running != nil {
-		err = errors.Join(err, l.running.Close())
+	var err error
+	for _, f := range []*os.File{l.file, l.running, l.folder} {
+		if f != nil {
+			err = errors.Join(err, f.Close())
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("release the staging directory: %w", err)

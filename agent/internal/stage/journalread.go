@@ -3,8 +3,10 @@ package stage
 import (
 	"cmp"
 	"encoding/binary"
+	"fmt"
 	"hash/crc32"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 )
@@ -96,8 +98,9 @@ type journalContent struct {
 	// epoch is the newest one that the file has frames of, 0 for none; frames are those, in their order.
 	epoch  uint64
 	frames []journalFrame
-	// size is what the head says; unclean is what the start says.
+	// size is what the head says, and length how long the file is; unclean is what the start says.
 	size    int64
+	length  int64
 	unclean bool
 	// absent says that there is no file, stale that state.db does not know it.
 	absent, stale bool
@@ -127,6 +130,24 @@ func (c *journalContent) scan(from uint64) {
 	c.frames = slices.CompactFunc(c.frames, func(a, b journalFrame) bool { return a.number == b.number })
 }
 
+// readJournalFile reads a journal, as far as its head says, and says how long the file is. Of one without a head it reads what
+// could be one.
+func readJournalFile(path string) (data []byte, length int64, err error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, 0, fmt.Errorf("look at the journal: %w", err)
+	}
+	if data, err = readRaw(path, journalHeadBytes); err != nil {
+		return nil, 0, err
+	}
+	most := int64(maxFileBytes)
+	if _, size, headErr := parseJournalHead(data); headErr == nil {
+		most = min(most, size)
+	}
+	data, err = readRaw(path, most)
+	return data, info.Size(), err
+}
+
 // lastStaged is the last sequence that was acknowledged to a flow before an unclean stop, as the state, the journal and its mark
 // say. It is ErrDamaged where they do not.
 func (c *journalContent) lastStaged(dir string, m meta) (last uint64, err error) {
@@ -137,7 +158,7 @@ func (c *journalContent) lastStaged(dir string, m meta) (last uint64, err error)
 	if mark := newestMark(c.marks, m.journal); mark.epoch >= m.epoch {
 		c.mark = mark
 	}
-	data, err := readRaw(filepath.Join(dir, journalName))
+	data, _, err := readJournalFile(filepath.Join(dir, journalName))
 	if err == nil {
 		var id uint64
 		if id, _, err = parseJournalHead(data); err == nil && id != m.journal {

@@ -64,7 +64,7 @@ func (c *journalContent) read(path string, f *files) error {
 		}
 		return nil
 	}
-	if c.data, err = readRaw(path); err != nil {
+	if c.data, c.length, err = readJournalFile(path); err != nil {
 		return err
 	}
 	if err := c.identify(f); err != nil || c.stale {
@@ -101,8 +101,8 @@ func (c *journalContent) identify(f *files) error {
 		c.problem, id = err, cmp.Or(f.journal, newestMark(c.marks, 0).id)
 	case f.journal != 0 && id != f.journal:
 		c.problem, id = damaged("the journal is not the one that belongs to state.db"), f.journal
-	case int64(len(c.data)) != size:
-		c.problem = damaged("the journal has %d bytes and should have %d", len(c.data), size)
+	case c.length != size:
+		c.problem = damaged("the journal has %d bytes and should have %d", c.length, size)
 	}
 	c.id, c.size, c.mark = id, size, newestMark(c.marks, id)
 	return nil

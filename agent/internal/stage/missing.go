@@ -232,6 +232,12 @@ func (f *files) missingState(ctx context.Context, s *Stage) error {
 		slog.String("file", filepath.Join(s.settings.Dir, stateName)), slog.Any("started_anew", d.StartedAnew), slog.String("more", d.File+whySuffix))
 	f.setAside++
 	f.repaired = true
+	return f.tellPassing(s, d)
+}
+
+// tellPassing says what is missing, until that is made: a try that comes no further leaves nothing of it.
+func (f *files) tellPassing(s *Stage, d *DamagedFile) error {
+	f.passing = append(f.passing, filepath.Join(s.settings.Dir, d.File+whySuffix))
 	return d.describe(s.settings.Dir)
 }
 
@@ -257,7 +263,7 @@ func (f *files) tellOlderState(s *Stage) error {
 	d.name(filepath.Join(s.settings.Dir, stateName))
 	f.setAside++
 	f.repaired = true
-	return d.describe(s.settings.Dir)
+	return f.tellPassing(s, d)
 }
 
 // lostRange is the sequences of segments that are not there. first is also that of the first segment missing.

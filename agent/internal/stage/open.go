@@ -15,12 +15,9 @@ import (
 )
 
 // openFiles opens every file and finds what counts. It writes only to make a state.db that is missing, and to salvage what
-// is damaged: that is what found names, with what is wrong with it, and what turns out to be while it is opened.
-func (s *Stage) openFiles(ctx context.Context, found map[string]error) (*files, error) {
-	f := &files{damaged: map[uint64]string{}, marks: map[string]mark{}}
-	if found == nil {
-		found = map[string]error{}
-	}
+// is damaged: what was found to be before, and what turns out to be while it is opened. What it could not salvage is kept in mind.
+func (s *Stage) openFiles(ctx context.Context) (*files, error) {
+	f, found := &files{damaged: map[uint64]string{}, marks: map[string]mark{}}, s.harmed.found
 	err := f.openState(ctx, s, found)
 	if err == nil {
 		err = s.readJournal(f)
@@ -35,8 +32,13 @@ func (s *Stage) openFiles(ctx context.Context, found map[string]error) (*files, 
 		err = f.begin(&s.settings)
 	}
 	if err != nil {
+		s.harmed.fell(f)
+		for _, path := range f.passing {
+			err = errors.Join(err, remove(path))
+		}
 		return nil, errors.Join(err, f.close())
 	}
+	clear(found)
 	f.settledStored = f.floor()
 	f.countAcknowledged()
 	return f, nil
@@ -58,6 +60,7 @@ func (f *files) openState(ctx context.Context, s *Stage, found map[string]error)
 			return err
 		}
 		reason = errors.Join(err, f.close())
+		found[path] = reason
 	}
 	f.meta, f.marks = meta{}, map[string]mark{}
 	s.settings.Logger.ErrorContext(ctx, "the staged state is damaged; what is whole in it is salvaged", slog.String("file", path), slog.Any("error", reason))
@@ -69,6 +72,7 @@ func (f *files) openState(ctx context.Context, s *Stage, found map[string]error)
 	if err != nil {
 		return err
 	}
+	delete(found, path)
 	if there, err = exists(path); err == nil && there {
 		err = f.loadState(path)
 	} else {
@@ -163,7 +167,7 @@ func (f *files) openSegments(ctx context.Context, s *Stage, found map[string]err
 		return fmt.Errorf("salvage the outbox: %w", err)
 	}
 	for i := range list {
-		if err := f.openOne(ctx, s, &list[i]); err != nil {
+		if err := f.openOne(ctx, s, &list[i], found); err != nil {
 			return err
 		}
 	}
@@ -257,7 +261,7 @@ func lastBase(names []segmentName, found map[string]error, acknowledged uint64) 
 }
 
 // openOne opens a segment, and salvages it when that shows it to be damaged, or not to have what it should.
-func (f *files) openOne(ctx context.Context, s *Stage, o *opening) error {
+func (f *files) openOne(ctx context.Context, s *Stage, o *opening, found map[string]error) error {
 	if o.gone {
 		return nil
 	}
@@ -269,6 +273,7 @@ func (f *files) openOne(ctx context.Context, s *Stage, o *opening) error {
 		err = seg.holdsAll(s.found.upTo(f.epoch))
 	}
 	if errors.Is(err, ErrDamaged) {
+		found[o.path] = err
 		if err = s.salvageSegmentFile(ctx, o, err); err != nil || o.gone {
 			return err
 		}
@@ -293,7 +298,7 @@ func (s *segment) holdsAll(upTo uint64) error {
 	if s.last >= upTo {
 		return nil
 	}
-	data, err := readRaw(s.path)
+	data, err := readRaw(s.path, maxFileBytes)
 	if err == nil {
 		if frames := findFrames(s.segmentName, data, upTo); len(frames) > 0 && frames[len(frames)-1].seq > s.last {
 			err = damaged("the records %d to %d are in it and nothing leads to them", s.last+1, frames[len(frames)-1].seq)
@@ -398,58 +403,6 @@ func (s *Stage) renewLast() error {
 		s.settings.Logger.Warn("a segment that was replaced could not be dropped; the next start removes it", slog.Any("error", err))
 	}
 	return nil
-}
-
-// reopen opens the files again after an error. What the error calls damaged is verified first. mu is held.
-func (s *Stage) reopen() (*files, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), verifyTimeout+2*salvageTimeout)
-	defer cancel()
-	found := map[string]error{}
-	if d, ok := errors.AsType[*damageError](s.unsettled); ok {
-		err := s.settings.verifyOne(ctx, d.path)
-		switch {
-		case errors.Is(err, ErrDamaged):
-			found[d.path] = err
-		case err != nil:
-			return nil, err
-		}
-	}
-	f, err := s.openFiles(ctx, found)
-	if err != nil {
-		return nil, err
-	}
-	f.closeLast()
-	if s.damaged, err = boundKept(s.settings.Dir, s.settings.Logger); err != nil {
-		return nil, errors.Join(err, f.close())
-	}
-	s.adopt(f)
-	return f, nil
-}
-
-// maxHeals is how often a running stage reads its files again because of damage. On a disk that goes on damaging them,
-// what cannot be read after that is lost until the next start.
-const maxHeals = 16
-
-// suspect lets the files be read again, and salvaged where that is needed, because something in them is damaged. It says
-// whether that was worth a try.
-func (s *Stage) suspect(cause *damageError) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.unsettled != nil {
-		_, healing := errors.AsType[*damageError](s.unsettled)
-		return healing
-	}
-	if s.files == nil {
-		return false
-	}
-	if s.heals >= maxHeals {
-		return false
-	}
-	s.heals++
-	s.unsettled, s.known = fmt.Errorf("a staged file is damaged and is being salvaged: %w", cause), false
-	s.carry = s.files.meta
-	s.settings.Logger.Error("a staged file is damaged; it is verified and salvaged", slog.Any("error", cause))
-	return true
 }
 
 // salvageOne runs one salvage within its time.

@@ -35,38 +35,34 @@ func (s *Stage) OutboxChanged() <-chan struct{} { return s.changed }
 
 // ReadOutbox gives the records behind the sequence, and behind what is acknowledged, in order: at most maxRecords, and
 // no more payload than maxBytes unless the first alone is larger. Each begins where the one before it ended. Places that
-// follow each other and are gone for the same reason are one record. Nothing waiting gives no records and no error.
+// follow each other and are gone for the same reason are one record. Nothing waiting gives no records and no error. Where the
+// next one is in a file that is damaged and cannot be salvaged yet, the error wraps ErrBeingRepaired.
 func (s *Stage) ReadOutbox(ctx context.Context, after uint64, maxRecords, maxBytes int) ([]Record, error) {
 	for {
-		if err := s.untilSalvaged(ctx); err != nil {
+		if err := s.untilSalvaged(ctx); err != nil && !errors.Is(err, ErrBeingRepaired) {
 			return nil, err
 		}
 		r, err := s.readOutbox(after, maxRecords, maxBytes)
-		if err == nil && r.problem == nil {
-			s.noteDamaged(r.damaged)
-			s.noteGiven(r.records)
-			return r.records, nil
+		if r != nil && r.problem != nil {
+			if s.suspect(r.problem) {
+				continue
+			}
+			if err == nil && s.isUnsettled() != nil {
+				// What is damaged is found out once the disk can be written again.
+				err = repairError{r.problem}
+			}
 		}
-		problem, found := errors.AsType[*damageError](err)
-		if err == nil {
-			problem = r.problem
-		}
-		switch {
-		case problem != nil && s.suspect(problem):
-		case found || err != nil:
+		if err != nil {
 			return nil, err
-		case s.isUnsettled() != nil:
-			// What is damaged is found out once the disk can be written again.
-			return nil, problem
-		default:
-			s.noteDamaged(r.damaged)
-			s.noteGiven(r.records)
-			return r.records, nil
 		}
+		s.noteDamaged(r.damaged)
+		s.noteGiven(r.records)
+		return r.records, nil
 	}
 }
 
-// readOutbox reads once. The reader's problem is the first record that should be there and is not.
+// readOutbox reads once. The reader's problem is what turned out to be damaged, or the first record that should be there and is
+// not.
 func (s *Stage) readOutbox(after uint64, maxRecords, maxBytes int) (*outboxReader, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -74,8 +70,15 @@ func (s *Stage) readOutbox(after uint64, maxRecords, maxBytes int) (*outboxReade
 		return nil, s.unavailableLocked()
 	}
 	end := s.pending.behind(s.files.produced)
-	r := &outboxReader{next: max(after, s.files.acknowledged) + 1, end: end, maxRecords: maxRecords, maxBytes: maxBytes, known: s.files.damaged, gone: s.files.gone}
-	if err := r.readAll(s.files.segments); err != nil {
+	r := &outboxReader{next: max(after, s.files.acknowledged) + 1, end: end, maxRecords: maxRecords, maxBytes: maxBytes, known: s.files.damaged, gone: s.files.gone, harmed: &s.harmed}
+	err := r.readAll(s.files.segments)
+	if d, ok := errors.AsType[*damageError](err); ok {
+		r.problem = d
+	}
+	if errors.Is(err, ErrBeingRepaired) && len(r.records) > 0 {
+		return r, nil // what is in front of the damage
+	}
+	if err != nil {
 		return r, err
 	}
 	r.readPending(s.pending)
@@ -116,6 +119,8 @@ type outboxReader struct {
 	// known are such that are known; problem is the first other one.
 	known   map[uint64]string
 	problem *damageError
+	// harmed is what nothing is read of; nil for nothing.
+	harmed *harmed
 }
 
 func (r *outboxReader) readAll(segments []*segment) error {
@@ -130,6 +135,9 @@ func (r *outboxReader) readAll(segments []*segment) error {
 		r.fill(min(seg.first-1, r.end))
 		if r.full {
 			return nil
+		}
+		if r.harmed != nil && r.harmed.holds(seg.path) {
+			return repairError{fmt.Errorf("insight %d is in %s, which is damaged and not salvaged yet", r.next, filepath.Base(seg.path))}
 		}
 		last := min(seg.last, r.end)
 		err := seg.read(r.next, func(seq uint64, payload []byte, ok bool) bool {
@@ -275,6 +283,9 @@ func (s *Stage) moveAcknowledged(upTo uint64, unsure spans) (store bool, err err
 		return false, nil
 	}
 	size, err := f.segments[0].fileBytes()
+	if errors.Is(err, ErrDamaged) {
+		return false, nil // it is replaced
+	}
 	return size > idleSegmentBytes, err
 }
 
@@ -492,7 +503,7 @@ func (s *Stage) settled(ctx context.Context) error {
 
 // untilSalvaged lets the writer salvage what is damaged, if anything is.
 func (s *Stage) untilSalvaged(ctx context.Context) error {
-	if _, ok := errors.AsType[*damageError](s.isUnsettled()); !ok {
+	if !errors.Is(s.isUnsettled(), ErrBeingRepaired) {
 		return nil
 	}
 	return s.settled(ctx)
@@ -512,14 +523,15 @@ func (s *Stage) unavailableLocked() error {
 	return ErrClosed
 }
 
-// view reads the state. After a failed commit that may be what it wrote or what was there before. Where that shows it to be damaged it is salvaged and read again.
+// view reads the state. After a failed commit that may be what it wrote or what was there before. Where that shows it to be
+// damaged it is salvaged and read again; until then the error wraps ErrBeingRepaired.
 func (s *Stage) view(ctx context.Context, fn func(*bolt.Tx) error) error {
 	for {
-		if err := s.untilSalvaged(ctx); err != nil {
+		if err := s.untilSalvaged(ctx); err != nil && !errors.Is(err, ErrBeingRepaired) {
 			return err
 		}
 		err := s.viewOnce(fn)
-		if !errors.Is(err, ErrDamaged) {
+		if !errors.Is(err, ErrDamaged) || errors.Is(err, ErrBeingRepaired) {
 			return err
 		}
 		if !s.suspect(&damageError{path: filepath.Join(s.settings.Dir, stateName), cause: err}) {
@@ -533,6 +545,9 @@ func (s *Stage) viewOnce(fn func(*bolt.Tx) error) error {
 	defer s.mu.RUnlock()
 	if s.files == nil {
 		return s.unavailableLocked()
+	}
+	if s.harmed.holds(s.files.state.path) {
+		return repairError{fmt.Errorf("%s is damaged and not salvaged yet", s.files.state.path)}
 	}
 	if err := s.files.state.View(fn); err != nil {
 		return fmt.Errorf("read the staged state: %w", err)

@@ -134,6 +134,9 @@ func (p *pageFile) page(id uint64) (page, error) {
 	if pg.spans > p.pages-id {
 		return page{}, damaged("page %d goes on for %d pages", id, pg.spans)
 	}
+	if pg.spans > maxFileBytes/uint64(p.pageSize) { //nolint:gosec // it is positive
+		return page{}, damaged("page %d goes on for %d pages", id, pg.spans)
+	}
 	if pg.spans > 1 {
 		pg.data = make([]byte, int64(pg.spans)*p.pageSize) //nolint:gosec // below the size of the file
 		if _, err := p.file.ReadAt(pg.data, at); err != nil {

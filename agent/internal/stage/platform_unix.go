@@ -26,6 +26,20 @@ func lockFile(f *os.File) (free bool, err error) {
 	return true, nil
 }
 
+// lockFolder opens and locks the directory itself, and says whether it was free. It gives no file where the file system cannot, as
+// some of the network.
+func lockFolder(dir string) (f *os.File, free bool, err error) {
+	if f, err = os.Open(dir); err != nil { //nolint:gosec // it is the agent's own
+		return nil, false, fmt.Errorf("lock the staging directory: %w", err)
+	}
+	free, unable := lockFile(f)
+	if unable != nil {
+		_ = f.Close()         // it was only opened
+		return nil, true, nil //nolint:nilerr // LOCK and RUNNING are locked all the same
+	}
+	return f, free, nil
+}
+
 // move gives the directory another name while it is locked, and lets go of it.
 func (l *directoryLock) move(dir, target string) error {
 	return errors.Join(os.Rename(dir, target), l.release())

@@ -27,6 +27,9 @@ func lockFile(f *os.File) (free bool, err error) {
 	return true, nil
 }
 
+// lockFolder locks nothing: Windows lets nobody remove LOCK while it is open.
+func lockFolder(string) (f *os.File, free bool, err error) { return nil, true, nil }
+
 // move lets go of the directory and gives it another name. Windows renames no directory with an open file in it; for the
 // same reason this fails when another process took the directory in between.
 func (l *directoryLock) move(dir, target string) error {

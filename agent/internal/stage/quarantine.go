@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -71,7 +72,7 @@ func (s *Settings) setAsideStrange(ctx context.Context) (n uint64, err error) {
 	}
 	for _, e := range entries {
 		_, isSegment := parseSegmentName(filepath.Join(s.Dir, e.Name()))
-		if !isSegment && !slices.Contains([]string{stateName, journalName, runningName}, e.Name()) {
+		if !isSegment && !slices.Contains([]string{stateName, journalName, runningName, ScratchName}, e.Name()) {
 			continue
 		}
 		one, err := s.setAsideIfStrange(ctx, e.Name())
@@ -85,20 +86,23 @@ func (s *Settings) setAsideStrange(ctx context.Context) (n uint64, err error) {
 // setAsideIfStrange does it for one name, and gives 1 when it did.
 func (s *Settings) setAsideIfStrange(ctx context.Context, name string) (n uint64, err error) {
 	path := filepath.Join(s.Dir, name)
-	reason := strangeness(path)
+	reason, what := strangeness(path), "file"
+	if name == ScratchName {
+		reason, what = strangeFolder(path), "folder"
+	}
 	if reason == "" {
 		return 0, nil
 	}
-	d, err := quarantine(path, DamagedFile{Reason: reason + ". Find out what has put it in the place of the file"})
+	d, err := quarantine(path, DamagedFile{Reason: reason + ". Find out what has put it in the place of the " + what})
 	if err != nil {
 		return 0, err
 	}
 	aside := filepath.Join(s.Dir, d.File)
-	if info, err := os.Lstat(aside); err == nil && info.Mode().IsRegular() {
+	if info, err := os.Lstat(aside); err == nil && info.Mode().IsRegular() && name != ScratchName {
 		// Another agent that starts has made the file since it was looked at.
 		return 0, errors.Join(errOtherAgent(s.Dir), os.Link(aside, path), remove(aside), remove(aside+whySuffix))
 	}
-	s.Logger.ErrorContext(ctx, "what is in the place of a staged file is none, and was set aside", slog.String("file", path), slog.String("now", d.File), slog.String("reason", reason))
+	s.Logger.ErrorContext(ctx, "what is in the place of a file or folder of the staging area is none, and was set aside", slog.String("file", path), slog.String("now", d.File), slog.String("reason", reason))
 	return 1, nil
 }
 
@@ -119,12 +123,36 @@ func strangeness(path string) string {
 	return "it is a link that leads nowhere"
 }
 
+// strangeFolder says what is wrong with what has the name of a folder and is none; nothing for a folder, and where nothing is.
+func strangeFolder(path string) string {
+	if _, err := os.Lstat(path); err != nil {
+		return ""
+	}
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return "it is a link that leads nowhere"
+	case !info.IsDir():
+		return "it is no folder"
+	}
+	return ""
+}
+
+// maxTextBytes is far more than any text in the directory has that the agent reads. What is behind it is not read, so that the text
+// is none that the agent has written.
+const maxTextBytes = 1 << 20
+
 // readText reads a small file. What is no file counts as missing, and is not opened: a named pipe would never answer.
 func readText(path string) ([]byte, error) {
 	if reason := strangeness(path); reason != "" {
 		return nil, fmt.Errorf("%w: %s: %s", fs.ErrNotExist, path, reason)
 	}
-	text, err := os.ReadFile(path) //nolint:gosec // the directory is the agent's own
+	f, err := os.Open(path) //nolint:gosec // the directory is the agent's own
+	if err != nil {
+		return nil, fmt.Errorf("read a file of the staging directory: %w", err)
+	}
+	defer f.Close() //nolint:errcheck // it was only read
+	text, err := io.ReadAll(io.LimitReader(f, maxTextBytes))
 	if err != nil {
 		return nil, fmt.Errorf("read a file of the staging directory: %w", err)
 	}
@@ -182,7 +210,7 @@ func damagedFiles(dir string) ([]DamagedFile, error) {
 			continue
 		}
 		d := DamagedFile{File: name}
-		if why, err := os.ReadFile(filepath.Join(dir, name+whySuffix)); err == nil { //nolint:gosec // the directory is the agent's own
+		if why, err := readText(filepath.Join(dir, name+whySuffix)); err == nil {
 			// What it says is for people; a damaged explanation is as good as none.
 			_ = json.Unmarshal(why, &d)
 		}

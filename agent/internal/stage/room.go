@@ -117,7 +117,7 @@ func (s *Stage) lookAtDisk() {
 	if !s.disk.olderThan(idleDiskCheck) {
 		return
 	}
-	if !s.waits.on && s.spare.due() {
+	if !s.waits.on && !s.waits.repair && s.spare.due() {
 		s.keepSpare()
 		return
 	}

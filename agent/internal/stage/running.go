@@ -75,8 +75,8 @@ func readLandedMarks(dir string) (marks []landedMark) {
 		if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
 			continue
 		}
-		if data, err := readRaw(path); err == nil {
-			marks = append(marks, parseLandedMarks(data[:min(len(data), runningBytes)])...)
+		if data, err := readRaw(path, runningBytes); err == nil {
+			marks = append(marks, parseLandedMarks(data)...)
 		}
 	}
 	return marks
@@ -178,7 +178,7 @@ func (c *journalContent) foundUnclean(dir string, m meta) bool {
 		return true
 	}
 	look := &journalContent{id: m.journal}
-	data, err := readRaw(filepath.Join(dir, journalName))
+	data, _, err := readJournalFile(filepath.Join(dir, journalName))
 	if err != nil {
 		return false // nor does a journal that is not there say anything
 	}

@@ -36,7 +36,7 @@ func salvageSegment(path, target string, id segmentID, end uint64) error {
 	if !ok {
 		return fmt.Errorf("%s is not the name of an outbox segment", path)
 	}
-	data, err := readRaw(path)
+	data, err := readRaw(path, maxFileBytes)
 	if err != nil {
 		return err
 	}
@@ -120,8 +120,12 @@ func (w *chunkWriter) writeSalvaged(db *bolt.DB, lost []span, data []byte, frame
 // rawBlockBytes is how much is given up where the disk cannot read.
 const rawBlockBytes = 4 << 10
 
-// readRaw reads the whole file. What the disk cannot read is zero.
-func readRaw(path string) ([]byte, error) {
+// maxFileBytes is how much of a segment or of a journal is read as bytes, and how long one entry of a database may be. No agent
+// writes files of twice the length of a segment: what is behind it was put there by something else.
+const maxFileBytes = 2 * maxSegmentBytes
+
+// readRaw reads the whole file, at most so many bytes of it. What the disk cannot read is zero.
+func readRaw(path string, most int64) ([]byte, error) {
 	f, err := os.Open(path) //nolint:gosec // a file of the agent's own directory
 	if err != nil {
 		return nil, fmt.Errorf("read a damaged file: %w", err)
@@ -131,7 +135,7 @@ func readRaw(path string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read a damaged file: %w", err)
 	}
-	data := make([]byte, info.Size())
+	data := make([]byte, min(info.Size(), most))
 	if _, err = io.ReadFull(f, data); err == nil {
 		return data, nil
 	}

@@ -41,7 +41,12 @@ type Scratch struct {
 
 // OpenScratch empties the folder, which whoever holds the staging directory may do: what is in it belongs to a process
 // that has ended. minFree is how many bytes of the disk stay free; 0 means 64 MiB.
+//
+// What has the folder's name and is none stays until the staging directory is opened, which sets it aside.
 func OpenScratch(dir string, minFree uint64) (*Scratch, error) {
+	if strangeFolder(dir) != "" {
+		return newScratch(dir, minFree), nil
+	}
 	// The folder itself stays, because a full disk might not let it be made again.
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -42,3 +42,42 @@ func TestASecondAgentIsRefusedWithoutLOCK(t *testing.T) {
 		})
 	}
 }
+
+// TestASecondAgentIsRefusedWithoutLOCKWhileTheFirstWaits removes LOCK while an agent waits for room, without which it could not
+// even make RUNNING.
+func TestASecondAgentIsRefusedWithoutLOCKWhileTheFirstWaits(t *testing.T) {
+	t.Parallel()
+	disk := smallDisk(t, "size=16m")
+	s := settings(t, filepath.Join(disk, "stage"))
+	stage.JournalBytes(&s, -1)
+	st := openOnDisk(t, s)
+	commit(t, st, stage.Checkpoint{Flow: "f", Number: 1, Insights: payloads(5, "p")})
+	if err := st.Close(); err != nil {
+		t.Fatal(err)
+	}
+	removeAll(t, filepath.Join(s.Dir, "SPARE"), filepath.Join(s.Dir, "state.db"))
+	fill(t, disk)
+	st, err := stage.OpenOrWait(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(s.Dir, "RUNNING")); err == nil {
+		t.Error("it has made RUNNING, so that this tests nothing")
+	}
+	removeAll(t, filepath.Join(s.Dir, "LOCK"))
+	for range 2 {
+		if _, err := stage.OpenOrWait(t.Context(), s); !errors.Is(err, stage.ErrLocked) || !strings.Contains(err.Error(), "another agent") {
+			t.Errorf("a second agent gets %v", err)
+		}
+	}
+	empty(t, disk, "fill")
+	if _, err := stage.Open(t.Context(), s); !errors.Is(err, stage.ErrLocked) {
+		t.Errorf("with room a second agent gets %v", err)
+	}
+	if err := st.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := openOnDisk(t, s).Close(); err != nil {
+		t.Error(err)
+	}
+}

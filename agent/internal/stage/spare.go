@@ -93,7 +93,7 @@ func (s *Stage) keepSpare() {
 
 // restoreSpare is for the writer, after what it does.
 func (s *Stage) restoreSpare() {
-	if !s.waits.on && s.spare.due() {
+	if !s.waits.on && !s.waits.repair && s.spare.due() {
 		s.keepSpare()
 	}
 }

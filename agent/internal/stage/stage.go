@@ -128,6 +128,9 @@ type Stage struct {
 	// the files have not been read again since. Until then what had landed before can still be read from them.
 	files     *files
 	unsettled error
+	// settling is closed when it is nil again, and harmed is what is damaged and not salvaged yet.
+	settling chan struct{}
+	harmed   harmed
 	// unread says that the files have not been open yet, so that no numbers are known.
 	unread bool
 	// known says that it is known all the same what of every request has landed.
@@ -184,6 +187,8 @@ type files struct {
 	// marks are those of the flows' last commits, also of those in pending, which is the stage's.
 	marks   map[string]mark
 	pending *pending
+	// passing are the texts that go when the files cannot be opened after all.
+	passing []string
 	// proven is the last sequence that the journal proves to have counted; 0 for none.
 	proven uint64
 }
@@ -252,7 +257,7 @@ func openDir(ctx context.Context, settings Settings, failed func(*Stage, context
 		settings: settings,
 		requests: make(chan *request), closing: make(chan struct{}),
 		changed: make(chan struct{}, 1), look: make(chan struct{}, 1), space: make(chan struct{}), trouble: newTrouble(), opened: time.Now(),
-		spare: spare{path: filepath.Join(settings.Dir, spareName)}, folding: newStoppedTimer(), waits: waiting{opened: make(chan struct{})},
+		spare: spare{path: filepath.Join(settings.Dir, spareName)}, folding: newStoppedTimer(), harmed: newHarmed(), waits: waiting{opened: make(chan struct{})},
 	}
 	err := s.withSpare(func() error { return s.begin(ctx) })
 	if err != nil {
@@ -325,8 +330,7 @@ func (s *Stage) start(ctx context.Context) error {
 	if s.lock.strange += strange; err != nil {
 		return err
 	}
-	found, err := s.startRunning(ctx)
-	if err != nil {
+	if err := s.startRunning(ctx); err != nil {
 		return err
 	}
 	others, err := formers(dir)
@@ -334,7 +338,7 @@ func (s *Stage) start(ctx context.Context) error {
 		return err
 	}
 	unclean := s.found.unclean
-	f, err := s.openFiles(ctx, found)
+	f, err := s.openFiles(ctx)
 	if err != nil {
 		return err
 	}
@@ -367,7 +371,8 @@ func (s *Stage) show(f *files, kept []DamagedFile, others []Former) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.damaged, s.formers = kept, others
-	s.files, s.pending, s.unsettled, s.unread = f, f.pending, nil, false
+	s.files, s.pending, s.unread = f, f.pending, false
+	s.setUnsettled(nil)
 	s.ranBefore, s.ranStored = millis(f.ranMillis), f.ranMillis
 	s.beginReach()
 	s.doubt(f, f.unsure)
@@ -380,12 +385,12 @@ func (s *Stage) show(f *files, kept []DamagedFile, others []Former) {
 	s.noteWaiting()
 }
 
-// startRunning finds out whether the last stop was clean and verifies the files if it was not. It gives what is damaged.
-func (s *Stage) startRunning(ctx context.Context) (found map[string]error, err error) {
+// startRunning finds out whether the last stop was clean and verifies the files if it was not.
+func (s *Stage) startRunning(ctx context.Context) error {
 	dir := s.settings.Dir
 	there, err := exists(filepath.Join(dir, runningName))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	s.found = &journalContent{unclean: there, marks: readLandedMarks(dir)}
 	doubtful := false
@@ -402,16 +407,16 @@ func (s *Stage) startRunning(ctx context.Context) (found map[string]error, err e
 			slog.String("file", filepath.Join(dir, runningName)))
 	}
 	if s.found.unclean || doubtful {
-		if found, err = s.verifyAll(ctx); err != nil {
-			return nil, err
+		if err := s.verifyAll(ctx); err != nil {
+			return err
 		}
 	}
 	if !there {
 		if err = s.withSpare(func() error { return createRunning(dir) }); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return found, s.running.open(s.lock, dir)
+	return s.running.open(s.lock, dir)
 }
 
 // removeUnfinished removes files that a stopped process was still making.

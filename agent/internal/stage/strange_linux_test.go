@@ -2,8 +2,10 @@ package stage_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -15,7 +17,7 @@ import (
 // TestANamedPipeInPlaceOfAFileHoldsNoStartUp puts one in the place of each file: opening it to read would wait for a writer.
 func TestANamedPipeInPlaceOfAFileHoldsNoStartUp(t *testing.T) {
 	t.Parallel()
-	for _, names := range [][]string{{"OWNER"}, {"FORMAT"}, {"LOCK"}, {"RUNNING"}, {"state.db"}, {"OWNER", "FORMAT", "LOCK"}} {
+	for _, names := range [][]string{{"OWNER"}, {"FORMAT"}, {"LOCK"}, {"RUNNING"}, {"state.db"}, {stage.ScratchName}, {"OWNER", "FORMAT", "LOCK"}} {
 		t.Run(strings.Join(names, " and "), func(t *testing.T) {
 			t.Parallel()
 			s := settings(t, filepath.Join(fastDir(t), "stage"))
@@ -24,7 +26,7 @@ func TestANamedPipeInPlaceOfAFileHoldsNoStartUp(t *testing.T) {
 			to := killed(t, s)
 			for _, name := range names {
 				path := filepath.Join(to.Dir, name)
-				if err := errors.Join(os.Remove(path), unix.Mkfifo(path, 0o600)); err != nil {
+				if err := errors.Join(os.RemoveAll(path), unix.Mkfifo(path, 0o600)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -70,6 +72,64 @@ func TestANamedPipeBesideANewerLayoutIsLeftAlone(t *testing.T) {
 		}
 		if info, err := os.Stat(path); err != nil || info.Mode()&os.ModeNamedPipe == 0 {
 			t.Errorf("%s was touched: %v", name, err)
+		}
+	}
+}
+
+// peakMemory is the most that a process has had in memory, in bytes.
+func peakMemory(t *testing.T, pid int) uint64 {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "VmHWM:")
+	kib, err := strconv.ParseUint(strings.Fields(rest)[0], 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kib << 10
+}
+
+// TestFilesThatHaveGrownTakeNoMemory makes files of a killed process 3 GiB long, without content behind what they have, and with
+// nothing else in them.
+func TestFilesThatHaveGrownTakeNoMemory(t *testing.T) {
+	t.Parallel()
+	const most = 320 << 20
+	for _, name := range []string{"LOCK", "RUNNING", "OWNER", "FORMAT", "SPARE", "JOURNAL", "state.db", "outbox-*.db"} {
+		for _, from := range []int64{-1, 0} {
+			if !*long && from == 0 && name != "JOURNAL" && name != "outbox-*.db" {
+				continue
+			}
+			t.Run(fmt.Sprintf("%s, from %d", name, from), func(t *testing.T) {
+				t.Parallel()
+				dir := filepath.Join(t.TempDir(), "stage")
+				c := startFaultChild(t, dir)
+				c.begin(t)
+				c.commits(t, 20)
+				c.end(t, false)
+				next := startFaultChild(t, dir)
+				next.done = c.done
+				c = next
+				c.begin(t)
+				c.commits(t, 5)
+				c.end(t, true)
+				path := oneOf(t, dir, name)
+				if from == 0 {
+					if err := os.Truncate(path, 0); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if err := os.Truncate(path, 3<<30); err != nil {
+					t.Fatal(err)
+				}
+				next = startFaultChild(t, dir)
+				next.begin(t)
+				if peak := peakMemory(t, next.cmd.Process.Pid); peak > most {
+					t.Errorf("it takes %d MiB", peak>>20)
+				}
+				next.end(t, false)
+			})
 		}
 	}
 }

@@ -78,14 +78,20 @@ func (s *Stage) fail(batch []*request, err error) error {
 	if errors.Is(err, errNotRead) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.unsettled, s.known, s.carry = err, false, s.files.meta
+		s.setUnsettled(err)
+		s.known, s.carry = false, s.files.meta
 		s.trouble.next = time.Now()
 		s.trouble.timer.Reset(0)
 		return err
 	}
 	err = fmt.Errorf("the staging directory %s could not be written; check the disk: %w", s.settings.Dir, err)
+	if _, ok := errors.AsType[*damageError](err); ok {
+		err = repairError{err}
+	}
 	s.mu.Lock()
-	s.unsettled, s.trouble.degraded, s.known = err, err, len(batch) == 0
+	s.setUnsettled(err)
+	s.trouble.degraded, s.known = err, len(batch) == 0
+	s.harmed.suspect(err, s.files)
 	s.carry = s.files.meta
 	s.renumbering = len(batch) == 1 && batch[0].renumberFrom != 0
 	s.mu.Unlock()
@@ -202,13 +208,30 @@ func (s *Stage) settle() error {
 		}
 		return s.isUnsettled() // what the start has committed can have failed in its turn
 	}
+	if s.waits.repair && !s.waits.worthATry(s.settings.Dir) {
+		return s.isUnsettled()
+	}
+	if err := s.roomToHeal(); isNoSpace(err) {
+		return s.awaitRoom(err)
+	}
 	if err := s.trouble.rewrite(s.settings.Dir); err != nil {
 		return fmt.Errorf("the staging directory %s still cannot be written: %w", s.settings.Dir, err)
 	}
+	err := s.readAgain()
+	if isNoSpace(err) {
+		return s.awaitRoom(err)
+	}
+	s.waits.repair = false
+	return err
+}
+
+// readAgain is settle without its waiting.
+func (s *Stage) readAgain() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.files != nil {
 		old := s.files
+		s.harmed.fell(old)
 		s.carry.acknowledged, s.carry.unsentFrom, s.carry.unsure = old.acknowledged, old.unsentFrom, old.unsure
 		s.carry.lost, s.carry.apart, s.carry.lostRemotely, s.carry.remoteStored = old.lost, old.apart, old.lostRemotely, old.remoteStored
 		s.files, s.held = nil, old.held()
@@ -218,7 +241,8 @@ func (s *Stage) settle() error {
 	}
 	f, err := s.reopen()
 	if err != nil {
-		s.unsettled, s.known = fmt.Errorf("the staging directory %s cannot be read again after an error: %w", s.settings.Dir, err), false
+		s.setUnsettled(repairError{fmt.Errorf("the staging directory %s cannot be read again after an error: %w", s.settings.Dir, err)})
+		s.known = false
 		return s.unsettled
 	}
 	stored := f.meta
@@ -238,7 +262,8 @@ func (s *Stage) settle() error {
 	f.gone = f.gone.behind(f.acknowledged)
 	f.unsentFrom = s.carry.unsentFrom
 	f.countAcknowledged()
-	s.files, s.unsettled = f, nil
+	s.files = f
+	s.setUnsettled(nil)
 	s.doubt(f, s.carry.unsure)
 	f.recallVoids()
 	s.noteWaiting()
@@ -274,6 +299,9 @@ func rewriteHead(path string, size int) error {
 	}
 	if err == nil {
 		err = f.Sync()
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		err = nil // it was cut short, which opening it tells
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("write %s again: %w", filepath.Base(path), err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,15 +24,16 @@ const (
 	verifiedAtOnce = 2
 )
 
-// verifyAll verifies every file after an unclean stop and says which are damaged, and how.
-func (s *Stage) verifyAll(ctx context.Context) (map[string]error, error) {
+// verifyAll verifies every file after an unclean stop and notes which are damaged. One of which that is known
+// from a try before may be locked by this process.
+func (s *Stage) verifyAll(ctx context.Context) error {
 	paths, err := databasePaths(s.settings.Dir)
+	paths = slices.DeleteFunc(paths, s.harmed.holds)
 	if err != nil || len(paths) == 0 {
-		return nil, err
+		return err
 	}
 	s.settings.Logger.InfoContext(ctx, "the last stop was not clean, or nothing says how it was, so the staged files are verified", slog.Int("files", len(paths)))
 	var mu sync.Mutex
-	damaged := map[string]error{}
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(verifiedAtOnce)
 	for _, path := range paths {
@@ -45,14 +47,14 @@ func (s *Stage) verifyAll(ctx context.Context) (map[string]error, error) {
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			damaged[path] = err
+			s.harmed.found[path] = err
 			return nil
 		})
 	}
 	if err := group.Wait(); err != nil {
-		return nil, fmt.Errorf("verify the staged files: %w", err)
+		return fmt.Errorf("verify the staged files: %w", err)
 	}
-	return damaged, nil
+	return nil
 }
 
 func (s *Settings) verifyOne(ctx context.Context, path string) error {

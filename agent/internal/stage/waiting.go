@@ -46,20 +46,33 @@ func (s *Settings) roomToSalvage(path string) error {
 	if err != nil {
 		return fmt.Errorf("look at a damaged file: %w", err)
 	}
-	return s.roomFor("to take out what is whole of the damaged "+filepath.Base(path), uint64(max(info.Size(), 0)))
+	return s.roomFor("to take out what is whole of the damaged "+filepath.Base(path), salvageBytes(info))
 }
 
-// waiting is what a stage knows that could not be opened yet. The writer's, but for the channel.
+// salvageBytes is how much room what is whole of a file takes at most.
+func salvageBytes(info os.FileInfo) uint64 { return uint64(min(max(info.Size(), 0), maxFileBytes)) }
+
+// waiting is what a stage knows that could not be opened yet, or not be repaired. The writer's, but for the channel.
 type waiting struct {
 	// opened is closed once the files are open, or it is known that they cannot be; failure is then why not.
 	opened  chan struct{}
 	failure error
-	// on says that they are not open yet. free is how much of the disk was free when it was tried last, at the time tried, and
+	// on says that they are not open yet, and repair that damage found since waits to be salvaged. free is how much of the disk was free when it was tried last, at the time tried, and
 	// few says that it had room for too few files then.
-	on    bool
-	free  uint64
-	few   bool
-	tried time.Time
+	on, repair bool
+	free       uint64
+	few        bool
+	tried      time.Time
+}
+
+// worthATry says whether the disk has more room than when it was tried last, or that was long ago.
+func (w *waiting) worthATry(dir string) bool {
+	free, err := freeBytes(dir)
+	if err == nil && free <= w.free && (!w.few || fewFiles(dir)) && time.Since(w.tried) < awaitEvery {
+		w.free = free // what others have taken since need not come back first
+		return false
+	}
+	return true
 }
 
 // awaitEvery is how often a start is tried again although the disk shows no more room than before.
@@ -87,7 +100,7 @@ func (s *Stage) await(ctx context.Context, err error) error {
 		return errors.Join(err, tracesErr)
 	}
 	s.waits.on, s.unread = true, true
-	s.unsettled = s.awaited(err)
+	s.setUnsettled(s.awaited(err))
 	s.trouble.degraded = s.unsettled
 	s.settings.Logger.ErrorContext(ctx, "the staging area cannot be opened before there is room on its disk; flows wait, and it is tried again without a restart", slog.Any("error", s.unsettled))
 	// It was tried twice, and what fails from here on is the same.
@@ -102,7 +115,7 @@ func (s *Stage) awaited(err error) error {
 	w.tried, w.few = time.Now(), fewFiles(s.settings.Dir)
 	// One that cannot be asked is as good as full.
 	w.free, _ = freeBytes(s.settings.Dir)
-	return fmt.Errorf("the staging directory %s must be brought into order, and its disk is full: make room on it%s; flows wait until then, and what is staged stays: %w", s.settings.Dir, s.needs(err), err)
+	return repairError{fmt.Errorf("the staging directory %s must be brought into order, and its disk is full: make room on it%s; flows wait until then, and what is staged stays: %w", s.settings.Dir, s.needs(err), err)}
 }
 
 // needs says how much room a start needs that has failed at one of its first files, and what it is for as far as that is known
@@ -149,15 +162,13 @@ func (s *Stage) beginAgain() error {
 	if w.failure != nil {
 		return w.failure
 	}
-	free, err := freeBytes(s.settings.Dir)
-	if err == nil && free <= w.free && (!w.few || fewFiles(s.settings.Dir)) && time.Since(w.tried) < awaitEvery {
-		w.free = free // what others have taken since need not come back first
+	if !w.worthATry(s.settings.Dir) {
 		return s.isUnsettled()
 	}
-	err = s.untilClosing(s.begin)
+	err := s.untilClosing(s.begin)
 	if isNoSpace(err) {
 		err = s.awaited(err)
-		s.setUnsettled(err)
+		s.staysUnsettled(err)
 		return err
 	}
 	if err != nil {
@@ -167,7 +178,7 @@ func (s *Stage) beginAgain() error {
 		default:
 		}
 		w.failure = Advise(s.settings.Dir, fmt.Errorf("open the staging directory now that there is room: %w", err))
-		s.setUnsettled(w.failure)
+		s.staysUnsettled(w.failure)
 		close(w.opened)
 		return w.failure
 	}
@@ -177,10 +188,10 @@ func (s *Stage) beginAgain() error {
 	return nil
 }
 
-func (s *Stage) setUnsettled(err error) {
+func (s *Stage) staysUnsettled(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.unsettled = err
+	s.setUnsettled(err)
 }
 
 // untilClosing calls fn with a context that ends when Close is called.

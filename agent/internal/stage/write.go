@@ -113,6 +113,9 @@ func (s *Stage) write() {
 				continue
 			case <-s.look:
 				s.lookAtDisk()
+				if s.isUnsettled() != nil {
+					_ = s.mend() // it has noted why not, and tries again
+				}
 				continue
 			case <-s.folding.C:
 				s.foldPending()
