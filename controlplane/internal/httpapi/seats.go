@@ -81,6 +81,8 @@ type seat struct {
 	busy          bool
 	ousted        bool
 	held          int
+	// conn has HTTP/2; it is nil where that of the request has not, or is not metered.
+	conn *conn
 
 	// control reaches the connection, while the handler runs.
 	mu      sync.Mutex
@@ -88,8 +90,8 @@ type seat struct {
 }
 
 // enter takes a request in. There is always room, as no more than maxBusy cannot be ousted.
-func (s *seats) enter(from netip.Addr, control *http.ResponseController) *seat {
-	one := &seat{seats: s, holder: holder{site: from}, control: control}
+func (s *seats) enter(from netip.Addr, control *http.ResponseController, under *conn) *seat {
+	one := &seat{seats: s, holder: holder{site: from}, control: control, conn: under}
 	s.mu.Lock()
 	one.member = s.slow.Add(one.holder, one)
 	out := s.room()
@@ -166,9 +168,14 @@ func (s *seat) forget() {
 	s.held = 0
 }
 
-// end has reads fail at once, and writes after a while.
+// end has reads fail at once, and writes after a while. A connection with HTTP/2 whose client nobody knows ends as a whole:
+// a reset stream is one whose end lies in a queue until the client reads, and the next comes with the same frame.
 func (s *seat) end(after time.Duration) {
 	if s == nil {
+		return
+	}
+	if s.conn != nil && !s.conn.streams.Load().isKnown() {
+		s.conn.cut()
 		return
 	}
 	s.mu.Lock()
@@ -208,6 +215,9 @@ func (s *seat) of(tenant fleet.ID) {
 	s.seats.busy++
 	s.seats.byHolder[s.holder]++
 	s.seats.held += held
+	if s.conn != nil {
+		s.conn.crowd.recognize(s.conn)
+	}
 }
 
 // rest is when the request waits for its client again.
@@ -290,13 +300,17 @@ func seatIn(ctx context.Context) *seat {
 // bounded lets a request pass that finds a seat.
 func (s *seats) bounded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		one := s.enter(source.Site(r.RemoteAddr), http.NewResponseController(w))
+		control := http.NewResponseController(w)
+		one := s.enter(source.Site(r.RemoteAddr), control, metered(r.Context()))
 		defer one.leave()
 		r = r.WithContext(context.WithValue(r.Context(), seatKey{}, one))
 		if r.Body != nil && r.Body != http.NoBody {
 			r.Body = seatedBody{ReadCloser: r.Body, seat: one}
 		}
 		next.ServeHTTP(w, r)
+		if one.conn != nil {
+			_ = control.Flush() // a small answer waits for its client too; whoever hung up has no use for it
+		}
 	})
 }
 
