@@ -32,13 +32,13 @@ import (
 type limits struct{ early, shaking, kept, heads, fresh, idle, leaving, streaming int }
 
 func usualLimits() limits {
-	return limits{early: 4096, shaking: 320, kept: 80, heads: 2800, fresh: 256, idle: 256, leaving: 64, streaming: 64}
+	return limits{early: 4096, shaking: 320, kept: 80, heads: 2800, fresh: 256, idle: 256, leaving: 64, streaming: 40}
 }
 
 // weights are what a connection counts for, in bytes, with its stack. TestHeld measures early and heads (4.1 and 9.7 KB, and 4.3 KB
 // for heads without TLS, each with the other end of the connection); the others are estimates.
 func weights() [stages]int {
-	return [stages]int{early: 6 << 10, shaking: 48 << 10, kept: 48 << 10, heads: 10 << 10, fresh: 30 << 10, idle: 30 << 10, leaving: 60 << 10, streaming: 256 << 10}
+	return [stages]int{early: 6 << 10, shaking: 48 << 10, kept: 48 << 10, heads: 10 << 10, fresh: 30 << 10, idle: 30 << 10, leaving: 60 << 10, streaming: 128 << 10}
 }
 
 // maxWeight is what all together may weigh. The collector lets the heap grow by half before it collects (GOGC=50), and the
@@ -238,6 +238,9 @@ func (c *crowd) changed(conn net.Conn, state http.ConnState) {
 	case http.StateNew:
 		// The intake has put it in its place.
 	case http.StateIdle:
+		if one.streams.Load() != nil {
+			_ = one.SetReadDeadline(time.Now().Add(idleTimeout)) // what is closed needs none
+		}
 		c.move(one, idle)
 	case http.StateHijacked:
 		one.takenOver.Store(true)
@@ -246,10 +249,16 @@ func (c *crowd) changed(conn net.Conn, state http.ConnState) {
 		c.move(one, working)
 		one.ended()
 	case http.StateActive:
-		if state := one.streams.Load(); state != nil && !state.isKnown() {
-			c.move(one, streaming)
-		} else {
+		state := one.streams.Load()
+		if state == nil {
 			c.move(one, working)
+			return
+		}
+		_ = one.SetReadDeadline(time.Time{}) // as above
+		if state.isKnown() {
+			c.move(one, working)
+		} else {
+			c.move(one, streaming)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/outfeed/outfeed/internal/source"
 )
@@ -28,6 +29,8 @@ func (f *fakeConn) Close() error {
 	f.all.cut = append(f.all.cut, f.name)
 	return nil
 }
+
+func (f *fakeConn) SetReadDeadline(time.Time) error { return nil }
 
 func (f *fakes) come(name, from string) *conn {
 	one := &conn{Conn: &fakeConn{all: f, name: name}, crowd: f.crowd, from: source.Site(from)}

@@ -271,12 +271,13 @@ func (in *intake) hand(one *conn, c net.Conn) {
 // handStreams gives the server a connection with HTTP/2. That of a proxy that tells in each request for whom it speaks is
 // nobody's, so it is not metered.
 func (in *intake) handStreams(one *conn, over *tls.Conn) {
+	state := newStreams(over.ConnectionState())
+	one.streams.Store(state)
 	if one.client.Load() == nil && in.crowd.proxies.Trust(one.RemoteAddr().String()) {
+		state.recognize()
 		in.hand(one, over)
 		return
 	}
-	state := newStreams(over.ConnectionState())
-	one.streams.Store(state)
 	in.hand(one, &meter{Conn: over, one: one, streams: state})
 }
 

@@ -109,7 +109,7 @@ func (s *seats) room() outs {
 	var next *source.Member[holder, *seat]
 	switch {
 	case s.busy+s.slow.Len() > maxSeats:
-		next = s.slow.Next()
+		next = s.next()
 	case s.held > maxHeldBytes:
 		next = s.heaviest()
 	}
@@ -120,6 +120,10 @@ func (s *seats) room() outs {
 	out.told.ousted = true
 	s.ending.began()
 	out.told.forget()
+	if out.told.stranger() {
+		s.oustAll(out.told.conn)
+		return out
+	}
 	out.told.going = s.going.Add(out.told.holder, out.told)
 	if s.going.Len() > maxGoing {
 		first := s.going.Next()
@@ -128,6 +132,39 @@ func (s *seats) room() outs {
 	}
 	return out
 }
+
+// next is who has to go when there are too many. Where that is one of HTTP/1.1, those of its holder that share a connection
+// of HTTP/2 go before it. mu is held.
+func (s *seats) next() *source.Member[holder, *seat] {
+	best := s.slow.Next()
+	if best == nil || best.Value.stranger() {
+		return best
+	}
+	from, most, counts := best.From(), 1, map[*conn]int{}
+	for m := range s.slow.All() {
+		if m.From() != from || !m.Value.stranger() {
+			continue
+		}
+		if counts[m.Value.conn]++; counts[m.Value.conn] > most {
+			best, most = m, counts[m.Value.conn]
+		}
+	}
+	return best
+}
+
+// oustAll ousts the others of a connection that is cut. mu is held.
+func (s *seats) oustAll(one *conn) {
+	for _, m := range slices.Collect(s.slow.All()) {
+		if m.Value.conn == one {
+			m.Value.ousted = true
+			s.ending.began()
+			m.Value.forget()
+		}
+	}
+}
+
+// stranger says whether the request came with HTTP/2 from a client that nobody knows.
+func (s *seat) stranger() bool { return s.conn != nil && !s.conn.streams.Load().isKnown() }
 
 // end ends the waiting of those that have to go: their reads and writes fail.
 func (o outs) end() {
@@ -174,7 +211,7 @@ func (s *seat) end(after time.Duration) {
 	if s == nil {
 		return
 	}
-	if s.conn != nil && !s.conn.streams.Load().isKnown() {
+	if s.stranger() {
 		s.conn.cut()
 		return
 	}

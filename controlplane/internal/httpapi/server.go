@@ -61,7 +61,6 @@ func Serve(ctx context.Context, l net.Listener, s ServeSettings) error {
 	server := &http.Server{
 		Handler:           crowd.serve(s.Handler),
 		ReadHeaderTimeout: readHeaderTimeout,
-		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		BaseContext:       func(net.Listener) context.Context { return requests },
 		ConnContext:       withConn,
@@ -70,6 +69,8 @@ func Serve(ctx context.Context, l net.Listener, s ServeSettings) error {
 		HTTP2:             http2Limits(),
 		Protocols:         protocols(s.TLS),
 	}
+	setUpHTTP2(server)
+	server.IdleTimeout = idleTimeout
 	in := crowd.listen(l, s)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(in) }()

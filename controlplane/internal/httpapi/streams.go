@@ -8,7 +8,6 @@ import (
 	"errors"
 	"net"
 	"net/http"
-	"runtime"
 	"sync"
 	"time"
 )
@@ -19,9 +18,10 @@ const (
 	// let the first ones end may lie behind the next.
 	maxStreams  = 32
 	freeStreams = 8
-	heldBack    = 250 * time.Millisecond
-	// What one stream and one connection may send of bodies that nobody has read yet.
-	maxStreamBuffer  = 32 << 10
+	heldBack    = 25 * time.Millisecond
+	// What one stream and one connection may send of bodies that nobody has read yet. Less would end requests of clients that
+	// send before they are told how much they may.
+	maxStreamBuffer  = 64 << 10
 	maxConnectionBuf = 64 << 10
 	// A connection that takes nothing for unreadTimeout is closed, and one that says nothing for silentTimeout is asked
 	// whether it lives.
@@ -36,8 +36,8 @@ const (
 	pricePiece      = 1
 	priceControl    = 10
 	// priceRequest is given back when the request reaches a handler. One that does not is wrong, too much, or taken back
-	// before it began.
-	priceRequest = 50
+	// before it began. Clients may send 100 before they are told how many are taken.
+	priceRequest = 20
 	// pieceBytes is how much a part of a body carries at least, other than the last, that has no price.
 	pieceBytes = 256
 )
@@ -66,6 +66,20 @@ func http2Limits() *http.HTTP2Config {
 	}
 }
 
+// setUpHTTP2 has the server take its settings for HTTP/2 now, while it has no IdleTimeout. With one, net/http starts a timer for
+// it when a connection ends that has streams open, and holds all that belongs to the connection until then (Go 1.26,
+// closeAllStreamsOnConnClose): 20 KB for each client that comes, is closed and comes again. changed sets the time in its place.
+func setUpHTTP2(server *http.Server) {
+	_ = server.Serve(noListener{}) // it ends at once
+}
+
+// noListener has no connections.
+type noListener struct{}
+
+func (noListener) Accept() (net.Conn, error) { return nil, net.ErrClosed }
+func (noListener) Close() error              { return nil }
+func (noListener) Addr() net.Addr            { return &net.TCPAddr{} }
+
 // protocols are those of a listener. A metered connection looks to the server as if it had no TLS.
 func protocols(config *tls.Config) *http.Protocols {
 	all := new(http.Protocols)
@@ -87,8 +101,8 @@ type streams struct {
 	freed chan struct{}
 
 	mu sync.Mutex
-	// running are the requests with a handler, and begun how many there ever were.
-	running, begun int
+	// running are the requests with a handler, and asked those that were let in and have not got one, or never will.
+	running, asked int
 	// known says that the credentials of a request were right.
 	known bool
 	// allowance is what the connection can spend, as of counted. written are bytes that have earned nothing yet.
@@ -117,10 +131,13 @@ func (s *streams) close() {
 // begin is when a handler begins.
 func (s *streams) begin() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.running++
-	s.begun++
+	if s.asked > 0 {
+		s.asked--
+	}
 	s.allowance += priceRequest
+	s.mu.Unlock()
+	s.tell()
 }
 
 // end is when it is done.
@@ -128,17 +145,23 @@ func (s *streams) end() {
 	s.mu.Lock()
 	s.running--
 	s.mu.Unlock()
-	select {
-	case s.freed <- struct{}{}:
-	default:
-	}
+	s.tell()
 }
 
 // recognize notes that the credentials of a request were right.
 func (s *streams) recognize() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.known = true
+	s.mu.Unlock()
+	s.tell()
+}
+
+// tell has a request that is held back look whether it may begin.
+func (s *streams) tell() {
+	select {
+	case s.freed <- struct{}{}:
+	default:
+	}
 }
 
 func (s *streams) isKnown() bool {
@@ -151,13 +174,14 @@ func (s *streams) isKnown() bool {
 func (s *streams) mayBegin() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.known || s.running < freeStreams
+	return s.known || s.running+s.asked < freeStreams
 }
 
-func (s *streams) count() int {
+// ask lets a request in.
+func (s *streams) ask() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.begun
+	s.asked++
 }
 
 // earn counts what was written.
@@ -197,8 +221,6 @@ type meter struct {
 	// head is the beginning of a frame, of which have bytes have come.
 	head [frameHead]byte
 	have int
-	// asked is how many requests were let in that have reached a handler, or should have by now.
-	asked int
 }
 
 // NetConn is the connection below TLS.
@@ -239,7 +261,7 @@ func (m *meter) Read(p []byte) (int, error) {
 
 // weigh looks at a frame.
 func (m *meter) weigh() error {
-	m.payload = int(binary.BigEndian.Uint32(m.head[:4]) >> 8) //nolint:gosec // it has 24 bits
+	m.payload = int(binary.BigEndian.Uint32(m.head[:4]) >> 8)
 	price := priceControl
 	switch m.head[3] {
 	case frameData:
@@ -252,10 +274,11 @@ func (m *meter) weigh() error {
 	case frameWindow:
 		price = pricePiece
 	case frameHeaders:
-		price = priceRequest
 		if err := m.hold(); err != nil {
 			return err
 		}
+		m.streams.ask()
+		price = priceRequest
 	}
 	if !m.streams.spend(price) {
 		return errFlood
@@ -265,14 +288,9 @@ func (m *meter) weigh() error {
 
 // hold keeps a request back while its connection has enough.
 func (m *meter) hold() error {
-	for range maxYields {
-		// What was let in before has a goroutine, which may not have run yet.
-		if m.streams.count() >= m.asked {
-			break
-		}
-		runtime.Gosched()
+	if m.streams.mayBegin() {
+		return nil
 	}
-	m.asked = m.streams.count() + 1
 	limit := time.NewTimer(heldBack)
 	defer limit.Stop()
 	for !m.streams.mayBegin() {

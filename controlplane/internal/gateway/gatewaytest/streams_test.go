@@ -31,7 +31,7 @@ const (
 
 // h2Frame writes a frame.
 func h2Frame(kind, flags byte, stream uint32, payload []byte) []byte {
-	out := []byte{byte(len(payload) >> 16), byte(len(payload) >> 8), byte(len(payload)), kind, flags}
+	out := []byte{byte(len(payload) >> 16), byte(len(payload) >> 8), byte(len(payload)), kind, flags} //nolint:gosec // as wanted
 	return append(binary.BigEndian.AppendUint32(out, stream), payload...)
 }
 
@@ -39,9 +39,9 @@ func h2Frame(kind, flags byte, stream uint32, payload []byte) []byte {
 func h2Literal(index byte, name, value string) []byte {
 	out := []byte{index}
 	if index == 0 {
-		out = append(append(out, byte(len(name))), name...)
+		out = append(append(out, byte(len(name))), name...) //nolint:gosec // it is short
 	}
-	return append(append(out, byte(len(value))), value...)
+	return append(append(out, byte(len(value))), value...) //nolint:gosec // it is short
 }
 
 // h2Request is a request's fields: 0x82 is GET, 0x83 POST and 0x87 https.
@@ -135,8 +135,9 @@ func rapidReset(n int) []byte {
 // headerBombs are requests of some hundred bytes whose fields unpack to as much as is taken: one field of 3 KB is kept, and
 // repeated.
 func headerBombs(n int) []byte {
-	large := strings.Repeat("x", 3000)
-	kept := append([]byte{0x40, 1, 'b', 0x7f}, binary.AppendUvarint(nil, uint64(len(large)-0x7f))...)
+	const size = 3000
+	large := strings.Repeat("x", size)
+	kept := append([]byte{0x40, 1, 'b', 0x7f}, binary.AppendUvarint(nil, size-0x7f)...)
 	var all []byte
 	for i := range 4 {
 		fields := slices.Concat(h2Request(0x82, "/healthz"), kept, []byte(large), bytes.Repeat([]byte{0xbe}, 2000))
@@ -151,20 +152,20 @@ func h2Kinds() map[string]func(context.Context, dialer) error {
 	one := h2Frame(h2Headers, h2EndStream|h2EndHeaders, h2Odd(0), h2Request(0x82, document))
 	post := h2Frame(h2Headers, h2EndHeaders, h2Odd(0), h2Request(0x83, "/api/v1/session"))
 	return map[string]func(context.Context, dialer) error{
-		"HTTP/2 unread answers":       h2Siege(h2Unread, h2Many(document, h2Block), nil),
-		"HTTP/2 unread small answers": h2Siege(h2Unread, h2Many("/healthz", h2Block), nil),
-		"HTTP/2 unread tunnels":       h2Siege(h2Unread, h2Many("/tunnel/v1", h2Block), nil),
-		"HTTP/2 unread refusals":      h2Siege(h2Unread, headerBombs(0), headerBombs),
-		"HTTP/2 header bombs":         h2Siege(h2Read, nil, headerBombs),
-		"HTTP/2 rapid resets":         h2Siege(h2Read, nil, rapidReset),
-		"HTTP/2 unread rapid resets":  h2Siege(h2Unread, nil, rapidReset),
-		"HTTP/2 endless headers": h2Siege(h2Read, h2Frame(h2Headers, h2EndStream, h2Odd(0), h2Request(0x82, document)),
+		"h2 unread answers":       h2Siege(h2Unread, h2Many(document, h2Block), nil),
+		"h2 unread small answers": h2Siege(h2Unread, h2Many("/healthz", h2Block), nil),
+		"h2 unread tunnels":       h2Siege(h2Unread, h2Many("/tunnel/v1", h2Block), nil),
+		"h2 unread refusals":      h2Siege(h2Unread, headerBombs(0), headerBombs),
+		"h2 header bombs":         h2Siege(h2Read, nil, headerBombs),
+		"h2 rapid resets":         h2Siege(h2Read, nil, rapidReset),
+		"h2 unread rapid resets":  h2Siege(h2Unread, nil, rapidReset),
+		"h2 endless headers": h2Siege(h2Read, h2Frame(h2Headers, h2EndStream, h2Odd(0), h2Request(0x82, document)),
 			h2Same(bytes.Repeat(h2Frame(h2Continuation, 0, h2Odd(0), h2Literal(0, "x", "y")), h2Block))),
-		"HTTP/2 settings":       h2Siege(h2Unread, nil, h2Same(bytes.Repeat(h2Frame(h2Settings, 0, 0, []byte{0, 4, 0, 0, 0, 1}), h2Block))),
-		"HTTP/2 pings":          h2Siege(h2Unread, nil, h2Same(bytes.Repeat(h2Frame(h2Ping, 0, 0, make([]byte, 8)), h2Block))),
-		"HTTP/2 priorities":     h2Siege(h2Read, nil, h2Same(bytes.Repeat(h2Frame(h2Priority, 0, 1, make([]byte, 5)), h2Block))),
-		"HTTP/2 window updates": h2Siege(h2Read, one, h2Same(bytes.Repeat(h2Frame(h2Window, 0, h2Odd(0), []byte{0, 0, 0, 1}), h2Block))),
-		"HTTP/2 empty bodies":   h2Siege(h2Read, post, h2Same(bytes.Repeat(h2Frame(h2Data, 0, h2Odd(0), nil), h2Block))),
+		"h2 settings":       h2Siege(h2Unread, nil, h2Same(bytes.Repeat(h2Frame(h2Settings, 0, 0, []byte{0, 4, 0, 0, 0, 1}), h2Block))),
+		"h2 pings":          h2Siege(h2Unread, nil, h2Same(bytes.Repeat(h2Frame(h2Ping, 0, 0, make([]byte, 8)), h2Block))),
+		"h2 priorities":     h2Siege(h2Read, nil, h2Same(bytes.Repeat(h2Frame(h2Priority, 0, 1, make([]byte, 5)), h2Block))),
+		"h2 window updates": h2Siege(h2Read, one, h2Same(bytes.Repeat(h2Frame(h2Window, 0, h2Odd(0), []byte{0, 0, 0, 1}), h2Block))),
+		"h2 empty bodies":   h2Siege(h2Read, post, h2Same(bytes.Repeat(h2Frame(h2Data, 0, h2Odd(0), nil), h2Block))),
 	}
 }
 
@@ -172,7 +173,7 @@ func h2Kinds() map[string]func(context.Context, dialer) error {
 // stays within bounds.
 func TestStreams(t *testing.T) {
 	inTurn(t)
-	attackers, lasts, what := 100, time.Second, []string{"HTTP/2 unread answers", "HTTP/2 rapid resets", "HTTP/2 pings"}
+	attackers, lasts, what := 100, time.Second, []string{"h2 unread answers", "h2 rapid resets", "h2 pings"}
 	if *long {
 		attackers, lasts, what = 500, 10*time.Second, slices.Sorted(maps.Keys(h2Kinds()))
 	}
