@@ -133,21 +133,29 @@ func (s *seats) room() outs {
 	return out
 }
 
-// next is who has to go when there are too many. Where that is one of HTTP/1.1, those of its holder that share a connection
-// of HTTP/2 go before it. mu is held.
+// next is who has to go when there are too many. Where that is one of HTTP/1.1, those that share a connection of HTTP/2 go
+// before it: if its holder is greedy that holder's, and else those of all, where they are more than half. mu is held.
 func (s *seats) next() *source.Member[holder, *seat] {
-	best := s.slow.Next()
-	if best == nil || best.Value.stranger() {
-		return best
+	first := s.slow.Next()
+	if first == nil || first.Value.stranger() {
+		return first
 	}
-	from, most, counts := best.From(), 1, map[*conn]int{}
+	greedy := s.slow.Of(first.From()) > s.slow.Modest
+	best, counts, shared := first, map[*conn]int{}, 0
 	for m := range s.slow.All() {
-		if m.From() != from || !m.Value.stranger() {
+		if !m.Value.stranger() || greedy && m.From() != first.From() {
 			continue
 		}
-		if counts[m.Value.conn]++; counts[m.Value.conn] > most {
-			best, most = m, counts[m.Value.conn]
+		counts[m.Value.conn]++
+		if n := counts[m.Value.conn]; n > 1 {
+			shared++
+			if !best.Value.stranger() || n > counts[best.Value.conn] {
+				best = m
+			}
 		}
+	}
+	if !greedy && shared <= s.slow.Len()/2 {
+		return first
 	}
 	return best
 }

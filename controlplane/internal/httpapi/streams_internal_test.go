@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/outfeed/outfeed/controlplane/internal/fleet"
+	"github.com/outfeed/outfeed/internal/source"
 )
 
 // said is a connection on which something was said already, and then its end.
@@ -255,5 +256,33 @@ func TestStreaming(t *testing.T) {
 	}
 	if got := fmt.Sprint(f.cut); got != "[late]" || !seat.ousted && seat.member == nil {
 		t.Errorf("closed are %s", got)
+	}
+}
+
+// TestSharedConnectionsGoFirst has a request of HTTP/1.1, and after it many that share connections of HTTP/2, from its own
+// address and from others.
+func TestSharedConnectionsGoFirst(t *testing.T) {
+	t.Parallel()
+	for _, sources := range []int{1, 20} {
+		t.Run(fmt.Sprintf("from %d", sources), func(t *testing.T) {
+			t.Parallel()
+			f := &fakes{crowd: newCrowd(usualLimits(), nil)}
+			s := newSeats()
+			enter := func(from string, under *conn) *seat {
+				return s.enter(source.Site(from), http.NewResponseController(httptest.NewRecorder()), under)
+			}
+			honest := enter("192.0.2.0:1", nil)
+			for n := range 10 * maxSeats / freeStreams {
+				from := fmt.Sprintf("192.0.2.%d:1", n%sources)
+				one := f.come(fmt.Sprint(n), from)
+				one.streams.Store(newStreams(tls.ConnectionState{}))
+				for range freeStreams {
+					enter(from, one)
+				}
+			}
+			if honest.ousted || len(f.cut) == 0 || s.slow.Len() > maxSeats {
+				t.Errorf("the honest one has to go: %v; %d connections were cut, and %d requests are left", honest.ousted, len(f.cut), s.slow.Len())
+			}
+		})
 	}
 }
