@@ -37,6 +37,7 @@ func usualLimits() limits {
 
 // weights are what a connection counts for, in bytes, with its stack. TestHeld measures early and heads (4.1 and 9.7 KB, and 4.3 KB
 // for heads without TLS, each with the other end of the connection); the others are estimates.
+// The requests of those at streaming have seats besides.
 func weights() [stages]int {
 	return [stages]int{early: 6 << 10, shaking: 48 << 10, kept: 48 << 10, heads: 10 << 10, fresh: 30 << 10, idle: 30 << 10, leaving: 60 << 10, streaming: 128 << 10}
 }
