@@ -17,6 +17,7 @@ type fakes struct {
 	net.Listener
 	crowd *crowd
 	cut   []string
+	by    time.Time
 }
 
 type fakeConn struct {
@@ -30,7 +31,10 @@ func (f *fakeConn) Close() error {
 	return nil
 }
 
-func (f *fakeConn) SetReadDeadline(time.Time) error { return nil }
+func (f *fakeConn) SetReadDeadline(by time.Time) error {
+	f.all.by = by
+	return nil
+}
 
 func (f *fakes) come(name, from string) *conn {
 	one := &conn{Conn: &fakeConn{all: f, name: name}, crowd: f.crowd, from: source.Site(from)}

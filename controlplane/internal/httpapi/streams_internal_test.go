@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
@@ -10,10 +11,12 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"github.com/outfeed/outfeed/controlplane/internal/fleet"
 	"github.com/outfeed/outfeed/internal/source"
@@ -242,7 +245,13 @@ func TestStreaming(t *testing.T) {
 		t.Errorf("closed are %s, and the known one is at %d", got, known.stage)
 	}
 	f.crowd.changed(known, http.StateIdle)
+	if f.by.IsZero() {
+		t.Error("it may be idle for ever")
+	}
 	f.crowd.changed(known, http.StateActive)
+	if !f.by.IsZero() {
+		t.Error("its requests have to end as early as its rest")
+	}
 	if known.stage != working {
 		t.Errorf("after its first requests the known one is at %d", known.stage)
 	}
@@ -284,5 +293,50 @@ func TestSharedConnectionsGoFirst(t *testing.T) {
 				t.Errorf("the honest one has to go: %v; %d connections were cut, and %d requests are left", honest.ousted, len(f.cut), s.slow.Len())
 			}
 		})
+	}
+}
+
+// TestNothingIsLeft has a client that goes while its requests are under way: what belongs to its connection must be free then.
+func TestNothingIsLeft(t *testing.T) {
+	t.Parallel()
+	server, client := outerTLS(t)
+	came := make(chan weak.Pointer[conn], 1)
+	address := servedBy(t, server, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		came <- weak.Make(connIn(r.Context()))
+		<-r.Context().Done()
+	}))
+	transport := &http.Transport{TLSClientConfig: client.Clone(), ForceAttemptHTTP2: true}
+	ctx, cancel := context.WithCancel(t.Context())
+	var underneath net.Conn
+	transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := (&net.Dialer{}).DialContext(ctx, network, address)
+		underneath = c
+		return c, err
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+address, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if answer, err := transport.RoundTrip(r); err == nil {
+			_ = answer.Body.Close() // there is none
+		}
+	}()
+	one := <-came
+	_ = underneath.Close() // the client's
+	<-done
+	cancel()
+	limit := time.NewTimer(time.Minute)
+	defer limit.Stop()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for runtime.GC(); one.Value() != nil; runtime.GC() {
+		select {
+		case <-tick.C:
+		case <-limit.C:
+			t.Fatal("the connection is still in memory")
+		}
 	}
 }
