@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"runtime"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -283,7 +284,7 @@ func TestSharedConnectionsGoFirst(t *testing.T) {
 			honest := enter("192.0.2.0:1", nil)
 			for n := range 10 * maxSeats / freeStreams {
 				from := fmt.Sprintf("192.0.2.%d:1", n%sources)
-				one := f.come(fmt.Sprint(n), from)
+				one := f.come(strconv.Itoa(n), from)
 				one.streams.Store(newStreams(tls.ConnectionState{}))
 				for range freeStreams {
 					enter(from, one)
