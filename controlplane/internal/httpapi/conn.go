@@ -48,6 +48,10 @@ type conn struct {
 	waiting *source.Member[netip.Addr, *waiter]
 	turn    atomic.Bool
 
+	// streams are those of HTTP/2, nil for HTTP/1.1 and for what a proxy sends that speaks for many. It is set before the server
+	// gets the connection.
+	streams atomic.Pointer[streams]
+
 	// takenOver says that a handler took the connection over.
 	takenOver atomic.Bool
 	// wasCut says that the connection had to make room, or that it is over.
@@ -172,6 +176,9 @@ func (c *conn) Write(p []byte) (int, error) {
 // Close closes, and ends a wait for a turn.
 func (c *conn) Close() error {
 	c.crowd.turns.close(c)
+	if state := c.streams.Load(); state != nil {
+		state.close()
+	}
 	return c.Conn.Close() //nolint:wrapcheck // as in Read
 }
 

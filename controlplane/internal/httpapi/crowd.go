@@ -28,16 +28,18 @@ import (
 //   - fresh are with the server, which has not read their head yet: long heads, and HTTP/2.
 //   - idle are those between two requests.
 //   - leaving are those whose last answer is not taken, or whose request is not sent to its end.
-type limits struct{ early, shaking, kept, heads, fresh, idle, leaving int }
+//   - streaming are those with HTTP/2 that have requests under way, none of which has shown credentials that are right.
+type limits struct{ early, shaking, kept, heads, fresh, idle, leaving, streaming int }
 
 func usualLimits() limits {
-	return limits{early: 4096, shaking: 320, kept: 80, heads: 2800, fresh: 256, idle: 256, leaving: 64}
+	return limits{early: 4096, shaking: 320, kept: 80, heads: 2800, fresh: 256, idle: 256, leaving: 64, streaming: 40}
 }
 
 // weights are what a connection counts for, in bytes, with its stack. TestHeld measures early and heads (4.1 and 9.7 KB, and 4.3 KB
 // for heads without TLS, each with the other end of the connection); the others are estimates.
+// The requests of those at streaming have seats besides.
 func weights() [stages]int {
-	return [stages]int{early: 6 << 10, shaking: 48 << 10, kept: 48 << 10, heads: 10 << 10, fresh: 30 << 10, idle: 30 << 10, leaving: 60 << 10}
+	return [stages]int{early: 6 << 10, shaking: 48 << 10, kept: 48 << 10, heads: 10 << 10, fresh: 30 << 10, idle: 30 << 10, leaving: 60 << 10, streaming: 128 << 10}
 }
 
 // maxWeight is what all together may weigh. The collector lets the heap grow by half before it collects (GOGC=50), and the
@@ -71,6 +73,7 @@ const (
 	fresh
 	idle
 	leaving
+	streaming
 	stages
 )
 
@@ -116,7 +119,7 @@ type crowd struct {
 
 func newCrowd(l limits, proxies source.Proxies) *crowd {
 	c := &crowd{
-		limits:  [stages]int{early: l.early, shaking: l.shaking, kept: l.kept, heads: l.heads, fresh: l.fresh, idle: l.idle, leaving: l.leaving},
+		limits:  [stages]int{early: l.early, shaking: l.shaking, kept: l.kept, heads: l.heads, fresh: l.fresh, idle: l.idle, leaving: l.leaving, streaming: l.streaming},
 		weights: weights(), proxies: proxies, turns: newTurns(),
 	}
 	for at := range c.members {
@@ -236,6 +239,9 @@ func (c *crowd) changed(conn net.Conn, state http.ConnState) {
 	case http.StateNew:
 		// The intake has put it in its place.
 	case http.StateIdle:
+		if one.streams.Load() != nil {
+			_ = one.SetReadDeadline(time.Now().Add(idleTimeout)) // what is closed needs none
+		}
 		c.move(one, idle)
 	case http.StateHijacked:
 		one.takenOver.Store(true)
@@ -244,7 +250,29 @@ func (c *crowd) changed(conn net.Conn, state http.ConnState) {
 		c.move(one, working)
 		one.ended()
 	case http.StateActive:
-		c.move(one, working)
+		state := one.streams.Load()
+		if state == nil {
+			c.move(one, working)
+			return
+		}
+		_ = one.SetReadDeadline(time.Time{}) // as above
+		if state.isKnown() {
+			c.move(one, working)
+		} else {
+			c.move(one, streaming)
+		}
+	}
+}
+
+// recognize is when the credentials of a request were right: its connection, which may carry others, makes no room any more
+// while it has requests under way.
+func (c *crowd) recognize(one *conn) {
+	one.streams.Load().recognize()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if one.stage == streaming {
+		c.members[streaming].Remove(one.member)
+		one.member, one.stage = nil, working
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/outfeed/outfeed/internal/source"
 )
@@ -16,6 +17,7 @@ type fakes struct {
 	net.Listener
 	crowd *crowd
 	cut   []string
+	by    time.Time
 }
 
 type fakeConn struct {
@@ -26,6 +28,11 @@ type fakeConn struct {
 
 func (f *fakeConn) Close() error {
 	f.all.cut = append(f.all.cut, f.name)
+	return nil
+}
+
+func (f *fakeConn) SetReadDeadline(by time.Time) error {
+	f.all.by = by
 	return nil
 }
 

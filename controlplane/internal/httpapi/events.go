@@ -261,6 +261,10 @@ func (e *eventStream) send(text []byte) error {
 	if err := e.control.Flush(); err != nil {
 		return fmt.Errorf("send an event: %w", err)
 	}
+	// HTTP/2 resets a stream at the deadline even when nothing is being written.
+	if err := e.control.SetWriteDeadline(time.Time{}); err != nil {
+		return fmt.Errorf("bound the writing of an event: %w", err)
+	}
 	return nil
 }
 

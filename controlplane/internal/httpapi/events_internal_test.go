@@ -1,7 +1,10 @@
 package httpapi
 
 import (
+	"net/http"
+	"net/http/httptest"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -28,5 +31,31 @@ func TestMergeFoldsWhatIsAboutTheSameThing(t *testing.T) {
 	close(events)
 	if got := merge(status, events); len(got) != 1 {
 		t.Errorf("of a closed channel: %v", got)
+	}
+}
+
+// dated is an answer that knows by when it must be written.
+type dated struct {
+	*httptest.ResponseRecorder
+	by, byAtWrite time.Time
+}
+
+func (d *dated) SetWriteDeadline(by time.Time) error {
+	d.by = by
+	return nil
+}
+
+func (d *dated) Write(p []byte) (int, error) {
+	d.byAtWrite = d.by
+	return d.ResponseRecorder.Write(p)
+}
+
+// TestEventStreamsRest has no time limit between two events: HTTP/2 would end the stream then.
+func TestEventStreamsRest(t *testing.T) {
+	t.Parallel()
+	d := &dated{ResponseRecorder: httptest.NewRecorder()}
+	e := &eventStream{w: d, control: http.NewResponseController(d)}
+	if err := e.send([]byte(": alive")); err != nil || d.byAtWrite.IsZero() || !d.by.IsZero() {
+		t.Errorf("%v; it was to be written by %v, and to rest until %v", err, d.byAtWrite, d.by)
 	}
 }

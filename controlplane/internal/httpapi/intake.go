@@ -176,7 +176,7 @@ func (in *intake) shake(one *conn) {
 		return
 	}
 	if over.ConnectionState().NegotiatedProtocol == "h2" {
-		in.hand(one, over)
+		in.handStreams(one, over)
 		return
 	}
 	one.atOnce = true
@@ -266,6 +266,19 @@ func (in *intake) hand(one *conn, c net.Conn) {
 	case <-in.ended:
 		in.drop(one)
 	}
+}
+
+// handStreams gives the server a connection with HTTP/2. That of a proxy that tells in each request for whom it speaks is
+// nobody's, so it is not metered.
+func (in *intake) handStreams(one *conn, over *tls.Conn) {
+	state := newStreams(over.ConnectionState())
+	one.streams.Store(state)
+	if one.client.Load() == nil && in.crowd.proxies.Trust(one.RemoteAddr().String()) {
+		state.recognize()
+		in.hand(one, over)
+		return
+	}
+	in.hand(one, &meter{Conn: over, one: one, streams: state})
 }
 
 // headed is a connection of which something was read.

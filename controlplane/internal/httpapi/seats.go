@@ -81,6 +81,8 @@ type seat struct {
 	busy          bool
 	ousted        bool
 	held          int
+	// conn has HTTP/2; it is nil where that of the request has not, or is not metered.
+	conn *conn
 
 	// control reaches the connection, while the handler runs.
 	mu      sync.Mutex
@@ -88,8 +90,8 @@ type seat struct {
 }
 
 // enter takes a request in. There is always room, as no more than maxBusy cannot be ousted.
-func (s *seats) enter(from netip.Addr, control *http.ResponseController) *seat {
-	one := &seat{seats: s, holder: holder{site: from}, control: control}
+func (s *seats) enter(from netip.Addr, control *http.ResponseController, under *conn) *seat {
+	one := &seat{seats: s, holder: holder{site: from}, control: control, conn: under}
 	s.mu.Lock()
 	one.member = s.slow.Add(one.holder, one)
 	out := s.room()
@@ -107,7 +109,7 @@ func (s *seats) room() outs {
 	var next *source.Member[holder, *seat]
 	switch {
 	case s.busy+s.slow.Len() > maxSeats:
-		next = s.slow.Next()
+		next = s.next()
 	case s.held > maxHeldBytes:
 		next = s.heaviest()
 	}
@@ -118,6 +120,10 @@ func (s *seats) room() outs {
 	out.told.ousted = true
 	s.ending.began()
 	out.told.forget()
+	if out.told.stranger() {
+		s.oustAll(out.told.conn)
+		return out
+	}
 	out.told.going = s.going.Add(out.told.holder, out.told)
 	if s.going.Len() > maxGoing {
 		first := s.going.Next()
@@ -126,6 +132,47 @@ func (s *seats) room() outs {
 	}
 	return out
 }
+
+// next is who has to go when there are too many. Where that is one of HTTP/1.1, those that share a connection of HTTP/2 go
+// before it: if its holder is greedy that holder's, and else those of all, where they are more than half. mu is held.
+func (s *seats) next() *source.Member[holder, *seat] {
+	first := s.slow.Next()
+	if first == nil || first.Value.stranger() {
+		return first
+	}
+	greedy := s.slow.Of(first.From()) > s.slow.Modest
+	best, counts, shared := first, map[*conn]int{}, 0
+	for m := range s.slow.All() {
+		if !m.Value.stranger() || greedy && m.From() != first.From() {
+			continue
+		}
+		counts[m.Value.conn]++
+		if n := counts[m.Value.conn]; n > 1 {
+			shared++
+			if !best.Value.stranger() || n > counts[best.Value.conn] {
+				best = m
+			}
+		}
+	}
+	if !greedy && shared <= s.slow.Len()/2 {
+		return first
+	}
+	return best
+}
+
+// oustAll ousts the others of a connection that is cut. mu is held.
+func (s *seats) oustAll(one *conn) {
+	for _, m := range slices.Collect(s.slow.All()) {
+		if m.Value.conn == one {
+			m.Value.ousted = true
+			s.ending.began()
+			m.Value.forget()
+		}
+	}
+}
+
+// stranger says whether the request came with HTTP/2 from a client that nobody knows.
+func (s *seat) stranger() bool { return s.conn != nil && !s.conn.streams.Load().isKnown() }
 
 // end ends the waiting of those that have to go: their reads and writes fail.
 func (o outs) end() {
@@ -166,9 +213,14 @@ func (s *seat) forget() {
 	s.held = 0
 }
 
-// end has reads fail at once, and writes after a while.
+// end has reads fail at once, and writes after a while. A connection with HTTP/2 whose client nobody knows ends as a whole:
+// a reset stream is one whose end lies in a queue until the client reads, and the next comes with the same frame.
 func (s *seat) end(after time.Duration) {
 	if s == nil {
+		return
+	}
+	if s.stranger() {
+		s.conn.cut()
 		return
 	}
 	s.mu.Lock()
@@ -208,6 +260,9 @@ func (s *seat) of(tenant fleet.ID) {
 	s.seats.busy++
 	s.seats.byHolder[s.holder]++
 	s.seats.held += held
+	if s.conn != nil {
+		s.conn.crowd.recognize(s.conn)
+	}
 }
 
 // rest is when the request waits for its client again.
@@ -290,13 +345,17 @@ func seatIn(ctx context.Context) *seat {
 // bounded lets a request pass that finds a seat.
 func (s *seats) bounded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		one := s.enter(source.Site(r.RemoteAddr), http.NewResponseController(w))
+		control := http.NewResponseController(w)
+		one := s.enter(source.Site(r.RemoteAddr), control, metered(r.Context()))
 		defer one.leave()
 		r = r.WithContext(context.WithValue(r.Context(), seatKey{}, one))
 		if r.Body != nil && r.Body != http.NoBody {
 			r.Body = seatedBody{ReadCloser: r.Body, seat: one}
 		}
 		next.ServeHTTP(w, r)
+		if one.conn != nil {
+			_ = control.Flush() // a small answer waits for its client too; whoever hung up has no use for it
+		}
 	})
 }
 

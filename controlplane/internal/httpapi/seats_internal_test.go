@@ -15,7 +15,7 @@ func TestSeats(t *testing.T) {
 	s := newSeats()
 	from := netip.MustParseAddr("192.0.2.1")
 	enter := func(tenant string) *seat {
-		one := s.enter(from, http.NewResponseController(httptest.NewRecorder()))
+		one := s.enter(from, http.NewResponseController(httptest.NewRecorder()), nil)
 		one.work()
 		if tenant != "" {
 			one.of(fleet.ID(tenant))
@@ -42,7 +42,7 @@ func TestSeats(t *testing.T) {
 	}
 	// Who is busy is not ousted, whoever comes; who waits for a client is.
 	for range 2 * maxSeats {
-		s.enter(from, http.NewResponseController(httptest.NewRecorder()))
+		s.enter(from, http.NewResponseController(httptest.NewRecorder()), nil)
 	}
 	if n := s.busy + s.slow.Len(); n != maxSeats || s.busy != maxBusyOfOne+1 {
 		t.Errorf("%d sit, %d are busy", n, s.busy)
@@ -51,7 +51,7 @@ func TestSeats(t *testing.T) {
 		t.Error("the oldest that waited was not ousted")
 	}
 	// What is held is bounded, too.
-	last := s.enter(from, http.NewResponseController(httptest.NewRecorder()))
+	last := s.enter(from, http.NewResponseController(httptest.NewRecorder()), nil)
 	_ = last.hold(maxHeldBytes)
 	if err := last.hold(1); err == nil || s.held > maxHeldBytes {
 		t.Errorf("%d bytes are held, %v", s.held, err)

@@ -24,11 +24,6 @@ const (
 	shutdownTimeout   = 15 * time.Second
 	// tailTimeout is how long the rest of a request may take that is answered already.
 	tailTimeout = time.Second
-
-	// What HTTP/2 lets one connection do: streams at once, and bytes of bodies that nobody has read yet.
-	maxStreams       = 100
-	maxStreamBuffer  = 64 << 10
-	maxConnectionBuf = 256 << 10
 )
 
 // stoppingKey is the key of the channel that closes when the server begins to stop.
@@ -66,16 +61,16 @@ func Serve(ctx context.Context, l net.Listener, s ServeSettings) error {
 	server := &http.Server{
 		Handler:           crowd.serve(s.Handler),
 		ReadHeaderTimeout: readHeaderTimeout,
-		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		BaseContext:       func(net.Listener) context.Context { return requests },
 		ConnContext:       withConn,
 		ConnState:         crowd.changed,
 		ErrorLog:          slog.NewLogLogger(s.Logger.Handler(), slog.LevelDebug),
-		HTTP2: &http.HTTP2Config{
-			MaxConcurrentStreams: maxStreams, MaxReceiveBufferPerStream: maxStreamBuffer, MaxReceiveBufferPerConnection: maxConnectionBuf,
-		},
+		HTTP2:             http2Limits(),
+		Protocols:         protocols(s.TLS),
 	}
+	setUpHTTP2(server)
+	server.IdleTimeout = idleTimeout
 	in := crowd.listen(l, s)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(in) }()
@@ -111,6 +106,12 @@ func (c *crowd) serve(next http.Handler) http.Handler {
 			}
 		}
 		r.RemoteAddr = c.proxies.Client(peer, r.Header)
+		if one := metered(r.Context()); one != nil {
+			state := one.streams.Load()
+			r.TLS = &state.tls
+			state.begin()
+			defer state.end()
+		}
 		next.ServeHTTP(w, r)
 		if one == nil {
 			return

@@ -6,11 +6,10 @@
 package web
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
-	"errors"
+	"fmt"
 	"io/fs"
 	"mime"
 	"net/http"
@@ -36,18 +35,55 @@ const (
 )
 
 // Handler serves the embedded dashboard: its files, and the page for every path of the dashboard's own routes. Mount it
-// at / beside the API; it answers 404 under /api/ and for files that do not exist.
+// at / beside the API; it answers 404 under /api/ and for files that do not exist. What it serves is read here, once.
 func Handler() http.Handler {
 	dist, err := fs.Sub(built, "dist")
 	if err != nil {
 		// fs.Sub fails only for a malformed path, and this one is a constant.
 		return http.NotFoundHandler()
 	}
-	return &handler{files: dist}
+	h, err := newHandler(dist)
+	if err != nil {
+		// What is embedded can be read.
+		return http.NotFoundHandler()
+	}
+	return h
 }
 
-// handler serves a built dashboard.
-type handler struct{ files fs.FS }
+// file is one file of the build.
+type file struct {
+	content   []byte
+	tag, kind string
+	// packed is the gzipped twin; nil when there is none.
+	packed *file
+}
+
+// handler serves a built dashboard. Its files are read and hashed once, so that an answer costs no copy of them: who asks
+// for many and reads none would hold as many copies.
+type handler struct{ files map[string]*file }
+
+func newHandler(dist fs.FS) (*handler, error) {
+	h := &handler{files: map[string]*file{}}
+	err := fs.WalkDir(dist, ".", func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		content, err := fs.ReadFile(dist, name)
+		if err != nil {
+			return fmt.Errorf("read the dashboard: %w", err)
+		}
+		sum := sha256.Sum256(content)
+		h.files[name] = &file{content: content, kind: contentType(name), tag: `"` + hex.EncodeToString(sum[:12]) + `"`}
+		return nil
+	})
+	if err != nil {
+		return nil, err //nolint:wrapcheck // the walk's own function has said what it is
+	}
+	for name, one := range h.files {
+		one.packed = h.files[name+".gz"]
+	}
+	return h, nil
+}
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	setSecurityHeaders(w.Header())
@@ -76,29 +112,21 @@ func isFile(name string) bool {
 
 // serveIndex serves the page, which a browser asks for again each time so that it finds the newest assets.
 func (h *handler) serveIndex(w http.ResponseWriter, r *http.Request) {
-	page, err := fs.ReadFile(h.files, indexFile)
-	if errors.Is(err, fs.ErrNotExist) {
+	page := h.files[indexFile]
+	if page == nil {
 		w.Header().Set("Cache-Control", "no-store")
 		http.Error(w, notBuilt, http.StatusServiceUnavailable)
 		return
 	}
-	if err != nil {
-		http.Error(w, "The dashboard's page cannot be read.", http.StatusInternalServerError)
-		return
-	}
 	w.Header().Set("Cache-Control", "no-cache")
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	send(w, r, page)
+	page.send(w, r)
 }
 
 // serveFile serves one file of the build, the gzipped one beside it where there is one and the browser takes it.
 func (h *handler) serveFile(w http.ResponseWriter, r *http.Request, name string) {
-	if !fs.ValidPath(name) || hidden(name) {
-		http.NotFound(w, r)
-		return
-	}
-	content, err := fs.ReadFile(h.files, name)
-	if err != nil {
+	one := h.files[name]
+	if one == nil || hidden(name) {
 		http.NotFound(w, r)
 		return
 	}
@@ -108,33 +136,31 @@ func (h *handler) serveFile(w http.ResponseWriter, r *http.Request, name string)
 	} else {
 		header.Set("Cache-Control", "no-cache")
 	}
-	header.Set("Content-Type", contentType(name))
-	if packed, err := fs.ReadFile(h.files, name+".gz"); err == nil {
+	header.Set("Content-Type", one.kind)
+	if one.packed != nil {
 		header.Add("Vary", "Accept-Encoding")
 		if acceptsGzip(r.Header) {
 			header.Set("Content-Encoding", "gzip")
-			content = packed
+			one = one.packed
 		}
 	}
-	send(w, r, content)
+	one.send(w, r)
 }
 
 // send writes the content, or 304 where the browser has it.
-func send(w http.ResponseWriter, r *http.Request, content []byte) {
-	sum := sha256.Sum256(content)
-	tag := `"` + hex.EncodeToString(sum[:12]) + `"`
-	w.Header().Set("Etag", tag)
-	if r.Header.Get("If-None-Match") == tag {
+func (f *file) send(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Etag", f.tag)
+	if r.Header.Get("If-None-Match") == f.tag {
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
-	w.Header().Set("Content-Length", strconv.Itoa(len(content)))
+	w.Header().Set("Content-Length", strconv.Itoa(len(f.content)))
 	w.WriteHeader(http.StatusOK)
 	if r.Method == http.MethodHead {
 		return
 	}
 	// A browser that went away is no fault of ours, and there is nobody left to tell.
-	_, _ = bytes.NewReader(content).WriteTo(w)
+	_, _ = w.Write(f.content)
 }
 
 func setSecurityHeaders(h http.Header) {

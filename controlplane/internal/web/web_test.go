@@ -23,6 +23,40 @@ func buildFixture() fs.FS {
 	}
 }
 
+func handling(t *testing.T, dist fs.FS) http.Handler {
+	t.Helper()
+	h, err := newHandler(dist)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// seen is an answer that remembers where in memory its body lay.
+type seen struct {
+	http.ResponseWriter
+	at *byte
+}
+
+func (s *seen) Write(p []byte) (int, error) {
+	s.at = &p[0]
+	return len(p), nil
+}
+
+// TestAnswersCopyNothing has a file asked for twice: who asks for many and reads none must not make as many copies.
+func TestAnswersCopyNothing(t *testing.T) {
+	t.Parallel()
+	h := handling(t, buildFixture())
+	var answers [2]seen
+	for i := range answers {
+		answers[i].ResponseWriter = httptest.NewRecorder()
+		h.ServeHTTP(&answers[i], httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/assets/index-4f2a.js", http.NoBody))
+	}
+	if answers[0].at == nil || answers[0].at != answers[1].at {
+		t.Error("each answer has a copy of the file")
+	}
+}
+
 func ask(t *testing.T, h http.Handler, method, target string, header http.Header) *httptest.ResponseRecorder {
 	t.Helper()
 	r := httptest.NewRequestWithContext(t.Context(), method, target, http.NoBody)
@@ -63,7 +97,7 @@ func TestHandlerServesFilesAndRoutes(t *testing.T) {
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			w := ask(t, &handler{files: buildFixture()}, c.method, c.target, nil)
+			w := ask(t, handling(t, buildFixture()), c.method, c.target, nil)
 			if w.Code != c.status {
 				t.Errorf("status %d, want %d", w.Code, c.status)
 			}
@@ -83,7 +117,7 @@ func TestHandlerServesFilesAndRoutes(t *testing.T) {
 func TestEveryAnswerIsLockedDown(t *testing.T) {
 	t.Parallel()
 	for _, target := range []string{"/", "/agents", "/assets/index-4f2a.js", "/assets/missing.js"} {
-		h := ask(t, &handler{files: buildFixture()}, http.MethodGet, target, nil).Header()
+		h := ask(t, handling(t, buildFixture()), http.MethodGet, target, nil).Header()
 		policy := h.Get("Content-Security-Policy")
 		for _, want := range []string{"default-src 'none'", "script-src 'self'", "frame-ancestors 'none'", "base-uri 'none'"} {
 			if !strings.Contains(policy, want) {
@@ -112,7 +146,7 @@ func TestGzipGoesToThoseWhoTakeIt(t *testing.T) {
 		{"", "", "plain script"},
 	}
 	for _, c := range cases {
-		w := ask(t, &handler{files: buildFixture()}, http.MethodGet, "/assets/index-4f2a.js", http.Header{"Accept-Encoding": {c.accept}})
+		w := ask(t, handling(t, buildFixture()), http.MethodGet, "/assets/index-4f2a.js", http.Header{"Accept-Encoding": {c.accept}})
 		if got := w.Header().Get("Content-Encoding"); got != c.encoding {
 			t.Errorf("%q: encoding %q, want %q", c.accept, got, c.encoding)
 		}
@@ -127,7 +161,7 @@ func TestGzipGoesToThoseWhoTakeIt(t *testing.T) {
 
 func TestUnchangedPageIsNotSentAgain(t *testing.T) {
 	t.Parallel()
-	h := &handler{files: buildFixture()}
+	h := handling(t, buildFixture())
 	tag := ask(t, h, http.MethodGet, "/", nil).Header().Get("Etag")
 	again := ask(t, h, http.MethodGet, "/", http.Header{"If-None-Match": {tag}})
 	if again.Code != http.StatusNotModified || again.Body.Len() != 0 {
@@ -140,7 +174,7 @@ func TestUnchangedPageIsNotSentAgain(t *testing.T) {
 
 func TestMissingBuildSaysWhatToDo(t *testing.T) {
 	t.Parallel()
-	w := ask(t, &handler{files: fstest.MapFS{".gitkeep": {}}}, http.MethodGet, "/agents", nil)
+	w := ask(t, handling(t, fstest.MapFS{".gitkeep": {}}), http.MethodGet, "/agents", nil)
 	if w.Code != http.StatusServiceUnavailable || !strings.Contains(w.Body.String(), "The dashboard was not built: run make build") {
 		t.Errorf("status %d, body %q", w.Code, w.Body.String())
 	}

@@ -212,6 +212,7 @@ func crowdProgram(text string) error {
 	}
 	all := kinds()
 	maps.Copy(all, others())
+	maps.Copy(all, h2Kinds())
 	do := all[s.Kind]
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
