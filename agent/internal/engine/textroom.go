@@ -23,7 +23,7 @@ const (
 // errRowText is why a row fails.
 var errRowText = fmt.Errorf("the expressions of the step make more than %d MiB of texts of this row, which is the most; make them shorter, or divide them among several steps", rowText>>20)
 
-// textBounds are other bounds than partText and rowText, for tests; 0 is the usual one.
+// textBounds are other bounds than partText and rowText, for tests; 0 is the usual one. That of a part is not the greater.
 type textBounds struct{ part, row int }
 
 // evaluator is an operator in two halves.
