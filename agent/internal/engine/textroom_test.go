@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -96,7 +97,7 @@ func TestStepsGiveTheSameInParts(t *testing.T) {
 	const head = "flow: f\nsteps:\n  - id: l\n    read: a\n    schema: {k: int, s: string, t: timestamp}\n"
 	data := &table{}
 	for i := range 500 {
-		row := map[string]any{"k": int64(i % 7), "s": strings.Repeat("x", i%11), "t": int64(1_700_000_000_000_000 + i*1_000_000)}
+		row := map[string]any{"k": int64(i % 7), "s": strings.Repeat("x", i%11), "t": time.UnixMicro(1_700_000_000_000_000 + int64(i)*1_000_000).UTC()}
 		if i%13 == 0 {
 			row["s"] = nil
 		}
@@ -127,6 +128,9 @@ func TestStepsGiveTheSameInParts(t *testing.T) {
 						return insightLines(store.insights), report
 					}
 					want, _ := run(textBounds{row: bounds.row, part: 0}, 1<<40)
+					if len(want) < 2 && bounds.row > 1000 {
+						t.Fatalf("the steps give %v", want)
+					}
 					got, report := run(bounds, limit)
 					if bounds.row > 1000 {
 						sameLines(t, name, got, want)
