@@ -122,7 +122,7 @@ func madeTexts() map[string]string {
   - map: {t5: 'upper(t4)', t6: 'pad_left(t1, 1000000)', t7: 'pad_right(t2, 1000000)'}
   - filter: 'length(t6) > 0'
   - map: {l: 'length(t3) + length(t5) + length(t6) + length(t7)', h: 'sha256(t7)'}`,
-		"passing": `
+		"brief": `
   - map: {l: 'length(sha256(repeat(s, 100000))) + length(sha256(repeat(s + "1", 100000)))', h: 'sha256(repeat(s + "2", 100000))'}`,
 		"grouped": `
   - aggregate: {l: 'count()', h: 'max(sha256(repeat(s + string(a), 50000)))'}

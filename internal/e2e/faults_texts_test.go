@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// keptTextFlow makes several megabytes of texts of each short line, and an insight of all of them, passingTextFlow as much
+// keptTextFlow makes several megabytes of texts of each short line, and an insight of all of them, transientFlow as much
 // that only passes through a function.
 const (
 	keptTextFlow = `flow: kept
@@ -24,7 +24,7 @@ steps:
   - filter: 'length(t6) > 0'
   - insight: kept
 `
-	passingTextFlow = `flow: passing
+	transientFlow = `flow: passing
 trigger: continuous
 steps:
   - read: files
@@ -55,7 +55,7 @@ func TestFaultsOfFlowsThatMakeLongTexts(t *testing.T) {
 	s.apply(countFlow)
 	s.line(folder, 1)
 	s.apply(keptTextFlow)
-	s.apply(passingTextFlow)
+	s.apply(transientFlow)
 	const lines, most = 12, 256 << 20
 	for n := 2; n <= lines; n++ {
 		s.line(folder, n)

@@ -338,11 +338,10 @@ func putRow(out *column.Column, i int, from *column.Column, limit int) (fits boo
 	case storeFloat:
 		out.Floats[i] = from.Floats[i]
 	case storeText:
-		if null {
-			out.Strs = append(out.Strs, column.Str{})
-		} else {
+		if !null {
 			return addText(out, from.Bytes(i), limit)
 		}
+		out.Strs = append(out.Strs, column.Str{})
 	case storeNone:
 	}
 	return true

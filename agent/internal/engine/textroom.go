@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/outfeed/outfeed/agent/internal/column"
 	"github.com/outfeed/outfeed/protocol/expr"
@@ -45,10 +46,8 @@ type textParts struct {
 
 // newTextParts gives nil when none of the expressions makes texts. An expression may be nil.
 func newTextParts(nodes ...*expr.Node) *textParts {
-	for _, n := range nodes {
-		if makesText(n) {
-			return &textParts{rows: math.MaxInt32}
-		}
+	if slices.ContainsFunc(nodes, makesText) {
+		return &textParts{rows: math.MaxInt32}
 	}
 	return nil
 }
@@ -61,12 +60,7 @@ func makesText(n *expr.Node) bool {
 	if n.Op != expr.OpColumn && n.Op != expr.OpLiteral && storageOf(n.Type) == storeText {
 		return true
 	}
-	for _, a := range n.Args {
-		if makesText(a) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(n.Args, makesText)
 }
 
 // push gives the batch to the operator in parts of which its expressions make no more texts than they may, in the order of
@@ -154,7 +148,7 @@ func (p *textParts) part(b *column.Batch, from, rows int) *column.Batch {
 
 // someNulls are the bits of some rows of a column.
 func someNulls(dst []uint64, c *column.Column, from, rows int) []uint64 {
-	shift := uint(from) & 63 //nolint:gosec // a row number is not negative
+	shift := uint(from) & 63
 	for at := 0; at < rows; at += 64 {
 		w := (from + at) >> 6
 		if w >= len(c.Nulls) {
@@ -165,7 +159,7 @@ func someNulls(dst []uint64, c *column.Column, from, rows int) []uint64 {
 			bits |= c.Nulls[w+1] << (64 - shift)
 		}
 		if left := rows - at; left < 64 {
-			bits &= 1<<uint(left) - 1 //nolint:gosec // more than 0
+			bits &= 1<<uint(left) - 1
 		}
 		dst = append(dst, bits)
 	}
