@@ -112,3 +112,68 @@ func withoutOthers(text string) string {
 	_, after, _ := strings.Cut(rest, "schema: {a: int, s: string}\n")
 	return before + after
 }
+
+// madeTexts are steps that make texts of up to a megabyte of each of 300 short records: more than a gigabyte of a batch.
+func madeTexts() map[string]string {
+	return map[string]string{
+		"kept": `
+  - map: {t1: 'repeat(s + string(a), 10000)'}
+  - map: {t2: 'concat(t1, "x")', t3: 'concat(t1, "y")', t4: 'replace(t1, "p", "qq")'}
+  - map: {t5: 'upper(t4)', t6: 'pad_left(t1, 1000000)', t7: 'pad_right(t2, 1000000)'}
+  - filter: 'length(t6) > 0'
+  - map: {l: 'length(t3) + length(t5) + length(t6) + length(t7)', h: 'sha256(t7)'}`,
+		"brief": `
+  - map: {l: 'length(sha256(repeat(s, 100000))) + length(sha256(repeat(s + "1", 100000)))', h: 'sha256(repeat(s + "2", 100000))'}`,
+		"grouped": `
+  - aggregate: {l: 'count()', h: 'max(sha256(repeat(s + string(a), 50000)))'}
+    by: [a]`,
+		"sorted": `
+  - map: {h: 'pad_left(string(a % 7), 1000000, s)'}
+  - sort: [h, a]
+  - map: {l: length(h), h: 'sha256(h)'}`,
+	}
+}
+
+// TestTextsThatFlowsMakeStayWithinTheLimit holds that texts which a flow makes, each short enough for itself, take no more
+// memory than the process may have, whoever makes them, and that they come out right. The system gives the process no more
+// than half a gigabyte.
+func TestTextsThatFlowsMakeStayWithinTheLimit(t *testing.T) {
+	t.Parallel()
+	binary := filepath.Join(t.TempDir(), "outfeed-agent")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "./cmd/outfeed-agent").CombinedOutput(); err != nil { //nolint:gosec // a fixed command
+		t.Fatalf("%v: %s", err, out)
+	}
+	const rows, most = 300, 200 << 10
+	for name, steps := range madeTexts() {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			writeLong(t, dir, rows, 0)
+			d := definition(t, dir)
+			write(t, dir, "conn.yaml", string(d.Connections))
+			write(t, dir, "flow.yaml", "flow: long\nsteps:\n  - read: here\n    with: {path: rows.jsonl, format: jsonl}\n    schema: {a: int, s: string}"+steps+
+				"\n  - select: [a, l, h]\n  - insight: out\n    key: [h, a]\n")
+			memory := filepath.Join(dir, "peak")
+			cmd := exec.CommandContext(t.Context(), os.Args[0], measuredCommand, memory, "prlimit", "--data=500000000", //nolint:gosec // this program, and what was built above
+				binary, "flow", "run", filepath.Join(dir, "flow.yaml"), "--connections", filepath.Join(dir, "conn.yaml"), "--memory-limit", "128MB")
+			var failure bytes.Buffer
+			cmd.Stderr = &failure
+			out, err := cmd.Output()
+			if err != nil {
+				t.Fatalf("%v: %.2000s", err, failure.Bytes())
+			}
+			if lines := bytes.Count(out, []byte("\n")); lines != rows {
+				t.Errorf("%d insights of %d came out: %.500s", lines, rows, failure.Bytes())
+			}
+			var kilobytes int64
+			if text, err := os.ReadFile(memory); err != nil {
+				t.Fatal(err)
+			} else if _, err = fmt.Sscan(string(text), &kilobytes); err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("%d MiB resident", kilobytes>>10)
+			if kilobytes > most {
+				t.Errorf("the process took %d MiB with a limit of 128MB", kilobytes>>10)
+			}
+		})
+	}
+}

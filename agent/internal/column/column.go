@@ -34,7 +34,7 @@ type Batch struct {
 	Schema expr.Schema
 	Len    int
 	Cols   []Column
-	// Texts bounds the texts that expressions make of the batch; nil, as it is but in the tests of a definition, does not.
+	// Texts counts the texts that expressions make of the batch and bounds them; nil does not.
 	Texts TextMeter
 }
 

@@ -26,6 +26,7 @@ type aggregate struct {
 	byCols  []*column.Column
 	args    []kernel
 	argCols []*column.Column
+	texts   *textParts
 	accs    []accumulator
 	table   *keyTable
 	win     *window
@@ -72,8 +73,10 @@ func newAggregate(step *flowdef.PlanStep, input expr.Schema, s span) (*aggregate
 		return nil, err
 	}
 	a.argCols = make([]*column.Column, len(step.Aggregates))
+	var nodes []*expr.Node
 	for i := range step.Aggregates {
 		call := &step.Aggregates[i]
+		nodes = append(nodes, call.Arg)
 		acc, err := newAccumulator(call, &a.frames)
 		if err != nil {
 			return nil, err
@@ -93,6 +96,7 @@ func newAggregate(step *flowdef.PlanStep, input expr.Schema, s span) (*aggregate
 			a.win.keepOutside = true
 		}
 	}
+	a.texts = newTextParts(nodes...)
 	a.state.init(a, types)
 	return a, nil
 }
@@ -131,15 +135,20 @@ func (a *aggregate) perEntry() int {
 	return groupsPerEntry
 }
 
-func (a *aggregate) push(b *column.Batch) error {
-	a.counts.in += int64(b.Len)
-	for i, pos := range a.by {
-		a.byCols[i] = &b.Cols[pos]
-	}
+func (a *aggregate) push(b *column.Batch) error { return a.texts.push(b, a, a.counts) }
+
+func (a *aggregate) evaluate(b *column.Batch) {
 	for i, arg := range a.args {
 		if arg != nil {
 			a.argCols[i] = arg.eval(b)
 		}
+	}
+}
+
+func (a *aggregate) use(b *column.Batch) error {
+	a.counts.in += int64(b.Len)
+	for i, pos := range a.by {
+		a.byCols[i] = &b.Cols[pos]
 	}
 	if a.win == nil {
 		a.seg.reset()

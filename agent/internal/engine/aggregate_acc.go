@@ -415,7 +415,7 @@ func (h *heldText) result(dst *column.Column) {
 		dst.AppendNull()
 		return
 	}
-	addText(dst, h.text)
+	addText(dst, h.text, column.MaxData)
 }
 
 func (h *heldText) encode(dst []byte) []byte { return putText(putBool(dst, h.set), h.text) }

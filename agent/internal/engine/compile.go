@@ -387,7 +387,7 @@ func (g *graph) instantiateWith(res *resources, spans func(read int) span, start
 	forks := g.forks(spans)
 	for i := range g.plan.Steps {
 		step := &g.plan.Steps[i]
-		p.counts[i] = &stepCounts{step: step.ID, sample: &p.sample, stop: g.plan.Flow != nil && g.plan.Flow.OnError == flowdef.OnErrorStop}
+		p.counts[i] = &stepCounts{step: step.ID, sample: &p.sample, stop: g.plan.Flow != nil && g.plan.Flow.OnError == flowdef.OnErrorStop, bounds: res.texts}
 		if !g.include[i] {
 			continue
 		}

@@ -14,6 +14,9 @@ type filter struct {
 	// all are the rows 0, 1, 2 and so on, sel those that are kept.
 	all, sel []int32
 	out      *column.Batch
+	// rows are those of sel that the last evaluation kept.
+	rows  []int32
+	texts *textParts
 }
 
 func newFilter(step *flowdef.PlanStep, live []int) (*filter, error) {
@@ -21,11 +24,12 @@ func newFilter(step *flowdef.PlanStep, live []int) (*filter, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &filter{refiners: refiners, live: live, out: column.NewBatch(step.Output)}, nil
+	return &filter{refiners: refiners, live: live, out: column.NewBatch(step.Output), texts: newTextParts(step.Filter)}, nil
 }
 
-func (f *filter) push(b *column.Batch) error {
-	f.counts.in += int64(b.Len)
+func (f *filter) push(b *column.Batch) error { return f.texts.push(b, f, f.counts) }
+
+func (f *filter) evaluate(b *column.Batch) {
 	for len(f.all) < b.Len {
 		f.all = append(f.all, i32(len(f.all)))
 	}
@@ -34,6 +38,12 @@ func (f *filter) push(b *column.Batch) error {
 	for _, r := range f.refiners {
 		rows = r.refine(b, rows, f.sel)
 	}
+	f.rows = rows
+}
+
+func (f *filter) use(b *column.Batch) error {
+	rows := f.rows
+	f.counts.in += int64(b.Len)
 	f.counts.out += int64(len(rows))
 	if len(rows) == b.Len {
 		return f.emit(b)

@@ -14,7 +14,7 @@ import (
 // resources are those of a pipeline of this run. Where s is endless, nothing can be spilled: rows in scratch files hold
 // back the commits, and an endless run cannot wait for them.
 func (r *Runner) resources(s span, w *worker) *resources {
-	res := &resources{memory: r.set.Memory, guard: r.set.guard, worker: w, clock: r.set.Clock}
+	res := &resources{memory: r.set.Memory, guard: r.set.guard, worker: w, clock: r.set.Clock, texts: r.set.texts}
 	if s == bounded {
 		res.scratch = r.set.Scratch
 	}

@@ -74,13 +74,15 @@ func addNulls(dst, src *column.Column) {
 	}
 }
 
-// addText appends a row to a text column; one that the column could not address is null.
-func addText(c *column.Column, text []byte) {
-	if len(c.Data)+len(text) > column.MaxData {
+// addText appends a row to a text column; one with which the column would have more than limit bytes is null, and then
+// false comes back.
+func addText(c *column.Column, text []byte, limit int) (fits bool) {
+	if len(c.Data)+len(text) > limit {
 		c.AppendNull()
-		return
+		return false
 	}
 	c.AppendStr(text)
+	return true
 }
 
 // compileExpr makes the kernel of a checked node. want is the type that the place needs: it decides the type of a
@@ -283,7 +285,7 @@ func compileCond(n *expr.Node) (kernel, error) {
 
 func (k *condKernel) eval(b *column.Batch) *column.Column {
 	c, then, other, out := k.cond.eval(b), k.then.eval(b), k.other.eval(b), &k.out
-	begin(out, b.Len)
+	limit := beginText(out, b)
 	if len(c.Nulls)+len(then.Nulls)+len(other.Nulls) == 0 && pickRows(out, c.Bools[:b.Len], then, other) {
 		return out
 	}
@@ -292,9 +294,11 @@ func (k *condKernel) eval(b *column.Batch) *column.Column {
 		if c.Bools[i] && !c.Null(i) {
 			from = then
 		}
-		putRow(out, i, from)
+		if !putRow(out, i, from, limit) && outgrown(out, b) {
+			break
+		}
 	}
-	return out
+	return endText(out, b)
 }
 
 // pickRows is condKernel where nothing is null; false says that it does not know the type.
@@ -320,8 +324,8 @@ func pick[T any](out []T, cond []bool, then, other []T) {
 	}
 }
 
-// putRow sets row i of out, which begin has readied, to row i of from.
-func putRow(out *column.Column, i int, from *column.Column) {
+// putRow sets row i of out, which beginText has readied, to row i of from; fits is that of addText.
+func putRow(out *column.Column, i int, from *column.Column, limit int) (fits bool) {
 	null := from.Null(i)
 	if null {
 		out.SetNull(i)
@@ -334,13 +338,13 @@ func putRow(out *column.Column, i int, from *column.Column) {
 	case storeFloat:
 		out.Floats[i] = from.Floats[i]
 	case storeText:
-		if null {
-			out.Strs = append(out.Strs, column.Str{})
-		} else {
-			addText(out, from.Bytes(i))
+		if !null {
+			return addText(out, from.Bytes(i), limit)
 		}
+		out.Strs = append(out.Strs, column.Str{})
 	case storeNone:
 	}
+	return true
 }
 
 // coalesceKernel gives each row the first argument that is not null.
@@ -368,13 +372,15 @@ func (k *coalesceKernel) eval(b *column.Batch) *column.Column {
 	if !k.cols[0].HasNulls() {
 		return k.cols[0]
 	}
-	begin(&k.out, b.Len)
+	limit := beginText(&k.out, b)
 	for i := range b.Len {
 		from := k.cols[0]
 		for j := 1; j < len(k.cols) && from.Null(i); j++ {
 			from = k.cols[j]
 		}
-		putRow(&k.out, i, from)
+		if !putRow(&k.out, i, from, limit) && outgrown(&k.out, b) {
+			break
+		}
 	}
-	return &k.out
+	return endText(&k.out, b)
 }

@@ -211,16 +211,18 @@ func toText[A any](from func(*column.Column) []A, row func([]byte, A) ([]byte, b
 
 func (k *toTextKernel[A]) eval(b *column.Batch) *column.Column {
 	a, out := k.arg.eval(b), &k.out
-	begin(out, b.Len)
+	limit := beginText(out, b)
 	addNulls(out, a)
 	for i, v := range k.from(a)[:b.Len] {
 		start, ok := len(out.Data), false
 		if !out.Null(i) {
 			out.Data, ok = k.row(out.Data, v)
 		}
-		finishText(out, start, ok)
+		if !finishText(out, start, limit, ok) && outgrown(out, b) {
+			break
+		}
 	}
-	return out
+	return endText(out, b)
 }
 
 // textKernel turns text into text, which row appends.
@@ -242,16 +244,18 @@ func textToText(row func(dst, s []byte) ([]byte, bool)) builder {
 
 func (k *textKernel) eval(b *column.Batch) *column.Column {
 	a, out := k.arg.eval(b), &k.out
-	begin(out, b.Len)
+	limit := beginText(out, b)
 	addNulls(out, a)
 	for i := range b.Len {
 		start, ok := len(out.Data), false
 		if !out.Null(i) {
 			out.Data, ok = k.row(out.Data, a.Bytes(i))
 		}
-		finishText(out, start, ok)
+		if !finishText(out, start, limit, ok) && outgrown(out, b) {
+			break
+		}
 	}
-	return out
+	return endText(out, b)
 }
 
 // textPairKernel asks something of two texts.
@@ -329,7 +333,7 @@ func (k *extremeKernel) eval(b *column.Batch) *column.Column {
 	for i, a := range k.args {
 		k.cols[i] = a.eval(b)
 	}
-	begin(&k.out, b.Len)
+	limit := beginText(&k.out, b)
 	for i := range b.Len {
 		best := k.cols[0]
 		for _, c := range k.cols[1:] {
@@ -338,12 +342,14 @@ func (k *extremeKernel) eval(b *column.Batch) *column.Column {
 				best = c
 			}
 		}
-		putRow(&k.out, i, best)
+		if !putRow(&k.out, i, best, limit) && outgrown(&k.out, b) {
+			break
+		}
 	}
 	if k.out.Type == expr.Float {
 		nullWhereNotFinite(&k.out)
 	}
-	return &k.out
+	return endText(&k.out, b)
 }
 
 func nullWhereNotFinite(c *column.Column) {

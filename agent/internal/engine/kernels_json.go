@@ -224,7 +224,7 @@ func buildJSONGet(n *expr.Node) (kernel, error) {
 
 func (k *jsonGetKernel) eval(b *column.Batch) *column.Column {
 	a, out := k.arg.eval(b), &k.out
-	begin(out, b.Len)
+	limit := beginText(out, b)
 	addNulls(out, a)
 	for i := range b.Len {
 		if out.Null(i) {
@@ -235,7 +235,9 @@ func (k *jsonGetKernel) eval(b *column.Batch) *column.Column {
 		ok = ok && string(value) != "null"
 		start := len(out.Data)
 		out.Data = append(out.Data, value...)
-		finishText(out, start, ok)
+		if !finishText(out, start, limit, ok) && outgrown(out, b) {
+			break
+		}
 	}
-	return out
+	return endText(out, b)
 }

@@ -38,7 +38,13 @@ func (k *meteredKernel) eval(b *column.Batch) *column.Column {
 		return &k.none
 	}
 	out := k.kernel.eval(b)
-	if more := cap(out.Data) - k.held; more > 0 {
+	if room, ok := b.Texts.(*textRoom); ok {
+		if len(out.Data) > 0 {
+			room.made = append(room.made, &out.Data[0])
+		}
+		room.Grow(cap(out.Data) - k.held)
+		k.held = cap(out.Data)
+	} else if more := cap(out.Data) - k.held; more > 0 {
 		k.held += more
 		b.Texts.Grow(more)
 	}

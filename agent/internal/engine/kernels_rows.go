@@ -100,17 +100,21 @@ func textRowsWith(prepare func(n *expr.Node) (textOf, error), types ...expr.Type
 
 func (k *textRowsKernel) eval(b *column.Batch) *column.Column {
 	out := &k.out
-	begin(out, b.Len)
 	for i, a := range k.args {
 		k.cols[i] = a.eval(b)
-		addNulls(out, k.cols[i])
+	}
+	limit := beginText(out, b)
+	for _, c := range k.cols {
+		addNulls(out, c)
 	}
 	for i := range b.Len {
 		start, ok := len(out.Data), false
 		if !out.Null(i) {
 			out.Data, ok = k.row(out.Data, k.cols, i)
 		}
-		finishText(out, start, ok)
+		if !finishText(out, start, limit, ok) && outgrown(out, b) {
+			break
+		}
 	}
-	return out
+	return endText(out, b)
 }

@@ -31,10 +31,12 @@ func buildConcat(n *expr.Node) (kernel, error) {
 
 func (k *concatKernel) eval(b *column.Batch) *column.Column {
 	out := &k.out
-	begin(out, b.Len)
 	for i, a := range k.args {
 		k.cols[i] = a.eval(b)
-		addNulls(out, k.cols[i])
+	}
+	limit := beginText(out, b)
+	for _, c := range k.cols {
+		addNulls(out, c)
 	}
 	for i := range b.Len {
 		if out.Null(i) {
@@ -45,8 +47,11 @@ func (k *concatKernel) eval(b *column.Batch) *column.Column {
 		for _, c := range k.cols {
 			total += int(c.Strs[i].Len)
 		}
-		if total > expr.MaxText || start+total > column.MaxData {
+		if total > expr.MaxText || start+total > limit {
 			out.AppendNull()
+			if total <= expr.MaxText && outgrown(out, b) {
+				break
+			}
 			continue
 		}
 		for _, c := range k.cols {
@@ -54,22 +59,24 @@ func (k *concatKernel) eval(b *column.Batch) *column.Column {
 		}
 		out.Strs = append(out.Strs, textAt(start, total))
 	}
-	return out
+	return endText(out, b)
 }
 
 func textAt(start, length int) column.Str {
 	return column.Str{Off: uint32(start), Len: uint32(length)} //nolint:gosec // the callers check against column.MaxData
 }
 
-// finishText ends a row whose text was appended to c.Data from start on; ok false makes it null.
-func finishText(c *column.Column, start int, ok bool) {
+// finishText ends a row whose text was appended to c.Data from start on; ok false makes it null. One with which the column
+// would have more than limit bytes is null too, and then false comes back.
+func finishText(c *column.Column, start, limit int, ok bool) (fits bool) {
 	length := len(c.Data) - start
-	if !ok || len(c.Data) > column.MaxData {
+	if !ok || len(c.Data) > limit {
 		c.Data = c.Data[:start]
 		c.AppendNull()
-		return
+		return !ok
 	}
 	c.Strs = append(c.Strs, textAt(start, length))
+	return true
 }
 
 type replaceKernel struct {
@@ -87,7 +94,7 @@ func buildReplace(n *expr.Node) (kernel, error) {
 
 func (k *replaceKernel) eval(b *column.Batch) *column.Column {
 	text, old, with, out := k.text.eval(b), k.old.eval(b), k.with.eval(b), &k.out
-	begin(out, b.Len)
+	limit := beginText(out, b)
 	addNulls(out, text)
 	addNulls(out, old)
 	addNulls(out, with)
@@ -97,9 +104,12 @@ func (k *replaceKernel) eval(b *column.Batch) *column.Column {
 			continue
 		}
 		start := len(out.Data)
-		finishText(out, start, replaceRow(out, start, text.Bytes(i), [2][]byte{old.Bytes(i), with.Bytes(i)}))
+		ok := replaceRow(out, start, text.Bytes(i), [2][]byte{old.Bytes(i), with.Bytes(i)})
+		if !finishText(out, start, limit, ok) && outgrown(out, b) {
+			break
+		}
 	}
-	return out
+	return endText(out, b)
 }
 
 // replaceRow appends s with pair[0] replaced by pair[1]; false says that the result grew past expr.MaxText.
@@ -144,12 +154,14 @@ func buildSubstring(n *expr.Node) (kernel, error) {
 
 func (k *substringKernel) eval(b *column.Batch) *column.Column {
 	text, from, out := k.text.eval(b), k.from.eval(b), &k.out
-	begin(out, b.Len)
-	addNulls(out, text)
-	addNulls(out, from)
 	var count *column.Column
 	if k.count != nil {
 		count = k.count.eval(b)
+	}
+	limit := beginText(out, b)
+	addNulls(out, text)
+	addNulls(out, from)
+	if count != nil {
 		addNulls(out, count)
 	}
 	for i := range b.Len {
@@ -163,9 +175,11 @@ func (k *substringKernel) eval(b *column.Batch) *column.Column {
 		if count != nil {
 			s = s[:runeOffset(s, count.Ints[i])]
 		}
-		addText(out, s)
+		if !addText(out, s, limit) && outgrown(out, b) {
+			break
+		}
 	}
-	return out
+	return endText(out, b)
 }
 
 // runeOffset is the byte offset of character n, or the length where there are fewer.

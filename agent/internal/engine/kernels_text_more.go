@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"unicode/utf8"
 
@@ -65,24 +66,32 @@ func appendPadding(dst []byte, cols []*column.Column, i int) ([]byte, bool) {
 	if n < 0 || len(fill) == 0 {
 		return dst, false
 	}
-	missing, size := n-int64(utf8.RuneCount(s)), len(s)
+	missing := n - int64(utf8.RuneCount(s))
+	if missing <= 0 {
+		return dst, true
+	}
 	if missing > expr.MaxText {
 		return dst, false
 	}
-	for missing > 0 {
-		part := fill
-		if count := int64(utf8.RuneCount(fill)); count > missing {
-			part = fill[:runeOffset(fill, missing)]
-			missing = 0
-		} else {
-			missing -= count
-		}
-		if size += len(part); size > expr.MaxText {
-			return dst, false
-		}
-		dst = append(dst, part...)
+	count := int64(utf8.RuneCount(fill))
+	whole, rest := int(missing/count), fill[:runeOffset(fill, missing%count)]
+	if len(s)+len(rest)+whole*len(fill) > expr.MaxText {
+		return dst, false
 	}
-	return dst, true
+	return append(appendRepeated(dst, fill, whole), rest...), true
+}
+
+// appendRepeated appends s so many times.
+func appendRepeated(dst, s []byte, times int) []byte {
+	start, size := len(dst), len(s)*times
+	if size == 0 {
+		return dst
+	}
+	dst = append(slices.Grow(dst, size), s...)
+	for done := len(s); done < size; done = len(dst) - start {
+		dst = append(dst, dst[start:start+min(done, size-done)]...)
+	}
+	return dst
 }
 
 func repeatText(dst []byte, cols []*column.Column, i int) ([]byte, bool) {
@@ -90,12 +99,10 @@ func repeatText(dst []byte, cols []*column.Column, i int) ([]byte, bool) {
 	if n < 0 || (len(s) > 0 && n > int64(expr.MaxText/len(s))) {
 		return dst, false
 	}
-	if len(s) > 0 {
-		for range n {
-			dst = append(dst, s...)
-		}
+	if len(s) == 0 {
+		return dst, true
 	}
-	return dst, true
+	return appendRepeated(dst, s, int(n)), true
 }
 
 func reverseText(dst, s []byte) ([]byte, bool) {

@@ -261,6 +261,9 @@ func (l *life) textLimit() int64 {
 	return max(l.memory.most(), minText)
 }
 
+// tight says that the run holds more than half of the texts that it may.
+func (w *worker) tight() bool { return w.life.texts.Load() > w.life.textLimit()/2 }
+
 func (l *life) overText() error {
 	return &OverrunError{Kind: OverrunMemory, Err: fmt.Errorf("the texts of its rows take %s of memory, and there are %s for them; make them shorter, or raise memory_limit",
 		describeBytes(l.texts.Load()), describeBytes(l.textLimit()))}

@@ -142,7 +142,7 @@ func TestInsightsOfOneBatchGoToDisk(t *testing.T) {
 func TestTextsThatAreTooLargeCommitNothing(t *testing.T) {
 	t.Parallel()
 	text := "flow: f\nsteps:\n  - id: l\n    read: a\n    schema: {a: string}\n" +
-		strings.Repeat("  - map: {a: a + a + a + a}\n", 7) + "  - aggregate: {n: count(), last: max(a)}\n  - insight: out\n"
+		strings.Repeat("  - map: {a: a + a + a + a}\n", 7) + strings.Repeat("  - map: {a: upper(a)}\n", 20) + "  - aggregate: {n: count(), last: max(a)}\n  - insight: out\n"
 	data := &table{}
 	for range 3000 {
 		data.rows = append(data.rows, map[string]any{"a": "press"})

@@ -106,6 +106,8 @@ type stepCounts struct {
 	// noted are the reasons of the notes that are in the sample, or would be if there were room.
 	noted []string
 	stop  bool
+	// bounds are those of the texts that the step's expressions make.
+	bounds textBounds
 }
 
 // fail counts a failing record. It gives an error when the flow says on_error: stop.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/outfeed/outfeed/agent/internal/column"
 	"github.com/outfeed/outfeed/agent/internal/connector"
 )
 
@@ -25,9 +26,19 @@ type resources struct {
 	worker *worker
 	// clock bounds event times; without one they have no bound.
 	clock connector.Clock
+	// texts bounds what the expressions of a step make at a time.
+	texts textBounds
 
 	budgets []*budget
 	files   map[*spillFile]struct{}
+}
+
+// meter counts the texts that are made of rows which come from a scratch file.
+func (r *resources) meter() column.TextMeter {
+	if r.worker == nil || r.memory == nil {
+		return nil
+	}
+	return r.worker
 }
 
 // budget makes a budget for an operator. close gives it back.

@@ -46,6 +46,8 @@ type RunSettings struct {
 	Clock connector.Clock
 	// guard bounds the tests of a definition.
 	guard *testGuard
+	// texts are other bounds than usual, for tests.
+	texts textBounds
 }
 
 const (

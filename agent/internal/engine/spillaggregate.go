@@ -72,6 +72,8 @@ type groupNode struct {
 	mine          []int32
 	other         []int32
 	out           column.Batch
+	// texts are for the whole of the input, those of agg for the rows that are in no window.
+	texts *textParts
 }
 
 // groupPart is rows that were spilled, and what their groups held before them, nil for nothing.
@@ -120,7 +122,7 @@ func (l *limitedAggregate) push(b *column.Batch) error {
 		for _, pos := range l.cols {
 			l.few.Cols[pos].Gather(&b.Cols[pos], l.sel)
 		}
-		l.few.Len = len(l.sel)
+		l.few.Len, l.few.Texts = len(l.sel), b.Texts
 		if err := l.pushTo(l.node, l.few); err != nil {
 			return err
 		}
@@ -131,16 +133,49 @@ func (l *limitedAggregate) push(b *column.Batch) error {
 	return nil
 }
 
-// pushTo adds a batch to a node, and has it spill from then on when it has outgrown the memory.
+// pushTo adds a batch to a node.
 func (l *limitedAggregate) pushTo(n *groupNode, b *column.Batch) error {
 	if n.parts != nil {
 		return l.route(n, b)
 	}
-	if err := n.agg.push(b); err != nil {
+	if n.agg.texts == nil {
+		return nodeInput{l, n}.use(b)
+	}
+	if n.texts == nil {
+		n.texts = &textParts{rows: math.MaxInt32}
+	}
+	return n.texts.push(b, nodeInput{l, n}, n.agg.counts)
+}
+
+// nodeInput gives a node the parts of a batch. It may spill behind each, because the groups can keep the texts.
+type nodeInput struct {
+	*limitedAggregate
+	node *groupNode
+}
+
+func (i nodeInput) evaluate(b *column.Batch) {
+	if i.node.parts == nil {
+		i.node.agg.evaluate(b)
+	}
+}
+
+func (i nodeInput) use(b *column.Batch) error {
+	if i.node.parts != nil {
+		return i.route(i.node, b)
+	}
+	if i.node.texts == nil {
+		i.node.agg.evaluate(b)
+	}
+	if err := i.node.agg.use(b); err != nil {
 		return err
 	}
+	return i.look(i.node, b)
+}
+
+// look has a node that took a batch spill from then on when it has outgrown the memory.
+func (l *limitedAggregate) look(n *groupNode, b *column.Batch) error {
 	l.pushes++
-	if l.texts += l.textIn(b); l.texts >= 4*batchText {
+	if l.texts += l.textIn(b) + n.texts.made(); l.texts >= 4*batchText {
 		l.texts, l.pushes = 0, 0 // of texts a few batches can hold much
 	}
 	if groups := n.agg.table.len(); groups == l.groups && l.pushes%measureEvery != 0 {
@@ -197,7 +232,7 @@ func (l *limitedAggregate) route(n *groupNode, b *column.Batch) error {
 	if len(n.mine) == 0 {
 		return nil
 	}
-	n.out.Len = len(n.mine)
+	n.out.Len, n.out.Texts = len(n.mine), b.Texts
 	return a.push(&n.out)
 }
 
@@ -261,7 +296,7 @@ func (l *limitedAggregate) finish() (more bool, err error) {
 // letGo notes the parts of the input as work to do, and lets go of the aggregate that took it.
 func (l *limitedAggregate) letGo() error {
 	n, counts := l.node, l.counts
-	l.counts = &stepCounts{step: counts.step, sample: &[]FailedRecord{}, lateTotal: counts.lateTotal}
+	l.counts = &stepCounts{step: counts.step, sample: &[]FailedRecord{}, lateTotal: counts.lateTotal, bounds: counts.bounds}
 	outs := l.outputs
 	if err := l.drain(n); err != nil {
 		return err
@@ -295,9 +330,10 @@ func (l *limitedAggregate) aggregatePart(p groupPart) error {
 	if err != nil {
 		return err
 	}
-	agg.counts = &stepCounts{step: l.plan.ID, sample: l.counts.sample, stop: l.counts.stop}
+	agg.counts = &stepCounts{step: l.plan.ID, sample: l.counts.sample, stop: l.counts.stop, bounds: l.counts.bounds}
 	n := &groupNode{agg: agg, part: p}
 	b := column.NewBatch(l.input)
+	b.Texts = l.res.meter()
 	l.groups = 0
 	if err := l.restoreStates(n, p.states); err != nil {
 		return err

@@ -48,10 +48,13 @@ const detectBudget = 64 << 20
 // it knows of a group in arrays over these numbers.
 type detector struct {
 	outputs
-	plan    *flowdef.PlanStep
-	counts  *stepCounts
-	span    span
-	value   kernel
+	plan   *flowdef.PlanStep
+	counts *stepCounts
+	span   span
+	value  kernel
+	texts  *textParts
+	// values is what value gave last.
+	values  *column.Column
 	by      []int
 	byCols  []*column.Column
 	timeCol int
@@ -124,6 +127,7 @@ func newDetector(step *flowdef.PlanStep, input expr.Schema, s span) (*detector, 
 		if d.value, err = compileExpr(p.Value, want); err != nil {
 			return nil, err
 		}
+		d.texts = newTextParts(p.Value)
 	}
 	var err error
 	if d.method, err = newDetectMethod(d); err != nil {
@@ -148,12 +152,19 @@ func newDetectMethod(d *detector) (detectMethod, error) {
 	}
 }
 
-func (d *detector) push(b *column.Batch) error {
+func (d *detector) push(b *column.Batch) error { return d.texts.push(b, d, d.counts) }
+
+func (d *detector) evaluate(b *column.Batch) {
+	if d.value != nil {
+		d.values = d.value.eval(b)
+	}
+}
+
+func (d *detector) use(b *column.Batch) error {
 	d.counts.in += int64(b.Len)
 	r := readings{batch: b, times: b.Cols[d.timeCol].Ints}
-	var value *column.Column
-	if d.value != nil {
-		value = d.value.eval(b)
+	value := d.values
+	if value != nil {
 		if d.plan.Detect.Method != flowdef.DetectSilence {
 			r.floats = value.Floats
 		}

@@ -53,12 +53,15 @@ type validate struct {
 	broken []int16
 	good   []int32
 	out    *column.Batch
+	texts  *textParts
 }
 
 // rule is one of a kernel and a seen.
 type rule struct {
-	plan    *flowdef.RulePlan
-	check   kernel
+	plan  *flowdef.RulePlan
+	check kernel
+	// holds is what check gave last.
+	holds   *column.Column
 	unique  *seen
 	sampled int
 }
@@ -67,6 +70,7 @@ func (m *maker) validate(i int) (operator, *outputs, error) {
 	step, input, counts, live := m.step(i)
 	v := &validate{counts: counts, live: positions(live), span: m.lateSpan(), budget: m.res.budget(), out: column.NewBatch(step.Output)}
 	var definition strings.Builder
+	var checks []*expr.Node
 	for place := range step.ValidatePlan.Rules {
 		r := rule{plan: &step.ValidatePlan.Rules[place]}
 		if u := r.plan.Unique; u != nil {
@@ -82,16 +86,28 @@ func (m *maker) validate(i int) (operator, *outputs, error) {
 			if r.check, err = compileExpr(r.plan.Check, expr.Bool); err != nil {
 				return nil, nil, err
 			}
+			checks = append(checks, r.plan.Check)
 		}
 		v.rules = append(v.rules, r)
 	}
 	// What breaks another rule does not count for unique, wherever that rule is written.
 	slices.SortStableFunc(v.rules, func(a, b rule) int { return compareBool(a.unique != nil, b.unique != nil) })
+	v.texts = newTextParts(checks...)
 	v.meta = newStepMeta(step.ID, "validate "+definition.String())
 	return v, &v.outputs, nil
 }
 
-func (v *validate) push(b *column.Batch) error {
+func (v *validate) push(b *column.Batch) error { return v.texts.push(b, v, v.counts) }
+
+func (v *validate) evaluate(b *column.Batch) {
+	for place := range v.rules {
+		if r := &v.rules[place]; r.check != nil {
+			r.holds = r.check.eval(b)
+		}
+	}
+}
+
+func (v *validate) use(b *column.Batch) error {
 	v.counts.in += int64(b.Len)
 	v.broken = resize(v.broken, b.Len)
 	for i := range v.broken {
@@ -101,7 +117,7 @@ func (v *validate) push(b *column.Batch) error {
 	for place := range v.rules {
 		r := &v.rules[place]
 		if r.unique == nil {
-			failing += breakRule(v.broken, r.check.eval(b), int16(place))
+			failing += breakRule(v.broken, r.holds, int16(place))
 			continue
 		}
 		v.collect()

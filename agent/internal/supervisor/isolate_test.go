@@ -493,7 +493,7 @@ func TestAFlowThatEatsMemoryIsEnded(t *testing.T) {
 	for name, c := range map[string]struct{ steps, want string }{
 		"insights of one batch": {"  - insight: pairs\n", "insights"},
 		"texts that double": {"  - map: {a: machine + machine + machine + machine + machine + machine + machine + machine}\n" +
-			strings.Repeat("  - map: {a: a + a + a + a}\n", 6) + "  - filter: a != \"\"\n  - insight: texts\n", "texts"},
+			strings.Repeat("  - map: {a: a + a + a + a}\n", 6) + strings.Repeat("  - map: {a: upper(a)}\n", 30) + "  - filter: a != \"\"\n  - insight: texts\n", "texts"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
