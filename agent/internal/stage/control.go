@@ -138,8 +138,12 @@ func parseReport(key, sealed []byte) (RunReport, error) {
 		return RunReport{}, err
 	}
 	size, n := binary.Uvarint(value)
-	if n <= 0 || size > uint64(len(value[n:])) {
+	if n <= 0 || size == 0 || size > uint64(len(value[n:])) {
 		return RunReport{}, fmt.Errorf("%w: a run report has no id", ErrDamaged)
+	}
+	// What a damaged page leads to can be an entry of another bucket. Their keys are words.
+	if number, err := parseNumber(key); err != nil || number>>56 != 0 {
+		return RunReport{}, fmt.Errorf("%w: a run report has no number", ErrDamaged)
 	}
 	end := n + int(size) //nolint:gosec // bounded by len(value)
 	return RunReport{ID: string(value[n:end]), Payload: bytes.Clone(value[end:])}, nil
