@@ -134,7 +134,7 @@ func (s *Stage) needs(err error) string {
 	what := stateName + " is missing and must be made anew"
 	if info, statErr := os.Stat(filepath.Join(s.settings.Dir, stateName)); statErr == nil {
 		what = stateName + " is damaged, and what is whole of it must be taken out"
-		need += uint64(max(info.Size(), 0))
+		need += salvageBytes(info)
 	} else {
 		need += stateGrowth
 	}
