@@ -48,8 +48,8 @@ export function SetAsidePanel({ agent }: { agent: Agent }) {
     <Panel title="Insights of an earlier agent">
       <p className="max-w-prose px-3 pt-2.5 pb-3 text-muted">
         This machine was another agent before. What had waited then was set aside in the agent's data directory, because
-        it belongs to that agent, and is not sent. When that agent was killed, the number is the most that can have waited.
-        Remove the folder when nobody needs it: after the next start of the agent this note is gone.
+        it belongs to that agent, and is not sent. When that agent was killed, the number is the most that can have
+        waited. Remove the folder when nobody needs it: after the next start of the agent this note is gone.
       </p>
       <Table
         label="Insights of an earlier agent"
