@@ -99,3 +99,23 @@ func openedAfterDamage(t *testing.T, s stage.Settings, stored uint64) *stage.Sta
 	}
 	return st
 }
+
+// TestLostOnceThoughTheFileIsDamagedAgain damages a segment a second time, while a session runs that was told what is lost of it.
+func TestLostOnceThoughTheFileIsDamagedAgain(t *testing.T) {
+	t.Parallel()
+	s := settings(t, filepath.Join(t.TempDir(), "stage"))
+	inChildren(&s)
+	st := openedAfterDamage(t, s, 10)
+	wantLost(t, st, "before", 20, 0)
+	readAll(t, st, 10)
+	path, at := segmentWith(t, s.Dir, string(payloads(50, "unsure")[44]))
+	overwrite(t, path, at, []byte("other"))
+	readAll(t, st, 10)
+	wantLost(t, st, "damaged again", 21, 1)
+	if err := st.Acknowledge(t.Context(), 50); err != nil {
+		t.Fatal(err)
+	}
+	// That one was sent when it was whole.
+	wantLost(t, st, "all acknowledged", 20, 0)
+	wantLost(t, reopen(t, st, s), "in the end", 20, 0)
+}

@@ -58,6 +58,14 @@ func (l spans) within(after, upTo uint64) (kept spans) {
 	return kept
 }
 
+// without leaves away what others have.
+func (l spans) without(others spans) spans {
+	for _, s := range others {
+		l = l.within(0, s.first-1).all(l.within(s.last, ^uint64(0)))
+	}
+	return l
+}
+
 // count is how many sequences they are.
 func (l spans) count() (n uint64) {
 	for _, s := range l {

@@ -48,9 +48,13 @@ type Stats struct {
 	Degraded string
 }
 
-// held is what the files have of what is not acknowledged: the bytes that wait, and the places that are lost, of which unsure
-// ones may be stored.
-type held struct{ waiting, lost, unsure uint64 }
+// held is what the files have of what is not acknowledged: the bytes that wait, and how many places are lost, of which unsure ones
+// may be stored.
+type held struct {
+	waiting, lost, unsure uint64
+	// places are those that are lost, where the files have been closed.
+	places spans
+}
 
 func (f *files) held() held {
 	return held{

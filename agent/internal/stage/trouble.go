@@ -235,6 +235,7 @@ func (s *Stage) readAgain() error {
 		s.carry.acknowledged, s.carry.unsentFrom, s.carry.unsure = old.acknowledged, old.unsentFrom, old.unsure
 		s.carry.lost, s.carry.apart, s.carry.lostRemotely, s.carry.remoteStored = old.lost, old.apart, old.lostRemotely, old.remoteStored
 		s.files, s.held = nil, old.held()
+		s.held.places = old.lostPlaces()
 		if err := old.close(); err != nil {
 			s.settings.Logger.Warn("a file could not be closed after a failed commit", slog.Any("error", err))
 		}

@@ -19,6 +19,8 @@ func (s *Stage) doubt(f *files, known spans) {
 	upTo := s.reach()
 	if s.agreed {
 		upTo = min(upTo, s.sent)
+		// The session was told that these are lost: a file that is salvaged again lacks them again.
+		f.fresh = f.fresh.without(s.held.places)
 	} else if f.uncertain {
 		// What an earlier start knew to be unsure, and what was acknowledged, went with the state.
 		known = f.lostPlaces()
