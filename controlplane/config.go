@@ -134,6 +134,9 @@ func databaseURL(get func(name, fallback string) string, prefix string) (secret.
 	if hasUser && strings.Contains(user, ":") || strings.Contains(text, "password=") {
 		return secret.String{}, fmt.Errorf("%s_URL has a password in it, which everybody who may look at the process can read in its environment: write it like postgres://user@host/database, put the password into a file of mode 600, and name that in %s_PASSWORD_FILE", prefix, prefix)
 	}
+	if text != "" && get("PGPASSWORD", "") != "" {
+		return secret.String{}, fmt.Errorf("PGPASSWORD is set, which everybody who may look at the process can read in its environment: put the password into a file of mode 600, and name that in %s_PASSWORD_FILE", prefix)
+	}
 	if file == "" {
 		return secret.New(text), nil
 	}

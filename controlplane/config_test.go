@@ -72,6 +72,7 @@ func TestConfigSaysWhatIsWrong(t *testing.T) {
 		"public URL":  {map[string]string{"OUTFEED_PUBLIC_URL": "outfeed.example.com"}, "OUTFEED_PUBLIC_URL"},
 		"password":    {map[string]string{"OUTFEED_DATABASE_URL": "postgres://app:" + "p@db/outfeed"}, "OUTFEED_DATABASE_PASSWORD_FILE"},
 		"owner's":     {map[string]string{"OUTFEED_MIGRATE_DATABASE_URL": "host=db user=owner pass" + "word=p"}, "OUTFEED_MIGRATE_DATABASE_PASSWORD_FILE"},
+		"libpq's":     {map[string]string{"OUTFEED_DATABASE_URL": "postgres://app@db/outfeed", "PGPASSWORD": "p"}, "PGPASSWORD is set"},
 		"no user":     {map[string]string{"OUTFEED_DATABASE_URL": "postgres://db/outfeed", "OUTFEED_DATABASE_PASSWORD_FILE": "/x"}, "whose password"},
 		"no file":     {map[string]string{"OUTFEED_DATABASE_URL": "postgres://app@db/outfeed", "OUTFEED_DATABASE_PASSWORD_FILE": "/nowhere"}, "/nowhere"},
 		"mode":        {map[string]string{"OUTFEED_MODE": "cloud"}, "OUTFEED_MODE"},
