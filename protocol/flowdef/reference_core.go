@@ -42,7 +42,7 @@ func coreReference() []Entry {
 			Help: "Every row becomes an insight, and goes on to the next step unless its time is null. The values are all columns but the key and the time; `window_start` and `window_end` stay among them.",
 			Keys: []Key{
 				{"key", "the columns that say what the insight is about"},
-				{"time", "the insight's time, a timestamp column; when left out, the start of the window or event, else the only timestamp column, else the start of the run"},
+				{"time", "the insight's time, a timestamp column; when left out, the start of the window or event, else the only timestamp column, else the start of the run, or in a flow without end the moment at which it is made"},
 			},
 			Examples: []string{"insight"},
 		},

@@ -572,6 +572,9 @@ func (m *maker) join(i int) (operator, *outputs, error) {
 func (m *maker) insight(i int) (operator, *outputs, error) {
 	step, input, counts, live := m.step(i)
 	s := newInsightStep(step, input, m.started)
+	if m.span == endless && step.InsightTime < 0 {
+		s.clock = m.res.clock
+	}
 	s.counts, s.live = counts, positions(live)
 	// The main graph has every insight step; a table that is read through one must not make its insights twice.
 	if m.graph.sink < 0 {

@@ -90,9 +90,11 @@ type insightStep struct {
 	counts *stepCounts
 	name   string
 	// box is nil where the rows are for a table: they pass, and neither insights nor failures are made of them.
-	box         *outbox
-	guard       *testGuard
+	box   *outbox
+	guard *testGuard
+	// started is the time of insights that have no column for it. Where a run has no end it is when they are made, by clock.
 	started     int64
+	clock       connector.Clock
 	timeCol     int
 	key, values []member
 	// live are the columns that something behind the step reads; sel and out serve batches with rows that failed.
@@ -166,6 +168,9 @@ func (s *insightStep) push(b *column.Batch) error {
 func (s *insightStep) collect(b *column.Batch) error {
 	s.counts.in += int64(b.Len)
 	s.counts.out += int64(len(s.sel))
+	if s.clock != nil {
+		s.started = s.clock().UnixMicro()
+	}
 	for i, row := range s.sel {
 		s.add(b, int(row))
 		if i == 0 {

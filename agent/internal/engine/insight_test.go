@@ -3,6 +3,7 @@ package engine
 import (
 	"slices"
 	"testing"
+	"time"
 )
 
 // insightRows has a row without a time.
@@ -110,5 +111,27 @@ func TestATableBehindAnInsightMakesItsInsightsOnce(t *testing.T) {
 	})
 	if report.Insights != 3 {
 		t.Errorf("the report has %d insights, want 3", report.Insights)
+	}
+}
+
+// TestInsightsOfAFlowWithoutEndHaveTheTimeAtWhichTheyAreMade has rows without a time: a run that ends gives its start, and one that
+// does not end could have begun years ago.
+func TestInsightsOfAFlowWithoutEndHaveTheTimeAtWhichTheyAreMade(t *testing.T) {
+	t.Parallel()
+	const text = "flow: untimed\ntrigger: continuous\nsteps:\n  - read: in\n    schema: {k: string, v: float}\n  - insight: out\n    key: [k]\n"
+	store := newStore()
+	begun := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
+	runToTheLast(t, text, regularRows(begun, 28, "ab"), risingClock(begun), store)
+	times := map[int64]int{}
+	last := begun.UnixMicro()
+	for _, i := range store.insights {
+		if i.Time < last {
+			t.Errorf("an insight of %d comes behind one of %d", i.Time, last)
+		}
+		last = i.Time
+		times[last]++
+	}
+	if len(store.insights) != 28 || len(times) != 4 {
+		t.Errorf("%d insights have %d times, want 28 and one for each batch of 7: %v", len(store.insights), len(times), times)
 	}
 }
