@@ -269,10 +269,14 @@ func formers(dir string) ([]Former, error) {
 	}
 	list := []Former{}
 	for _, e := range entries {
-		if !e.IsDir() || !strings.HasPrefix(e.Name(), prefix) {
+		if !strings.HasPrefix(e.Name(), prefix) {
 			continue
 		}
 		f := Former{Dir: filepath.Join(parent, e.Name()), Waiting: -1}
+		// It can be a link to a folder.
+		if info, err := os.Stat(f.Dir); err != nil || !info.IsDir() {
+			continue
+		}
 		// What cannot be read there any more is no reason not to start.
 		f.Owner, _ = Owner(f.Dir)
 		text, err := readText(filepath.Join(f.Dir, waitingName))

@@ -246,7 +246,7 @@ func (g *Gateway) leave(ctx context.Context, p *peer, err error) {
 	defer g.sessions.Done()
 	p.cancel(nil)
 	if !errors.Is(err, errBusy) {
-		p.log.InfoContext(ctx, "a tunnel ended", slog.String("agent_id", string(p.id.Agent)), slog.String("reason", reason(err)))
+		p.log.InfoContext(ctx, "a tunnel ended", slog.String("reason", reason(err)))
 	}
 	g.turns.give(p.second)
 	g.mu.Lock()
