@@ -13,11 +13,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The rights of a mode that are others'.
+// Rights of a mode: what others have, and the owner of a folder needs.
 const (
 	othersAny   fs.FileMode = 0o077
 	othersWrite fs.FileMode = 0o022
 	groupRead   fs.FileMode = 0o040
+	ownerAll    fs.FileMode = 0o700
 )
 
 // checkPrivate refuses a file that another user owns or may read or change.
@@ -53,7 +54,11 @@ func checkDir(path string, info fs.FileInfo) error {
 		return err
 	}
 	if mode := info.Mode().Perm(); mode&othersWrite != 0 {
-		return fmt.Errorf("others may write into %s (mode %04o), and so exchange what is in it; mend it with: chmod go-w %s", path, mode, Word(path))
+		right := "go-w"
+		if mode&ownerAll != ownerAll {
+			right = "u+rwx,go-w"
+		}
+		return fmt.Errorf("others may write into %s (mode %04o), and so exchange what is in it; mend it with: chmod %s %s", path, mode, right, Word(path))
 	}
 	return nil
 }
