@@ -303,6 +303,9 @@ func (s *Service) updateConnection(ctx context.Context, tx Tx, a Actor, ch chang
 			agents = append(agents, u.Agent)
 		}
 	}
+	if err := fits(ctx, tx, a.Workspace, agents); err != nil {
+		return err
+	}
 	if err := touchAgents(ctx, tx, a.Workspace, agents); err != nil {
 		return err
 	}
