@@ -51,6 +51,14 @@ func fits(ctx context.Context, tx Tx, workspace ID, agents []ID) error {
 	return nil
 }
 
+// giveAgents is touchAgents for what must fit.
+func giveAgents(ctx context.Context, tx Tx, workspace ID, agents []ID) error {
+	if err := fits(ctx, tx, workspace, agents); err != nil {
+		return err
+	}
+	return touchAgents(ctx, tx, workspace, agents)
+}
+
 // noteTooLarge says in the status of agents that are to run more than they can be sent why they do not, as they say
 // themselves why they refuse a bundle. fits lets none come about; one can be of before it was asked.
 func noteTooLarge(ctx context.Context, tx Tx, workspace ID, agents ...*Agent) error {
