@@ -81,6 +81,9 @@ func (b *bundles) ApplyBundle(ctx context.Context, envelope []byte) error {
 }
 
 func (b *bundles) accept(ctx context.Context, envelope []byte) error {
+	if len(envelope) > wire.MaxBundle {
+		return refusal(bundleTooLarge, "it has %d bytes, and at most %d are taken; deploy fewer or smaller flows to this agent", len(envelope), wire.MaxBundle)
+	}
 	bundle, err := b.open(envelope)
 	if err != nil {
 		return err
@@ -113,9 +116,6 @@ func (b *bundles) accept(ctx context.Context, envelope []byte) error {
 
 // open checks who signed an envelope and for whom, and decodes it.
 func (b *bundles) open(envelope []byte) (*wire.Bundle, error) {
-	if len(envelope) > wire.MaxMessage {
-		return nil, refusal(bundleTooLarge, "it has %d bytes, and at most %d are read; deploy fewer flows to this agent", len(envelope), wire.MaxMessage)
-	}
 	bundle, err := b.identity.OpenBundle(envelope)
 	if err != nil {
 		return nil, refusal(whyNotOpen(envelope, err), "%w", err)

@@ -198,7 +198,8 @@ func TestBundlesThatAreRefused(t *testing.T) {
 		"a secret for another key": {changed(func(b *wire.Bundle) {
 			b.Connections[0].SealedSecrets = map[string][]byte{"password": []byte("sealed")}
 		}), bundleCredential},
-		"too large": {make([]byte, wire.MaxMessage+1), bundleTooLarge},
+		"too large":     {make([]byte, wire.MaxBundle+1), bundleTooLarge},
+		"not too large": {make([]byte, wire.MaxBundle), bundleUndecodable},
 	} {
 		before := r.refusals()[c.word]
 		r.log.Reset()

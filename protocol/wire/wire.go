@@ -37,6 +37,10 @@ const PatientProtocol = "outfeed-patient"
 // MaxMessage bounds a message, in bytes, without its length prefix.
 const MaxMessage = 8 << 20
 
+// MaxBundle bounds the envelope around an agent's Bundle, in bytes. It leaves room in a message for what is beside it, so that an
+// agent can be sent one that is larger, and say so. The envelope holds the bundle in base64: about 5.9 MiB of it.
+const MaxBundle = MaxMessage - 64<<10
+
 // MaxFirst bounds the first message on a control stream, in bytes, as nobody knows yet whose it is. The Hello of an agent with
 // three connectors, which it describes, has 8 KB.
 const MaxFirst = 32 << 10

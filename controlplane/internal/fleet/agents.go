@@ -80,8 +80,10 @@ func (s *Service) Agent(ctx context.Context, a Actor, ref string) (out Agent, er
 		return Agent{}, err
 	}
 	err = s.read(ctx, a.Tenant, func(ctx context.Context, tx Tx) (err error) {
-		out, err = tx.AgentByRef(ctx, a.Workspace, ref)
-		return found(err, "agent", ref)
+		if out, err = tx.AgentByRef(ctx, a.Workspace, ref); err != nil {
+			return found(err, "agent", ref)
+		}
+		return noteTooLarge(ctx, tx, a.Workspace, &out)
 	})
 	return out, err
 }

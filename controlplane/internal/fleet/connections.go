@@ -303,7 +303,7 @@ func (s *Service) updateConnection(ctx context.Context, tx Tx, a Actor, ch chang
 			agents = append(agents, u.Agent)
 		}
 	}
-	if err := touchAgents(ctx, tx, a.Workspace, agents); err != nil {
+	if err := giveAgents(ctx, tx, a.Workspace, agents); err != nil {
 		return err
 	}
 	return changedConnection(ctx, tx, a, "update", ch.next)

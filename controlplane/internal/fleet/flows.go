@@ -273,6 +273,9 @@ func (s *Service) Deploy(ctx context.Context, a Actor, flow string, version int,
 		if err != nil {
 			return err
 		}
+		if err := fits(ctx, tx, a.Workspace, chosen); err != nil {
+			return err
+		}
 		if err := touchAgents(ctx, tx, a.Workspace, touched); err != nil {
 			return err
 		}

@@ -68,8 +68,14 @@ func (s *Service) Agents(ctx context.Context, a Actor, f AgentFilter) (AgentPage
 	var p AgentPage
 	more := false
 	err = s.read(ctx, a.Tenant, func(ctx context.Context, tx Tx) (err error) {
-		p.Agents, more, err = tx.Agents(ctx, a.Workspace, after, n)
-		return err
+		if p.Agents, more, err = tx.Agents(ctx, a.Workspace, after, n); err != nil {
+			return err
+		}
+		page := make([]*Agent, len(p.Agents))
+		for i := range p.Agents {
+			page[i] = &p.Agents[i]
+		}
+		return noteTooLarge(ctx, tx, a.Workspace, page...)
 	})
 	if err != nil {
 		return AgentPage{}, err
@@ -86,8 +92,10 @@ func (s *Service) BriefAgent(ctx context.Context, a Actor, ref string) (out Agen
 		return Agent{}, err
 	}
 	err = s.read(ctx, a.Tenant, func(ctx context.Context, tx Tx) (err error) {
-		out, err = tx.BriefAgent(ctx, a.Workspace, ref)
-		return found(err, "agent", ref)
+		if out, err = tx.BriefAgent(ctx, a.Workspace, ref); err != nil {
+			return found(err, "agent", ref)
+		}
+		return noteTooLarge(ctx, tx, a.Workspace, &out)
 	})
 	return out, err
 }

@@ -317,6 +317,8 @@ type FlowTx interface {
 	DeleteDeployment(ctx context.Context, id ID) error
 	// AgentFlows gives what is deployed on an agent, by flow name.
 	AgentFlows(ctx context.Context, agent ID) ([]AgentFlow, error)
+	// BundleContents gives how much agents of the workspace are to run, by name, without reading it.
+	BundleContents(ctx context.Context, workspace ID, agents []ID) ([]BundleContent, error)
 }
 
 // NewVersion is a version as it is saved.

@@ -194,7 +194,13 @@ func (w *watcher) look(ctx context.Context) error {
 		return refuse(err)
 	case err != nil:
 		w.log.ErrorContext(ctx, "the desired state of an agent could not be read", slog.String("error", err.Error()))
-	case w.first || serial != w.sent:
+	case !w.first && serial == w.sent:
+	case len(envelope) > wire.MaxBundle:
+		// The agent goes on with what it has. Sending would end the session, each time, and undeploying would reach nobody.
+		w.log.ErrorContext(ctx, "what an agent is to run is too large to be sent; undeploy flows from it, or deploy smaller ones",
+			slog.Int("bytes", len(envelope)), slog.Int("most_bytes", wire.MaxBundle), slog.Uint64("serial", serial))
+		w.sent = serial
+	default:
 		w.tell(w.session, func(o *outbox) { o.desired = &wire.Desired{Envelope: envelope} })
 		w.sent = serial
 	}

@@ -321,6 +321,13 @@ func (d *domain) deploy(r *record, bundle string) {
 	d.changed(r)
 }
 
+// notice tells of a change that changes nothing.
+func (d *domain) notice(r *record) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.changed(r)
+}
+
 func (d *domain) revoke(r *record) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
