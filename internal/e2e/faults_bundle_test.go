@@ -184,7 +184,7 @@ func TestFaultsOfTheBundle(t *testing.T) {
 	s.command(s.controlPlaneEnv(), nil, bin(t, "outfeed-controlplane"), "keys", "replace", "bundle", "--yes")
 	s.startControlPlane()
 	s.waitSeen("another signature is refused", refused("untrusted"))
-	s.picture(s.only(), "refused-bundle", "refused its newest configuration")
+	s.picture(s.only(), "refused-bundle", "newest configuration is not in use")
 	s.agent.kill()
 	s.startAgent()
 	s.waitSeen("it is refused after a restart, and the flow runs", refused("untrusted"))

@@ -118,7 +118,7 @@ describe("findings", () => {
     const messages = findings([refused, agent({ id: "a2", connected: false, last_seen_at: "" })], [], now).map(
       (f) => f.message,
     );
-    expect(messages).toContain("Refused its newest configuration: the signature is not of a known key");
+    expect(messages).toContain("Runs without its newest configuration: the signature is not of a known key");
     expect(messages).toContain("Refused on press-hall: not allowed by the plant's policy");
     expect(messages).toContain("20\u202f000 insights wait to be sent.");
     expect(messages).toContain("Has never connected.");

@@ -158,8 +158,8 @@ function ofAgent(agent: Agent, now: Date): AgentFinding[] {
     ...(status?.bundle_error
       ? about(
           "bad",
-          ["refused", "Refused the newest configuration"],
-          `Refused its newest configuration: ${status.bundle_error}`,
+          ["refused", "Newest configuration not in use"],
+          `Runs without its newest configuration: ${status.bundle_error}`,
           at,
         )
       : []),
