@@ -82,8 +82,9 @@ type accepted struct {
 }
 
 func newAccepted(below net.Conn, early []byte) *accepted {
+	bottom, _ := tcp.Below[tcp.Impatient](below) // without one, reads wait
 	return &accepted{
-		below: below, bottom: tcp.ImpatientBelow(below), early: early, overhead: overheadBurst, pings: newBucket(MaxPings),
+		below: below, bottom: bottom, early: early, overhead: overheadBurst, pings: newBucket(MaxPings),
 	}
 }
 

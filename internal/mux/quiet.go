@@ -38,21 +38,12 @@ func quietBelow(conn net.Conn) *accepted {
 	if secure, ok := conn.(*tls.Conn); ok && !secure.ConnectionState().HandshakeComplete {
 		return nil
 	}
-	for range 10 {
-		if a, ok := conn.(*accepted); ok {
-			if a.bottom != nil && a.bottom.AtOnce(true) {
-				a.bottom.AtOnce(false)
-				return a
-			}
-			return nil
-		}
-		layer, ok := conn.(interface{ NetConn() net.Conn })
-		if !ok {
-			return nil
-		}
-		conn = layer.NetConn()
+	a, ok := tcp.Below[*accepted](conn)
+	if !ok || a.bottom == nil || !a.bottom.AtOnce(true) {
+		return nil
 	}
-	return nil
+	a.bottom.AtOnce(false)
+	return a
 }
 
 // readAside reads from a connection whose peer is likely to be idle. Two sessions of TLS and what is between them take 8 KiB of a

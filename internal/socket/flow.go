@@ -18,7 +18,7 @@ type Flow struct {
 
 // FlowOf gives it for the connection below all layers that have a NetConn, as TLS has; false where it is not to be had.
 func FlowOf(conn net.Conn) (Flow, bool) {
-	if raw := below(conn); raw != nil {
+	if raw, ok := Below[syscall.Conn](conn); ok {
 		return flowOf(raw)
 	}
 	return Flow{}, false
@@ -27,22 +27,22 @@ func FlowOf(conn net.Conn) (Flow, bool) {
 // Await waits until something can be read of the connection below all layers that have a NetConn, or it is closed. It reads
 // nothing. What a layer has read ahead it does not see. Where the system cannot tell, it does not wait.
 func Await(conn net.Conn) {
-	if raw := below(conn); raw != nil {
+	if raw, ok := Below[syscall.Conn](conn); ok {
 		await(raw)
 	}
 }
 
-// below is the connection that the system has, or nil.
-func below(conn net.Conn) syscall.Conn {
+// Below is the first that is a T of a connection and the layers below it, as far as they have a NetConn, as TLS has.
+func Below[T any](conn net.Conn) (found T, ok bool) {
 	for range 10 {
-		if raw, ok := conn.(syscall.Conn); ok {
-			return raw
+		if found, ok = any(conn).(T); ok {
+			return found, true
 		}
-		layer, ok := conn.(interface{ NetConn() net.Conn })
-		if !ok {
+		layer, more := conn.(interface{ NetConn() net.Conn })
+		if !more {
 			break
 		}
 		conn = layer.NetConn()
 	}
-	return nil
+	return found, false
 }

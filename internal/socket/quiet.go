@@ -28,21 +28,6 @@ type Impatient interface {
 	AtOnce(on bool) bool
 }
 
-// ImpatientBelow is the first such connection below the layers that have a NetConn, or nil.
-func ImpatientBelow(conn net.Conn) Impatient {
-	for range 10 {
-		if found, ok := conn.(Impatient); ok {
-			return found
-		}
-		layer, ok := conn.(interface{ NetConn() net.Conn })
-		if !ok {
-			break
-		}
-		conn = layer.NetConn()
-	}
-	return nil
-}
-
 // Try reads from the connections that can be told not to wait. It is for one goroutine at a time. The zero value waits.
 type Try struct{ raw syscall.RawConn }
 
