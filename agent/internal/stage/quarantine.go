@@ -107,35 +107,25 @@ func (s *Settings) setAsideIfStrange(ctx context.Context, name string) (n uint64
 }
 
 // strangeness says what is wrong with what has the name of a file and is none; nothing for a file, and where nothing is.
-func strangeness(path string) string {
+func strangeness(path string) string { return strange(path, "file", fs.FileMode.IsRegular) }
+
+// strangeFolder is strangeness for the name of a folder.
+func strangeFolder(path string) string { return strange(path, "folder", fs.FileMode.IsDir) }
+
+func strange(path, kind string, is func(fs.FileMode) bool) string {
 	named, err := os.Lstat(path)
 	if err != nil {
 		return ""
 	}
 	switch info, err := os.Stat(path); {
-	case err == nil && info.Mode().IsRegular():
+	case err == nil && is(info.Mode()):
 		return ""
 	case err == nil:
-		return "it is no file"
+		return "it is no " + kind
 	case named.Mode()&fs.ModeSymlink == 0:
 		return "" // it cannot be looked at, which opening it tells better
 	}
 	return "it is a link that leads nowhere"
-}
-
-// strangeFolder says what is wrong with what has the name of a folder and is none; nothing for a folder, and where nothing is.
-func strangeFolder(path string) string {
-	if _, err := os.Lstat(path); err != nil {
-		return ""
-	}
-	info, err := os.Stat(path)
-	switch {
-	case err != nil:
-		return "it is a link that leads nowhere"
-	case !info.IsDir():
-		return "it is no folder"
-	}
-	return ""
 }
 
 // maxTextBytes is far more than any text in the directory has that the agent reads. What is behind it is not read, so that the text

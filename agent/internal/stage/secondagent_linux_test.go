@@ -47,16 +47,7 @@ func TestASecondAgentIsRefusedWithoutLOCK(t *testing.T) {
 // even make RUNNING.
 func TestASecondAgentIsRefusedWithoutLOCKWhileTheFirstWaits(t *testing.T) {
 	t.Parallel()
-	disk := smallDisk(t, "size=16m")
-	s := settings(t, filepath.Join(disk, "stage"))
-	stage.JournalBytes(&s, -1)
-	st := openOnDisk(t, s)
-	commit(t, st, stage.Checkpoint{Flow: "f", Number: 1, Insights: payloads(5, "p")})
-	if err := st.Close(); err != nil {
-		t.Fatal(err)
-	}
-	removeAll(t, filepath.Join(s.Dir, "SPARE"), filepath.Join(s.Dir, "state.db"))
-	fill(t, disk)
+	s, disk := onFullDisk(t, withoutState)
 	st, err := stage.OpenOrWait(t.Context(), s)
 	if err != nil {
 		t.Fatal(err)

@@ -225,19 +225,32 @@ func (c *faultChild) countLeft(t *testing.T, st *stage.Stage, loses bool) { //re
 	}
 }
 
-// TestAStageThatWaitsForRoomCanBeClosed leaves what is staged as it is, and lets the next start refuse, wait, or go on.
-func TestAStageThatWaitsForRoomCanBeClosed(t *testing.T) {
-	t.Parallel()
-	disk := smallDisk(t, "size=16m")
-	s := settings(t, filepath.Join(disk, "stage"))
+// onFullDisk stages five insights on a disk, stops, harms the files, and fills the disk.
+func onFullDisk(t *testing.T, harm func(t *testing.T, dir string)) (s stage.Settings, disk string) {
+	t.Helper()
+	disk = smallDisk(t, "size=16m")
+	s = settings(t, filepath.Join(disk, "stage"))
 	stage.JournalBytes(&s, -1)
 	st := openOnDisk(t, s)
 	commit(t, st, stage.Checkpoint{Flow: "f", Number: 1, Insights: payloads(5, "p")})
 	if err := st.Close(); err != nil {
 		t.Fatal(err)
 	}
-	removeAll(t, filepath.Join(s.Dir, "SPARE"), filepath.Join(s.Dir, "state.db"))
+	removeAll(t, filepath.Join(s.Dir, "SPARE"))
+	harm(t, s.Dir)
 	fill(t, disk)
+	return s, disk
+}
+
+func withoutState(t *testing.T, dir string) {
+	t.Helper()
+	removeAll(t, filepath.Join(dir, "state.db"))
+}
+
+// TestAStageThatWaitsForRoomCanBeClosed leaves what is staged as it is, and lets the next start refuse, wait, or go on.
+func TestAStageThatWaitsForRoomCanBeClosed(t *testing.T) {
+	t.Parallel()
+	s, disk := onFullDisk(t, withoutState)
 	for range 2 {
 		st, err := stage.OpenOrWait(t.Context(), s)
 		if err != nil {
@@ -257,7 +270,7 @@ func TestAStageThatWaitsForRoomCanBeClosed(t *testing.T) {
 		t.Errorf("what does not wait gets %v", err)
 	}
 	empty(t, disk, "fill")
-	st = openOnDisk(t, s)
+	st := openOnDisk(t, s)
 	if got := st.Stats(); got.WaitingRecords != 5 || got.SetAside != 1 || got.Lost != 0 || got.Unknown || got.RoomBytes == 0 {
 		t.Errorf("in the end: %+v", got)
 	}
@@ -274,22 +287,12 @@ func TestAStartSaysHowMuchRoomItNeeds(t *testing.T) {
 		want string
 	}{
 		"damaged":   {func(t *testing.T, dir string) { t.Helper(); spoil(t, filepath.Join(dir, "state.db"), 2) }, "(state.db is damaged"},
-		"missing":   {func(t *testing.T, dir string) { t.Helper(); removeAll(t, filepath.Join(dir, "state.db")) }, "at least 320 KiB (state.db is missing"},
+		"missing":   {withoutState, "at least 320 KiB (state.db is missing"},
 		"all whole": {func(*testing.T, string) {}, "at least 64 KiB;"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			disk := smallDisk(t, "size=16m")
-			s := settings(t, filepath.Join(disk, "stage"))
-			stage.JournalBytes(&s, -1)
-			st := openOnDisk(t, s)
-			commit(t, st, stage.Checkpoint{Flow: "f", Number: 1, Insights: payloads(5, "p")})
-			if err := st.Close(); err != nil {
-				t.Fatal(err)
-			}
-			removeAll(t, filepath.Join(s.Dir, "SPARE"))
-			c.harm(t, s.Dir)
-			fill(t, disk)
+			s, _ := onFullDisk(t, c.harm)
 			st, err := stage.OpenOrWait(t.Context(), s)
 			if err != nil {
 				t.Fatal(err)
