@@ -106,7 +106,7 @@ func (g *guard) Write(p []byte) (n int, err error) {
 	if g.quiet == nil || g.lively.Load() {
 		return g.write(p)
 	}
-	aside(func() { n, err = g.write(p) })
+	Aside(func() { n, err = g.write(p) })
 	return n, err
 }
 

@@ -53,7 +53,7 @@ func quietBelow(conn net.Conn) *accepted {
 func (g *guard) readAside(p []byte) (n int, err error) {
 	g.quiet.bottom.AtOnce(true)
 	for {
-		aside(func() { n, err = g.read(p) })
+		Aside(func() { n, err = g.read(p) })
 		if n > 0 || !errors.Is(err, tcp.ErrNothingYet) {
 			break
 		}
@@ -66,8 +66,8 @@ func (g *guard) readAside(p []byte) (n int, err error) {
 	return n, err
 }
 
-// aside calls f in a goroutine of its own and waits for it, so that the stack that f needs is gone afterwards.
-func aside(f func()) {
+// Aside calls f in a goroutine of its own and waits for it, so that the stack that f needs is gone afterwards.
+func Aside(f func()) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

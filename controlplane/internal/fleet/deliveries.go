@@ -162,9 +162,10 @@ const (
 //
 // What is over is known without a clock, from the order of what an agent says. A status names every run of which the agent has
 // more to tell: those under way from before their first report on, and all whose reports are not acknowledged. Reports and
-// statuses come on one stream in the order in which they were made, and a session that another has followed ends nothing. So a run that is told as running when a status comes that
-// does not name it was reported by a process that is gone, or its end could not be kept. When the report of such a run comes
-// late, out of the outbox of the process before, the run is named until that is acknowledged, and ended by the next status.
+// statuses come on one stream in the order in which they were made, and a session that another has followed ends nothing. So a
+// run that is told as running when a status comes that does not name it was reported by a process that is gone, or its end could
+// not be kept. When the report of such a run comes late, out of the outbox of the process before, the run is named until that is
+// acknowledged, and ended by the next status.
 // An agent that does not come back leaves its runs as they are until it is revoked: for all that is known they go on.
 func endRuns(ctx context.Context, tx Tx, id AgentIdentity, e Ending) error {
 	over, err := tx.EndRuns(ctx, id.Agent, e)

@@ -125,7 +125,7 @@ func (p *peer) awaitKept(ctx context.Context, s *session, changes <-chan struct{
 
 // stillWelcome is why an agent is to be cut, or nil.
 func (p *peer) stillWelcome(ctx context.Context) (err error) {
-	aside(func() { _, _, err = p.desired(ctx) })
+	mux.Aside(func() { _, _, err = p.desired(ctx) })
 	if err != nil && (fatal(err) || ctx.Err() != nil) {
 		return refuse(err)
 	}
@@ -143,7 +143,7 @@ func (p *peer) watch(ctx context.Context, s *session, changes <-chan struct{}, r
 	w := &watcher{peer: p, session: s, rotate: rotate, first: true}
 	err = p.awaitKept(ctx, s, changes)
 	for err == nil {
-		aside(func() { err = w.look(ctx) })
+		mux.Aside(func() { err = w.look(ctx) })
 		if err == nil {
 			err = change(ctx, changes)
 		}
@@ -162,16 +162,6 @@ func change(ctx context.Context, changes <-chan struct{}) error {
 		}
 		return nil
 	}
-}
-
-// aside calls f in a goroutine of its own and waits for it, so that the stack that f needs is gone afterwards.
-func aside(f func()) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		f()
-	}()
-	<-done
 }
 
 // watcher is what watch knows.

@@ -199,7 +199,7 @@ func (s *session) each(await func(func()), converse func() error) {
 func (p *peer) converse(ctx context.Context, begun fleet.Session, changes <-chan struct{}) error {
 	ctx, end := context.WithCancelCause(ctx)
 	s := &session{end: end, kept: make(chan struct{}), over: make(chan struct{})}
-	aside(func() { p.begin(ctx, s, begun.Stored) })
+	mux.Aside(func() { p.begin(ctx, s, begun.Stored) })
 	defer p.gateway.disconnected(p)
 	end(p.watch(ctx, s, changes, begun.Rotate))
 	<-s.over
