@@ -53,7 +53,9 @@ function Detail({ agent }: { agent: Agent }) {
         <div className="-mx-3 -mt-3 mb-1">
           <ErrorNote
             error={
-              new Error(`The newest configuration is not in use, and the agent goes on as before: ${status.bundle_error}`)
+              new Error(
+                `The newest configuration is not in use, and the agent goes on as before: ${status.bundle_error}`,
+              )
             }
           />
         </div>
